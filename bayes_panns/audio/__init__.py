@@ -1,0 +1,1 @@
+"""Files to waveforms to log-mel spectrograms; augmentation; synthetic soundscapes."""

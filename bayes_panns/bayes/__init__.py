@@ -1,0 +1,51 @@
+"""Priors, the Pyro model, guides and gradient estimators.
+
+Everything here is an ordinary Pyro object: it works with ``pyro.infer.SVI``, ``poutine``, ``Predictive`` and Pyro's own
+autoguides. Importing this package makes Pyro keep parameters in their modules instead of its global store
+(``module_local_params``), so that two guides in one process do not collide.
+"""
+
+import pyro
+
+# Must be set before any PyroModule is built.
+pyro.settings.set(module_local_params=True)
+
+from bayes_panns.bayes.draws import draw_weights, logits_under, mean_weights  # noqa: E402
+from bayes_panns.bayes.estimators import ESTIMATORS, Estimator  # noqa: E402
+from bayes_panns.bayes.guide import MeanField  # noqa: E402
+from bayes_panns.bayes.likelihoods import (  # noqa: E402
+    LIKELIHOODS,
+    ExpectedCategorical,
+    Likelihood,
+    MultiLabel,
+    OneOfK,
+)
+from bayes_panns.bayes.model import BayesianNet  # noqa: E402
+from bayes_panns.bayes.priors import FanIn, FromPosterior, Laplace, Normal, Prior  # noqa: E402
+from bayes_panns.bayes.sites import Site, sites  # noqa: E402
+from bayes_panns.bayes.strategy import Rule, Settings, Strategy  # noqa: E402
+
+__all__ = [
+    "ESTIMATORS",
+    "LIKELIHOODS",
+    "BayesianNet",
+    "Estimator",
+    "ExpectedCategorical",
+    "FanIn",
+    "FromPosterior",
+    "Laplace",
+    "Likelihood",
+    "MeanField",
+    "MultiLabel",
+    "Normal",
+    "OneOfK",
+    "Prior",
+    "Rule",
+    "Settings",
+    "Site",
+    "Strategy",
+    "draw_weights",
+    "logits_under",
+    "mean_weights",
+    "sites",
+]

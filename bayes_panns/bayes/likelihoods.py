@@ -1,0 +1,96 @@
+"""Likelihoods: what the labels of a clip are, given its logits."""
+
+from typing import Any, Protocol
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+from torch.distributions import constraints
+from torch.nn import functional as F
+
+from bayes_panns.clips import Task
+
+
+class ExpectedCategorical(dist.TorchDistribution):
+    """A categorical label that is known only up to probabilities.
+
+    ``log_prob`` of a soft target q is the expected log-likelihood, sum_k q_k log p_k; of a one-hot target it is that of
+    ``Categorical``. A draw is one-hot.
+
+    Args:
+        logits: shape ``(..., K)``; the event is the last dimension.
+    """
+
+    arg_constraints = {"logits": constraints.real_vector}  # noqa: RUF012 (torch's own convention)
+    support = constraints.simplex
+
+    def __init__(self, logits: Tensor, validate_args: bool | None = None):
+        self.logits = logits.log_softmax(dim=-1)
+        super().__init__(logits.shape[:-1], logits.shape[-1:], validate_args=validate_args)
+
+    def expand(self, batch_shape: torch.Size, _instance: Any = None) -> "ExpectedCategorical":
+        """The same distribution with a larger batch shape."""
+        logits = self.logits.expand(torch.Size(batch_shape) + self.event_shape)
+        return ExpectedCategorical(logits, validate_args=False)
+
+    def sample(self, sample_shape: Any = torch.Size()) -> Tensor:
+        """One-hot draws, shape ``sample_shape + (..., K)``."""
+        index = torch.distributions.Categorical(logits=self.logits).sample(sample_shape)
+        return F.one_hot(index, self.event_shape[0]).to(self.logits)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Expected log-likelihood in nats, shape ``(...)``, of targets of shape ``(..., K)``."""
+        if self._validate_args:
+            self._validate_sample(value)
+        return (value * self.logits).sum(dim=-1)
+
+
+class Likelihood(Protocol):
+    """What a likelihood owns: the labels' distribution and the probabilities that a prediction reports."""
+
+    task: Task
+
+    def __call__(self, logits: Tensor, target: Tensor | None = None) -> dist.TorchDistribution:
+        """The distribution of the labels, ``batch_shape (batch,)``, of a kind that ``target`` can be observed under."""
+
+    def probability(self, logits: Tensor) -> Tensor:
+        """Probabilities of the labels, shape of ``logits``: ``(batch, K)``."""
+
+
+class OneOfK:
+    """One of K labels.
+
+    A target is an index, int64 ``(batch,)``, under ``Categorical``; or a float ``(batch, K)`` of soft labels, as mixup
+    makes them, under :class:`ExpectedCategorical`.
+    """
+
+    task = Task.ONE_OF_K
+
+    def __call__(self, logits: Tensor, target: Tensor | None = None) -> dist.TorchDistribution:
+        if target is not None and target.is_floating_point():
+            return ExpectedCategorical(logits)
+        return dist.Categorical(logits=logits)
+
+    def probability(self, logits: Tensor) -> Tensor:
+        return logits.softmax(dim=-1)
+
+
+class MultiLabel:
+    """Any of K labels, independent given the logits.
+
+    A target is a float ``(batch, K)`` in [0, 1]; a soft one enters as the expected log-likelihood, which for a Bernoulli
+    is the same formula.
+    """
+
+    task = Task.MULTI_LABEL
+
+    def __call__(self, logits: Tensor, target: Tensor | None = None) -> dist.TorchDistribution:
+        # Validation off: torch's support check would refuse soft targets.
+        return dist.Bernoulli(logits=logits, validate_args=False).to_event(1)
+
+    def probability(self, logits: Tensor) -> Tensor:
+        return logits.sigmoid()
+
+
+LIKELIHOODS: dict[Task, Likelihood] = {Task.ONE_OF_K: OneOfK(), Task.MULTI_LABEL: MultiLabel()}
+"""The likelihood of each task."""

@@ -1,0 +1,175 @@
+"""The Pyro model: a network whose weights have priors, and a likelihood of the labels."""
+
+import copy
+import weakref
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro import poutine
+from pyro.nn import PyroModule, PyroSample
+from pyro.nn.module import to_pyro_module_
+from torch import Tensor, nn
+
+from bayes_panns.bayes.likelihoods import Likelihood
+from bayes_panns.bayes.sites import Site, sites
+from bayes_panns.bayes.strategy import Strategy
+
+
+class BayesianNet(PyroModule):
+    """A network with priors on some of its weights, as a Pyro model.
+
+    Each weight with a prior becomes the sample site ``net.<parameter name>``; the others stay parameters. The sites are
+    sampled first, in the order of ``priors``; then the labels are observed at site ``label`` inside the plate
+    ``clips``, scaled to the size of the data set.
+
+    Usage::
+
+        net = build("resnet14-narrow", classes=10)
+        priors = {name: FanIn()(site) for name, site in sites(net).items()}
+        model = BayesianNet(net, priors, OneOfK(), clips=320)
+        svi = SVI(model, MeanField(model), ClippedAdam({"lr": 1e-3}), TraceMeanField_ELBO())
+        svi.step(logmel, target)
+
+    Args:
+        net: The network; it is taken over and changed in place.
+        priors: A distribution for each Bayesian parameter by name, with the parameter's shape as its event.
+        likelihood: What the labels are, given the logits.
+        clips: The size of the data set; ``None`` takes each batch for the whole of it.
+        front_end: Waveform to log-mel; without one the model takes log-mels only.
+        dropout: When the network's dropouts are on: never, in training mode, or always (Monte Carlo dropout).
+
+    Raises:
+        KeyError: ``priors`` names what is no weight or bias of a convolution or linear layer of ``net``.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        priors: Mapping[str, dist.TorchDistribution],
+        likelihood: Likelihood,
+        *,
+        clips: int | None = None,
+        front_end: nn.Module | None = None,
+        dropout: Literal["off", "fit", "always"] = "off",
+    ):
+        super().__init__()
+        parameters, found = dict(net.named_parameters()), sites(net)
+        self.sites: dict[str, Site] = {f"net.{name}": found[name] for name in priors}
+        """The Bayesian weights by the name of their Pyro site."""
+        self.initial = {f"net.{name}": parameters[name].detach() for name in priors}
+        """Their values as the network had them, by site: where a guide may start."""
+        to_pyro_module_(net)
+        self._sampled = []
+        for name, prior in priors.items():
+            layer_name, _, attribute = name.rpartition(".")
+            layer = net.get_submodule(layer_name)
+            setattr(layer, attribute, PyroSample(prior))
+            self._sampled.append((layer, attribute))
+        self.net = net
+        self.likelihood = likelihood
+        self.clips = clips
+        self.front_end = front_end
+        self.dropout = dropout
+        self._frozen: tuple[str, ...] = ()
+
+    @classmethod
+    def from_strategy(
+        cls,
+        net: nn.Module,
+        strategy: Strategy,
+        likelihood: Likelihood,
+        *,
+        upstream: Mapping[str, tuple[Tensor, Tensor]] | None = None,
+        clips: int | None = None,
+        front_end: nn.Module | None = None,
+    ) -> "BayesianNet":
+        """The model that a guide recipe describes; ``upstream`` maps parameter names to (loc, scale).
+
+        Raises:
+            RecipeError: The recipe does not fit the network, or wants an upstream posterior that is not given.
+        """
+        priors = {
+            site.name: settings.make_prior(upstream)(site)
+            for site, settings in strategy.resolve(net).items()
+            if settings.posterior == "normal"
+        }
+        return cls(net, priors, likelihood, clips=clips, front_end=front_end, dropout=strategy.dropout)
+
+    def forward(
+        self, clips: Tensor, target: Tensor | None = None, *, augment: Callable[[Tensor], Tensor] | None = None
+    ) -> Tensor:
+        """Run the model.
+
+        Args:
+            clips: Waveforms, shape ``(batch, samples)``, or log-mels in dB, shape ``(batch, frames, mels)``.
+            target: The labels observed, as the likelihood takes them; without them they are sampled.
+            augment: Applied to the normalised spectrogram inside the network.
+
+        Returns:
+            Logits, shape ``(batch, K)``.
+        """
+        for parameter in self.net.parameters():
+            # SVI asks each parameter for this; Pyro gives it to local PyroParams but not to plain parameters.
+            parameter.unconstrained = weakref.ref(parameter)
+        # In a fixed order, and outside the plate: the first access is what samples.
+        for layer, attribute in self._sampled:
+            getattr(layer, attribute)
+        if clips.dim() == 2:
+            if self.front_end is None:
+                raise ValueError("the model has no front end: give it log-mels, shape (batch, frames, mels)")
+            clips = self.front_end(clips)
+        logits = self.net(clips, augment)
+        batch = len(clips)
+        with pyro.plate("clips", batch), poutine.scale(scale=(self.clips or batch) / batch):
+            pyro.sample("label", self.likelihood(logits, target), obs=target)
+        return logits
+
+    def freeze(self, *parts: str) -> None:
+        """Stop training these parts, by the name of a module: no gradients, and eval mode always.
+
+        Only parameters of the network are held here; a guide's are held by :meth:`MeanField.freeze`.
+
+        Raises:
+            AttributeError: The network has no module of that name.
+        """
+        for part in parts:
+            self.net.get_submodule(part).requires_grad_(False)
+        self._frozen += parts
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> "BayesianNet":
+        """Switch between fitting and predicting; frozen parts stay in eval mode, dropouts follow ``dropout``."""
+        super().train(mode)
+        dropping = {"off": False, "fit": mode, "always": True}[self.dropout]
+        self.drop(dropping)
+        for part in self._frozen:
+            self.net.get_submodule(part).eval()
+        return self
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "BayesianNet":
+        # Priors are distributions, not modules: torch would leave them behind on the old device.
+        super()._apply(fn, recurse)
+        self.initial = {name: fn(value) for name, value in self.initial.items()}
+        for layer, attribute in self._sampled:
+            layer._pyro_samples[attribute] = _moved(layer._pyro_samples[attribute], fn)
+        return self
+
+    def drop(self, on: bool) -> None:
+        """Switch the network's dropouts on or off, whatever the mode."""
+        for module in self.net.modules():
+            if isinstance(module, nn.Dropout):
+                module.train(on)
+
+
+def _moved(distribution: dist.TorchDistribution, fn: Callable[[Tensor], Tensor]) -> dist.TorchDistribution:
+    """A copy of ``distribution`` with ``fn`` applied to each tensor that it holds."""
+    moved = copy.copy(distribution)
+    for key, value in vars(distribution).items():
+        if isinstance(value, Tensor):
+            moved.__dict__[key] = fn(value)
+        elif isinstance(value, torch.distributions.Distribution):
+            moved.__dict__[key] = _moved(value, fn)
+    return moved

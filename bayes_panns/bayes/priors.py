@@ -1,0 +1,82 @@
+"""Priors over the weights: objects that make a Pyro distribution for a site.
+
+A prior of your own is any callable that takes a :class:`~bayes_panns.bayes.sites.Site` and returns a distribution whose
+event is the whole weight, ``batch_shape == ()`` and ``event_shape == site.shape``.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+
+from bayes_panns.bayes.sites import Site
+
+
+class Prior(Protocol):
+    """What makes the prior distribution of a site."""
+
+    def __call__(self, site: Site) -> dist.TorchDistribution:
+        """The prior of ``site``, with ``event_shape == site.shape``."""
+
+
+@dataclass(frozen=True)
+class Normal:
+    """Normal(0, ``scale``) for each weight, whatever the layer; the published VI-PANN has ``scale = 1``."""
+
+    scale: float = 1.0
+
+    def __call__(self, site: Site) -> dist.TorchDistribution:
+        return _broadcast(dist.Normal(torch.tensor(0.0), torch.tensor(self.scale)), site)
+
+
+@dataclass(frozen=True)
+class FanIn:
+    """Normal(0, ``scale`` / sqrt(fan-in)): each layer's output has a prior variance of ``scale``^2 times its input's.
+
+    Neal, "Bayesian Learning for Neural Networks", 1996, chapter 2.
+    """
+
+    scale: float = 1.0
+
+    def __call__(self, site: Site) -> dist.TorchDistribution:
+        return Normal(self.scale / site.fan_in**0.5)(site)
+
+
+@dataclass(frozen=True)
+class Laplace:
+    """Laplace with mean 0 and standard deviation ``scale`` / sqrt(fan-in): heavier tails, more weights near 0."""
+
+    scale: float = 1.0
+
+    def __call__(self, site: Site) -> dist.TorchDistribution:
+        width = self.scale / site.fan_in**0.5 / 2**0.5
+        return _broadcast(dist.Laplace(torch.tensor(0.0), torch.tensor(width)), site)
+
+
+@dataclass(frozen=True)
+class FromPosterior:
+    """A fitted mean-field posterior as the prior: Normal(loc, ``widen`` * scale) at each site that it holds.
+
+    Attributes:
+        locs: Means by site name.
+        scales: Standard deviations by site name.
+        otherwise: The prior of sites that the posterior does not hold, such as a new head.
+        widen: What the standard deviations are multiplied by.
+    """
+
+    locs: Mapping[str, Tensor]
+    scales: Mapping[str, Tensor]
+    otherwise: Prior
+    widen: float = 1.0
+
+    def __call__(self, site: Site) -> dist.TorchDistribution:
+        if site.name not in self.scales or self.scales[site.name].shape != site.shape:
+            return self.otherwise(site)
+        return dist.Normal(self.locs[site.name], self.widen * self.scales[site.name]).to_event(len(site.shape))
+
+
+def _broadcast(distribution: dist.TorchDistribution, site: Site) -> dist.TorchDistribution:
+    return distribution.expand(site.shape).to_event(len(site.shape))

@@ -1,0 +1,133 @@
+"""Strategies: which weights are Bayesian, and how. The contents of a guide recipe (``guides/*.toml``).
+
+A strategy is data. It has defaults for every site and rules over site names; each site takes each setting from the
+rules that match it, else from the defaults. Two rules that give one site different values for one setting contradict
+each other, and a rule that matches nothing is a mistake: both are errors.
+"""
+
+import fnmatch
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from bayes_panns.bayes.priors import FanIn, FromPosterior, Laplace, Normal, Prior
+from bayes_panns.bayes.sites import Site, sites
+from bayes_panns.errors import RecipeError
+
+Positive = Annotated[float, Field(gt=0)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Settings(_Strict):
+    """How one site is treated.
+
+    Attributes:
+        posterior: ``normal``: a mean-field Normal; ``point``: an ordinary weight without prior or uncertainty.
+        prior: ``fan-in``: Normal(0, ``prior_scale`` / sqrt(fan-in)); ``normal``: Normal(0, ``prior_scale``);
+            ``laplace``: as fan-in, with a Laplace's tails; ``upstream``: the posterior that the fit starts from, its
+            scales times ``prior_scale``, and ``fan-in`` for sites that it does not hold.
+        prior_scale: See ``prior``.
+        init_scale: The posterior's standard deviation at the start, in units of 1 / sqrt(fan-in), where it is not
+            taken from an upstream posterior.
+        estimator: How a fit draws the site: ``flipout`` or ``weights``.
+    """
+
+    posterior: Literal["normal", "point"] = "normal"
+    prior: Literal["fan-in", "normal", "laplace", "upstream"] = "fan-in"
+    prior_scale: Positive = 1.0
+    init_scale: Positive = 0.1
+    estimator: Literal["flipout", "weights"] = "flipout"
+
+    def make_prior(self, upstream: Mapping[str, tuple[Tensor, Tensor]] | None = None) -> Prior:
+        """The prior object these settings describe; ``upstream`` maps site names to (loc, scale).
+
+        Raises:
+            RecipeError: The prior is ``upstream`` and there is none.
+        """
+        match self.prior:
+            case "fan-in":
+                return FanIn(self.prior_scale)
+            case "normal":
+                return Normal(self.prior_scale)
+            case "laplace":
+                return Laplace(self.prior_scale)
+        if upstream is None:
+            raise RecipeError('prior "upstream" needs a posterior to start from (finetune --from)')
+        locs, scales = ({name: pair[part] for name, pair in upstream.items()} for part in (0, 1))
+        return FromPosterior(locs, scales, otherwise=FanIn(), widen=self.prior_scale)
+
+
+class Rule(_Strict):
+    """Settings for the sites whose name matches; what is left out stays as the defaults or other rules say.
+
+    Attributes:
+        match: A glob over site names, such as ``fc_audioset.*``, or several.
+    """
+
+    match: str | list[str]
+    posterior: Literal["normal", "point"] | None = None
+    prior: Literal["fan-in", "normal", "laplace", "upstream"] | None = None
+    prior_scale: Positive | None = None
+    init_scale: Positive | None = None
+    estimator: Literal["flipout", "weights"] | None = None
+
+    def matches(self, name: str) -> bool:
+        """Whether the rule speaks of the site ``name``."""
+        globs = [self.match] if isinstance(self.match, str) else self.match
+        return any(fnmatch.fnmatchcase(name, glob) for glob in globs)
+
+
+class Strategy(_Strict):
+    """A guide recipe.
+
+    Attributes:
+        description: What it is, in a sentence.
+        dropout: ``off``; ``fit``: while fitting, as PANNs; ``always``: while predicting too, Monte Carlo dropout (Gal
+            and Ghahramani, 2016, arXiv:1506.02142).
+        default: The settings of every site.
+        rule: Exceptions by site name.
+    """
+
+    description: str = ""
+    dropout: Literal["off", "fit", "always"] = "off"
+    default: Settings = Settings()
+    rule: list[Rule] = []
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether two draws of a prediction can differ."""
+        return self.dropout == "always" or "normal" in {self.default.posterior, *(rule.posterior for rule in self.rule)}
+
+    def resolve(self, net: nn.Module) -> dict[Site, Settings]:
+        """The settings of each site of ``net``, in the order of its parameters.
+
+        Raises:
+            RecipeError: A rule matches no site, or two rules contradict each other.
+        """
+        found = sites(net)
+        for rule in self.rule:
+            if not any(rule.matches(name) for name in found):
+                raise RecipeError(f"rule match = {rule.match!r}: no such site; the sites are {', '.join(found)}")
+        return {site: self.settings(site.name) for site in found.values()}
+
+    def settings(self, name: str) -> Settings:
+        """The settings of the site ``name``.
+
+        Raises:
+            RecipeError: Two rules contradict each other there.
+        """
+        chosen: dict[str, object] = {}
+        for rule in self.rule:
+            if rule.matches(name):
+                for key, value in rule.model_dump(exclude={"match"}, exclude_none=True).items():
+                    if chosen.setdefault(key, value) != value:
+                        raise RecipeError(
+                            f"rules contradict each other at site {name}: {key} is both {chosen[key]!r} and {value!r} "
+                            f"(rules {', '.join(repr(r.match) for r in self.rule if r.matches(name))})"
+                        )
+        return self.default.model_copy(update=chosen)

@@ -1,0 +1,5 @@
+"""The command ``bayes-panns``: parse, call, print."""
+
+from bayes_panns.cli.commands import main
+
+__all__ = ["main"]

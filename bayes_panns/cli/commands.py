@@ -1,0 +1,334 @@
+"""The commands. Heavy modules are imported inside them, so that ``--help`` answers at once."""
+
+import json
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bayes_panns import __version__
+from bayes_panns.errors import BayesPannsError
+
+
+class _Commands(click.Group):
+    """Prints a user's mistake as one line, without a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (BayesPannsError, OSError) as error:
+            click.echo(f"bayes-panns: {str(error).splitlines()[0]}", err=True)
+            ctx.exit(1)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="bayes-panns")
+def main() -> None:
+    """Tag sounds, and say how sure the tags are: Bayesian PANNs in Pyro.
+
+    \b
+    A first look, on sounds made on the spot:
+      bayes-panns demo
+    Your own recordings, one sub-folder a class:
+      bayes-panns pack folder recordings/ -o clips.h5
+      bayes-panns pretrain scratch --data clips.h5 -o runs/mine
+      bayes-panns predict runs/mine new-recording.wav
+    """
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
+
+
+def _write(text: str, output: Path | None) -> None:
+    """To standard output, or to a file, whole or not at all."""
+    if output is None:
+        click.echo(text, nl=False)
+        return
+    temporary = output.with_name(f".{output.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(output)
+
+
+def _numbers(context: click.Context, parameter: click.Parameter, value: str | None) -> list[int] | None:
+    """``1,2,5`` as integers."""
+    if value is None:
+        return None
+    try:
+        return [int(item) for item in value.split(",")]
+    except ValueError:
+        raise click.BadParameter(f"{value!r}: write whole numbers with commas, such as 1,2,3") from None
+
+
+_DEVICE = click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to compute."
+)
+_DRAWS = click.option(
+    "--draws",
+    type=click.IntRange(min=0),
+    default=20,
+    show_default=True,
+    help="Posterior draws; 0 is one pass at the posterior mean.",
+)
+_GUIDE = click.option(
+    "--guide",
+    "guide",
+    metavar="MODULE:FUNCTION",
+    help="For a posterior whose guide is a Python function: that function. It is run.",
+)
+
+
+def _fit_options(command: Callable) -> Callable:
+    for option in reversed(
+        (
+            click.argument("run", metavar="RUN"),
+            click.option("--data", "stores", multiple=True, type=click.Path(), help="A store to fit on; repeatable."),
+            click.option("--guide", metavar="G", help="A guide recipe, its name, or module:function of your own."),
+            click.option("-o", "--out", type=click.Path(path_type=Path), help="Where results go [runs/RUN]."),
+            _DEVICE,
+            click.option("--seed", type=int, help="Replaces fit.seed."),
+            click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Replace any recipe value."),
+            click.option("--resume", is_flag=True, help="Go on with the run in DIR."),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def _fit(
+    run: str,
+    stores: tuple[str, ...],
+    guide: str | None,
+    out: Path | None,
+    device: str,
+    seed: int | None,
+    changes: tuple[str, ...],
+    resume: bool,
+    upstream: str | None = None,
+) -> None:
+    from bayes_panns.recipes import read_run
+    from bayes_panns.workflow import fit
+
+    recipe = read_run(run, changes)
+    if stores:
+        recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"stores": list(stores)})})
+    if seed is not None:
+        recipe = recipe.model_copy(update={"fit": recipe.fit.model_copy(update={"seed": seed})})
+    update = {"guide": guide, "upstream": upstream}
+    recipe = recipe.model_copy(update={key: value for key, value in update.items() if value is not None})
+    folder = out or Path("runs") / Path(run).stem
+    fitted = fit(recipe, folder, device=device, resume=resume, progress=sys.stderr.isatty(), say=_say)
+    if not fitted.complete:
+        _say(f"interrupted; {folder}/posterior is usable as it is, and --resume goes on")
+        click.get_current_context().exit(130)
+    values = {name: fitted.posterior.metrics[name] for name in fitted.posterior.metrics if name.startswith("val/")}
+    shown = ", ".join(f"{name} {value:.4f}" for name, value in values.items())
+    _say(f"posterior in {folder}/posterior" + (f" ({shown})" if shown else ""))
+
+
+@main.command()
+@_fit_options
+def pretrain(**options: Any) -> None:
+    """Fit a posterior from scratch, as the recipe RUN says.
+
+    RUN is a file, or the name of a recipe in runs/.
+
+    \b
+    Example:
+      bayes-panns pretrain urbansound8k --data stores/us8k.h5 --guide flip -o runs/us8k-flip
+    """
+    _fit(**options)
+
+
+@main.command()
+@_fit_options
+@click.option("--from", "upstream", type=click.Path(), help="The posterior to start from.")
+def finetune(**options: Any) -> None:
+    """Fit a posterior that starts from another one's.
+
+    Every weight that both share starts from the upstream locs and scales; a new label set gets a new head.
+
+    \b
+    Example:
+      bayes-panns finetune esc10 --from runs/us8k-flip --data stores/esc10.h5 --guide flip
+    """
+    if options["upstream"] is None:
+        from bayes_panns.recipes import read_run
+
+        if read_run(options["run"], options["changes"]).upstream is None:
+            raise click.UsageError("which posterior to start from? Name it with --from")
+    _fit(**options)
+
+
+@main.command()
+@click.argument("catalog", type=click.Choice(["esc50", "urbansound8k", "folder"]))
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="The store to write.")
+@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="Clip length [the catalog's].")
+@click.option(
+    "--sample-rate",
+    type=click.Choice(["32000", "16000", "8000"]),
+    default="32000",
+    show_default=True,
+    help="Hz; PANNs' three.",
+)
+@click.option(
+    "--exclude",
+    default="",
+    metavar="GLOB,...",
+    help="Leave out clips by file name, path or source recording, such as '114587,*-3-0-0.ogg'.",
+)
+@click.option("--min-count", type=click.IntRange(min=1), default=1, help="For folder: drop labels with fewer clips.")
+def pack(
+    catalog: str, source: Path, out: Path, seconds: float | None, sample_rate: str, exclude: str, min_count: int
+) -> None:
+    """Pack a data set into a store, PANNs' HDF5 layout.
+
+    CATALOG says how SOURCE is laid out: esc50 (also ESC-10), urbansound8k, or folder: one sub-folder a class, a CSV of
+    file and labels (several joined by ;), or recordings without labels. Files that cannot be read are skipped and
+    counted.
+
+    \b
+    Example:
+      bayes-panns pack esc50 ESC-50-master -o stores/esc50.h5
+      bayes-panns pack folder tags.csv -o stores/tagged.h5 --min-count 20
+    """
+    from bayes_panns.clips import CATALOGS, folder
+    from bayes_panns.clips import pack as pack_catalog
+
+    if min_count > 1 and catalog != "folder":
+        raise click.UsageError("--min-count is for the catalog folder")
+    listed = folder(source, min_count=min_count) if catalog == "folder" else CATALOGS[catalog](source)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    report = pack_catalog(
+        listed,
+        out,
+        sample_rate=int(sample_rate),
+        seconds=seconds,
+        exclude=[pattern for pattern in exclude.split(",") if pattern],
+    )
+    for name, reason in report.skipped[:10]:
+        _say(f"skipped {name}: {reason}")
+    _say(f"{out}: {report.packed} clips packed, {len(report.skipped)} skipped, {report.excluded} excluded")
+
+
+@main.command()
+@click.argument("path", type=click.Path(path_type=Path))
+def inspect(path: Path) -> None:
+    """Show what a store, a posterior or a run holds.
+
+    \b
+    Example:
+      bayes-panns inspect stores/esc10.h5
+    """
+    from bayes_panns.report import describe
+
+    click.echo(describe(path), nl=False)
+
+
+@main.command()
+@click.argument("posterior", type=click.Path(path_type=Path))
+@click.option("--data", "stores", multiple=True, required=True, type=click.Path(), help="A labelled store; repeatable.")
+@click.option("--folds", callback=_numbers, metavar="N,...", help="Score these folds only.")
+@click.option("--ood", multiple=True, type=click.Path(), help="A store of clips that show no label; repeatable.")
+@_DRAWS
+@click.option("--json", "output", type=click.Path(path_type=Path), help="Write the metrics there too; - is stdout.")
+@_DEVICE
+@_GUIDE
+def evaluate(
+    posterior: Path,
+    stores: tuple[str, ...],
+    folds: list[int] | None,
+    ood: tuple[str, ...],
+    draws: int,
+    output: Path | None,
+    device: str,
+    guide: str | None,
+) -> None:
+    """Score a posterior: how often it is right, and whether it knows when it is not.
+
+    \b
+    Example:
+      bayes-panns evaluate runs/esc10 --data stores/esc10.h5 --folds 5 --ood stores/fsdd.h5
+    """
+    from bayes_panns.posterior import load
+    from bayes_panns.workflow import choose_device, evaluate_posterior
+
+    evaluation = evaluate_posterior(
+        load(posterior, device=choose_device(device), guide_function=guide),
+        stores,
+        folds=folds,
+        ood=ood,
+        draws=draws,
+        progress=sys.stderr.isatty(),
+    )
+    # JSON has no NaN or infinity: what is undefined is left out.
+    metrics = {name: value for name, value in evaluation.metrics.items() if math.isfinite(value)}
+    text = json.dumps(metrics, indent=2) + "\n"
+    if output == Path("-"):
+        click.echo(text, nl=False)
+        return
+    width = max(map(len, metrics))
+    for name, value in metrics.items():
+        click.echo(f"{name.ljust(width)}  {value:.4f}" if isinstance(value, float) else f"{name.ljust(width)}  {value}")
+    if output is not None:
+        _write(text, output)
+
+
+@main.command()
+@click.argument("posterior", type=click.Path(path_type=Path))
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE...")
+@_DRAWS
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "json", "csv", "audacity"]),
+    default="table",
+    show_default=True,
+    help="How to write the tags.",
+)
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="Write there instead of standard output.")
+@click.option("--window", type=click.FloatRange(min=0, min_open=True), help="Seconds a window [the clips' length].")
+@click.option("--hop", type=click.FloatRange(min=0, min_open=True), help="Seconds between windows [the window].")
+@_DEVICE
+@_GUIDE
+def predict(
+    posterior: Path,
+    files: tuple[Path, ...],
+    draws: int,
+    form: str,
+    out: Path | None,
+    window: float | None,
+    hop: float | None,
+    device: str,
+    guide: str | None,
+) -> None:
+    """Tag sound files, or folders of them, with how far to trust each tag.
+
+    A file longer than the posterior's clips is cut into windows.
+
+    \b
+    Example:
+      bayes-panns predict runs/esc10 dog.wav rain.mp3
+      bayes-panns predict runs/esc10 recordings/ --format csv -o tags.csv
+    """
+    from bayes_panns.audio.files import find
+    from bayes_panns.posterior import load
+    from bayes_panns.report import render
+    from bayes_panns.uncertainty import tag
+    from bayes_panns.workflow import choose_device
+
+    loaded = load(posterior, device=choose_device(device), guide_function=guide)
+    paths = [path for file in files for path in (find(file) if file.is_dir() else [file])]
+    if form == "audacity" and len(paths) > 1:
+        raise click.UsageError("--format audacity makes a label track of one file; name one")
+    tags = tag(loaded, paths, draws, window=window, hop=hop, progress=sys.stderr.isatty())
+    for _, reason in tags.skipped:
+        _say(f"skipped {reason}")
+    _write(render(tags, form), out)
+    if tags.skipped:
+        _say(f"{len(paths) - len(tags.skipped)} files tagged, {len(tags.skipped)} skipped")
+        click.get_current_context().exit(1)

@@ -1,0 +1,165 @@
+"""A catalog's recordings to a clip store."""
+
+import math
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from bayes_panns import __version__
+from bayes_panns.audio.files import read
+from bayes_panns.clips.catalogs import Catalog, Clip
+from bayes_panns.clips.store import StoreWriter
+from bayes_panns.errors import AudioError, StoreError
+
+WORKERS = 4
+"""Threads that decode and resample; both release the interpreter's lock."""
+
+REASONS = 20
+"""Skipped clips that a store's provenance names; it counts them all."""
+
+
+@dataclass(frozen=True)
+class PackReport:
+    """What came of a pack.
+
+    Attributes:
+        packed: Clips in the store.
+        skipped: Clips that could not be read, each with its reason.
+        excluded: Clips left out on purpose.
+    """
+
+    packed: int
+    skipped: tuple[tuple[str, str], ...]
+    excluded: int
+
+
+def pack(
+    catalog: Catalog,
+    output: str | Path,
+    *,
+    sample_rate: int = 32000,
+    seconds: float | None = None,
+    exclude: Sequence[str] = (),
+    progress: bool = True,
+) -> PackReport:
+    """Read every recording of a catalog and write them as one store, whole or not at all.
+
+    Recordings are mixed down, resampled, and cut or padded with silence to one length. One that cannot be read is
+    skipped and counted. Memory does not grow with the number of clips.
+
+    Args:
+        catalog: What to pack.
+        output: The store to write; one that is there is replaced.
+        sample_rate: In Hz.
+        seconds: Length of the clips; by default the catalog's.
+        exclude: Shell patterns of clips to leave out, each matched, case and all, against the file's name, the clip's
+            name, its path relative to the catalog's root, and its source.
+        progress: Show a bar on standard error, if that is a terminal.
+
+    Raises:
+        StoreError: A length or rate is not positive, a pattern matches nothing, no recording is left or can be read, or
+            the store cannot be written.
+    """
+    seconds = catalog.seconds if seconds is None else seconds
+    if not (math.isfinite(seconds) and sample_rate > 0 and (samples := round(seconds * sample_rate)) > 0):
+        raise StoreError(f"{output}: clips of {seconds} s at {sample_rate} Hz hold no samples; give more")
+    chosen = _without(catalog, exclude)
+    excluded = len(catalog.clips) - len(chosen)
+    skipped: list[tuple[str, str]] = []
+    beyond = 0
+    provenance = {
+        "catalog": catalog.name,
+        "source": catalog.root.resolve().name,
+        "options": catalog.options,
+        "sample_rate": sample_rate,
+        "seconds": seconds,
+        "exclude": list(exclude),
+        "bayes_panns": __version__,
+    }
+    with (
+        ThreadPoolExecutor(WORKERS) as pool,
+        StoreWriter(
+            output,
+            labels=catalog.labels,
+            task=catalog.task,
+            sample_rate=sample_rate,
+            samples=samples,
+            provenance=provenance,
+        ) as writer,
+        tqdm(total=len(chosen), desc="packing", unit="clip", disable=None if progress else True) as bar,
+    ):
+        for clip, sound in _read_in_order(pool, chosen, sample_rate):
+            if isinstance(sound, str):
+                skipped.append((clip.name, sound))
+            else:
+                beyond += bool(sound.abs().max() > 1)
+                writer.add(clip.name, sound, clip.labels, fold=clip.fold, source=clip.source)
+            bar.update()
+        if not len(writer):
+            name, reason = skipped[0]
+            raise StoreError(
+                f"{catalog.root}: none of its {len(skipped)} clips can be read; the first, {name}: {reason}"
+            )
+        writer.provenance |= {
+            "packed": len(writer),
+            "excluded": excluded,
+            "skipped": len(skipped),
+            "skip_reasons": dict(skipped[:REASONS]),
+            "clipped_to_full_scale": beyond,
+        }
+    return PackReport(len(writer), tuple(skipped), excluded)
+
+
+def _without(catalog: Catalog, exclude: Sequence[str]) -> list[Clip]:
+    """The clips that no pattern matches."""
+    unused = set(exclude)
+    chosen = []
+    for clip in catalog.clips:
+        matching = {
+            pattern for pattern in exclude if any(fnmatchcase(text, pattern) for text in _handles(catalog, clip))
+        }
+        unused -= matching
+        if not matching:
+            chosen.append(clip)
+    if unused:
+        names = ", ".join(repr(pattern) for pattern in exclude if pattern in unused)
+        raise StoreError(f"{catalog.root}: nothing matches the pattern to exclude {names}; mend or drop it")
+    if not chosen:
+        raise StoreError(f"{catalog.root}: every clip is excluded; drop a pattern")
+    return chosen
+
+
+def _handles(catalog: Catalog, clip: Clip) -> set[str]:
+    """The texts that a pattern may match a clip by."""
+    place = clip.path.relative_to(catalog.root) if clip.path.is_relative_to(catalog.root) else clip.path
+    return {clip.path.name, clip.name, place.as_posix()} | ({clip.source} if clip.source else set())
+
+
+def _read_in_order(
+    pool: ThreadPoolExecutor, clips: Sequence[Clip], sample_rate: int
+) -> Iterator[tuple[Clip, torch.Tensor | str]]:
+    """Each clip with its waveform, or with why it has none; a few are read ahead."""
+    ahead: deque[tuple[Clip, Future[torch.Tensor | str]]] = deque()
+    for clip in clips:
+        ahead.append((clip, pool.submit(_waveform, clip.path, sample_rate)))
+        if len(ahead) == 2 * WORKERS:
+            first, future = ahead.popleft()
+            yield first, future.result()
+    for last, future in ahead:
+        yield last, future.result()
+
+
+def _waveform(path: Path, sample_rate: int) -> torch.Tensor | str:
+    try:
+        return read(path, sample_rate)
+    except AudioError as error:
+        # A store is passed on to others, who need not see where the recordings lay.
+        return str(error).removeprefix(f"{path}: ")
+    except OSError as error:
+        return error.strerror or type(error).__name__

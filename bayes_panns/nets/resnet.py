@@ -1,0 +1,212 @@
+"""PANNs' ResNet-22, -38 and -54, and a narrow one of the same blocks (Kong et al., 2020, arXiv:1912.10211).
+
+Parameter names, layer order, initial values and dropout rates are those of the published networks, so their
+checkpoints load by name. Dropouts are modules, so that they can be switched apart from BatchNorm.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bayes_panns.audio.features import MEL_BINS, SILENCE_DB
+from bayes_panns.errors import RecipeError
+
+HEAD = "fc_audioset"
+"""The name of the last linear layer in all these networks: the only part that depends on the label set."""
+
+MINIMUM_FRAMES = 32
+"""The networks halve time five times; what is shorter is padded with silence to this."""
+
+
+def _initialised(layer: nn.Module) -> nn.Module:
+    nn.init.xavier_uniform_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
+def _convolution(channels_in: int, channels_out: int, kernel: int) -> nn.Module:
+    return _initialised(nn.Conv2d(channels_in, channels_out, kernel, padding=kernel // 2, bias=False))
+
+
+class ConvBlock(nn.Module):
+    """Two 3 x 3 convolutions, each with BatchNorm and ReLU, then average pooling."""
+
+    def __init__(self, channels_in: int, channels_out: int, pool: int):
+        super().__init__()
+        self.conv1 = _convolution(channels_in, channels_out, 3)
+        self.conv2 = _convolution(channels_out, channels_out, 3)
+        self.bn1 = nn.BatchNorm2d(channels_out)
+        self.bn2 = nn.BatchNorm2d(channels_out)
+        self.pool = pool
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu_(self.bn1(self.conv1(x)))
+        x = F.relu_(self.bn2(self.conv2(x)))
+        return F.avg_pool2d(x, self.pool) if self.pool > 1 else x
+
+
+class _Block(nn.Module):
+    """What the two residual blocks share: average pooling in front, the shortcut, and the sum."""
+
+    expansion: int
+
+    def __init__(self, channels_in: int, width: int, stride: int):
+        super().__init__()
+        channels_out = width * self.expansion
+        self.stride = stride
+        self.downsample: nn.Module | None = None
+        if stride > 1 or channels_in != channels_out:
+            pool = [nn.AvgPool2d(stride)] if stride > 1 else []
+            self.downsample = nn.Sequential(
+                *pool, _convolution(channels_in, channels_out, 1), nn.BatchNorm2d(channels_out)
+            )
+        self.dropout = nn.Dropout(0.1)
+
+    def residual(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        x = F.avg_pool2d(x, self.stride) if self.stride > 1 else x
+        return F.relu(self.residual(x) + shortcut)
+
+
+class BasicBlock(_Block):
+    """Two 3 x 3 convolutions beside a shortcut: the block of ResNet-22 and -38."""
+
+    expansion = 1
+
+    def __init__(self, channels_in: int, width: int, stride: int = 1):
+        super().__init__(channels_in, width, stride)
+        self.conv1 = _convolution(channels_in, width, 3)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = _convolution(width, width, 3)
+        self.bn2 = nn.BatchNorm2d(width)
+        nn.init.zeros_(self.bn2.weight)
+
+    def residual(self, x: Tensor) -> Tensor:
+        x = self.dropout(F.relu(self.bn1(self.conv1(x))))
+        return self.bn2(self.conv2(x))
+
+
+class Bottleneck(_Block):
+    """1 x 1, 3 x 3 and 1 x 1 convolutions beside a shortcut: the block of ResNet-54."""
+
+    expansion = 4
+
+    def __init__(self, channels_in: int, width: int, stride: int = 1):
+        super().__init__(channels_in, width, stride)
+        self.conv1 = _convolution(channels_in, width, 1)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = _convolution(width, width, 3)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv3 = _convolution(width, width * self.expansion, 1)
+        self.bn3 = nn.BatchNorm2d(width * self.expansion)
+        nn.init.zeros_(self.bn3.weight)
+
+    def residual(self, x: Tensor) -> Tensor:
+        x = F.relu(self.bn1(self.conv1(x)))
+        x = self.dropout(F.relu(self.bn2(self.conv2(x))))
+        return self.bn3(self.conv3(x))
+
+
+class _Stages(nn.Module):
+    """Four stages of residual blocks; each after the first halves time and frequency and doubles the width."""
+
+    def __init__(self, block: type[BasicBlock] | type[Bottleneck], depths: tuple[int, int, int, int], width: int):
+        super().__init__()
+        channels = width
+        for stage, depth in enumerate(depths):
+            blocks = []
+            for index in range(depth):
+                stride = 2 if stage > 0 and index == 0 else 1
+                blocks.append(block(channels, width << stage, stride))
+                channels = (width << stage) * block.expansion
+            self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
+        self.channels = channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        for stage in self.children():
+            x = stage(x)
+        return x
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What distinguishes the networks: the block, how many a stage, the first width and the embedding's size."""
+
+    block: type[BasicBlock] | type[Bottleneck]
+    depths: tuple[int, int, int, int]
+    width: int
+    embedding: int
+    summary: str
+
+
+NETS = {
+    "resnet22": Architecture(BasicBlock, (2, 2, 2, 2), 64, 2048, "PANNs ResNet22"),
+    "resnet38": Architecture(BasicBlock, (3, 4, 6, 3), 64, 2048, "PANNs ResNet38"),
+    "resnet54": Architecture(Bottleneck, (3, 4, 6, 3), 64, 2048, "PANNs ResNet54"),
+    "resnet14-narrow": Architecture(BasicBlock, (1, 1, 1, 1), 16, 128, "the same blocks for two cores and minutes"),
+}
+"""The networks by name."""
+
+
+class ResNet(nn.Module):
+    """A PANNs residual network from log-mel spectrogram to logits.
+
+    Args:
+        architecture: One of :data:`NETS`.
+        classes: How many labels.
+    """
+
+    def __init__(self, architecture: Architecture, classes: int):
+        super().__init__()
+        width, embedding = architecture.width, architecture.embedding
+        self.bn0 = nn.BatchNorm2d(MEL_BINS)
+        self.conv_block1 = ConvBlock(1, width, pool=2)
+        self.resnet = _Stages(architecture.block, architecture.depths, width)
+        self.conv_block_after1 = ConvBlock(self.resnet.channels, embedding, pool=1)
+        self.fc1 = _initialised(nn.Linear(embedding, embedding))
+        self.fc_audioset = _initialised(nn.Linear(embedding, classes))
+        self.dropout_maps = nn.Dropout(0.2)
+        self.dropout_clip = nn.Dropout(0.5)
+
+    def forward(self, logmel: Tensor, augment: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """Logits of a batch of spectrograms.
+
+        Args:
+            logmel: dB, shape ``(batch, frames, 64)``; fewer than 32 frames are padded with silence.
+            augment: Applied to the normalised spectrogram, shape ``(batch, 1, frames, 64)``, as PANNs places it.
+
+        Returns:
+            Logits, shape ``(batch, classes)``.
+        """
+        return self.fc_audioset(self.embed(logmel, augment))
+
+    def embed(self, logmel: Tensor, augment: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """The clips' embeddings, shape ``(batch, embedding)``: what the last linear layer sees."""
+        x = F.pad(logmel, (0, 0, 0, max(0, MINIMUM_FRAMES - logmel.shape[1])), value=SILENCE_DB)
+        # bn0 takes the mel bins as its channels.
+        x = self.bn0(x.transpose(1, 2).unsqueeze(-1)).permute(0, 3, 2, 1)
+        if augment is not None:
+            x = augment(x)
+        x = self.dropout_maps(self.conv_block1(x))
+        x = self.dropout_maps(F.avg_pool2d(self.resnet(x), 2))
+        x = self.dropout_maps(self.conv_block_after1(x)).mean(dim=3)
+        x = self.dropout_clip(x.amax(dim=2) + x.mean(dim=2))
+        return F.relu(self.fc1(x))
+
+
+def build(name: str, classes: int) -> ResNet:
+    """Build a network of :data:`NETS` for ``classes`` labels, with PANNs' initial values.
+
+    Raises:
+        RecipeError: There is no network of that name.
+    """
+    if name not in NETS:
+        raise RecipeError(f"net {name!r}: no such network; there are {', '.join(NETS)}")
+    return ResNet(NETS[name], classes)

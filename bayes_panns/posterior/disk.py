@@ -1,0 +1,206 @@
+"""Posteriors on disk: a folder with ``posterior.toml`` and ``guide.safetensors``, data and never code.
+
+``guide.safetensors`` holds ``<parameter>.loc`` and ``<parameter>.scale`` for each variational weight and
+``<parameter>`` for each point weight and BatchNorm statistic, by PANNs' parameter names. A guide of the user's own stands
+under ``guide/`` as its module names its parameters.
+"""
+
+import hashlib
+import os
+import shutil
+import tempfile
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from bayes_panns.bayes import MeanField, Strategy
+from bayes_panns.clips import Task
+from bayes_panns.errors import BayesPannsError, PosteriorError
+from bayes_panns.posterior.posterior import Posterior
+
+FORMAT = 1
+"""The version of the folder's format that this code writes; it reads this one and those before it."""
+
+_TOML, _TENSORS = "posterior.toml", "guide.safetensors"
+
+
+class _Header(BaseModel):
+    """What ``posterior.toml`` holds."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    format_version: int
+    net: str
+    task: Task
+    sample_rate: int
+    clip_seconds: float
+    labels: tuple[str, ...]
+    guide_function: str | None = None
+    sha256: str
+    strategy: Strategy
+    provenance: dict[str, Any] = {}
+    metrics: dict[str, float] = {}
+
+
+def save(posterior: Posterior, folder: str | Path) -> None:
+    """Write ``posterior`` to ``folder``, whole or not at all; one that is there is replaced.
+
+    Raises:
+        PosteriorError: ``folder`` holds something else.
+    """
+    folder = Path(folder)
+    if folder.exists() and not (folder / _TOML).is_file() and any(folder.iterdir()):
+        raise PosteriorError(f"{folder}: is there and is no posterior; choose another folder")
+    tensors = {name: value for name, value in posterior.points().items()}
+    if isinstance(posterior.guide, MeanField):
+        for name, (loc, scale) in posterior.gaussians().items():
+            tensors |= {f"{name}.loc": loc, f"{name}.scale": scale}
+    else:
+        tensors |= {f"guide/{name}": value for name, value in posterior.guide.state_dict().items()}
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        fresh.chmod(0o755)
+        save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, fresh / _TENSORS)
+        header = _Header(
+            format_version=FORMAT,
+            net=posterior.net,
+            task=posterior.task,
+            sample_rate=posterior.sample_rate,
+            clip_seconds=posterior.clip_seconds,
+            labels=posterior.labels,
+            guide_function=posterior.guide_function,
+            sha256=_digest(fresh / _TENSORS),
+            strategy=posterior.strategy,
+            provenance=posterior.provenance,
+            metrics=posterior.metrics,
+        )
+        (fresh / _TOML).write_text(tomli_w.dumps(header.model_dump(mode="json", exclude_none=True)), encoding="utf-8")
+        if folder.exists():
+            old = fresh.with_name(f"{fresh.name}-old")
+            os.replace(folder, old)
+            os.replace(fresh, folder)
+            shutil.rmtree(old)
+        else:
+            os.replace(fresh, folder)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def read_header(folder: str | Path) -> dict[str, Any]:
+    """What ``posterior.toml`` says, checked.
+
+    Raises:
+        PosteriorError: The folder is no posterior, or its header is damaged or of a newer format.
+    """
+    return _header(Path(folder)).model_dump(mode="json", exclude_none=True)
+
+
+def load(folder: str | Path, *, device: torch.device | str = "cpu", guide_function: str | None = None) -> Posterior:
+    """Read a posterior.
+
+    Opening one runs no code of its maker's: a posterior whose guide is a Python function is opened only if the caller
+    names that function.
+
+    Args:
+        folder: The folder, or a run's folder with a ``posterior/`` in it.
+        device: Where to put it.
+        guide_function: ``module:function`` of the guide, for a posterior that was fitted with one.
+
+    Raises:
+        PosteriorError: It is missing, damaged, of a newer format, or needs a guide function.
+    """
+    folder = Path(folder)
+    if not (folder / _TOML).is_file() and (folder / "posterior" / _TOML).is_file():
+        folder = folder / "posterior"
+    header = _header(folder)
+    path = folder / _TENSORS
+    if not path.is_file():
+        raise PosteriorError(f"{path}: is missing; the posterior is not whole")
+    if _digest(path) != header.sha256:
+        raise PosteriorError(f"{path}: is damaged or truncated: its checksum is not the one in {_TOML}")
+    if header.guide_function is not None and guide_function is None:
+        raise PosteriorError(
+            f"{folder}: its guide is the Python function {header.guide_function}; give it with --guide if you trust it"
+        )
+    try:
+        tensors = load_file(path)
+        posterior = Posterior.build(
+            net=header.net,
+            labels=header.labels,
+            task=header.task,
+            sample_rate=header.sample_rate,
+            clip_seconds=header.clip_seconds,
+            # What was the upstream posterior's prior is not on disk, and not needed to predict.
+            strategy=_without_upstream(header.strategy),
+            guide_function=guide_function,
+        )
+        _fill(posterior, tensors)
+    except (SafetensorError, BayesPannsError, KeyError, RuntimeError) as error:
+        raise PosteriorError(f"{folder}: does not hold what its header says ({str(error).splitlines()[0]})") from error
+    posterior.strategy = header.strategy
+    posterior.provenance, posterior.metrics = header.provenance, header.metrics
+    posterior.model.to(device).eval()
+    posterior.guide.to(device)
+    return posterior
+
+
+def _without_upstream(strategy: Strategy) -> Strategy:
+    settings = [strategy.default, *strategy.rule]
+    default, *rules = [
+        item.model_copy(update={"prior": "fan-in"}) if item.prior == "upstream" else item for item in settings
+    ]
+    return strategy.model_copy(update={"default": default, "rule": rules})
+
+
+@torch.no_grad()
+def _fill(posterior: Posterior, tensors: dict[str, Tensor]) -> None:
+    """Put the tensors of a file into a posterior just built.
+
+    Raises:
+        KeyError, RuntimeError: One is missing, left over or of another shape.
+    """
+    left = dict(tensors)
+    posterior.model.load_state_dict({f"net.{name}": left.pop(name) for name in posterior.points()})
+    if isinstance(posterior.guide, MeanField):
+        pairs = {name: (left.pop(f"{name}.loc"), left.pop(f"{name}.scale")) for name in posterior.gaussians()}
+        posterior.guide.assign({f"net.{name}": pair for name, pair in pairs.items()})
+    else:
+        # Guides that build themselves from a run of the model need one before they can be filled.
+        posterior.model.eval()
+        posterior.guide(torch.zeros(1, round(posterior.clip_seconds * posterior.sample_rate)))
+        state = {name: left.pop(f"guide/{name}") for name in posterior.guide.state_dict()}
+        posterior.guide.load_state_dict(state)
+    if left:
+        raise KeyError(f"{len(left)} tensors too many, such as {next(iter(left))}")
+
+
+def _header(folder: Path) -> _Header:
+    path = folder / _TOML
+    if not path.is_file():
+        raise PosteriorError(f"{folder}: no posterior there ({_TOML} is missing)")
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise PosteriorError(f"{path}: is damaged: {error}") from error
+    version = table.get("format_version")
+    if isinstance(version, int) and version > FORMAT:
+        raise PosteriorError(f"{path}: format {version} is newer than this bayes_panns reads ({FORMAT}); update it")
+    try:
+        return _Header.model_validate(table)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise PosteriorError(f"{path}: is damaged: {place}: {first['msg']}") from error
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,206 @@
+"""A posterior: a fitted guide with the model, the labels and the front end that it needs to be used."""
+
+import importlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bayes_panns.audio.features import LogMel
+from bayes_panns.bayes import (
+    LIKELIHOODS,
+    BayesianNet,
+    MeanField,
+    Strategy,
+    draw_weights,
+    logits_under,
+    mean_weights,
+)
+from bayes_panns.clips import Task
+from bayes_panns.errors import PosteriorError, RecipeError
+from bayes_panns.nets import HEAD, build
+
+
+@dataclass(frozen=True)
+class Inherited:
+    """What a posterior took over from the one it started from: parameter names, BatchNorm's included.
+
+    Attributes:
+        taken: Started from the upstream posterior.
+        new: Started afresh: not there upstream, or of another shape, such as the head for another label set.
+    """
+
+    taken: tuple[str, ...]
+    new: tuple[str, ...]
+
+
+@dataclass
+class Posterior:
+    """A guide over a network's weights, and all that is needed to use it.
+
+    Make one with :meth:`build`, or with :func:`bayes_panns.posterior.load` from disk. ``model`` and ``guide`` are plain
+    Pyro objects.
+
+    Attributes:
+        model: The Pyro model.
+        guide: The Pyro guide.
+        net: The network's name.
+        labels: K label names.
+        sample_rate: The front end's rate, in Hz.
+        clip_seconds: The length of the clips it was fitted to.
+        strategy: The guide recipe, unless the guide is a function of the user's.
+        guide_function: ``module:function`` of a guide of the user's own.
+        provenance: Where it comes from: data, steps, seed, kl_weight, versions.
+        metrics: What was measured at the end of the fit.
+    """
+
+    model: BayesianNet
+    guide: nn.Module
+    net: str
+    labels: tuple[str, ...]
+    sample_rate: int
+    clip_seconds: float
+    strategy: Strategy
+    guide_function: str | None = None
+    provenance: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def build(
+        cls,
+        *,
+        net: str,
+        labels: tuple[str, ...],
+        task: Task,
+        sample_rate: int,
+        clip_seconds: float,
+        strategy: Strategy | None = None,
+        guide_function: str | None = None,
+        upstream: "Posterior | None" = None,
+        clips: int | None = None,
+    ) -> "Posterior":
+        """A posterior not yet fitted, at its initial values.
+
+        Args:
+            net: One of :data:`bayes_panns.nets.NETS`.
+            labels: K label names.
+            task: What the labels mean.
+            sample_rate: The front end's rate: 32000, 16000 or 8000 Hz.
+            clip_seconds: The length of the clips.
+            strategy: The guide recipe.
+            guide_function: Instead of a recipe's guide, ``module:function`` that makes one from the model; every weight
+                then has the prior of ``strategy``, or a fan-in prior.
+            upstream: The posterior that priors of kind ``upstream`` come from; see also :meth:`start_from`.
+            clips: The size of the data set to fit.
+
+        Raises:
+            RecipeError: The net, the rate, the recipe or the function is not there or does not fit.
+        """
+        strategy = strategy or Strategy()
+        network = build(net, len(labels)).to(memory_format=torch.channels_last)
+        model = BayesianNet.from_strategy(
+            network,
+            strategy,
+            LIKELIHOODS[task],
+            upstream=None if upstream is None else upstream.gaussians(),
+            clips=clips,
+            front_end=LogMel(sample_rate),
+        )
+        if guide_function is None:
+            guide: nn.Module = MeanField.from_strategy(model, strategy)
+        else:
+            guide = _imported(guide_function)(model)
+        return cls(model, guide, net, labels, sample_rate, clip_seconds, strategy, guide_function)
+
+    @property
+    def task(self) -> Task:
+        """What the labels mean."""
+        return self.model.likelihood.task
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether two draws of a prediction can differ."""
+        return self.guide_function is not None or self.strategy.stochastic
+
+    def gaussians(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """(loc, scale) of each variational weight by parameter name; empty unless the guide is mean-field."""
+        if not isinstance(self.guide, MeanField):
+            return {}
+        return {
+            site.removeprefix("net."): (self.guide.loc(site).detach(), self.guide.scale(site).detach())
+            for site in self.guide.sites
+        }
+
+    def points(self) -> dict[str, Tensor]:
+        """Every weight that is no sample site, and BatchNorm's statistics, by name."""
+        return {name.removeprefix("net."): value for name, value in self.model.state_dict().items()}
+
+    @torch.no_grad()
+    def start_from(self, upstream: "Posterior") -> Inherited:
+        """Take over what ``upstream`` knows: each shared weight's loc and, where both are variational, its scale.
+
+        The head is taken only where the label names are the same.
+
+        Raises:
+            PosteriorError: ``upstream`` is of another network or front end.
+        """
+        for what, mine, other in (
+            ("net", self.net, upstream.net),
+            ("sample_rate", self.sample_rate, upstream.sample_rate),
+        ):
+            if mine != other:
+                raise PosteriorError(f"the upstream posterior's {what} is {other} and this run's is {mine}; use one")
+        if not isinstance(self.guide, MeanField) or not isinstance(upstream.guide, MeanField):
+            raise PosteriorError("only mean-field and point guides can start from a posterior, or be started from")
+        known: dict[str, tuple[Tensor, Tensor | None]] = {**upstream.gaussians()}
+        known |= {name: (value, None) for name, value in upstream.points().items()}
+        if upstream.labels != self.labels:
+            known = {name: pair for name, pair in known.items() if not name.startswith(f"{HEAD}.")}
+        gaussians, points = self.gaussians(), self.points()
+        taken = tuple(name for name in [*gaussians, *points] if name in known)
+        self.guide.assign({f"net.{name}": known[name] for name in gaussians if name in known})
+        for name, value in points.items():
+            if name in known:
+                value.copy_(known[name][0])
+        return Inherited(taken, tuple(name for name in [*gaussians, *points] if name not in known))
+
+    def draws(self, clips: Tensor, draws: int = 20, *, seed: int = 0, batch_size: int = 32) -> Iterator[Tensor]:
+        """Draw from the posterior predictive, one draw of the weights at a time.
+
+        The weights of draw t depend on ``seed`` and t only, so that sets of clips predicted one after the other are
+        predicted by the same networks. Torch's global random state is left as it was.
+
+        Args:
+            clips: Waveforms, shape ``(N, samples)``; their log-mels are computed once.
+            draws: How many; 0 for a single pass at the posterior mean, with dropout off. A posterior that is not
+                stochastic always makes that single pass.
+            seed: Seeds the draws.
+            batch_size: Clips a pass.
+
+        Yields:
+            Probabilities of each label, shape ``(N, K)``, on the CPU.
+        """
+        device = next(iter(self.model.net.buffers())).device
+        self.model.eval()
+        at_mean = draws == 0 or not self.stochastic
+        if at_mean:
+            self.model.drop(False)
+        with torch.no_grad():
+            batches = [self.model.front_end(batch.to(device)) for batch in clips.split(batch_size)]
+        for index in range(1 if at_mean else draws):
+            with torch.random.fork_rng(), torch.no_grad():
+                torch.manual_seed(hash((seed, index)) % 2**63)
+                weights = (mean_weights if at_mean else draw_weights)(self.guide, batches[0])
+                logits = [logits_under(self.model, weights, batch) for batch in batches]
+                probability = self.model.likelihood.probability(torch.cat(logits)).cpu()
+            yield probability
+
+
+def _imported(function: str) -> Callable[[BayesianNet], nn.Module]:
+    module, colon, name = function.partition(":")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise RecipeError(f"guide {function}: cannot be imported ({error}); write module:function") from error

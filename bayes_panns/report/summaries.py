@@ -1,0 +1,57 @@
+"""What a store, a posterior or a run holds, in words."""
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from bayes_panns.clips import Store
+from bayes_panns.errors import BayesPannsError
+from bayes_panns.posterior.disk import read_header
+
+
+def describe(path: str | Path) -> str:
+    """Describe a store, a posterior's folder or a run's folder.
+
+    Raises:
+        BayesPannsError: There is nothing at ``path``, or it is none of the three, or it is damaged.
+    """
+    path = Path(path)
+    if path.is_file():
+        return _lines(Store(path).summary())
+    if (path / "posterior.toml").is_file():
+        return _posterior(path)
+    if (path / "run.toml").is_file():
+        return _run(path)
+    if not path.exists():
+        raise BayesPannsError(f"{path}: no such file or folder")
+    raise BayesPannsError(f"{path}: is no store (a file), posterior (posterior.toml) or run (run.toml)")
+
+
+def _posterior(path: Path) -> str:
+    header = read_header(path)
+    labels = header.pop("labels")
+    return _lines({"posterior": path.name, **header, "labels": f"{len(labels)}: {', '.join(labels)}"})
+
+
+def _run(path: Path) -> str:
+    recipe = tomllib.loads((path / "run.toml").read_text(encoding="utf-8"))
+    described: dict[str, Any] = {"run": path.name, "recipe": recipe}
+    metrics = path / "metrics.jsonl"
+    lines = metrics.read_text(encoding="utf-8").splitlines() if metrics.is_file() else []
+    if lines:
+        described["last epoch"] = json.loads(lines[-1])
+    text = _lines(described)
+    return text + "\n" + _posterior(path / "posterior") if (path / "posterior").is_dir() else text
+
+
+def _lines(values: dict[str, Any], indent: str = "") -> str:
+    width = max((len(str(key)) for key in values), default=0)
+    text = ""
+    for key, value in values.items():
+        if isinstance(value, dict):
+            text += f"{indent}{key}:\n{_lines(value, indent + '  ')}" if value else f"{indent}{key}: none\n"
+        else:
+            shown = "unknown" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
+            text += f"{indent}{str(key).ljust(width)}  {shown}\n"
+    return text

@@ -1,0 +1,8 @@
+"""The fit: the ELBO, schedules, checkpoints and resume."""
+
+from bayes_panns.svi.elbo import MeanFieldELBO
+from bayes_panns.svi.features import Features
+from bayes_panns.svi.fit import Fit, FitSettings
+from bayes_panns.svi.schedules import kl_warmup, learning_rate
+
+__all__ = ["Features", "Fit", "FitSettings", "MeanFieldELBO", "kl_warmup", "learning_rate"]

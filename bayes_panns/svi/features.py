@@ -1,0 +1,85 @@
+"""Clips as a fit sees them: log-mels, computed once and kept, with their targets."""
+
+import tempfile
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from bayes_panns.audio.features import MEL_BINS, LogMel
+from bayes_panns.clips import ClipSet, Task
+from bayes_panns.errors import StoreError
+
+_CHUNK = 64
+
+
+class Features:
+    """The inputs and targets of a set of clips, by index.
+
+    Args:
+        clips: The clips.
+        front_end: What makes log-mels of them.
+        task: How the targets are read.
+        keep: ``memory``: log-mels are computed once and kept in memory; ``disk``: kept in a temporary file; ``none``:
+            batches are waveforms and the model computes the log-mels, for sets too large to keep.
+        progress: Whether to show a bar while they are computed.
+
+    Raises:
+        StoreError: The task is one-of-K and a clip does not have exactly one label.
+    """
+
+    def __init__(
+        self,
+        clips: ClipSet,
+        front_end: LogMel,
+        task: Task,
+        *,
+        keep: Literal["memory", "disk", "none"] = "memory",
+        progress: bool = False,
+    ):
+        self.clips = clips
+        self.target = _target(clips, task)
+        self._logmel: np.ndarray | None = None
+        if keep == "none":
+            return
+        shape = (len(clips), front_end.frames(clips.samples), MEL_BINS)
+        if keep == "disk":
+            self._file = tempfile.NamedTemporaryFile(suffix=".logmel")  # noqa: SIM115 (lives as long as this object)
+            self._logmel = np.memmap(Path(self._file.name), dtype=np.float32, mode="w+", shape=shape)
+        else:
+            self._logmel = np.empty(shape, dtype=np.float32)
+        with torch.no_grad(), tqdm(total=len(clips), desc="log-mels", unit="clip", disable=not progress) as bar:
+            for start in range(0, len(clips), _CHUNK):
+                index = np.arange(start, min(start + _CHUNK, len(clips)))
+                self._logmel[index] = front_end(torch.from_numpy(clips.waveform(index))).numpy()
+                bar.update(len(index))
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def batch(self, index: Tensor, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+        """The clips at ``index``, int64 of shape ``(batch,)``.
+
+        Returns:
+            Log-mels ``(batch, frames, 64)``, or waveforms ``(batch, samples)`` where none are kept; and the targets, int64
+            ``(batch,)`` for one-of-K, float ``(batch, K)`` for multi-label.
+        """
+        chosen = index.numpy()
+        values = self.clips.waveform(chosen) if self._logmel is None else self._logmel[chosen]
+        return torch.from_numpy(values).to(device), self.target[index].to(device)
+
+
+def _target(clips: ClipSet, task: Task) -> Tensor:
+    target = torch.from_numpy(clips.target())
+    if task is Task.MULTI_LABEL:
+        return target.float()
+    wrong = (target.sum(dim=1) != 1).nonzero().flatten()
+    if len(wrong):
+        raise StoreError(
+            f"clip {clips.names[int(wrong[0])]} has {int(target[wrong[0]].sum())} labels and {len(wrong) - 1} more are "
+            'like it, but the task is one-of-k, one label each: set task = "multi-label" or mend the labels'
+        )
+    return target.int().argmax(dim=1)

@@ -1,0 +1,333 @@
+"""One fit by stochastic variational inference, from its first step or from a checkpoint."""
+
+import json
+import math
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from sklearn.metrics import average_precision_score
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from bayes_panns.audio.augment import Mixup, SpecAugment
+from bayes_panns.bayes import BayesianNet, logits_under, mean_weights
+from bayes_panns.clips import Task
+from bayes_panns.errors import FitError
+from bayes_panns.svi.elbo import MeanFieldELBO
+from bayes_panns.svi.features import Features
+from bayes_panns.svi.schedules import kl_warmup, learning_rate
+
+CHECKPOINT = "checkpoint.pt"
+METRICS = "metrics.jsonl"
+
+
+class FitSettings(BaseModel):
+    """The settings of a fit: the table ``[fit]`` of a run recipe.
+
+    Attributes:
+        epochs: Passes over the clips.
+        steps_per_epoch: Steps after which metrics and a checkpoint are written; by default one pass.
+        batch_size: Clips a step.
+        learning_rate: Adam's peak step size.
+        schedule: ``cosine``: half a cosine down to 0; ``constant``.
+        kl_weight: The weight of the KL: 1 is the ELBO, below it a tempered posterior.
+        kl_warmup: Epochs over which the KL's weight rises from 0.
+        spec_augment: Whether to mask stripes of the spectrograms.
+        mixup: Whether to mix pairs of clips and their targets.
+        features: Where log-mels are kept: ``memory``, ``disk``, or ``none`` to compute them at each step.
+        seed: Seeds the initial weights, the order of clips, augmentation and draws.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    epochs: Annotated[int, Field(ge=1)] = 30
+    steps_per_epoch: Annotated[int, Field(ge=1)] | None = None
+    batch_size: Annotated[int, Field(ge=1)] = 32
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    schedule: Literal["constant", "cosine"] = "cosine"
+    kl_weight: Annotated[float, Field(ge=0)] = 1.0
+    kl_warmup: Annotated[float, Field(ge=0)] = 0.0
+    spec_augment: bool = True
+    mixup: bool = False
+    features: Literal["memory", "disk", "none"] = "memory"
+    seed: int = 0
+
+
+class Fit:
+    """A fit of a guide to labelled clips.
+
+    Maximises the ELBO with :class:`~bayes_panns.svi.elbo.MeanFieldELBO` and one fused Adam over the parameters of model
+    and guide. Each epoch appends a line to ``metrics.jsonl`` (NLL in nats a clip, KL in nats, the KL's weight, learning
+    rate, seconds, validation metrics) and writes a checkpoint. Ctrl-C ends it after the step under way.
+
+    Args:
+        model: The model; its ``clips`` is the size of ``data``.
+        guide: Any Pyro guide of it that is a module and has ``median()``; parameters that require no gradient stay as they are.
+        data: The clips to fit.
+        settings: How.
+        folder: Where the metrics and the checkpoint go.
+        validation: Clips that are scored at the posterior mean after each epoch, and never trained on.
+        device: Where to compute.
+        progress: Whether to show a bar.
+    """
+
+    def __init__(
+        self,
+        model: BayesianNet,
+        guide: nn.Module,
+        data: Features,
+        settings: FitSettings,
+        folder: Path,
+        *,
+        validation: Features | None = None,
+        device: torch.device | str = "cpu",
+        progress: bool = False,
+    ):
+        self.model, self.guide = model.to(device), guide.to(device)
+        self.data, self.validation = data, validation
+        self.settings, self.folder = settings, folder
+        self.device, self.progress = torch.device(device), progress
+        self.step = 0
+        self.metrics: dict[str, float] = {}
+        batches = math.ceil(len(data) / settings.batch_size)
+        self.steps = settings.epochs * batches
+        self._batches = batches
+        self._elbo = MeanFieldELBO()
+        # Guides that build themselves from a run of the model do so here, in eval mode: BatchNorm must not move.
+        self.model.eval()
+        with torch.no_grad():
+            self.guide(data.batch(torch.arange(1), self.device)[0])
+        self._objective = self._elbo(self.model, self.guide)
+        parameters = [parameter for parameter in self._objective.parameters() if parameter.requires_grad]
+        if not parameters:
+            raise FitError("there is nothing to train: every part of the network is frozen")
+        self._optimizer = torch.optim.Adam(parameters, lr=settings.learning_rate, fused=True)
+
+    @property
+    def epoch(self) -> float:
+        """How many passes over the clips are done."""
+        return self.step / self._batches
+
+    def run(self) -> bool:
+        """Fit until the last epoch is done.
+
+        Returns:
+            False where Ctrl-C or SIGTERM ended it early; the checkpoint then stands where it stopped.
+
+        Raises:
+            FitError: The loss or a weight is no longer finite; the checkpoint is the last good one.
+        """
+        if self.step == 0:
+            torch.manual_seed(self.settings.seed)
+            (self.folder / METRICS).write_text("")
+        marks = self.settings.steps_per_epoch or self._batches
+        total, since = {"nll": 0.0, "steps": 0.0}, time.monotonic()
+        with (
+            _interruptible() as interrupted,
+            tqdm(total=self.steps, initial=self.step, unit="step", disable=not self.progress) as bar,
+        ):
+            for index in self._order():
+                nll = self._step(index)
+                total = {"nll": total["nll"] + nll, "steps": total["steps"] + 1}
+                bar.update()
+                if self.step % marks == 0 or self.step == self.steps:
+                    self._record(total["nll"] / total["steps"], time.monotonic() - since)
+                    total, since = {"nll": 0.0, "steps": 0.0}, time.monotonic()
+                    self.save_checkpoint()
+                bar.set_postfix(self._shown(nll), refresh=False)
+                if interrupted():
+                    break
+        if self.step < self.steps:
+            self.save_checkpoint()
+        self.model.eval()
+        return self.step == self.steps
+
+    def _order(self) -> Iterator[Tensor]:
+        """The batches still to come; the order of an epoch depends on nothing but the seed and its number."""
+        while self.step < self.steps:
+            epoch, done = divmod(self.step, self._batches)
+            generator = torch.Generator().manual_seed(hash((self.settings.seed, epoch)) % 2**63)
+            # Batches of nearly one size: a last one of a single clip would upset BatchNorm.
+            yield from torch.randperm(len(self.data), generator=generator).tensor_split(self._batches)[done:]
+
+    def _step(self, index: Tensor) -> float:
+        settings = self.settings
+        clips, target = self.data.batch(index, self.device)
+        augmentations: list[Callable[[Tensor], Tensor]] = [SpecAugment()] if settings.spec_augment else []
+        if settings.mixup:
+            mixup = Mixup.draw(len(index))
+            augmentations.append(mixup)
+            soft = target if target.is_floating_point() else F.one_hot(target, self._classes()).float()
+            target = mixup(soft)
+        rate = settings.learning_rate * learning_rate(self.step, self.steps, settings.schedule)
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        warmup = round(settings.kl_warmup * self._batches)
+        self._elbo.kl_weight = settings.kl_weight * kl_warmup(self.step, warmup)
+        self._objective.train()
+        self._optimizer.zero_grad(set_to_none=True)
+        loss = self._objective(clips, target, augment=_chain(augmentations)) / len(self.data)
+        nll = float(self._elbo.nll) / len(self.data)
+        if not math.isfinite(loss.item()):
+            raise self._diverged(f"the loss is {loss.item()} (NLL {nll} a clip, KL {float(self._elbo.kl)} nats)")
+        loss.backward()
+        self._optimizer.step()
+        self.step += 1
+        return nll
+
+    def _classes(self) -> int:
+        return len(self.data.clips.labels)
+
+    def _diverged(self, what: str) -> FitError:
+        kept = f"the last good checkpoint is {self.folder / CHECKPOINT}" if self.checkpointed else "no checkpoint yet"
+        return FitError(
+            f"step {self.step} (epoch {self.epoch:.1f}): {what}; try a lower fit.learning_rate (it is "
+            f"{self.settings.learning_rate:g}), a longer fit.kl_warmup or smaller init_scale; {kept}"
+        )
+
+    def _record(self, nll: float, seconds: float) -> None:
+        self.metrics = {
+            "epoch": round(self.epoch, 3),
+            "step": self.step,
+            "nll": nll,
+            "kl": float(self._elbo.kl),
+            "kl_weight": self._elbo.kl_weight,
+            "learning_rate": self._optimizer.param_groups[0]["lr"],
+            "seconds": round(seconds, 3),
+        }
+        if self.validation is not None:
+            self.metrics |= self.validate()
+        with (self.folder / METRICS).open("a") as file:
+            file.write(json.dumps(self.metrics) + "\n")
+
+    def _shown(self, nll: float) -> dict[str, str]:
+        shown = {"nll": f"{nll:.3f}", "kl": f"{float(self._elbo.kl):.4g}"}
+        return shown | {name: f"{value:.3f}" for name, value in self.metrics.items() if name.startswith("val/")}
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """NLL (nats a clip) and accuracy, or mean average precision, of the validation clips at the posterior mean."""
+        assert self.validation is not None
+        self.model.eval()
+        self.model.drop(False)
+        logits, target = [], []
+        state = torch.get_rng_state()
+        first, _ = self.validation.batch(torch.arange(1), self.device)
+        weights = mean_weights(self.guide, first)
+        for index in torch.arange(len(self.validation)).split(self.settings.batch_size):
+            clips, truth = self.validation.batch(index, self.device)
+            logits.append(logits_under(self.model, weights, clips).cpu())
+            target.append(truth.cpu())
+        # So that scoring leaves no trace in the fit.
+        torch.set_rng_state(state)
+        score, truth = torch.cat(logits), torch.cat(target)
+        nll = -self.model.likelihood(score, truth).log_prob(truth).mean()
+        if self.model.likelihood.task is Task.ONE_OF_K:
+            return {"val/nll": nll.item(), "val/accuracy": (score.argmax(dim=1) == truth).float().mean().item()}
+        present = truth.any(dim=0).numpy()
+        precision = average_precision_score(truth.numpy()[:, present], score.numpy()[:, present], average=None)
+        return {"val/nll": nll.item(), "val/map": float(np.mean(precision))}
+
+    @property
+    def checkpointed(self) -> bool:
+        """Whether the folder holds a checkpoint."""
+        return (self.folder / CHECKPOINT).is_file()
+
+    def save_checkpoint(self) -> None:
+        """Write all that a resumed fit needs, in place of the last checkpoint, whole or not at all.
+
+        Raises:
+            FitError: A parameter is not finite; the last checkpoint is left as it is.
+        """
+        for name, parameter in self._objective.named_parameters():
+            if not torch.isfinite(parameter).all():
+                raise self._diverged(f"{name} holds values that are not finite")
+        state: dict[str, Any] = {
+            "objective": self._objective.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "step": self.step,
+            "steps": self.steps,
+            "rng": torch.get_rng_state(),
+            "metrics": self.metrics,
+        }
+        if self.device.type == "cuda":
+            state["cuda_rng"] = torch.cuda.get_rng_state(self.device)
+        temporary = self.folder / f"{CHECKPOINT}.tmp"
+        torch.save(state, temporary)
+        os.replace(temporary, self.folder / CHECKPOINT)
+
+    def load_checkpoint(self) -> None:
+        """Go on from the folder's checkpoint; the fit then runs as if it had never stopped.
+
+        Raises:
+            FitError: There is none, it is damaged, or it is of another fit.
+        """
+        path = self.folder / CHECKPOINT
+        if not path.is_file():
+            raise FitError(f"{self.folder}: no checkpoint to resume from")
+        try:
+            state = torch.load(path, map_location=self.device, weights_only=True)
+            if state["steps"] != self.steps:
+                raise FitError(f"{path}: is of a fit of {state['steps']} steps, and this one has {self.steps}")
+            self._objective.load_state_dict(state["objective"])
+            self._optimizer.load_state_dict(state["optimizer"])
+        except FitError:
+            raise
+        except Exception as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise FitError(f"{path}: cannot be resumed from ({reason}); remove it to start again") from error
+        self.step, self.metrics = state["step"], state["metrics"]
+        torch.set_rng_state(state["rng"].cpu())
+        if "cuda_rng" in state and self.device.type == "cuda":
+            torch.cuda.set_rng_state(state["cuda_rng"].cpu(), self.device)
+        self._forget_after(self.step)
+
+    def _forget_after(self, step: int) -> None:
+        """Drop metrics of steps that the checkpoint does not know of."""
+        path = self.folder / METRICS
+        lines = path.read_text().splitlines() if path.is_file() else []
+        path.write_text("".join(line + "\n" for line in lines if json.loads(line)["step"] <= step))
+
+
+def _chain(functions: list[Callable[[Tensor], Tensor]]) -> Callable[[Tensor], Tensor] | None:
+    if not functions:
+        return None
+
+    def chained(values: Tensor) -> Tensor:
+        for function in functions:
+            values = function(values)
+        return values
+
+    return chained
+
+
+@contextmanager
+def _interruptible() -> Iterator[Callable[[], bool]]:
+    """Turn the first Ctrl-C or SIGTERM into a flag, so that a step is never cut in half; a second one interrupts."""
+    asked = threading.Event()
+
+    def ask(signum: int, frame: FrameType | None) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield asked.is_set
+        return
+    previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked.is_set
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

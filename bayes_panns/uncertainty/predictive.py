@@ -1,0 +1,127 @@
+"""Predictions of a posterior with their uncertainty, for stores of clips and for sound files."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from bayes_panns.audio.files import read
+from bayes_panns.clips import ClipSet
+from bayes_panns.errors import AudioError
+from bayes_panns.posterior import Posterior
+from bayes_panns.uncertainty.decomposition import Moments, Uncertainty, concatenate
+
+_CHUNK = 256
+
+
+def predict(posterior: Posterior, clips: ClipSet, draws: int = 20, *, progress: bool = False) -> Uncertainty:
+    """The posterior's predictions for every clip of a set, in memory that does not grow with it.
+
+    Args:
+        posterior: What predicts.
+        clips: What is predicted, at the posterior's sample rate.
+        draws: Posterior draws a clip; 0 is one pass at the posterior mean.
+        progress: Whether to show a progress bar.
+    """
+    parts = []
+    with tqdm(total=len(clips), desc="predicting", unit="clip", disable=not progress) as bar:
+        for start in range(0, len(clips), _CHUNK):
+            index = np.arange(start, min(start + _CHUNK, len(clips)))
+            parts.append(_uncertainty(posterior, torch.from_numpy(clips.waveform(index)), draws))
+            bar.update(len(index))
+    return concatenate(parts)
+
+
+@dataclass(frozen=True)
+class Window:
+    """A stretch of a file, in seconds."""
+
+    file: str
+    start: float
+    end: float
+
+
+@dataclass(frozen=True)
+class Tags:
+    """Predictions for the windows of some files.
+
+    Attributes:
+        labels: K label names.
+        windows: N windows.
+        uncertainty: The predictions, for N windows.
+        skipped: Files that could not be read, each with the error's line.
+    """
+
+    labels: tuple[str, ...]
+    windows: tuple[Window, ...]
+    uncertainty: Uncertainty
+    skipped: tuple[tuple[str, str], ...]
+
+
+def tag(
+    posterior: Posterior,
+    files: Sequence[str | Path],
+    draws: int = 20,
+    *,
+    window: float | None = None,
+    hop: float | None = None,
+    progress: bool = False,
+) -> Tags:
+    """Tag sound files.
+
+    A file no longer than the window is taken at its own length. A longer one is cut into windows; the last is moved back
+    so that it ends with the file, and nothing is left out.
+
+    Args:
+        posterior: What tags.
+        files: The files.
+        draws: Posterior draws; 0 is one pass at the posterior mean.
+        window: Seconds; by default the length of the clips that the posterior was fitted to.
+        hop: Seconds from one window's start to the next; by default the window.
+        progress: Whether to show a progress bar.
+
+    Raises:
+        AudioError: No file can be read; one that cannot be is skipped as long as others can.
+        ValueError: A window or hop is not positive.
+    """
+    window = posterior.clip_seconds if window is None else window
+    hop = window if hop is None else hop
+    if not (window > 0 and hop > 0):
+        raise ValueError(f"window {window} s and hop {hop} s must be positive")
+    rate = posterior.sample_rate
+    windows: list[Window] = []
+    parts: list[Uncertainty] = []
+    skipped: list[tuple[str, str]] = []
+    for file in tqdm(files, desc="tagging", unit="file", disable=not progress):
+        try:
+            waveform = read(file, rate)
+        except AudioError as error:
+            skipped.append((str(file), str(error)))
+            continue
+        starts, length = _cut(len(waveform), round(window * rate), max(1, round(hop * rate)))
+        pieces = torch.stack([waveform[start : start + length] for start in starts])
+        windows += [Window(str(file), start / rate, (start + length) / rate) for start in starts]
+        parts += [_uncertainty(posterior, chunk, draws) for chunk in pieces.split(_CHUNK)]
+    if not parts:
+        raise AudioError(skipped[0][1] if len(skipped) == 1 else f"no file could be read; the first: {skipped[0][1]}")
+    return Tags(posterior.labels, tuple(windows), concatenate(parts), tuple(skipped))
+
+
+def _uncertainty(posterior: Posterior, waveforms: Tensor, draws: int) -> Uncertainty:
+    moments = Moments(posterior.task)
+    for probability in posterior.draws(waveforms, draws):
+        moments.update(probability)
+    return moments.result()
+
+
+def _cut(samples: int, window: int, hop: int) -> tuple[list[int], int]:
+    """Where the windows of a file start, and how long they are, in samples."""
+    if samples <= window:
+        return [0], samples
+    count = math.ceil((samples - window) / hop) + 1
+    return [min(index * hop, samples - window) for index in range(count)], window

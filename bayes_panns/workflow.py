@@ -1,0 +1,259 @@
+"""Whole jobs: from a recipe and stores to a posterior on disk, and from a posterior to what it is worth."""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import tomli_w
+import torch
+
+from bayes_panns import __version__
+from bayes_panns.clips import ClipSet, Task
+from bayes_panns.errors import FitError, RecipeError, StoreError
+from bayes_panns.posterior import Inherited, Posterior, load, save
+from bayes_panns.recipes import Run, read_run, read_strategy
+from bayes_panns.svi import Features, Fit
+from bayes_panns.uncertainty import Uncertainty, evaluate, predict
+
+RUN_TOML = "run.toml"
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a fit came to.
+
+    Attributes:
+        posterior: The posterior, also in ``folder/posterior``.
+        inherited: What it took over from upstream, if it started there.
+        complete: False where it was interrupted; it can be resumed.
+        folder: The run's folder.
+    """
+
+    posterior: Posterior
+    inherited: Inherited | None
+    complete: bool
+    folder: Path
+
+
+def fit(
+    recipe: Run,
+    folder: str | Path,
+    *,
+    device: str = "auto",
+    resume: bool = False,
+    progress: bool = False,
+    say: Callable[[str], None] = lambda line: None,
+) -> Fitted:
+    """Fit a posterior as ``recipe`` says: from scratch, or from ``recipe.upstream``.
+
+    Args:
+        recipe: The run; its ``data.stores`` say where the clips are.
+        folder: Where everything goes: ``posterior/``, ``metrics.jsonl``, ``run.toml`` and ``checkpoint.pt``.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        resume: Go on from the folder's checkpoint.
+        progress: Whether to show progress bars.
+        say: Called with each line worth telling.
+
+    Raises:
+        BayesPannsError: The recipe, the stores, the upstream posterior or the folder do not fit; or the fit diverged.
+    """
+    folder, chosen = Path(folder), choose_device(device)
+    if not recipe.data.stores:
+        raise RecipeError("no clips to fit: name a store with --data, or in the recipe's data.stores")
+    clips = ClipSet(recipe.data.stores, folds=recipe.data.folds)
+    task = Task(recipe.data.task) if recipe.data.task else clips.task
+    if not clips.labels:
+        raise StoreError(f"{recipe.data.stores[0]}: its clips have no labels to learn")
+    held, fitted = None, clips
+    if recipe.data.validation:
+        held, fitted = clips.split(recipe.data.validation, seed=recipe.fit.seed)
+
+    torch.manual_seed(recipe.fit.seed)
+    upstream = None if recipe.upstream is None else load(recipe.upstream)
+    own = ":" in recipe.guide and not Path(recipe.guide).is_file()
+    posterior = Posterior.build(
+        net=recipe.net,
+        labels=clips.labels,
+        task=task,
+        sample_rate=clips.sample_rate,
+        clip_seconds=clips.seconds_per_clip,
+        strategy=None if own else read_strategy(recipe.guide),
+        guide_function=recipe.guide if own else None,
+        upstream=upstream,
+        clips=len(fitted),
+    )
+    inherited = None if upstream is None else posterior.start_from(upstream)
+    _freeze(posterior, recipe.freeze)
+    _prepare(folder, recipe, resume)
+
+    say(f"{len(fitted)} clips of {clips.seconds_per_clip:g} s, {len(clips.labels)} labels ({task}), on {chosen}")
+    if inherited is not None:
+        say(f"taken from {recipe.upstream}: {len(inherited.taken)} tensors; new: {', '.join(inherited.new) or 'none'}")
+    front_end, keep = posterior.model.front_end, recipe.fit.features
+    job = Fit(
+        posterior.model,
+        posterior.guide,
+        Features(fitted, front_end, task, keep=keep, progress=progress),
+        recipe.fit,
+        folder,
+        validation=None if held is None else Features(held, front_end, task, keep=keep, progress=progress),
+        device=chosen,
+        progress=progress,
+    )
+    if resume and job.checkpointed:
+        job.load_checkpoint()
+        say(f"resuming at epoch {job.epoch:.1f} of {recipe.fit.epochs}")
+    complete = job.run()
+    posterior.metrics = dict(job.metrics)
+    posterior.provenance = {
+        "data": [Path(store).name for store in recipe.data.stores],
+        "folds": sorted(recipe.data.folds) if recipe.data.folds else "all",
+        "clips": len(fitted),
+        "steps": job.step,
+        "epochs": round(job.epoch, 3),
+        "complete": complete,
+        "seed": recipe.fit.seed,
+        "kl_weight": recipe.fit.kl_weight,
+        "tempered": recipe.fit.kl_weight != 1,
+        "device": str(chosen),
+        "versions": {
+            "bayes_panns": __version__,
+            "python": sys.version.split()[0],
+            **{package: version(package) for package in ("torch", "torchaudio", "pyro-ppl")},
+        },
+    }
+    if upstream is not None:
+        posterior.provenance["upstream"] = {"folder": Path(str(recipe.upstream)).name, **upstream.provenance}
+    save(posterior, folder / "posterior")
+    return Fitted(posterior, inherited, complete, folder)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a posterior is worth on labelled clips.
+
+    Attributes:
+        metrics: By name, as ``evaluate --json`` prints them.
+        uncertainty: The predictions.
+        target: The truth, bool, shape ``(clips, K)``.
+        ood: The predictions for the out-of-distribution clips, if there were any.
+        names: The clips' names.
+    """
+
+    metrics: dict[str, float]
+    uncertainty: Uncertainty
+    target: np.ndarray
+    ood: Uncertainty | None
+    names: list[str]
+
+
+def evaluate_posterior(
+    posterior: Posterior,
+    stores: Sequence[str | Path],
+    *,
+    folds: Sequence[int] | None = None,
+    ood: Sequence[str | Path] = (),
+    draws: int = 20,
+    progress: bool = False,
+) -> Evaluation:
+    """Score a posterior on labelled clips and, where given, against out-of-distribution ones.
+
+    Args:
+        posterior: What to score.
+        stores: Files of clips with the posterior's labels, in any order.
+        folds: The folds to score; by default all.
+        ood: Files of clips that show none of the labels.
+        draws: Posterior draws a clip; 0 is one pass at the posterior mean.
+        progress: Whether to show a progress bar.
+
+    Raises:
+        StoreError: A store's labels, task or sample rate are not the posterior's.
+    """
+    clips = ClipSet(list(stores), folds=folds)
+    column = _columns(posterior, clips)
+    target = clips.target()[:, column]
+    strangers = ClipSet(list(ood)) if ood else None
+    for each in (clips, strangers):
+        if each is not None and each.sample_rate != posterior.sample_rate:
+            raise StoreError(
+                f"{each.stores[0].path}: sample rate {each.sample_rate} Hz, but the posterior's is "
+                f"{posterior.sample_rate}; pack it again with --sample-rate {posterior.sample_rate}"
+            )
+    uncertainty = predict(posterior, clips, draws, progress=progress)
+    outside = None if strangers is None else predict(posterior, strangers, draws, progress=progress)
+    metrics = evaluate(uncertainty, target, posterior.task, outside)
+    if not posterior.stochastic:
+        draws = 0
+    metrics["draws"] = draws
+    return Evaluation(metrics, uncertainty, target, outside, clips.names)
+
+
+def choose_device(device: str) -> torch.device:
+    """``auto`` is a GPU where there is one.
+
+    Raises:
+        FitError: ``cuda`` is wanted and there is none.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise FitError("--device cuda: torch sees no GPU here; use --device cpu or auto")
+    return torch.device("cuda" if device == "cuda" or (device == "auto" and torch.cuda.is_available()) else "cpu")
+
+
+def _columns(posterior: Posterior, clips: ClipSet) -> list[int]:
+    """Where each of the posterior's labels stands among the clips' labels."""
+    path = clips.stores[0].path
+    if clips.task != posterior.task:
+        raise StoreError(f"{path}: its task is {clips.task}, but the posterior's is {posterior.task}")
+    if set(clips.labels) != set(posterior.labels):
+        missing = sorted(set(posterior.labels) - set(clips.labels))
+        extra = sorted(set(clips.labels) - set(posterior.labels))
+        difference = " and ".join(
+            f"{word} {', '.join(names[:3])}{' ...' if len(names) > 3 else ''}"
+            for word, names in (("lacks", missing), ("adds", extra))
+            if names
+        )
+        raise StoreError(f"{path}: its labels are not the posterior's: it {difference}; pack it with the same labels")
+    return [clips.labels.index(label) for label in posterior.labels]
+
+
+def _freeze(posterior: Posterior, parts: Sequence[str]) -> None:
+    if not parts:
+        return
+    modules = [name for name, _ in posterior.model.net.named_modules() if name]
+    for part in parts:
+        if part not in modules:
+            known = ", ".join(name for name in modules if "." not in name)
+            raise RecipeError(f"freeze: the net has no module {part!r}; there are {known} and what is inside them")
+    if not hasattr(posterior.guide, "freeze"):
+        raise RecipeError("freeze: a guide of your own decides itself what it trains")
+    posterior.model.freeze(*parts)
+    posterior.guide.freeze(*parts)
+
+
+def _prepare(folder: Path, recipe: Run, resume: bool) -> None:
+    """Make the run's folder and write down the recipe, or see that it is the recipe to resume."""
+    path = folder / RUN_TOML
+    if resume:
+        if not path.is_file():
+            raise FitError(f"{folder}: nothing to resume there ({RUN_TOML} is missing)")
+        before = read_run(path)
+        if before != recipe:
+            key, was, now = next(_differences(before.model_dump(), recipe.model_dump()))
+            raise FitError(f"{folder}: was started with {key} = {was!r}, not {now!r}; resume with the same recipe")
+        return
+    if folder.exists() and any(folder.iterdir()):
+        raise FitError(f"{folder}: is not empty; go on with it with --resume, or choose another folder with -o")
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_text(tomli_w.dumps(recipe.model_dump(exclude_none=True)), encoding="utf-8")
+
+
+def _differences(before: dict, now: dict, prefix: str = "") -> Iterator[tuple[str, object, object]]:
+    for key in before:
+        if isinstance(before[key], dict):
+            yield from _differences(before[key], now[key], f"{prefix}{key}.")
+        elif before[key] != now[key]:
+            yield prefix + key, before[key], now[key]
+

@@ -1,0 +1,184 @@
+import numpy as np
+import pytest
+import soundfile
+
+from bayes_panns.clips import CATALOGS, Task, esc50, folder, urbansound8k
+from bayes_panns.errors import StoreError
+
+ESC_HEAD = "filename,fold,target,category,esc10,src_file,take"
+US_HEAD = "slice_file_name,fsID,start,end,salience,fold,classID,class"
+
+
+def sound(path, seconds=0.1):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, 0.1 * np.ones(int(8000 * seconds)), 8000)
+
+
+def table(path, *lines, encoding="utf-8"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines) + "\n", encoding=encoding)
+    return path
+
+
+@pytest.fixture
+def esc(tmp_path):
+    table(
+        tmp_path / "meta" / "esc50.csv",
+        ESC_HEAD,
+        "1-7-A-41.wav,1,41,crying_baby,True,7,A",
+        "2-8-A-0.wav,2,0,dog,True,8,A",
+        "2-8-B-0.wav,2,0,dog,True,8,B",
+    )
+    sound(tmp_path / "audio" / "1-7-A-41.wav")
+    sound(tmp_path / "audio" / "2-8-A-0.ogg")
+    return tmp_path
+
+
+def test_esc50(esc):
+    catalog = esc50(esc)
+    assert (catalog.labels, catalog.task, catalog.seconds) == (("dog", "crying_baby"), Task.ONE_OF_K, 5.0)
+    first, second, third = catalog.clips
+    assert (first.labels, first.fold, first.source) == ((1,), 1, "7")
+    assert second.path.name == "2-8-A-0.ogg", "a re-encoded file stands in for the one that is listed"
+    assert second.name == "2-8-A-0.wav"
+    assert not third.path.exists(), "a missing file is for `pack` to skip and count"
+
+
+def test_urbansound8k(tmp_path):
+    table(
+        tmp_path / "metadata" / "UrbanSound8K.csv",
+        US_HEAD,
+        "9-3-0-0.wav,9,0,1,1,5,3,dog_bark",
+        "8-1-0-0.wav,8,0,1,1,10,1,car_horn",
+    )
+    sound(tmp_path / "audio" / "fold5" / "9-3-0-0.wav")
+    sound(tmp_path / "audio" / "fold10" / "8-1-0-0.wav")
+    catalog = urbansound8k(tmp_path)
+    assert (catalog.labels, catalog.seconds) == (("car_horn", "dog_bark"), 4.0)
+    assert [(clip.labels, clip.fold, clip.source) for clip in catalog.clips] == [((1,), 5, "9"), ((0,), 10, "8")]
+    assert all(clip.path.is_file() for clip in catalog.clips)
+
+
+class TestFolder:
+    def test_a_sub_folder_a_class(self, tmp_path):
+        for name in ("rain/b.wav", "dog/a.wav", "dog/deep/c.flac"):
+            sound(tmp_path / name)
+        (tmp_path / "notes").mkdir()
+        catalog = folder(tmp_path)
+        assert (catalog.labels, catalog.task, catalog.seconds) == (("dog", "rain"), Task.ONE_OF_K, 10.0)
+        assert {clip.name: clip.labels for clip in catalog.clips} == {
+            "dog/a.wav": (0,),
+            "dog/deep/c.flac": (0,),
+            "rain/b.wav": (1,),
+        }
+
+    @pytest.mark.parametrize("prefix", ["", "recordings/"])
+    def test_a_folder_without_classes(self, tmp_path, prefix):
+        for name in "ba":
+            sound(tmp_path / f"{prefix}{name}.wav")
+        catalog = folder(tmp_path)
+        assert (catalog.labels, catalog.task) == ((), Task.UNLABELLED)
+        assert [clip.name for clip in catalog.clips] == [f"{prefix}a.wav", f"{prefix}b.wav"]
+
+    def test_sound_beside_class_folders(self, tmp_path):
+        for name in ("rain/b.wav", "dog/a.wav", "loose.wav"):
+            sound(tmp_path / name)
+        with pytest.raises(StoreError, match=r"1 file \(loose\.wav\) beside the class folders"):
+            folder(tmp_path)
+
+    def test_nothing_there(self, tmp_path):
+        with pytest.raises(StoreError, match="holds no sound file"):
+            folder(tmp_path)
+        with pytest.raises(StoreError, match="no such folder or CSV"):
+            folder(tmp_path / "none")
+
+    @pytest.mark.parametrize("place", ["list.csv", "meta/list.csv", "meta/more/list.csv"])
+    def test_csv_and_where_its_files_may_lie(self, tmp_path, place):
+        sound(tmp_path / "audio" / "a.wav")
+        path = table(
+            tmp_path / place,
+            "file,labels,fold,source",
+            'audio/a.wav,"Jingle, tinkle; Bark",3,rec1',
+            "audio/b.wav,,4,",
+            encoding="utf-8-sig",
+        )
+        catalog = folder(path)
+        assert (catalog.labels, catalog.task) == (("Bark", "Jingle, tinkle"), Task.MULTI_LABEL)
+        assert [(clip.labels, clip.fold, clip.source) for clip in catalog.clips] == [((0, 1), 3, "rec1"), ((), 4, None)]
+        assert catalog.clips[0].path.resolve() == (tmp_path / "audio" / "a.wav").resolve()
+
+    def test_csv_with_one_label_each_is_one_of_k(self, tmp_path):
+        sound(tmp_path / "a.wav")
+        catalog = folder(table(tmp_path / "l.csv", "file,labels", "a.wav,dog", "b.wav,cat"))
+        assert (catalog.labels, catalog.task) == (("cat", "dog"), Task.ONE_OF_K)
+        assert catalog.clips[0].fold is None
+
+    def test_csv_without_any_label_is_unlabelled(self, tmp_path):
+        sound(tmp_path / "a.wav")
+        assert folder(table(tmp_path / "l.csv", "file,labels", "a.wav,")).task == Task.UNLABELLED
+
+    def test_min_count(self, tmp_path):
+        sound(tmp_path / "a.wav")
+        lines = ["file,labels", "a.wav,dog;rain", "b.wav,dog", "c.wav,hail"]
+        catalog = folder(table(tmp_path / "l.csv", *lines), min_count=2)
+        assert catalog.labels == ("dog",)
+        assert [clip.labels for clip in catalog.clips] == [(0,), (0,), ()]
+        assert catalog.options == {"csv": "l.csv", "min_count": 2}
+        one = table(tmp_path / "one.csv", "file,labels", "a.wav,dog", "b.wav,dog", "c.wav,hail")
+        assert [clip.name for clip in folder(one, min_count=2).clips] == ["a.wav", "b.wav"]
+        with pytest.raises(StoreError, match="no label has 9 clips"):
+            folder(one, min_count=9)
+
+
+class TestBadSources:
+    @pytest.mark.parametrize("name", sorted(set(CATALOGS) - {"folder"}))
+    def test_missing_folder_and_csv(self, tmp_path, name):
+        with pytest.raises(StoreError, match="no such folder"):
+            CATALOGS[name](tmp_path / "none")
+        with pytest.raises(StoreError, match=r"\.csv: no such file"):
+            CATALOGS[name](tmp_path)
+
+    @pytest.mark.parametrize(
+        ("lines", "match"),
+        [
+            (["filename;fold"], "lacks the columns filename, .* it has filename;fold"),
+            ([ESC_HEAD], "lists no clips"),
+            ([ESC_HEAD, "a.wav,1,50,dog,True,7,A"], "line 2 has target 50, not one of 0 to 49"),
+            ([ESC_HEAD, "a.wav,1,x,dog,True,7,A"], "target 'x', not a whole number"),
+            ([ESC_HEAD, "a.wav,1.5,0,dog,True,7,A"], "fold '1.5', not a whole number"),
+            ([ESC_HEAD, "a.wav,1,0,dog"], "line 2 has not 7 fields"),
+            ([ESC_HEAD, "a.wav,1,0,dog,True,7,A,B"], "line 2 has not 7 fields"),
+            ([ESC_HEAD, ",1,0,dog,True,7,A"], "line 2 names no file"),
+            (
+                [ESC_HEAD, "a.wav,1,0,dog,True,7,A", "a.wav,1,0,dog,True,7,A"],
+                "line 3 lists 'a.wav' again, after line 2",
+            ),
+            ([ESC_HEAD, "a.wav,1,0,dog,True,7,A", "b.wav,1,0,cat,True,7,A"], "calls target 0 'cat'"),
+            ([ESC_HEAD, *(f"{n}.wav,1,0,dog,True,7,A" for n in range(5))], r"5 files \(0.wav, 1.wav, 2.wav, \.\.\.\)"),
+            ([ESC_HEAD, 'a.wav,1,0,"dog,True,7,A'], "cannot be read as CSV"),
+        ],
+    )
+    def test_damaged_csv(self, tmp_path, lines, match):
+        path = table(tmp_path / "meta" / "esc50.csv", *lines)
+        with pytest.raises(StoreError, match=match) as caught:
+            esc50(tmp_path)
+        assert str(path) in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+    def test_csv_that_is_not_text(self, tmp_path):
+        (tmp_path / "a.csv").write_bytes(b"file,labels\n\xff\xfe,dog\n")
+        with pytest.raises(StoreError, match="UTF-8"):
+            folder(tmp_path / "a.csv")
+
+
+def test_real_catalogs(real_data):
+    esc = esc50(real_data / "esc10")
+    assert (len(esc.clips), len(esc.labels), esc.labels[0]) == (400, 10, "dog")
+    assert {clip.fold for clip in esc.clips} == {1, 2, 3, 4, 5}
+    urban = urbansound8k(real_data / "urbansound8k")
+    assert (len(urban.clips), len(urban.labels), urban.labels[0]) == (2985, 10, "air_conditioner")
+    tags = folder(real_data / "urbansound8k" / "metadata" / "audioset_tags.csv", min_count=20)
+    assert (len(tags.clips), tags.task) == (2985, Task.MULTI_LABEL)
+    assert {clip.path for clip in tags.clips} == {clip.path for clip in urban.clips}
+    assert all(sum(index in clip.labels for clip in tags.clips) >= 20 for index in range(len(tags.labels)))
+    assert folder(real_data / "fsdd").task == Task.UNLABELLED

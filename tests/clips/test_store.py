@@ -1,0 +1,418 @@
+import json
+import pickle
+import shutil
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bayes_panns.clips import ClipSet, Store, StoreWriter, Task, write
+from bayes_panns.errors import StoreError
+
+RATE, SAMPLES, LABELS = 100, 50, ("bark", "purr", "rain")
+
+
+def waveforms(clips: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).uniform(-1, 1, (clips, SAMPLES)).astype(np.float32)
+
+
+def one_hot(clips: int) -> np.ndarray:
+    return np.eye(len(LABELS), dtype=bool)[np.arange(clips) % len(LABELS)]
+
+
+def store(path, clips=6, *, seed=0, labels=LABELS, rate=RATE, samples=SAMPLES, task=Task.ONE_OF_K, **columns):
+    write(path, waveforms(clips, seed)[:, :samples], one_hot(clips), labels, task, rate, **columns)
+    return path
+
+
+def panns_pack(path, dtype, clips=4, classes=5, missing=()):
+    """Writes a store as PANNs' ``pack_waveforms_to_hdf5`` does: a missing file leaves its row unwritten."""
+    sound = waveforms(clips)
+    with h5py.File(path, "w") as hf:
+        hf.create_dataset("audio_name", shape=((clips,)), dtype="S20")
+        hf.create_dataset("waveform", shape=((clips, SAMPLES)), dtype=dtype)
+        hf.create_dataset("target", shape=((clips, classes)), dtype=bool)
+        hf.attrs.create("sample_rate", data=RATE, dtype=np.int32)
+        for n in range(clips):
+            if n in missing:
+                continue
+            hf["audio_name"][n] = f"Y{n}.wav".encode()
+            hf["waveform"][n] = sound[n] if dtype == np.float32 else (sound[n] * 32767.0).astype(np.int16)
+            hf["target"][n] = np.arange(classes) <= n
+    return sound
+
+
+def test_round_trip(tmp_path):
+    sound = waveforms(100)
+    with StoreWriter(
+        tmp_path / "a.h5", labels=LABELS, task="one-of-k", sample_rate=RATE, samples=SAMPLES, provenance={"by": "test"}
+    ) as writer:
+        for index, row in enumerate(sound):
+            writer.add(f"{index}.wav", torch.from_numpy(row), [index % 3], fold=index % 5, source=f"rec{index // 2}")
+    with Store(tmp_path / "a.h5") as got:
+        assert len(got) == 100
+        assert got.labels == LABELS
+        assert got.task == "one-of-k"
+        assert (got.sample_rate, got.samples, got.seconds_per_clip) == (RATE, SAMPLES, 0.5)
+        assert got.names[99] == "99.wav"
+        assert got.folds.tolist() == [index % 5 for index in range(100)]
+        assert got.sources.tolist() == [f"rec{index // 2}" for index in range(100)]
+        assert (got.target() == one_hot(100)).all()
+        wave = got.waveform(range(100))
+    assert wave.dtype == np.float32
+    # Half a step of int16.
+    assert np.abs(wave - sound).max() <= 0.5 / 32767 + 1e-7
+    write(tmp_path / "b.h5", wave, one_hot(100), LABELS, "one-of-k", RATE)
+    assert (Store(tmp_path / "b.h5").waveform(range(100)) == wave).all(), "packing again must change nothing"
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_layout_is_panns(tmp_path):
+    store(tmp_path / "a.h5")
+    with h5py.File(tmp_path / "a.h5") as file:
+        assert file["audio_name"].dtype.kind == "S"
+        assert file["waveform"].dtype == np.int16
+        assert file["target"].dtype == bool
+        assert file.attrs["sample_rate"].dtype == np.int32
+        assert file["audio_name"][1].decode() == "clip 1"
+        assert "fold" not in file
+        assert "source" not in file
+
+
+def test_pads_cuts_clips_and_remembers_the_length(tmp_path):
+    with StoreWriter(tmp_path / "a.h5", labels=LABELS, task="multi-label", sample_rate=RATE, samples=SAMPLES) as writer:
+        writer.add("short", np.full(20, 0.5), [])
+        writer.add("long", np.full(80, -3.0), [0, 2])
+        writer.add("exact", np.zeros(SAMPLES), np.array([False, True, False]))
+    got = Store(tmp_path / "a.h5")
+    short, long = got.waveform([0, 1])
+    assert short[:20] == pytest.approx(0.5, abs=1e-4)
+    assert not short[20:].any()
+    assert (long == -1).all()
+    assert got.seconds == pytest.approx([0.2, 0.8, 0.5])
+    assert got.target().tolist() == [[False] * 3, [True, False, True], [False, True, False]]
+    summary = got.summary()
+    assert (summary["padded"], summary["cut"], summary["clips_without_label"]) == (1, 1, 1)
+
+
+def test_buffer_leaves_nothing_of_the_clip_before(tmp_path):
+    with StoreWriter(tmp_path / "a.h5", labels=(), task="unlabelled", sample_rate=RATE, samples=SAMPLES) as writer:
+        for index in range(130):
+            writer.add(str(index), np.ones(SAMPLES if index < 64 else 1), [])
+    got = Store(tmp_path / "a.h5")
+    assert got.waveform([129]).sum() == 1
+    assert got.target().shape == (130, 0)
+    assert got.labels == ()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int16])
+def test_reads_panns_own_store(tmp_path, dtype):
+    sound = panns_pack(tmp_path / "panns.h5", dtype)
+    got = Store(tmp_path / "panns.h5")
+    assert got.labels == tuple(f"label {index}" for index in range(5))
+    assert got.task == Task.MULTI_LABEL
+    assert got.folds is got.sources is got.seconds is None
+    assert got.provenance == {}
+    assert got.names == ["Y0.wav", "Y1.wav", "Y2.wav", "Y3.wav"]
+    assert got.waveform([3, 0]) == pytest.approx(sound[[3, 0]], abs=1 / 32767)
+    assert got.target().sum(axis=1).tolist() == [1, 2, 3, 4]
+    named = Store(tmp_path / "panns.h5", labels=list("abcde"))
+    assert named.labels == tuple("abcde")
+    assert json.dumps(named.summary())
+    with pytest.raises(StoreError, match="5 labels, but 2"):
+        Store(tmp_path / "panns.h5", labels=["a", "b"])
+
+
+def test_rows_that_panns_left_empty_are_no_clips(tmp_path):
+    sound = panns_pack(tmp_path / "panns.h5", np.float32, missing=(1,))
+    got = Store(tmp_path / "panns.h5")
+    assert got.names == ["Y0.wav", "Y2.wav", "Y3.wav"]
+    assert (got.waveform([1]) == sound[2]).all()
+    assert got.target().sum(axis=1).tolist() == [1, 3, 4]
+    assert got.summary()["nameless"] == 1
+
+
+def test_summary_counts(tmp_path):
+    store(tmp_path / "a.h5", 7, fold=[1, 1, 2, 2, 2, 3, 3], source=list("aabbccd"), provenance={"skipped": 2})
+    summary = Store(tmp_path / "a.h5").summary()
+    assert summary["labels"] == {"bark": 3, "purr": 2, "rain": 2}
+    assert summary["folds"] == {1: 2, 2: 3, 3: 2}
+    assert summary["sources"] == 4
+    assert summary["total_seconds"] == 3.5
+    assert summary["provenance"] == {"skipped": 2}
+    assert summary["file"] == "a.h5"
+
+
+def test_pickles_by_path_and_reopens_after_close(tmp_path):
+    got = Store(store(tmp_path / "a.h5"))
+    first = got.waveform([2])
+    clone = pickle.loads(pickle.dumps(ClipSet([got]).select(indices=[2, 4])))
+    assert (clone.waveform([0]) == first).all()
+    got.close()
+    assert (got.waveform([2]) == first).all()
+
+
+@settings(max_examples=30, deadline=None)
+@given(indices=st.lists(st.integers(0, 10)))
+def test_waveform_takes_any_order_and_repeats(tmp_path_factory, indices):
+    folder = tmp_path_factory.getbasetemp() / "order"
+    if not folder.is_dir():
+        folder.mkdir()
+        store(folder / "a.h5", 4, seed=1)
+        store(folder / "b.h5", 7, seed=2)
+    sound = np.concatenate([waveforms(4, 1), waveforms(7, 2)])
+    clips = ClipSet([folder / "a.h5", folder / "b.h5"])
+    assert clips.waveform(indices).shape == (len(indices), SAMPLES)
+    assert np.allclose(clips.waveform(indices), sound[indices], atol=1e-4)
+    assert np.allclose(clips.select(indices=indices).waveform(range(len(indices))), sound[indices], atol=1e-4)
+
+
+@pytest.mark.parametrize("indices", [[4], [-1], [True, False, True, False], [[0]], [0.5]])
+def test_waveform_refuses_other_indices(tmp_path, indices):
+    with pytest.raises(IndexError):
+        Store(store(tmp_path / "a.h5", 4)).waveform(indices)
+
+
+class TestDamage:
+    def error(self, path, match):
+        def read_all():
+            with Store(path) as opened:
+                opened.target()
+                opened.waveform(range(len(opened)))
+
+        with pytest.raises(StoreError, match=match) as caught:
+            read_all()
+        assert str(path) in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+    def test_not_there(self, tmp_path):
+        self.error(tmp_path / "none.h5", "no such file")
+        self.error(tmp_path, "is a folder")
+
+    def test_not_hdf5(self, tmp_path):
+        for content in (b"", b"RIFF" * 100):
+            (tmp_path / "a.h5").write_bytes(content)
+            self.error(tmp_path / "a.h5", "not an HDF5 file")
+
+    def test_truncated(self, tmp_path):
+        content = store(tmp_path / "a.h5", 200).read_bytes()
+        for share in (0.01, 0.5, 0.999):
+            (tmp_path / "cut.h5").write_bytes(content[: int(len(content) * share)])
+            self.error(tmp_path / "cut.h5", "truncated|damaged")
+
+    @pytest.mark.parametrize("name", ["audio_name", "waveform", "target"])
+    def test_missing_dataset(self, tmp_path, name):
+        store(tmp_path / "a.h5")
+        with h5py.File(tmp_path / "a.h5", "a") as file:
+            del file[name]
+        self.error(tmp_path / "a.h5", f"lacks the dataset '{name}'")
+
+    @pytest.mark.parametrize(
+        ("name", "data", "match"),
+        [
+            ("audio_name", np.array([b"a"] * 5), "'audio_name' has 5 rows, 'waveform' 6"),
+            ("audio_name", np.arange(6), "not text"),
+            ("audio_name", np.array([b"\xff"] * 6), "damaged"),
+            ("audio_name", np.array([b""] * 6, dtype="S4"), "no clip has a name"),
+            ("waveform", np.zeros(6, np.int16), "1 dimensions"),
+            ("waveform", np.zeros((0, 5), np.int16), "no clips"),
+            ("waveform", np.zeros((6, 5), np.int64), "not int16"),
+            ("target", np.zeros((6, 3), np.float32), "not bool"),
+            ("target", np.ones((6, 3), bool), "3 labels in a one-of-k store"),
+            ("target", np.ones((6, 4), bool), "4 labels, but 3 label names"),
+            ("fold", np.zeros(6, np.float32), "not int32"),
+            ("seconds", np.zeros(7, np.float32), "'seconds' has 7 rows"),
+            ("label_names", np.array([b"a", b"a", b"b"]), "'a' is there more than once"),
+        ],
+    )
+    def test_dataset_that_does_not_fit(self, tmp_path, name, data, match):
+        store(tmp_path / "a.h5")
+        with h5py.File(tmp_path / "a.h5", "a") as file:
+            file.pop(name, None)
+            file[name] = data
+        self.error(tmp_path / "a.h5", match)
+
+    @pytest.mark.parametrize(
+        ("name", "value", "match"),
+        [
+            ("sample_rate", -1, "sample rate -1"),
+            ("sample_rate", [1, 2], "damaged"),
+            ("task", "guess", "unknown task 'guess'"),
+            ("task", "unlabelled", "does not fit the task"),
+            ("provenance", "{", "damaged"),
+            ("format_version", 2, "upgrade"),
+        ],
+    )
+    def test_attribute_that_does_not_fit(self, tmp_path, name, value, match):
+        store(tmp_path / "a.h5")
+        with h5py.File(tmp_path / "a.h5", "a") as file:
+            file.attrs[name] = value
+        self.error(tmp_path / "a.h5", match)
+
+    def test_no_sample_rate(self, tmp_path):
+        store(tmp_path / "a.h5")
+        with h5py.File(tmp_path / "a.h5", "a") as file:
+            del file.attrs["sample_rate"]
+        self.error(tmp_path / "a.h5", "lacks the attribute 'sample_rate'")
+
+
+class TestClipSet:
+    def test_joins_stores_and_selects_folds(self, tmp_path):
+        store(tmp_path / "a.h5", 4, seed=1, fold=[1, 2, 1, 2], names=list("abcd"))
+        store(tmp_path / "b.h5", 2, seed=2, fold=[2, 3], names=list("ef"))
+        clips = ClipSet([tmp_path / "a.h5", Store(tmp_path / "b.h5")])
+        assert (len(clips), clips.names) == (6, list("abcdef"))
+        assert clips.folds.tolist() == [1, 2, 1, 2, 2, 3]
+        second = ClipSet([tmp_path / "a.h5", tmp_path / "b.h5"], folds=[2])
+        assert second.names == clips.select(folds={2}).names == list("bde")
+        assert (second.target() == clips.target()[[1, 3, 4]]).all()
+        assert (second.waveform([2]) == clips.waveform([4])).all()
+        assert clips.select(folds=[2], indices=[4, 0, 1]).names == ["e", "b"]
+        with pytest.raises(StoreError, match=r"in fold 7; there are 1, 2, 3"):
+            clips.select(folds=[1, 7])
+        with pytest.raises(StoreError, match="no fold is chosen"):
+            clips.select(folds=[])
+
+    def test_folds_of_a_store_without(self, tmp_path):
+        store(tmp_path / "a.h5", fold=range(6))
+        store(tmp_path / "b.h5")
+        with pytest.raises(StoreError, match=r"b\.h5: has no folds"):
+            ClipSet([tmp_path / "a.h5", tmp_path / "b.h5"], folds=[1])
+
+    @pytest.mark.parametrize(
+        ("other", "match"),
+        [
+            ({"rate": 200}, "differ in sample rate: 100 and 200"),
+            ({"samples": 40}, "differ in samples: 50 and 40"),
+            ({"task": "multi-label"}, "differ in task: one-of-k and multi-label"),
+            ({"labels": ("bark", "hiss", "snow")}, "label 1 is 'purr' and 'hiss'"),
+        ],
+    )
+    def test_stores_that_do_not_agree(self, tmp_path, other, match):
+        with pytest.raises(StoreError, match=match) as caught:
+            ClipSet([store(tmp_path / "a.h5"), store(tmp_path / "b.h5", **other)])
+        assert "a.h5" in str(caught.value)
+        assert "b.h5" in str(caught.value)
+
+    def test_no_store_and_the_same_twice(self, tmp_path):
+        with pytest.raises(StoreError, match="no clip store"):
+            ClipSet([])
+        path = store(tmp_path / "a.h5")
+        with pytest.raises(StoreError, match="given twice"):
+            ClipSet([path, path])
+        assert len(ClipSet(path)) == 6
+
+    @settings(max_examples=40, deadline=None)
+    @given(
+        sources=st.lists(st.sampled_from(["", "x", "y", "z", "w"]), min_size=2, max_size=30),
+        fraction=st.floats(0.01, 0.99),
+        seed=st.integers(0, 2**32 - 1),
+    )
+    def test_split_never_leaks_a_source(self, tmp_path_factory, sources, fraction, seed):
+        path = tmp_path_factory.getbasetemp() / "split.h5"
+        store(path, len(sources), source=sources, names=[str(index) for index in range(len(sources))])
+        clips = ClipSet([path])
+        if len(set(sources)) == 1 and sources[0]:
+            with pytest.raises(StoreError, match="1 source"):
+                clips.split(fraction, seed)
+            return
+        first, second = clips.split(fraction, seed)
+        assert sorted(first.names + second.names, key=int) == clips.names
+        assert first.names
+        assert second.names
+        assert not {sources[int(name)] for name in first.names} & {sources[int(name)] for name in second.names} - {""}
+        again = clips.split(fraction, seed)
+        assert again[0].names == first.names
+
+    def test_split_meets_the_fraction(self, tmp_path):
+        clips = ClipSet(store(tmp_path / "a.h5", 40))
+        assert len(clips.split(0.25, 0)[0]) == 10
+        assert clips.split(0.25, 0)[0].names != clips.split(0.25, 1)[0].names
+        with pytest.raises(StoreError, match="between 0 and 1"):
+            clips.split(1.0, 0)
+
+
+class TestWriter:
+    def writer(self, path, **options):
+        return StoreWriter(
+            path, **{"labels": LABELS, "task": "one-of-k", "sample_rate": RATE, "samples": SAMPLES} | options
+        )
+
+    @pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError])
+    def test_an_interrupted_block_leaves_nothing_and_keeps_the_old_store(self, tmp_path, error):
+        path = store(tmp_path / "a.h5", 3)
+        before = path.read_bytes()
+
+        def interrupted(path):
+            with self.writer(path) as writer:
+                for index in range(70):
+                    writer.add(str(index), np.zeros(5), [0])
+                raise error
+
+        for target in (path, tmp_path / "new.h5"):
+            with pytest.raises(error):
+                interrupted(target)
+        assert path.read_bytes() == before
+        assert [file.name for file in tmp_path.iterdir()] == ["a.h5"]
+
+    def test_an_empty_store_is_refused(self, tmp_path):
+        with pytest.raises(StoreError, match="no clip to write"), self.writer(tmp_path / "a.h5"):
+            pass
+        assert not list(tmp_path.iterdir())
+
+    @pytest.mark.parametrize(
+        ("name", "waveform", "target", "options", "match"),
+        [
+            ("", np.zeros(3), [0], {}, "no name"),
+            ("x", np.zeros(0), [0], {}, "empty"),
+            ("x", np.array([0.0, np.nan]), [0], {}, "finite"),
+            ("x", np.zeros((2, 3)), [0], {}, "mono"),
+            ("x", np.zeros(3, np.int16), [0], {}, "mono float"),
+            ("x", np.zeros(3), [0, 1], {}, "2 labels"),
+            ("x", np.zeros(3), [], {}, "0 labels"),
+            ("x", np.zeros(3), [3], {}, "label indices below 3"),
+            ("x", np.zeros(3), [-1], {}, "label indices below 3"),
+            ("x", np.zeros(3), [0, 0, 1], {}, "distinct label indices"),
+            ("x", np.zeros(3), np.array([0.0, 1.0]), {}, "neither 3 bools"),
+            ("x", np.zeros(3), np.array([True]), {}, r"shape \(1,\)"),
+            ("x", np.zeros(3), [0], {"fold": None}, "some clips have a fold"),
+            ("x", np.zeros(3), [0], {"fold": 2**31}, "has fold"),
+        ],
+    )
+    def test_clips_that_do_not_fit(self, tmp_path, name, waveform, target, options, match):
+        with self.writer(tmp_path / "a.h5") as writer:
+            writer.add("first", np.zeros(5), [0], fold=1)
+            with pytest.raises(StoreError, match=match):
+                writer.add(name, waveform, target, **{"fold": 1} | options)
+        assert Store(tmp_path / "a.h5").names == ["first"], "a clip that is refused leaves no trace"
+
+    def test_an_error_in_the_block_removes_the_temporary(self, tmp_path):
+        with pytest.raises(StoreError), self.writer(tmp_path / "a.h5") as writer:
+            writer.add("", np.zeros(5), [0])
+        assert not list(tmp_path.iterdir())
+
+    def test_places_that_cannot_be_written(self, tmp_path):
+        (tmp_path / "file").touch()
+        with pytest.raises(StoreError, match="is a folder"), self.writer(tmp_path):
+            pass
+        with pytest.raises(StoreError, match="cannot be written"), self.writer(tmp_path / "file" / "a.h5"):
+            pass
+
+    def test_a_full_disk(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 0))
+        with pytest.raises(StoreError, match="the disk is full after 6 clips"):
+            store(tmp_path / "a.h5")
+        assert not list(tmp_path.iterdir())
+
+    def test_bad_arguments(self, tmp_path):
+        with pytest.raises(StoreError, match="more than once"):
+            self.writer(tmp_path / "a.h5", labels=["a", "a"])
+        with pytest.raises(StoreError, match="unknown task"):
+            self.writer(tmp_path / "a.h5", task="regression")
+        with pytest.raises(StoreError, match="0 samples"):
+            self.writer(tmp_path / "a.h5", samples=0)
+        with pytest.raises(StoreError, match="6 waveforms, but 2 rows of fold"):
+            store(tmp_path / "a.h5", fold=[1, 2])

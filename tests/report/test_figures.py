@@ -1,0 +1,149 @@
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.image import imread
+
+from bayes_panns.report import comparison, reliability, risk_coverage, save, training_curves, uncertainty_histograms
+
+
+@pytest.fixture
+def ax():
+    return Figure(figsize=(4, 3), layout="constrained").subplots()
+
+
+@pytest.fixture
+def check(tmp_path):
+    """Saves a figure and checks that it is a picture with something on it."""
+
+    def check(figure):
+        save(figure, tmp_path / "figure.png")
+        pixels = imread(tmp_path / "figure.png")
+        assert pixels.shape[:2] == tuple(int(side) for side in figure.get_size_inches()[::-1] * 150)
+        assert 0.01 < (pixels[..., :3] < 0.99).any(axis=2).mean() < 0.9
+        assert [path.name for path in tmp_path.iterdir()] == ["figure.png"]
+
+    return check
+
+
+def texts(ax):
+    return [text.get_text() for text in ax.get_legend().get_texts()]
+
+
+@pytest.mark.parametrize("task", ["one-of-k", "multi-label"])
+def test_reliability(task, ax, check):
+    rng = np.random.default_rng(0)
+    p = rng.dirichlet(np.ones(3), 60)
+    reliability(ax, p, np.eye(3, dtype=bool)[p.argmax(axis=1)], task)
+    check(ax.figure)
+    assert any(text.startswith("ECE 0.") for text in texts(ax))
+
+
+def test_reliability_with_one_bin_filled(ax, check):
+    reliability(ax, np.array([[0.75, 0.25]] * 4), np.eye(2, dtype=bool)[[0, 0, 1, 1]], "one-of-k")
+    check(ax.figure)
+    # Right half the time at a confidence of 0.75: the bar ends at 0.5 and the gap reaches to 0.75.
+    bar, gap = ax.patches
+    assert (bar.get_y(), bar.get_height()) == (0, 0.5)
+    assert (gap.get_y(), gap.get_height()) == (0.5, 0.25)
+    (strip,) = ax.child_axes
+    assert [patch.get_height() for patch in strip.patches] == [4]
+
+
+def test_risk_coverage(ax, check):
+    wrong = np.array([False, False, True, True])
+    risk_coverage(ax, {"good": (np.arange(4.0), wrong), "bad": (-np.arange(4.0), wrong)})
+    check(ax.figure)
+    assert texts(ax) == ["good (AURC 0.208)", "bad (AURC 0.792)"]
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), [0, 0, 1 / 3, 1 / 2])
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+def test_risk_coverage_of_one_clip(wrong, ax, check):
+    risk_coverage(ax, {"one": (np.array([0.1]), np.array([wrong]))})
+    check(ax.figure)
+
+
+def test_more_results_than_colours_stay_apart(ax, check):
+    wrong = np.arange(6) > 3
+    risk_coverage(ax, {str(index): (np.arange(6.0), wrong) for index in range(9)})
+    check(ax.figure)
+    assert len({(line.get_color(), line.get_linestyle()) for line in ax.lines}) == 9
+
+
+def test_uncertainty_histograms(ax, check):
+    groups = {"right": np.array([0.1, 0.2, 0.1]), "wrong": np.array([]), "out of distribution": np.array([0.9])}
+    uncertainty_histograms(ax, groups)
+    check(ax.figure)
+    # The empty group is gone, and the others keep the colours they have in every picture.
+    assert texts(ax) == ["right (3)", "out of distribution (1)"]
+    assert ax.patches[1].get_edgecolor() != ax.patches[3].get_edgecolor()
+    for patch in ax.patches:
+        assert patch.get_data().values.sum() == pytest.approx(1)
+
+
+def test_uncertainty_histograms_of_equal_scores(ax, check):
+    uncertainty_histograms(ax, {"right": np.zeros(5)}, label="mutual information / nats")
+    check(ax.figure)
+    assert ax.get_xlabel() == "mutual information / nats"
+
+
+def line(epoch, **values):
+    return {"epoch": epoch, "nll": 2 / epoch, "kl": 1e6 * epoch, "kl_weight": 0.1 * epoch} | values
+
+
+def test_training_curves(check):
+    validated = {"val/nll": 1.5, "val/accuracy": 0.5, "val/other": None}
+    figure = training_curves([line(1), line(2, **validated), line(3), line(4, **validated)])
+    check(figure)
+    titles = [ax.get_title(loc="left") for ax in figure.axes]
+    assert titles == ["NLL / nats per clip", "KL / nats", "weight of the KL", "validation accuracy"]
+    assert texts(figure.axes[0]) == ["training", "validation"]
+    assert list(figure.axes[3].lines[0].get_xdata()) == [2, 4]
+
+
+def test_training_curves_of_one_epoch_without_kl(check):
+    figure = training_curves([{"epoch": 0, "nll": 1.0}])
+    check(figure)
+    assert len(figure.axes) == 1
+    assert all(tick == int(tick) for tick in figure.axes[0].get_xticks())
+
+
+def test_comparison(check):
+    results = {
+        "Det": {"cls/accuracy": 0.8, "cal/nll": 0.7, "cal/ece": 0.1},
+        "Flip": {"cls/accuracy": 0.9, "cal/nll": 0.4, "cal/ece": float("nan")},
+    }
+    figure = comparison(results)
+    check(figure)
+    # None has an OOD AUROC.
+    assert [ax.get_title() for ax in figure.axes] == ["accuracy", "NLL / nats", "ECE"]
+    assert [ax.get_xlabel() for ax in figure.axes] == ["higher is better →", "← lower is better", "← lower is better"]
+    for ax, filled in zip(figure.axes, [1, 1, 0], strict=True):
+        best = [dot.get_ydata()[0] for dot in ax.lines if dot.get_markerfacecolor() != "white"]
+        assert best == [filled]
+    assert len(figure.axes[2].lines) == 1
+
+
+def test_comparison_of_a_metric_that_may_be_infinite_or_is_unknown(check):
+    results = {"a": {"cls/d_prime": float("inf"), "seconds": 1.0}, "b": {"cls/d_prime": 2.0, "seconds": 2.0}}
+    figure = comparison(results, ["cls/d_prime", "seconds"])
+    check(figure)
+    assert all(dot.get_markerfacecolor() == "white" for ax in figure.axes for dot in ax.lines)
+
+
+def test_nothing_to_draw_is_refused():
+    with pytest.raises(ValueError, match="no metrics"):
+        training_curves([])
+    with pytest.raises(ValueError, match="cls/accuracy"):
+        comparison({"Flip": {}})
+
+
+def test_a_failed_save_leaves_what_was_there(tmp_path):
+    path = tmp_path / "figure.png"
+    path.write_bytes(b"before")
+    figure = Figure()
+    figure.text(0.5, 0.5, "$\\nonsense$")
+    with pytest.raises(ValueError, match="nonsense"):
+        save(figure, path)
+    assert path.read_bytes() == b"before"
+    assert list(tmp_path.iterdir()) == [path]

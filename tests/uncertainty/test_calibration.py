@@ -1,0 +1,94 @@
+import numpy as np
+import pytest
+from sklearn.metrics import brier_score_loss, log_loss
+
+from bayes_panns.uncertainty import ace, brier, ece, nll, reliability
+from bayes_panns.uncertainty.calibration import EPSILON
+
+P = np.array([[0.9, 0.1], [0.9, 0.1], [0.3, 0.7], [0.45, 0.55]])
+T = np.eye(2, dtype=bool)[[0, 1, 1, 0]]
+
+
+def test_ece_by_hand():
+    # Three bins: 0.9 twice, right half the time; 0.7, right; 0.55, wrong.
+    assert ece(P, T, "one-of-k") == pytest.approx((2 * 0.4 + 0.3 + 0.55) / 4)
+    # Pooled pairs: 0.9 (1 of 2), 0.1 (1 of 2), 0.3 (0), 0.7 (1), 0.45 (1), 0.55 (0).
+    pooled = (2 * 0.4 + 2 * 0.4 + 0.3 + 0.3 + 0.55 + 0.55) / 8
+    assert ece(P, T, "multi-label") == pytest.approx(pooled)
+
+
+def test_ace_by_hand():
+    # 30 clips, quantile edges at every second one; each bin's mean confidence 0.5 + 0.01 (2b + 0.5).
+    confidence = 0.5 + 0.01 * np.arange(30)
+    p = np.stack([confidence, 1 - confidence], axis=1)
+    t = np.tile([True, False], (30, 1))
+    bins = reliability(p, t, "one-of-k", equal_mass=True)
+    np.testing.assert_array_equal(bins.count, np.full(15, 2))
+    np.testing.assert_allclose(bins.confidence, 0.505 + 0.02 * np.arange(15))
+    assert ace(p, t, "one-of-k") == pytest.approx(1 - confidence.mean())
+
+
+def test_equal_confidences_share_a_bin_whatever_their_order():
+    p, t = np.full((40, 1), 0.5), np.repeat([[True], [False]], 20, axis=0)
+    assert ece(p, t, "multi-label") == 0
+    assert ace(p, t, "multi-label") == 0
+
+
+def test_confidences_of_exactly_0_and_1_fall_in_the_outer_bins():
+    bins = reliability(np.array([[0.0, 1.0]]), np.array([[False, True]]), "multi-label")
+    assert bins.count[[0, -1]].tolist() == [1, 1]
+    assert bins.error == 0
+    assert np.isnan(bins.frequency[1:-1]).all()
+
+
+@pytest.mark.parametrize("metric", [ece, ace])
+def test_calibrated_predictions_have_hardly_any_error(metric):
+    rng = np.random.default_rng(0)
+    p = rng.random((20_000, 2))
+    assert metric(p, rng.random(p.shape) < p, "multi-label") < 0.01
+    p = rng.dirichlet(np.ones(4), 40_000)
+    label = (rng.random((len(p), 1)) > p.cumsum(axis=1)).sum(axis=1).clip(max=3)
+    t = np.eye(4, dtype=bool)[label]
+    assert metric(p, t, "one-of-k") < 0.01
+    sharpened = p**3 / (p**3).sum(axis=1, keepdims=True)
+    assert metric(sharpened, t, "one-of-k") > 0.1
+
+
+def test_nll_and_brier_by_hand():
+    assert nll(P, T, "one-of-k") == pytest.approx(-np.log([0.9, 0.1, 0.7, 0.45]).mean())
+    # With two labels that mirror each other, each counts once.
+    assert nll(P, T, "multi-label") == pytest.approx(2 * nll(P, T, "one-of-k"))
+    assert brier(P, T, "one-of-k") == pytest.approx(2 * np.mean([0.01, 0.81, 0.09, 0.3025]))
+    assert brier(P, T, "multi-label") == pytest.approx(np.mean([0.01, 0.81, 0.09, 0.3025]))
+
+
+def test_agreement_with_scikit_learn():
+    rng = np.random.default_rng(1)
+    p = rng.dirichlet(np.ones(3), 30)
+    label = np.r_[[0, 1, 2], rng.integers(0, 3, 27)]
+    t = np.eye(3, dtype=bool)[label]
+    assert nll(p, t, "one-of-k") == pytest.approx(log_loss(label, p))
+    per_label = [log_loss(t[:, k], p[:, k]) for k in range(3)]
+    assert nll(p, t, "multi-label") == pytest.approx(sum(per_label))
+    assert brier(p, t, "multi-label") == pytest.approx(np.mean([brier_score_loss(t[:, k], p[:, k]) for k in range(3)]))
+    assert brier(p, t, "one-of-k") == pytest.approx(3 * brier(p, t, "multi-label"))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_certain_and_wrong_is_costly_but_finite(dtype):
+    p, t = np.array([[1, 0]], dtype=dtype), np.array([[False, True]])
+    assert nll(p, t, "one-of-k") == pytest.approx(-np.log(EPSILON))
+    assert nll(p, t, "multi-label") == pytest.approx(-2 * np.log(EPSILON))
+    assert nll(p, ~t, "multi-label") == 0
+
+
+def test_one_clip():
+    p, t = np.array([[0.8, 0.2]]), np.array([[True, False]])
+    for metric in (ece, ace):
+        assert metric(p, t, "one-of-k") == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize("metric", [ece, ace, nll, brier])
+def test_an_unknown_task_is_refused(metric):
+    with pytest.raises(ValueError, match="task 'both'"):
+        metric(P, T, "both")
