@@ -48,8 +48,8 @@ class FlipoutWeight(Tensor):
         if func in _CHANNEL_DIM and not (kwargs and kwargs.keys() & {"input", "weight", "bias"}):
             inputs, weight, *rest = args
             bias, *options = rest or (None,)
-            batched = inputs.dim() == weight.dim() and not isinstance(inputs, cls)
-            if batched:
+            batched = inputs.dim() >= 2 if func is F.linear else inputs.dim() == weight.dim()
+            if batched and not isinstance(inputs, cls):
                 return _flipout(func, inputs, weight, bias, options, kwargs or {})
         with torch._C.DisableTorchFunctionSubclass():
             return func(*args, **(kwargs or {}))

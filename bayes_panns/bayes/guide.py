@@ -84,7 +84,9 @@ class MeanField(AutoGuide):
         for site in self.sites:
             loc = self.loc(site)
             with Estimator(self._estimators[site]):
-                drawn[site] = pyro.sample(site, dist.Normal(loc, self.scale(site)).to_event(loc.dim()))
+                # Validation off: it reads every weight twice, and softplus has made every scale positive.
+                normal = dist.Normal(loc, self.scale(site), validate_args=False)
+                drawn[site] = pyro.sample(site, normal.to_event(loc.dim()))
         return drawn
 
     @torch.no_grad()

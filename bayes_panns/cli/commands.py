@@ -332,3 +332,21 @@ def predict(
     if tags.skipped:
         _say(f"{len(paths) - len(tags.skipped)} files tagged, {len(tags.skipped)} skipped")
         click.get_current_context().exit(1)
+
+
+@main.command()
+@click.option("-o", "--out", type=click.Path(path_type=Path), default=Path("demo"), show_default=True, help="A folder.")
+@_DEVICE
+def demo(out: Path, device: str) -> None:
+    """Show the whole story on synthetic soundscapes: minutes on two cores.
+
+    Makes clips of many kinds of sound, pretrains on some, transfers the posterior to others, and compares it with the
+    same model from scratch, on held-out clips and on kinds that neither has heard. Needs no download.
+
+    \b
+    Example:
+      bayes-panns demo -o demo
+    """
+    from bayes_panns.demo import run
+
+    run(out, device=device, progress=sys.stderr.isatty(), say=click.echo)

@@ -235,15 +235,16 @@ class Store:
         self.provenance: dict[str, Any] = dict(json.loads(file.attrs.get("provenance", "{}")))
 
     def _label_names(self, file: h5py.File, count: int) -> tuple[str, ...]:
-        own = tuple(self._texts(self._dataset(file, "label_names", 1))) if "label_names" in file else None
+        own = self._dataset(file, "label_names", 1) if "label_names" in file else None
         given = self._given_labels
-        if own is not None and given is not None and own != given:
-            raise StoreError(f"{self.path}: has label names of its own, and they differ from those given; give none")
-        labels = own if own is not None else given
+        named = own if own is not None else given
+        if named is not None and len(named) != count:
+            raise StoreError(f"{self.path}: has {count} labels, but {len(named)} label names; give one a label")
+        labels = given if own is None else tuple(self._texts(own))
         if labels is None:
             return tuple(f"label {index}" for index in range(count))
-        if len(labels) != count:
-            raise StoreError(f"{self.path}: has {count} labels, but {len(labels)} label names; give one a label")
+        if given is not None and given != labels:
+            raise StoreError(f"{self.path}: has label names of its own, and they differ from those given; give none")
         return _checked_labels(self.path, labels)
 
     def _dataset(self, file: h5py.File, name: str, ndim: int) -> h5py.Dataset:
@@ -689,7 +690,8 @@ class StoreWriter:
             self._flush(file)
         file["audio_name"] = np.array([_utf8(name) for name in self._names])
         file["seconds"] = np.array(self._seconds, dtype=np.float32)
-        file.create_dataset("label_names", data=[_utf8(label) for label in self.labels], dtype=h5py.string_dtype())
+        # Of fixed width, as `audio_name` is: HDF5 may read for ever in a damaged heap of strings of varying length.
+        file["label_names"] = np.array([_utf8(label) for label in self.labels], dtype=np.bytes_)
         if self._folds[0] is not None:
             file["fold"] = np.array(self._folds, dtype=np.int32)
         if any(self._sources):

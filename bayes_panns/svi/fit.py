@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from types import FrameType
 from typing import Annotated, Any, Literal
 
 import numpy as np
+import pyro
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from sklearn.metrics import average_precision_score
@@ -135,8 +137,13 @@ class Fit:
         total, since = {"nll": 0.0, "steps": 0.0}, time.monotonic()
         with (
             _interruptible() as interrupted,
+            warnings.catch_warnings(),
+            # The loss is checked at each step; Pyro's validation would read every weight again.
+            pyro.validation_enabled(False),
             tqdm(total=self.steps, initial=self.step, unit="step", disable=not self.progress) as bar,
         ):
+            # A NaN is an error here, told with its step; Pyro's warning would come on top.
+            warnings.filterwarnings("ignore", message="Encountered NaN")
             for index in self._order():
                 nll = self._step(index)
                 total = {"nll": total["nll"] + nll, "steps": total["steps"] + 1}

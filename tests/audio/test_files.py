@@ -1,0 +1,105 @@
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from bayes_panns.audio.files import find, read
+from bayes_panns.errors import AudioError
+
+RATE = 16000
+
+
+def tone(seconds=1.0, rate=RATE, hertz=440.0, amplitude=0.5):
+    return amplitude * np.sin(2 * np.pi * hertz * np.arange(round(seconds * rate)) / rate)
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".flac", ".ogg", ".mp3"])
+def test_reads_each_format_as_the_same_sound(tmp_path, suffix):
+    path = tmp_path / f"tone{suffix}"
+    soundfile.write(path, tone(), RATE)
+    waveform = read(path, RATE)
+    assert waveform.dtype == torch.float32
+    assert len(waveform) == pytest.approx(RATE, rel=0.1)
+    spectrum = torch.fft.rfft(waveform[:RATE]).abs()
+    assert spectrum.argmax() / (min(len(waveform), RATE) / RATE) == pytest.approx(440, abs=2)
+    assert waveform[1000:-1000].abs().max() == pytest.approx(0.5, rel=0.05)
+
+
+def test_mixes_channels_by_their_mean(tmp_path):
+    path = tmp_path / "stereo.wav"
+    soundfile.write(path, np.stack([tone(), -tone() / 2], axis=1), RATE, subtype="FLOAT")
+    torch.testing.assert_close(read(path, RATE), torch.from_numpy(tone() / 4).float())
+
+
+@pytest.mark.parametrize("rate", [8000, 22050, 44100, 48000])
+def test_resampling_keeps_pitch_level_and_length(tmp_path, rate):
+    path = tmp_path / "tone.wav"
+    soundfile.write(path, tone(rate=rate), rate)
+    waveform = read(path, 32000)
+    assert abs(len(waveform) - 32000) <= 1
+    inner = slice(1000, -1000)
+    expected = torch.from_numpy(tone(rate=32000)).float()[inner]
+    assert (waveform[: len(expected) + 2000][inner] - expected).abs().max() < 5e-3
+
+
+def test_samples_beyond_full_scale_are_kept(tmp_path):
+    path = tmp_path / "loud.wav"
+    soundfile.write(path, tone(amplitude=1.5), RATE, subtype="FLOAT")
+    assert read(path, RATE).max() == pytest.approx(1.5, abs=1e-3)
+
+
+def truncated(path, share=0.5):
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: None, "no such file"),
+        (lambda path: path.touch(), "is empty"),
+        (lambda path: path.write_bytes(b"no sound at all" * 100), "cannot be read as sound"),
+        (lambda path: soundfile.write(path, np.empty(0), RATE), "holds no samples"),
+        (lambda path: soundfile.write(path, np.array([0.0, np.nan]), RATE, subtype="FLOAT"), "not finite"),
+        (lambda path: (soundfile.write(path, tone(), RATE), truncated(path)), "truncated"),
+    ],
+)
+def test_what_cannot_be_used_is_named_in_one_line(tmp_path, make, message):
+    path = tmp_path / "bad.wav"
+    make(path)
+    with pytest.raises(AudioError, match=message) as error:
+        read(path, RATE)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("suffix", [".flac", ".ogg", ".mp3"])
+def test_a_truncated_compressed_file_is_refused(tmp_path, suffix):
+    path = tmp_path / f"bad{suffix}"
+    soundfile.write(path, tone(5), RATE)
+    truncated(path)
+    with pytest.raises(AudioError, match="bad"):
+        read(path, RATE)
+
+
+def test_find_lists_sounds_only_sorted_and_not_hidden(tmp_path):
+    for name in ("b/x.WAV", "a.ogg", "notes.txt", ".hidden/y.wav"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert [path.relative_to(tmp_path).as_posix() for path in find(tmp_path)] == ["a.ogg", "b/x.WAV"]
+
+
+def test_find_says_what_is_missing(tmp_path):
+    with pytest.raises(AudioError, match="holds no sound file"):
+        find(tmp_path)
+    with pytest.raises(AudioError, match="no such folder"):
+        find(tmp_path / "nowhere")
+
+
+def test_reads_real_recordings(real_data):
+    paths = [*find(real_data / "fsdd")[:3], *find(real_data / "esc10" / "audio")[:3], *find(real_data / "audioset")]
+    for path in paths:
+        waveform = read(path, 32000)
+        info = soundfile.info(path)
+        assert len(waveform) == pytest.approx(info.duration * 32000, abs=2)
+        assert waveform.std() > 1e-4

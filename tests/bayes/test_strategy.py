@@ -1,0 +1,88 @@
+import pytest
+from pydantic import ValidationError
+
+from bayes_panns.bayes import BayesianNet, MeanField, OneOfK, Rule, Settings, Strategy, sites
+from bayes_panns.errors import RecipeError
+from bayes_panns.nets import build
+from bayes_panns.recipes import names, read_strategy
+
+
+def net():
+    return build("resnet14-narrow", 5)
+
+
+def test_flip_makes_every_convolution_and_linear_layer_variational():
+    resolved = read_strategy("flip").resolve(net())
+    assert {site.name for site in resolved} == set(sites(net()))
+    assert {(chosen.posterior, chosen.estimator) for chosen in resolved.values()} == {("normal", "flipout")}
+
+
+def test_det_flip_is_a_point_backbone_with_a_variational_head():
+    resolved = read_strategy("det-flip").resolve(net())
+    variational = {site.name for site, chosen in resolved.items() if chosen.posterior == "normal"}
+    assert variational == {"fc_audioset.weight", "fc_audioset.bias"}
+
+
+@pytest.mark.parametrize(("name", "dropout", "stochastic"), [("drop", "always", True), ("det", "fit", False)])
+def test_drop_and_det_have_points_only(name, dropout, stochastic):
+    strategy = read_strategy(name)
+    assert {chosen.posterior for chosen in strategy.resolve(net()).values()} == {"point"}
+    assert (strategy.dropout, strategy.stochastic) == (dropout, stochastic)
+
+
+def test_every_recipe_fits_the_published_networks():
+    import torch
+
+    for name in names("guides"):
+        with torch.device("meta"):
+            read_strategy(name).resolve(build("resnet54", 527))
+
+
+def test_rules_add_up_setting_by_setting():
+    strategy = Strategy(
+        default=Settings(prior_scale=2.0),
+        rule=[Rule(match="fc*", prior="laplace"), Rule(match=["fc_audioset.*", "conv*"], init_scale=0.5)],
+    )
+    chosen = strategy.settings("fc_audioset.weight")
+    assert (chosen.prior, chosen.prior_scale, chosen.init_scale) == ("laplace", 2.0, 0.5)
+    assert strategy.settings("fc1.weight").init_scale == Settings().init_scale
+
+
+def test_two_rules_may_say_the_same():
+    strategy = Strategy(rule=[Rule(match="fc*", prior="laplace"), Rule(match="fc1.*", prior="laplace")])
+    assert strategy.settings("fc1.bias").prior == "laplace"
+
+
+def test_rules_that_contradict_name_the_site_and_themselves():
+    strategy = Strategy(rule=[Rule(match="fc*", prior="laplace"), Rule(match="*.bias", prior="normal")])
+    with pytest.raises(RecipeError, match=r"fc1.bias: prior is both 'laplace' and 'normal'.*'fc\*', '\*.bias'"):
+        strategy.resolve(net())
+
+
+def test_a_rule_that_matches_nothing_shows_the_sites():
+    with pytest.raises(RecipeError, match=r"'head\.\*': no such site; the sites are conv_block1.conv1.weight, "):
+        Strategy(rule=[Rule(match="head.*", posterior="point")]).resolve(net())
+
+
+def test_the_upstream_prior_needs_an_upstream():
+    strategy = Strategy(default=Settings(prior="upstream"))
+    with pytest.raises(RecipeError, match="finetune --from"):
+        BayesianNet.from_strategy(net(), strategy, OneOfK())
+
+
+@pytest.mark.parametrize("wrong", [{"prior": "cauchy"}, {"init_scale": -1.0}, {"prior_scale": "wide"}, {"scale": 1.0}])
+def test_nonsense_is_refused(wrong):
+    with pytest.raises(ValidationError):
+        Settings(**wrong)
+
+
+def test_the_guide_starts_at_the_recipes_scales_and_the_nets_weights():
+    strategy = Strategy(default=Settings(init_scale=0.2), rule=[Rule(match="fc1.*", init_scale=0.5)])
+    network = net()
+    weights = {name: value.clone() for name, value in network.named_parameters()}
+    model = BayesianNet.from_strategy(network, strategy, OneOfK())
+    guide = MeanField.from_strategy(model, strategy)
+    for name, site in model.sites.items():
+        factor = 0.5 if site.name.startswith("fc1.") else 0.2
+        assert guide.scale(name).min().item() == pytest.approx(factor / site.fan_in**0.5, rel=1e-5)
+        assert (guide.loc(name) == weights[site.name]).all()

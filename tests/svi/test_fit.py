@@ -1,0 +1,216 @@
+import json
+import os
+import signal
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+from bayes_panns.audio.features import LogMel
+from bayes_panns.bayes import BayesianNet, MeanField, MultiLabel, OneOfK, Settings, Strategy
+from bayes_panns.clips import ClipSet, Task, write
+from bayes_panns.errors import FitError, StoreError
+from bayes_panns.nets import build
+from bayes_panns.svi import Features, Fit, FitSettings
+
+RATE = 8000
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """24 clips of half a second: tones of two pitches, and noise."""
+    time = np.arange(RATE // 2) / RATE
+    generator = np.random.default_rng(0)
+    label = np.arange(24) % 3
+    pitch = np.where(label == 0, 400, 2000)[:, None] * generator.uniform(0.9, 1.1, (24, 1))
+    waveform = np.where(label[:, None] == 2, generator.normal(size=(24, len(time))), np.sin(2 * np.pi * pitch * time))
+    path = tmp_path_factory.mktemp("stores") / "tones.h5"
+    write(path, 0.3 * waveform, np.eye(3, dtype=bool)[label], ("low", "high", "noise"), Task.ONE_OF_K, RATE)
+    return path
+
+
+def job(store, folder, *, strategy=None, validation=False, task=Task.ONE_OF_K, keep="memory", **settings):
+    folder.mkdir(exist_ok=True)
+    chosen = FitSettings(**{"epochs": 2, "batch_size": 8, "spec_augment": False, "features": keep, **settings})
+    torch.manual_seed(chosen.seed)
+    front_end = LogMel(RATE)
+    strategy = strategy or Strategy()
+    likelihood = OneOfK() if task is Task.ONE_OF_K else MultiLabel()
+    model = BayesianNet.from_strategy(
+        build("resnet14-narrow", 3), strategy, likelihood, clips=24, front_end=front_end
+    )
+    data = Features(ClipSet(store), front_end, task, keep=keep)
+    return Fit(
+        model,
+        MeanField.from_strategy(model, strategy),
+        data,
+        chosen,
+        folder,
+        validation=data if validation else None,
+    )
+
+
+def metrics(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def state(fit):
+    return {**fit.model.state_dict(), **fit.guide.state_dict()}
+
+
+def same(a, b):
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_it_learns_to_tell_tones_apart(store, tmp_path):
+    fit = job(store, tmp_path / "run", validation=True, epochs=12, learning_rate=5e-3, kl_weight=1e-4, kl_warmup=3)
+    assert fit.run()
+    lines = metrics(tmp_path / "run")
+    assert [line["epoch"] for line in lines] == list(range(1, 13))
+    assert lines[-1]["nll"] < 0.5 * lines[0]["nll"]
+    assert lines[-1]["val/accuracy"] > 0.9
+    assert [line["kl_weight"] for line in lines[:4]] == pytest.approx([1e-4 / 3, 2e-4 / 3, 1e-4, 1e-4])
+    assert all(line["kl"] > 0 for line in lines)
+
+
+@pytest.mark.parametrize("options", [{}, {"mixup": True, "spec_augment": True}, {"keep": "none"}])
+def test_a_resumed_fit_is_the_fit_that_never_stopped(store, tmp_path, options):
+    whole = job(store, tmp_path / "whole", **options)
+    whole.run()
+
+    first = job(store, tmp_path / "parts", **options)
+    step = first._step
+
+    def interrupt(index):
+        if first.step == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(index)
+
+    first._step = interrupt
+    assert not first.run()
+    assert first.step == 5
+
+    torch.randn(17)
+    second = job(store, tmp_path / "parts", **options)
+    second.load_checkpoint()
+    assert second.step == 5
+    assert second.run()
+    assert same(state(whole), state(second))
+    assert [line["step"] for line in metrics(tmp_path / "parts")] == [3, 6]
+    assert metrics(tmp_path / "parts")[1]["kl"] == metrics(tmp_path / "whole")[1]["kl"]
+
+
+def test_the_seed_decides_everything(store, tmp_path):
+    fits = [job(store, tmp_path / str(n), epochs=1, seed=seed, mixup=True) for n, seed in enumerate((0, 0, 1))]
+    for n, fit in enumerate(fits):
+        torch.randn(n)
+        fit.run()
+    assert same(state(fits[0]), state(fits[1]))
+    assert not same(state(fits[0]), state(fits[2]))
+
+
+def test_validation_leaves_no_trace_in_the_fit(store, tmp_path):
+    fits = [job(store, tmp_path / str(on), epochs=1, validation=on) for on in (False, True)]
+    for fit in fits:
+        fit.run()
+    assert same(state(fits[0]), state(fits[1]))
+
+
+def test_where_features_are_kept_does_not_matter(store, tmp_path):
+    fits = [job(store, tmp_path / keep, epochs=1, keep=keep) for keep in ("memory", "disk", "none")]
+    for fit in fits:
+        fit.run()
+    reference = state(fits[0])
+    for fit in fits[1:]:
+        for name, value in state(fit).items():
+            torch.testing.assert_close(value, reference[name], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("when", ["loss", "weight"])
+def test_a_fit_that_diverges_keeps_its_last_good_checkpoint(store, tmp_path, when):
+    folder = tmp_path / "run"
+    fit = job(store, folder, epochs=3)
+    step = fit._step
+
+    def poison(index):
+        if fit.step == (4 if when == "loss" else 5):
+            with torch.no_grad():
+                fit.guide.loc("net.fc1.weight").fill_(torch.nan)
+            if when == "weight":
+                fit.step += 1
+                return 0.0
+        return step(index)
+
+    fit._step = poison
+    expected = "the loss is nan" if when == "loss" else "fc1.weight_unconstrained holds values that are not finite"
+    with pytest.raises(FitError, match=expected) as error:
+        fit.run()
+    assert "step " in str(error.value)
+    assert "fit.learning_rate" in str(error.value)
+    resumed = job(store, folder, epochs=3)
+    resumed.load_checkpoint()
+    assert resumed.step == 3
+    assert all(value.isfinite().all() for value in state(resumed).values())
+
+
+def test_point_weights_are_fitted_without_a_kl(store, tmp_path):
+    fit = job(store, tmp_path / "run", strategy=Strategy(default=Settings(posterior="point")), epochs=1)
+    fit.run()
+    assert metrics(tmp_path / "run")[0]["kl"] == 0
+
+
+def test_multi_label_is_scored_by_mean_average_precision(store, tmp_path):
+    fit = job(store, tmp_path / "run", task=Task.MULTI_LABEL, validation=True, epochs=1)
+    fit.run()
+    assert 0 < metrics(tmp_path / "run")[0]["val/map"] <= 1
+
+
+def test_metrics_and_checkpoints_can_come_more_often(store, tmp_path):
+    job(store, tmp_path / "run", steps_per_epoch=2).run()
+    assert [line["step"] for line in metrics(tmp_path / "run")] == [2, 4, 6]
+
+
+def test_it_runs_outside_the_main_thread(store, tmp_path):
+    fit = job(store, tmp_path / "run", epochs=1)
+    done = []
+    thread = threading.Thread(target=lambda: done.append(fit.run()))
+    thread.start()
+    thread.join()
+    assert done == [True]
+
+
+def test_one_of_k_needs_one_label_a_clip(tmp_path):
+    path = tmp_path / "many.h5"
+    write(path, np.zeros((2, 4000)) + 0.1, np.ones((2, 3), bool), ("a", "b", "c"), Task.MULTI_LABEL, RATE)
+    with pytest.raises(StoreError, match="has 3 labels and 1 more are like it"):
+        Features(ClipSet(path), LogMel(RATE), Task.ONE_OF_K)
+
+
+def test_nothing_to_train_is_told(store, tmp_path):
+    front_end = LogMel(RATE)
+    strategy = Strategy(default=Settings(posterior="point"))
+    model = BayesianNet.from_strategy(build("resnet14-narrow", 3), strategy, OneOfK(), front_end=front_end)
+    model.net.requires_grad_(False)
+    with pytest.raises(FitError, match="nothing to train"):
+        Fit(
+            model,
+            MeanField(model),
+            Features(ClipSet(store), front_end, Task.ONE_OF_K),
+            FitSettings(),
+            tmp_path,
+        )
+
+
+def test_a_damaged_or_foreign_checkpoint_is_told(store, tmp_path):
+    folder = tmp_path / "run"
+    job(store, folder, epochs=1).run()
+    with pytest.raises(FitError, match="of a fit of 3 steps, and this one has 6"):
+        job(store, folder, epochs=2).load_checkpoint()
+    path = folder / "checkpoint.pt"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(FitError, match="cannot be resumed from"):
+        job(store, folder, epochs=1).load_checkpoint()
+    path.unlink()
+    with pytest.raises(FitError, match="no checkpoint"):
+        job(store, folder, epochs=1).load_checkpoint()
