@@ -125,7 +125,9 @@ def table(results: dict[str, dict[str, float]]) -> str:
         rows.append([f"{title} {'↑' if better == 'higher' else '↓'}", *marked])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "".join(
-        row[0].ljust(widths[0]) + "".join(cell.rjust(width + 2) for cell, width in zip(row[1:], widths[1:], strict=True)) + "\n"
+        row[0].ljust(widths[0])
+        + "".join(cell.rjust(width + 2) for cell, width in zip(row[1:], widths[1:], strict=True))
+        + "\n"
         for row in rows
     )
 

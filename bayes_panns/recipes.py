@@ -1,7 +1,7 @@
 """Recipes: TOML files that say what to fit and how. Data, never code.
 
-A guide recipe (``guides/*.toml``) is a :class:`~bayes_panns.bayes.strategy.Strategy`; a run recipe (``runs/*.toml``) is a
-:class:`Run`. Wherever a recipe is wanted, a file or the name of one that comes with the package will do.
+A guide recipe (``guides/*.toml``) is a :class:`~bayes_panns.bayes.strategy.Strategy`, a run recipe (``runs/*.toml``)
+a :class:`Run`. Wherever a recipe is wanted, a file or the name of one that comes along will do.
 """
 
 import difflib
@@ -151,7 +151,9 @@ def _validate(kind: type[_Recipe], table: dict[str, Any], source: str) -> _Recip
         if first["type"] == "extra_forbidden":
             known = _keys(kind, first["loc"][:-1])
             close = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
-            problem = f"unknown key {place}" + (f"; did you mean {close[0]}?" if close else f"; known: {', '.join(known)}")
+            problem = f"unknown key {place}" + (
+                f"; did you mean {close[0]}?" if close else f"; known: {', '.join(known)}"
+            )
         else:
             problem = f"{place} = {first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}"
         more = f" (and {len(others)} more)" if others else ""

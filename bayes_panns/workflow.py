@@ -11,6 +11,7 @@ import tomli_w
 import torch
 
 from bayes_panns import __version__
+from bayes_panns.bayes import MeanField
 from bayes_panns.clips import ClipSet, Task
 from bayes_panns.errors import FitError, RecipeError, StoreError
 from bayes_panns.posterior import Inherited, Posterior, load, save
@@ -92,7 +93,7 @@ def fit(
     say(f"{len(fitted)} clips of {clips.seconds_per_clip:g} s, {len(clips.labels)} labels ({task}), on {chosen}")
     if inherited is not None:
         say(f"taken from {recipe.upstream}: {len(inherited.taken)} tensors; new: {', '.join(inherited.new) or 'none'}")
-    front_end, keep = posterior.model.front_end, recipe.fit.features
+    front_end, keep = posterior.front_end, recipe.fit.features
     job = Fit(
         posterior.model,
         posterior.guide,
@@ -227,7 +228,7 @@ def _freeze(posterior: Posterior, parts: Sequence[str]) -> None:
         if part not in modules:
             known = ", ".join(name for name in modules if "." not in name)
             raise RecipeError(f"freeze: the net has no module {part!r}; there are {known} and what is inside them")
-    if not hasattr(posterior.guide, "freeze"):
+    if not isinstance(posterior.guide, MeanField):
         raise RecipeError("freeze: a guide of your own decides itself what it trains")
     posterior.model.freeze(*parts)
     posterior.guide.freeze(*parts)
@@ -256,4 +257,3 @@ def _differences(before: dict, now: dict, prefix: str = "") -> Iterator[tuple[st
             yield from _differences(before[key], now[key], f"{prefix}{key}.")
         elif before[key] != now[key]:
             yield prefix + key, before[key], now[key]
-

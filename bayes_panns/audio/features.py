@@ -3,7 +3,6 @@
 import warnings
 from dataclasses import dataclass
 
-import torch
 import torchaudio
 from torch import Tensor, nn
 from torch.nn import functional as F

@@ -196,7 +196,8 @@ def _onsets(
 
 def _place(take: Take, grains: np.ndarray, onsets: np.ndarray, softest: float = 0.5) -> np.ndarray:
     """Sum grains, ``(clips, events, samples)`` or one for all events of a clip, each at its onset and with a random
-    strength between ``softest`` and 1."""
+    strength between ``softest`` and 1.
+    """
     strength = take.uniform(softest, 1.0, onsets.shape[1])
     sound = np.zeros((take.clips, take.samples), np.float32)
     grains = np.broadcast_to(grains, (*onsets.shape, grains.shape[-1]))

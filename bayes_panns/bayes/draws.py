@@ -32,5 +32,5 @@ def mean_weights(guide: AutoGuide, *args: Any) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def logits_under(model: BayesianNet, weights: Mapping[str, Tensor], clips: Tensor) -> Tensor:
-    """Logits ``(batch, K)`` of clips, as :meth:`BayesianNet.forward` takes them, with the weights held at ``weights``."""
+    """Logits ``(batch, K)`` of clips, as :meth:`BayesianNet.forward` takes them, under given weights."""
     return poutine.condition(model, data=dict(weights))(clips)

@@ -22,10 +22,10 @@ from torch.nn import functional as F
 
 
 class FlipoutWeight(Tensor):
-    """A drawn weight, mean + noise, that lets each clip of a batch see the noise under its own random signs.
+    """A drawn weight, loc + noise, that lets each clip of a batch see the noise under its own random signs.
 
     It is the drawn weight to every operation but convolution and linear layers. To those it gives
-    ``f(x, mean) + s_out * f(x * s_in, noise)`` with independent signs s_in per (clip, input channel) and s_out per
+    ``f(x, loc) + s_out * f(x * s_in, noise)`` with independent signs s_in per (clip, input channel) and s_out per
     (clip, output channel): clips see decorrelated weights, each with the right distribution, at the price of a second
     convolution. Signs are constant over time and frequency, since the weight is shared there; signs per pixel would
     draw another weight at each place and bias both the likelihood and its gradient.
@@ -33,14 +33,14 @@ class FlipoutWeight(Tensor):
     Wen et al., "Flipout", ICLR 2018, arXiv:1803.04386, equations 4 and 5.
     """
 
-    mean: Tensor
+    loc: Tensor
     noise: Tensor
 
     @staticmethod
-    def of(mean: Tensor, noise: Tensor) -> "FlipoutWeight":
-        """The weight ``mean + noise``, both of the weight's shape."""
-        weight = (mean + noise).as_subclass(FlipoutWeight)
-        weight.mean, weight.noise = mean, noise
+    def of(loc: Tensor, noise: Tensor) -> "FlipoutWeight":
+        """The weight ``loc + noise``, both of the weight's shape."""
+        weight = (loc + noise).as_subclass(FlipoutWeight)
+        weight.loc, weight.noise = loc, noise
         return weight
 
     @classmethod
@@ -70,9 +70,9 @@ def _flipout(
 ) -> Tensor:
     dim = _CHANNEL_DIM[layer]
     channels_in, channels_out = inputs.shape[dim], weight.shape[0]
-    mean_weight = weight.mean if isinstance(weight, FlipoutWeight) else weight
-    mean_bias = bias.mean if isinstance(bias, FlipoutWeight) else bias
-    output = layer(inputs, mean_weight, mean_bias, *options, **keywords)
+    loc = weight.loc if isinstance(weight, FlipoutWeight) else weight
+    loc_bias = bias.loc if isinstance(bias, FlipoutWeight) else bias
+    output = layer(inputs, loc, loc_bias, *options, **keywords)
     if isinstance(weight, FlipoutWeight):
         flipped = layer(inputs * _signs(inputs, channels_in, dim), weight.noise, None, *options, **keywords)
         output = output + flipped * _signs(output, channels_out, dim)
@@ -86,7 +86,7 @@ def _flipout(
 class _FlipoutNormal(dist.Normal):
     """A Normal whose draws are :class:`FlipoutWeight`; its density and KL are those of the Normal."""
 
-    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:
+    def rsample(self, sample_shape: Any = ()) -> Tensor:
         if sample_shape:
             return super().rsample(sample_shape)
         return FlipoutWeight.of(self.loc, self.scale * torch.randn_like(self.loc))

@@ -33,7 +33,7 @@ class ExpectedCategorical(dist.TorchDistribution):
         logits = self.logits.expand(torch.Size(batch_shape) + self.event_shape)
         return ExpectedCategorical(logits, validate_args=False)
 
-    def sample(self, sample_shape: Any = torch.Size()) -> Tensor:
+    def sample(self, sample_shape: Any = ()) -> Tensor:
         """One-hot draws, shape ``sample_shape + (..., K)``."""
         index = torch.distributions.Categorical(logits=self.logits).sample(sample_shape)
         return F.one_hot(index, self.event_shape[0]).to(self.logits)
@@ -67,28 +67,32 @@ class OneOfK:
     task = Task.ONE_OF_K
 
     def __call__(self, logits: Tensor, target: Tensor | None = None) -> dist.TorchDistribution:
+        """``Categorical``, or for a soft target :class:`ExpectedCategorical`; ``batch_shape (batch,)``."""
         if target is not None and target.is_floating_point():
             return ExpectedCategorical(logits)
         return dist.Categorical(logits=logits)
 
     def probability(self, logits: Tensor) -> Tensor:
+        """The softmax, shape ``(batch, K)``."""
         return logits.softmax(dim=-1)
 
 
 class MultiLabel:
     """Any of K labels, independent given the logits.
 
-    A target is a float ``(batch, K)`` in [0, 1]; a soft one enters as the expected log-likelihood, which for a Bernoulli
-    is the same formula.
+    A target is a float ``(batch, K)`` in [0, 1]; a soft one enters as the expected log-likelihood, which for a
+    Bernoulli is the same formula.
     """
 
     task = Task.MULTI_LABEL
 
     def __call__(self, logits: Tensor, target: Tensor | None = None) -> dist.TorchDistribution:
+        """Independent ``Bernoulli``; ``batch_shape (batch,)``, ``event_shape (K,)``."""
         # Validation off: torch's support check would refuse soft targets.
         return dist.Bernoulli(logits=logits, validate_args=False).to_event(1)
 
     def probability(self, logits: Tensor) -> Tensor:
+        """The sigmoid, shape ``(batch, K)``."""
         return logits.sigmoid()
 
 

@@ -3,7 +3,7 @@
 import copy
 import weakref
 from collections.abc import Callable, Mapping
-from typing import Literal
+from typing import Literal, cast
 
 import pyro
 import pyro.distributions as dist
@@ -13,6 +13,7 @@ from pyro.nn import PyroModule, PyroSample
 from pyro.nn.module import to_pyro_module_
 from torch import Tensor, nn
 
+from bayes_panns.audio.features import LogMel
 from bayes_panns.bayes.likelihoods import Likelihood
 from bayes_panns.bayes.sites import Site, sites
 from bayes_panns.bayes.strategy import Strategy
@@ -52,7 +53,7 @@ class BayesianNet(PyroModule):
         likelihood: Likelihood,
         *,
         clips: int | None = None,
-        front_end: nn.Module | None = None,
+        front_end: LogMel | None = None,
         dropout: Literal["off", "fit", "always"] = "off",
     ):
         super().__init__()
@@ -84,7 +85,7 @@ class BayesianNet(PyroModule):
         *,
         upstream: Mapping[str, tuple[Tensor, Tensor]] | None = None,
         clips: int | None = None,
-        front_end: nn.Module | None = None,
+        front_end: LogMel | None = None,
     ) -> "BayesianNet":
         """The model that a guide recipe describes; ``upstream`` maps parameter names to (loc, scale).
 
@@ -113,7 +114,7 @@ class BayesianNet(PyroModule):
         """
         for parameter in self.net.parameters():
             # SVI asks each parameter for this; Pyro gives it to local PyroParams but not to plain parameters.
-            parameter.unconstrained = weakref.ref(parameter)
+            parameter.unconstrained = weakref.ref(parameter)  # type: ignore[attr-defined]
         # In a fixed order, and outside the plate: the first access is what samples.
         for layer, attribute in self._sampled:
             getattr(layer, attribute)
@@ -154,7 +155,8 @@ class BayesianNet(PyroModule):
         super()._apply(fn, recurse)
         self.initial = {name: fn(value) for name, value in self.initial.items()}
         for layer, attribute in self._sampled:
-            layer._pyro_samples[attribute] = _moved(layer._pyro_samples[attribute], fn)
+            priors = cast(dict, layer._pyro_samples)
+            priors[attribute] = _moved(priors[attribute], fn)
         return self
 
     def drop(self, on: bool) -> None:

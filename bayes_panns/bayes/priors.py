@@ -29,6 +29,7 @@ class Normal:
     scale: float = 1.0
 
     def __call__(self, site: Site) -> dist.TorchDistribution:
+        """The prior of ``site``, with ``event_shape == site.shape``."""
         return _broadcast(dist.Normal(torch.tensor(0.0), torch.tensor(self.scale)), site)
 
 
@@ -42,6 +43,7 @@ class FanIn:
     scale: float = 1.0
 
     def __call__(self, site: Site) -> dist.TorchDistribution:
+        """The prior of ``site``, with ``event_shape == site.shape``."""
         return Normal(self.scale / site.fan_in**0.5)(site)
 
 
@@ -52,6 +54,7 @@ class Laplace:
     scale: float = 1.0
 
     def __call__(self, site: Site) -> dist.TorchDistribution:
+        """The prior of ``site``, with ``event_shape == site.shape``."""
         width = self.scale / site.fan_in**0.5 / 2**0.5
         return _broadcast(dist.Laplace(torch.tensor(0.0), torch.tensor(width)), site)
 
@@ -73,6 +76,7 @@ class FromPosterior:
     widen: float = 1.0
 
     def __call__(self, site: Site) -> dist.TorchDistribution:
+        """The prior of ``site``, with ``event_shape == site.shape``."""
         if site.name not in self.scales or self.scales[site.name].shape != site.shape:
             return self.otherwise(site)
         return dist.Normal(self.locs[site.name], self.widen * self.scales[site.name]).to_event(len(site.shape))

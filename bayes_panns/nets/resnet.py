@@ -21,14 +21,14 @@ MINIMUM_FRAMES = 32
 """The networks halve time five times; what is shorter is padded with silence to this."""
 
 
-def _initialised(layer: nn.Module) -> nn.Module:
+def _initialised(layer: nn.Conv2d | nn.Linear) -> nn.Conv2d | nn.Linear:
     nn.init.xavier_uniform_(layer.weight)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
     return layer
 
 
-def _convolution(channels_in: int, channels_out: int, kernel: int) -> nn.Module:
+def _convolution(channels_in: int, channels_out: int, kernel: int) -> nn.Conv2d | nn.Linear:
     return _initialised(nn.Conv2d(channels_in, channels_out, kernel, padding=kernel // 2, bias=False))
 
 
@@ -44,6 +44,7 @@ class ConvBlock(nn.Module):
         self.pool = pool
 
     def forward(self, x: Tensor) -> Tensor:
+        """Maps ``(batch, channels_in, frames, mels)`` to ``(batch, channels_out, frames / pool, mels / pool)``."""
         x = F.relu_(self.bn1(self.conv1(x)))
         x = F.relu_(self.bn2(self.conv2(x)))
         return F.avg_pool2d(x, self.pool) if self.pool > 1 else x
@@ -89,6 +90,7 @@ class BasicBlock(_Block):
         nn.init.zeros_(self.bn2.weight)
 
     def residual(self, x: Tensor) -> Tensor:
+        """The branch beside the shortcut."""
         x = self.dropout(F.relu(self.bn1(self.conv1(x))))
         return self.bn2(self.conv2(x))
 
@@ -109,6 +111,7 @@ class Bottleneck(_Block):
         nn.init.zeros_(self.bn3.weight)
 
     def residual(self, x: Tensor) -> Tensor:
+        """The branch beside the shortcut."""
         x = F.relu(self.bn1(self.conv1(x)))
         x = self.dropout(F.relu(self.bn2(self.conv2(x))))
         return self.bn3(self.conv3(x))
@@ -209,4 +212,7 @@ def build(name: str, classes: int) -> ResNet:
     """
     if name not in NETS:
         raise RecipeError(f"net {name!r}: no such network; there are {', '.join(NETS)}")
-    return ResNet(NETS[name], classes)
+    net = ResNet(NETS[name], classes)
+    # Channels last is what convolutions are fastest in, on CPUs and GPUs alike.
+    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return net

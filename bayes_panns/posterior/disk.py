@@ -1,12 +1,11 @@
 """Posteriors on disk: a folder with ``posterior.toml`` and ``guide.safetensors``, data and never code.
 
 ``guide.safetensors`` holds ``<parameter>.loc`` and ``<parameter>.scale`` for each variational weight and
-``<parameter>`` for each point weight and BatchNorm statistic, by PANNs' parameter names. A guide of the user's own stands
-under ``guide/`` as its module names its parameters.
+``<parameter>`` for each point weight and BatchNorm statistic, by PANNs' parameter names. A guide of the user's own
+stands under ``guide/`` as its module names its parameters.
 """
 
 import hashlib
-import os
 import shutil
 import tempfile
 import tomllib
@@ -58,7 +57,7 @@ def save(posterior: Posterior, folder: str | Path) -> None:
     folder = Path(folder)
     if folder.exists() and not (folder / _TOML).is_file() and any(folder.iterdir()):
         raise PosteriorError(f"{folder}: is there and is no posterior; choose another folder")
-    tensors = {name: value for name, value in posterior.points().items()}
+    tensors = posterior.points()
     if isinstance(posterior.guide, MeanField):
         for name, (loc, scale) in posterior.gaussians().items():
             tensors |= {f"{name}.loc": loc, f"{name}.scale": scale}
@@ -85,11 +84,11 @@ def save(posterior: Posterior, folder: str | Path) -> None:
         (fresh / _TOML).write_text(tomli_w.dumps(header.model_dump(mode="json", exclude_none=True)), encoding="utf-8")
         if folder.exists():
             old = fresh.with_name(f"{fresh.name}-old")
-            os.replace(folder, old)
-            os.replace(fresh, folder)
+            folder.rename(old)
+            fresh.rename(folder)
             shutil.rmtree(old)
         else:
-            os.replace(fresh, folder)
+            fresh.rename(folder)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
 
@@ -153,10 +152,9 @@ def load(folder: str | Path, *, device: torch.device | str = "cpu", guide_functi
 
 
 def _without_upstream(strategy: Strategy) -> Strategy:
-    settings = [strategy.default, *strategy.rule]
-    default, *rules = [
-        item.model_copy(update={"prior": "fan-in"}) if item.prior == "upstream" else item for item in settings
-    ]
+    fan_in = {"prior": "fan-in"}
+    default = strategy.default.model_copy(update=fan_in if strategy.default.prior == "upstream" else {})
+    rules = [rule.model_copy(update=fan_in if rule.prior == "upstream" else {}) for rule in strategy.rule]
     return strategy.model_copy(update={"default": default, "rule": rules})
 
 
@@ -175,7 +173,8 @@ def _fill(posterior: Posterior, tensors: dict[str, Tensor]) -> None:
     else:
         # Guides that build themselves from a run of the model need one before they can be filled.
         posterior.model.eval()
-        posterior.guide(torch.zeros(1, round(posterior.clip_seconds * posterior.sample_rate)))
+        target = torch.zeros(1).long() if posterior.task is Task.ONE_OF_K else torch.zeros(1, len(posterior.labels))
+        posterior.guide(torch.zeros(1, round(posterior.clip_seconds * posterior.sample_rate)), target)
         state = {name: left.pop(f"guide/{name}") for name in posterior.guide.state_dict()}
         posterior.guide.load_state_dict(state)
     if left:

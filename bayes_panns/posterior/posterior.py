@@ -99,7 +99,7 @@ class Posterior:
             RecipeError: The net, the rate, the recipe or the function is not there or does not fit.
         """
         strategy = strategy or Strategy()
-        network = build(net, len(labels)).to(memory_format=torch.channels_last)
+        network = build(net, len(labels))
         model = BayesianNet.from_strategy(
             network,
             strategy,
@@ -118,6 +118,12 @@ class Posterior:
     def task(self) -> Task:
         """What the labels mean."""
         return self.model.likelihood.task
+
+    @property
+    def front_end(self) -> LogMel:
+        """Waveforms to log-mels, as the model takes them."""
+        assert self.model.front_end is not None, "build() gives every model one"
+        return self.model.front_end
 
     @property
     def stochastic(self) -> bool:
@@ -188,7 +194,7 @@ class Posterior:
         if at_mean:
             self.model.drop(False)
         with torch.no_grad():
-            batches = [self.model.front_end(batch.to(device)) for batch in clips.split(batch_size)]
+            batches = [self.front_end(batch.to(device)) for batch in clips.split(batch_size)]
         for index in range(1 if at_mean else draws):
             with torch.random.fork_rng(), torch.no_grad():
                 torch.manual_seed(hash((seed, index)) % 2**63)
@@ -199,7 +205,7 @@ class Posterior:
 
 
 def _imported(function: str) -> Callable[[BayesianNet], nn.Module]:
-    module, colon, name = function.partition(":")
+    module, _, name = function.partition(":")
     try:
         return getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:

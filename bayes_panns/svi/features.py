@@ -64,8 +64,8 @@ class Features:
         """The clips at ``index``, int64 of shape ``(batch,)``.
 
         Returns:
-            Log-mels ``(batch, frames, 64)``, or waveforms ``(batch, samples)`` where none are kept; and the targets, int64
-            ``(batch,)`` for one-of-K, float ``(batch, K)`` for multi-label.
+            Log-mels ``(batch, frames, 64)``, or waveforms ``(batch, samples)`` where none are kept; and the targets,
+            int64 ``(batch,)`` for one-of-K, float ``(batch, K)`` for multi-label.
         """
         chosen = index.numpy()
         values = self.clips.waveform(chosen) if self._logmel is None else self._logmel[chosen]

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import signal
 import threading
 import time
@@ -75,7 +74,7 @@ class Fit:
 
     Args:
         model: The model; its ``clips`` is the size of ``data``.
-        guide: Any Pyro guide of it that is a module and has ``median()``; parameters that require no gradient stay as they are.
+        guide: Any Pyro guide of it that is a module and has ``median()``; what requires no gradient stays as it is.
         data: The clips to fit.
         settings: How.
         folder: Where the metrics and the checkpoint go.
@@ -109,7 +108,7 @@ class Fit:
         # Guides that build themselves from a run of the model do so here, in eval mode: BatchNorm must not move.
         self.model.eval()
         with torch.no_grad():
-            self.guide(data.batch(torch.arange(1), self.device)[0])
+            self.guide(*data.batch(torch.arange(1), self.device))
         self._objective = self._elbo(self.model, self.guide)
         parameters = [parameter for parameter in self._objective.parameters() if parameter.requires_grad]
         if not parameters:
@@ -272,7 +271,7 @@ class Fit:
             state["cuda_rng"] = torch.cuda.get_rng_state(self.device)
         temporary = self.folder / f"{CHECKPOINT}.tmp"
         torch.save(state, temporary)
-        os.replace(temporary, self.folder / CHECKPOINT)
+        temporary.replace(self.folder / CHECKPOINT)
 
     def load_checkpoint(self) -> None:
         """Go on from the folder's checkpoint; the fit then runs as if it had never stopped.

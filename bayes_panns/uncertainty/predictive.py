@@ -74,8 +74,8 @@ def tag(
 ) -> Tags:
     """Tag sound files.
 
-    A file no longer than the window is taken at its own length. A longer one is cut into windows; the last is moved back
-    so that it ends with the file, and nothing is left out.
+    A file no longer than the window is taken at its own length. A longer one is cut into windows, of which
+    the last is moved back so that it ends with the file and nothing is left out.
 
     Args:
         posterior: What tags.

@@ -27,7 +27,7 @@ def draw(estimator, loc, scale, name="w"):
 
 @pytest.mark.parametrize("layer", LAYERS)
 def test_flipout_has_the_moments_of_a_weight_per_clip(layer):
-    """Mean and variance of each output are those under w ~ N(loc, scale), and clips are uncorrelated given their signs."""
+    """Each output has the mean and variance that w ~ N(loc, scale) gives it, and clips are uncorrelated."""
     function, input_shape, weight_shape, options = LAYERS[layer]
     x, loc, scale = torch.randn(input_shape), torch.randn(weight_shape), torch.rand(weight_shape) * 0.5 + 0.1
     bias, bias_scale = torch.randn(4), torch.full((4,), 0.3)
@@ -67,7 +67,7 @@ def test_any_other_operation_gets_the_drawn_weight():
     loc, scale = torch.zeros(4, 3), torch.ones(4, 3)
     weight = draw("flipout", loc, scale)
     assert isinstance(weight, FlipoutWeight)
-    drawn = weight.mean + weight.noise
+    drawn = weight.loc + weight.noise
     for result in (weight + 0, torch.matmul(torch.eye(4), weight), weight.t().t(), weight.clone()):
         assert type(result) is torch.Tensor
         torch.testing.assert_close(result, drawn)
@@ -95,7 +95,9 @@ def test_only_latent_normals_without_a_plate_are_touched():
 
     with Estimator("flipout"):
         trace = poutine.trace(model).get_trace()
-    assert not any(isinstance(site["value"], FlipoutWeight) for site in trace.nodes.values() if site["type"] == "sample")
+    assert not any(
+        isinstance(site["value"], FlipoutWeight) for site in trace.nodes.values() if site["type"] == "sample"
+    )
 
 
 def test_an_unknown_estimator_names_the_known_ones():

@@ -37,9 +37,7 @@ def job(store, folder, *, strategy=None, validation=False, task=Task.ONE_OF_K, k
     front_end = LogMel(RATE)
     strategy = strategy or Strategy()
     likelihood = OneOfK() if task is Task.ONE_OF_K else MultiLabel()
-    model = BayesianNet.from_strategy(
-        build("resnet14-narrow", 3), strategy, likelihood, clips=24, front_end=front_end
-    )
+    model = BayesianNet.from_strategy(build("resnet14-narrow", 3), strategy, likelihood, clips=24, front_end=front_end)
     data = Features(ClipSet(store), front_end, task, keep=keep)
     return Fit(
         model,

@@ -1,0 +1,217 @@
+import tomllib
+
+import numpy as np
+import pytest
+import tomli_w
+import torch
+from pyro.infer.autoguide import AutoNormal
+
+from bayes_panns.bayes import MeanField, Settings, Strategy
+from bayes_panns.clips import Task
+from bayes_panns.errors import PosteriorError, RecipeError
+from bayes_panns.posterior import Posterior, load, save
+from bayes_panns.recipes import read_strategy
+
+LABELS = ("cat", "dog", "rain")
+
+
+def build(strategy=None, labels=LABELS, **options):
+    settings = {"net": "resnet14-narrow", "task": Task.ONE_OF_K, "sample_rate": 8000, "clip_seconds": 0.5}
+    posterior = Posterior.build(**{**settings, "labels": labels, "strategy": strategy, **options})
+    # BatchNorm's scale of 0 at the start would hide the residual branches.
+    with torch.no_grad():
+        for name, value in posterior.points().items():
+            if "bn" in name and name.endswith((".weight", ".bias", "running_mean")):
+                value.normal_(1 if name.endswith("weight") else 0, 0.2)
+    return posterior
+
+
+@pytest.fixture
+def clips():
+    return 0.1 * torch.randn(5, 4000)
+
+
+def predictions(posterior, clips, draws=3, **options):
+    return torch.stack(list(posterior.draws(clips, draws, **options)))
+
+
+@pytest.mark.parametrize("name", ["flip", "det-flip", "drop", "det"])
+def test_what_is_saved_is_what_is_loaded(tmp_path, clips, name):
+    posterior = build(read_strategy(name))
+    posterior.provenance, posterior.metrics = {"seed": 3, "upstream": {"folder": "x"}}, {"val/nll": 0.5}
+    save(posterior, tmp_path / "posterior")
+    loaded = load(tmp_path)
+    for draws in (0, 2):
+        torch.testing.assert_close(predictions(loaded, clips, draws), predictions(posterior, clips, draws))
+    for attribute in ("net", "labels", "task", "sample_rate", "clip_seconds", "strategy", "provenance", "metrics"):
+        assert getattr(loaded, attribute) == getattr(posterior, attribute)
+    assert {path.name for path in (tmp_path / "posterior").iterdir()} == {"posterior.toml", "guide.safetensors"}
+    assert {path.name for path in tmp_path.iterdir()} == {"posterior"}
+
+
+def test_saving_again_replaces_and_never_harms_another_folder(tmp_path, clips):
+    first, second = build(), build()
+    save(first, tmp_path / "p")
+    save(second, tmp_path / "p")
+    torch.testing.assert_close(predictions(load(tmp_path / "p"), clips, 0), predictions(second, clips, 0))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").touch()
+    with pytest.raises(PosteriorError, match="is no posterior"):
+        save(first, tmp_path / "mine")
+
+
+def test_probabilities_are_probabilities(clips):
+    one = predictions(build(), clips)
+    assert one.shape == (3, 5, 3)
+    torch.testing.assert_close(one.sum(dim=-1), torch.ones(3, 5))
+    many = predictions(build(task=Task.MULTI_LABEL), clips)
+    assert ((many > 0) & (many < 1)).all()
+
+
+def test_draws_differ_and_repeat(clips):
+    posterior = build()
+    state = torch.get_rng_state()
+    first = predictions(posterior, clips)
+    assert torch.equal(torch.get_rng_state(), state), "the global random state is left alone"
+    assert first.std(dim=0).min() > 0
+    assert torch.equal(first, predictions(posterior, clips))
+    assert not torch.equal(first, predictions(posterior, clips, seed=1))
+
+
+def test_a_clips_prediction_does_not_depend_on_its_company(clips):
+    posterior = build()
+    together = predictions(posterior, clips, batch_size=2)
+    torch.testing.assert_close(together[:, 3:4], predictions(posterior, clips[3:4]), rtol=1e-4, atol=1e-6)
+
+
+def test_the_mean_pass_is_the_limit_of_narrow_draws(clips):
+    narrow = build(Strategy(default=Settings(init_scale=1e-7)))
+    torch.testing.assert_close(predictions(narrow, clips, 1)[0], predictions(narrow, clips, 0)[0], rtol=1e-3, atol=1e-5)
+
+
+def test_drop_draws_by_dropout_and_det_makes_one_pass(clips):
+    drop = build(read_strategy("drop"))
+    assert predictions(drop, clips, 4).std(dim=0).min() > 0
+    assert len(predictions(drop, clips, 0)) == 1
+    torch.testing.assert_close(predictions(drop, clips, 0), predictions(drop, clips, 0))
+    assert len(predictions(build(read_strategy("det")), clips, 4)) == 1
+
+
+def test_transfer_takes_locs_and_scales_and_makes_a_new_head():
+    upstream = build()
+    with torch.no_grad():
+        for name, (loc, scale) in upstream.gaussians().items():
+            upstream.guide.assign({f"net.{name}": (loc + 1, 3 * scale)})
+    downstream = build(labels=("a", "b"))
+    head = downstream.gaussians()["fc_audioset.weight"][0].clone()
+    inherited = downstream.start_from(upstream)
+    assert inherited.new == ("fc_audioset.weight", "fc_audioset.bias")
+    assert {"conv_block1.conv1.weight", "bn0.running_mean", "fc1.bias"} <= set(inherited.taken)
+    for name, (loc, scale) in downstream.gaussians().items():
+        if name not in inherited.new:
+            torch.testing.assert_close(loc, upstream.gaussians()[name][0])
+            torch.testing.assert_close(scale, upstream.gaussians()[name][1])
+    assert torch.equal(downstream.gaussians()["fc_audioset.weight"][0], head)
+    assert downstream.gaussians()["fc_audioset.weight"][0].shape == (2, 128)
+    for name in ("bn0.running_mean", "bn0.weight"):
+        assert torch.equal(downstream.points()[name], upstream.points()[name])
+
+
+def test_the_same_labels_keep_the_head(clips):
+    upstream, downstream = build(), build()
+    assert downstream.start_from(upstream).new == ()
+    torch.testing.assert_close(predictions(downstream, clips), predictions(upstream, clips))
+
+
+@pytest.mark.parametrize(("up", "down"), [("flip", "det"), ("det", "flip"), ("flip", "det-flip"), ("det-flip", "drop")])
+def test_transfer_goes_between_strategies(clips, up, down):
+    upstream, downstream = build(read_strategy(up)), build(read_strategy(down))
+    scale = downstream.gaussians().get("fc1.weight", (None, torch.zeros(1)))[1].clone()
+    assert downstream.start_from(upstream).new == ()
+    torch.testing.assert_close(predictions(downstream, clips, 0), predictions(upstream, clips, 0))
+    if up == "det":
+        torch.testing.assert_close(downstream.gaussians()["fc1.weight"][1], scale)
+
+
+def test_the_upstream_posterior_can_be_the_prior():
+    upstream = build()
+    strategy = Strategy(default=Settings(prior="upstream", prior_scale=2.0))
+    downstream = build(strategy, labels=("a", "b"), upstream=upstream)
+    layer = downstream.model.net.fc1._pyro_samples["weight"]
+    torch.testing.assert_close(layer.mean, upstream.gaussians()["fc1.weight"][0])
+    torch.testing.assert_close(layer.stddev, 2 * upstream.gaussians()["fc1.weight"][1])
+    head = downstream.model.net.fc_audioset._pyro_samples["weight"]
+    torch.testing.assert_close(head.stddev, torch.full((2, 128), 128**-0.5))
+
+
+def test_a_fit_with_the_upstream_prior_is_loaded_without_it(tmp_path, clips):
+    upstream = build()
+    strategy = Strategy(default=Settings(prior="upstream"))
+    posterior = build(strategy, upstream=upstream)
+    save(posterior, tmp_path / "p")
+    loaded = load(tmp_path / "p")
+    assert loaded.strategy == strategy
+    torch.testing.assert_close(predictions(loaded, clips), predictions(posterior, clips))
+
+
+def test_another_net_cannot_be_started_from():
+    with pytest.raises(PosteriorError, match="sample_rate is 16000 and this run's is 8000"):
+        build().start_from(build(sample_rate=16000))
+
+
+def auto_normal(model):
+    return AutoNormal(model, init_scale=0.02)
+
+
+def test_a_guide_of_the_users_own_is_kept_and_needs_their_word_to_be_opened(tmp_path, clips, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "own_guides", __import__("types").ModuleType("own_guides"))
+    __import__("own_guides").make = auto_normal
+    posterior = build(guide_function="own_guides:make")
+    posterior.model.eval()
+    posterior.guide(clips, torch.zeros(5).long())
+    assert posterior.stochastic
+    save(posterior, tmp_path / "p")
+    with pytest.raises(PosteriorError, match=r"own_guides:make; give it with --guide"):
+        load(tmp_path / "p")
+    loaded = load(tmp_path / "p", guide_function="own_guides:make")
+    torch.testing.assert_close(predictions(loaded, clips, 2), predictions(posterior, clips, 2))
+    with pytest.raises(PosteriorError, match="mean-field"):
+        build().start_from(posterior)
+    with pytest.raises(RecipeError, match="nowhere:make: cannot be imported"):
+        build(guide_function="nowhere:make")
+
+
+def edited(folder, change):
+    table = tomllib.loads((folder / "posterior.toml").read_text())
+    change(table)
+    (folder / "posterior.toml").write_text(tomli_w.dumps(table))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda p: (p / "posterior.toml").unlink(), "no posterior there"),
+        (lambda p: (p / "guide.safetensors").unlink(), "is missing"),
+        (lambda p: (p / "guide.safetensors").write_bytes((p / "guide.safetensors").read_bytes()[:-9]), "truncated"),
+        (lambda p: (p / "posterior.toml").write_text("net = "), "is damaged"),
+        (lambda p: edited(p, lambda t: t.update(format_version=2)), "format 2 is newer than this bayes_panns reads"),
+        (lambda p: edited(p, lambda t: t.pop("labels")), "labels: Field required"),
+        (lambda p: edited(p, lambda t: t.update(net="resnet99")), "no such network"),
+        (lambda p: edited(p, lambda t: t["labels"].append("snow")), "does not hold what its header says"),
+        (lambda p: edited(p, lambda t: t["strategy"].update(default={"posterior": "point"})), "does not hold"),
+        (lambda p: edited(p, lambda t: t.update(code="import os")), "code: Extra inputs"),
+    ],
+)
+def test_a_damaged_posterior_is_told_in_one_line(tmp_path, damage, message):
+    save(build(), tmp_path / "p")
+    damage(tmp_path / "p")
+    with pytest.raises(PosteriorError, match=message) as error:
+        load(tmp_path / "p")
+    assert "\n" not in str(error.value)
+
+
+def test_loading_leaves_the_guide_an_ordinary_pyro_guide(tmp_path):
+    save(build(), tmp_path / "p")
+    loaded = load(tmp_path / "p")
+    assert isinstance(loaded.guide, MeanField)
+    assert np.isclose(loaded.guide.scale("net.fc1.weight").mean().item(), 0.1 / 128**0.5)

@@ -1,0 +1,213 @@
+"""Whole jobs through the Python calls: fit, transfer, resume, evaluate."""
+
+import json
+import tomllib
+
+import numpy as np
+import pytest
+
+from bayes_panns.clips import Task, write
+from bayes_panns.errors import FitError, RecipeError, StoreError
+from bayes_panns.posterior import load
+from bayes_panns.recipes import Data, Run
+from bayes_panns.svi import FitSettings
+from bayes_panns.workflow import evaluate_posterior, fit
+
+RATE = 8000
+
+
+def tones(path, pitches, labels, *, clips=16, fold=None, task=Task.ONE_OF_K, rate=RATE):
+    generator = np.random.default_rng(len(labels))
+    time = np.arange(rate // 2) / rate
+    label = np.arange(clips) % len(labels)
+    pitch = np.array(pitches)[label][:, None] * generator.uniform(0.95, 1.05, (clips, 1))
+    waveform = 0.3 * np.sin(2 * np.pi * pitch * time) + 0.01 * generator.normal(size=(clips, len(time)))
+    write(path, waveform, np.eye(len(labels), dtype=bool)[label], labels, task, rate, fold=fold)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("stores")
+    return {
+        "upstream": tones(folder / "upstream.h5", [300, 900, 2500], ("low", "mid", "high")),
+        "downstream": tones(folder / "downstream.h5", [500, 1500], ("a", "b"), fold=np.arange(16) // 8 + 1),
+        "swapped": tones(folder / "swapped.h5", [1500, 500], ("b", "a")),
+        "other": tones(folder / "other.h5", [500, 1500], ("a", "c")),
+        "many": tones(folder / "many.h5", [500, 1500], ("a", "b"), task=Task.MULTI_LABEL),
+        "fast": tones(folder / "fast.h5", [500, 1500], ("a", "b"), rate=16000),
+    }
+
+
+def recipe(store, *, guide="flip", upstream=None, folds=None, freeze=(), validation=0.0, **settings):
+    settings = {"epochs": 2, "batch_size": 8, "spec_augment": False, **settings}
+    return Run(
+        guide=guide,
+        upstream=upstream,
+        freeze=list(freeze),
+        data=Data(stores=[store], folds=folds, validation=validation),
+        fit=FitSettings(**settings),
+    )
+
+
+@pytest.fixture(scope="module")
+def upstream(stores, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "upstream"
+    fit(recipe(stores["upstream"], validation=0.2), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def downstream(stores, upstream, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "downstream"
+    settings = {"epochs": 30, "batch_size": 4, "learning_rate": 3e-3, "kl_weight": 1e-5}
+    return fit(recipe(stores["downstream"], upstream=str(upstream), folds=[1], **settings), folder)
+
+
+def test_a_fit_leaves_what_it_promises(upstream):
+    assert {path.name for path in upstream.iterdir()} == {"posterior", "metrics.jsonl", "run.toml", "checkpoint.pt"}
+    assert len((upstream / "metrics.jsonl").read_text().splitlines()) == 2
+    run = tomllib.loads((upstream / "run.toml").read_text())
+    assert run["fit"]["epochs"] == 2
+    posterior = load(upstream)
+    assert posterior.labels == ("low", "mid", "high")
+    assert posterior.provenance["complete"]
+    assert (posterior.provenance["steps"], posterior.provenance["kl_weight"]) == (4, 1.0)
+    assert set(posterior.metrics) >= {"nll", "kl", "val/nll", "val/accuracy"}
+
+
+def test_transfer_says_what_was_taken_and_where_it_came_from(downstream):
+    assert downstream.inherited.new == ("fc_audioset.weight", "fc_audioset.bias")
+    assert len(downstream.inherited.taken) > 50
+    provenance = downstream.posterior.provenance
+    assert provenance["upstream"]["data"] == ["upstream.h5"]
+    assert provenance["folds"] == [1]
+    assert (provenance["clips"], provenance["tempered"]) == (8, True)
+
+
+def test_it_scores_held_out_folds_and_strangers(downstream, stores):
+    found = evaluate_posterior(
+        downstream.posterior, [stores["downstream"]], folds=[2], ood=[stores["upstream"]], draws=4
+    )
+    metrics = found.metrics
+    assert metrics["cls/accuracy"] == 1
+    assert (metrics["clips"], metrics["draws"]) == (8, 4)
+    assert metrics["unc/total"] == pytest.approx(metrics["unc/aleatoric"] + metrics["unc/epistemic"])
+    assert {
+        "cls/map",
+        "cls/auc",
+        "cal/nll",
+        "cal/brier",
+        "cal/ece",
+        "cal/ace",
+        "sc/aurc",
+        "ood/auroc",
+        "ood/fpr95",
+    } <= set(metrics)
+    assert found.uncertainty.probability.shape == (8, 2)
+
+
+def test_labels_may_stand_in_another_order(downstream, stores):
+    straight = evaluate_posterior(downstream.posterior, [stores["downstream"]], draws=0).metrics
+    swapped = evaluate_posterior(downstream.posterior, [stores["swapped"]], draws=0).metrics
+    assert straight["cls/accuracy"] == swapped["cls/accuracy"] == 1
+
+
+@pytest.mark.parametrize(
+    ("store", "message"),
+    [
+        ("other", "its labels are not the posterior's: it lacks b and adds c"),
+        ("many", "its task is multi-label, but the posterior's is one-of-k"),
+        ("fast", "sample rate 16000 Hz, but the posterior's is 8000"),
+    ],
+)
+def test_a_store_that_does_not_fit_is_told(downstream, stores, store, message):
+    with pytest.raises(StoreError, match=message):
+        evaluate_posterior(downstream.posterior, [stores[store]])
+
+
+def test_frozen_parts_stay_as_upstream_had_them(stores, upstream, tmp_path):
+    parts = ["bn0", "conv_block1", "resnet", "conv_block_after1"]
+    fitted = fit(recipe(stores["downstream"], upstream=str(upstream), freeze=parts), tmp_path / "run")
+    before, after = load(upstream), fitted.posterior
+    for name, value in after.points().items():
+        assert (value == before.points()[name]).all(), name
+    for name, (loc, scale) in after.gaussians().items():
+        moved = not (
+            (loc == before.gaussians()[name][0]).all() if loc.shape == before.gaussians()[name][0].shape else False
+        )
+        assert moved == name.startswith("fc"), name
+        assert scale.isfinite().all()
+
+
+@pytest.mark.parametrize("guide", ["det-flip", "drop", "det"])
+def test_every_strategy_runs_from_end_to_end(stores, upstream, tmp_path, guide):
+    fitted = fit(recipe(stores["downstream"], guide=guide, upstream=str(upstream), mixup=True), tmp_path / "run")
+    metrics = evaluate_posterior(load(fitted.folder), [stores["downstream"]], draws=3).metrics
+    assert metrics["draws"] == (0 if guide == "det" else 3)
+    assert (metrics["unc/epistemic"] > 0) == (guide != "det")
+
+
+def test_a_stopped_run_goes_on_and_a_finished_one_stays(stores, tmp_path, monkeypatch):
+    from bayes_panns.svi import Fit
+
+    whole = fit(recipe(stores["upstream"]), tmp_path / "whole")
+    original = Fit.run
+    monkeypatch.setattr(Fit, "run", lambda self: stop_after(self, original))
+    partial = fit(recipe(stores["upstream"]), tmp_path / "parts")
+    assert not partial.complete
+    assert load(tmp_path / "parts").provenance["complete"] is False
+    monkeypatch.undo()
+    resumed = fit(recipe(stores["upstream"]), tmp_path / "parts", resume=True)
+    assert resumed.complete
+    for name, (loc, scale) in whole.posterior.gaussians().items():
+        assert (loc == resumed.posterior.gaussians()[name][0]).all()
+        assert (scale == resumed.posterior.gaussians()[name][1]).all()
+    again = fit(recipe(stores["upstream"]), tmp_path / "parts", resume=True)
+    assert again.posterior.provenance["steps"] == 4
+
+
+def stop_after(job, run):
+    import os
+    import signal
+
+    step = job._step
+
+    def interrupt(index):
+        os.kill(os.getpid(), signal.SIGINT)
+        return step(index)
+
+    job._step = interrupt
+    return run(job)
+
+
+def test_a_folder_is_never_overwritten_or_resumed_by_mistake(stores, tmp_path):
+    folder = tmp_path / "run"
+    fit(recipe(stores["upstream"], epochs=1), folder)
+    with pytest.raises(FitError, match="is not empty; go on with it with --resume"):
+        fit(recipe(stores["upstream"], epochs=1), folder)
+    with pytest.raises(FitError, match=r"was started with fit.learning_rate = 0.001, not 0.1"):
+        fit(recipe(stores["upstream"], epochs=1, learning_rate=0.1), folder, resume=True)
+    with pytest.raises(FitError, match="nothing to resume"):
+        fit(recipe(stores["upstream"]), tmp_path / "new", resume=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"freeze": ["backbone"]}, RecipeError, "the net has no module 'backbone'; there are bn0, conv_block1"),
+        ({"folds": [7]}, StoreError, "no clip is in fold 7; there are 1, 2"),
+        ({"guide": "nowhere:guide"}, RecipeError, "cannot be imported"),
+    ],
+)
+def test_what_does_not_fit_is_told_before_anything_is_made(stores, tmp_path, change, error, message):
+    with pytest.raises(error, match=message):
+        fit(recipe(stores["downstream"], **change), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_metrics_are_json_lines_with_nll_and_kl_apart(upstream):
+    line = json.loads((upstream / "metrics.jsonl").read_text().splitlines()[-1])
+    assert line["nll"] > 0
+    assert line["kl"] > 1000
+    assert line["kl_weight"] == 1.0
