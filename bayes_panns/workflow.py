@@ -103,6 +103,8 @@ def fit(
         validation=None if held is None else Features(held, front_end, task, keep=keep, progress=progress),
         device=chosen,
         progress=progress,
+        # A bar shows as much; a log has no bar.
+        say=(lambda line: None) if progress else say,
     )
     if resume and job.checkpointed:
         job.load_checkpoint()

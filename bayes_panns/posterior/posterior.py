@@ -197,7 +197,7 @@ class Posterior:
             batches = [self.front_end(batch.to(device)) for batch in clips.split(batch_size)]
         for index in range(1 if at_mean else draws):
             with torch.random.fork_rng(), torch.no_grad():
-                torch.manual_seed(hash((seed, index)) % 2**63)
+                torch.manual_seed(seed * 1_000_003 + index)
                 weights = (mean_weights if at_mean else draw_weights)(self.guide, batches[0])
                 logits = [logits_under(self.model, weights, batch) for batch in batches]
                 probability = self.model.likelihood.probability(torch.cat(logits)).cpu()

@@ -62,7 +62,7 @@ class FitSettings(BaseModel):
     spec_augment: bool = True
     mixup: bool = False
     features: Literal["memory", "disk", "none"] = "memory"
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**40)] = 0
 
 
 class Fit:
@@ -81,6 +81,7 @@ class Fit:
         validation: Clips that are scored at the posterior mean after each epoch, and never trained on.
         device: Where to compute.
         progress: Whether to show a bar.
+        say: Called with a line for each line of metrics.
     """
 
     def __init__(
@@ -94,11 +95,12 @@ class Fit:
         validation: Features | None = None,
         device: torch.device | str = "cpu",
         progress: bool = False,
+        say: Callable[[str], None] = lambda line: None,
     ):
         self.model, self.guide = model.to(device), guide.to(device)
         self.data, self.validation = data, validation
         self.settings, self.folder = settings, folder
-        self.device, self.progress = torch.device(device), progress
+        self.device, self.progress, self._say = torch.device(device), progress, say
         self.step = 0
         self.metrics: dict[str, float] = {}
         batches = math.ceil(len(data) / settings.batch_size)
@@ -163,7 +165,7 @@ class Fit:
         """The batches still to come; the order of an epoch depends on nothing but the seed and its number."""
         while self.step < self.steps:
             epoch, done = divmod(self.step, self._batches)
-            generator = torch.Generator().manual_seed(hash((self.settings.seed, epoch)) % 2**63)
+            generator = torch.Generator().manual_seed(self.settings.seed * 1_000_003 + epoch)
             # Batches of nearly one size: a last one of a single clip would upset BatchNorm.
             yield from torch.randperm(len(self.data), generator=generator).tensor_split(self._batches)[done:]
 
@@ -216,6 +218,8 @@ class Fit:
             self.metrics |= self.validate()
         with (self.folder / METRICS).open("a") as file:
             file.write(json.dumps(self.metrics) + "\n")
+        shown = ", ".join(f"{name} {value}" for name, value in self._shown(nll).items())
+        self._say(f"epoch {self.epoch:.4g} of {self.settings.epochs}: {shown}, {seconds:.0f} s")
 
     def _shown(self, nll: float) -> dict[str, str]:
         shown = {"nll": f"{nll:.3f}", "kl": f"{float(self._elbo.kl):.4g}"}

@@ -105,11 +105,11 @@ def test_an_unknown_estimator_names_the_known_ones():
         Estimator("antithetic")
 
 
-def gradients(draws, sample):
+def gradients(draws, sample, clips=4):
     """Gradients of a nonlinear loss with respect to loc and scale, by estimator, shape (draws, coordinates)."""
     generator = torch.Generator().manual_seed(3)
-    x = torch.randn(4, 2, 5, generator=generator)
-    target = torch.randn(4, generator=generator)
+    x = torch.randn(clips, 2, 5, generator=generator)
+    target = torch.randn(clips, generator=generator)
     loc = torch.randn(3, 2, 3, generator=generator).mul_(0.5).requires_grad_()
     rho = torch.full((3, 2, 3), 0.4).requires_grad_()
     rows = []
@@ -163,9 +163,9 @@ def test_the_agreement_test_sees_a_biased_estimator(reference_gradients):
 def test_flipout_lowers_the_gradients_variance():
     torch.manual_seed(2)
     variance = {
-        estimator: gradients(600, lambda x, loc, rho, e=estimator: F.conv1d(x, draw(e, loc, rho), padding=1))
+        estimator: gradients(600, lambda x, loc, rho, e=estimator: F.conv1d(x, draw(e, loc, rho), padding=1), clips=24)
         .var(dim=0)
         .sum()
         for estimator in ("weights", "flipout")
     }
-    assert variance["flipout"] < 0.9 * variance["weights"]
+    assert variance["flipout"] < 0.7 * variance["weights"]

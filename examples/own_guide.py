@@ -1,0 +1,23 @@
+"""A guide of your own: a function from the model to any Pyro guide, named on the command line.
+
+    cd examples
+    bayes-panns pretrain scratch --data clips.h5 --guide own_guide:low_rank_head -o runs/own
+    bayes-panns predict runs/own recording.wav --guide own_guide:low_rank_head
+
+A posterior fitted with such a guide is opened only when the function is named again, since it is code.
+"""
+
+from pyro import poutine
+from pyro.infer.autoguide import AutoGuideList, AutoLowRankMultivariateNormal, AutoNormal
+
+from bayes_panns.bayes import BayesianNet
+
+
+def low_rank_head(model: BayesianNet) -> AutoGuideList:
+    """A joint posterior of low rank over the last layer, where weights trade off, and mean-field elsewhere."""
+    head = [site for site in model.sites if site.startswith("net.fc_audioset.")]
+    rest = [site for site in model.sites if site not in head]
+    guide = AutoGuideList(model)
+    guide.append(AutoNormal(poutine.block(model, expose=rest), init_scale=0.01))
+    guide.append(AutoLowRankMultivariateNormal(poutine.block(model, expose=head), init_scale=0.01, rank=4))
+    return guide

@@ -1,0 +1,55 @@
+"""Installed from a wheel, outside the checkout, everything is there."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def call(*command, **options):
+    result = subprocess.run(command, capture_output=True, text=True, check=False, **options)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+@pytest.mark.slow
+def test_a_wheel_holds_the_recipes_and_the_command(tmp_path):
+    source = tmp_path / "source"
+    shutil.copytree(ROOT / "bayes_panns", source / "bayes_panns", ignore=shutil.ignore_patterns("__pycache__"))
+    for path in [*ROOT.glob("*.*"), ROOT / "LICENSE", *ROOT.glob("guides/*.toml"), *ROOT.glob("runs/*.toml")]:
+        if path.is_file():
+            (source / path.relative_to(ROOT)).parent.mkdir(exist_ok=True)
+            shutil.copy(path, source / path.relative_to(ROOT))
+    call(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(source))
+    (wheel,) = tmp_path.glob("*.whl")
+    site = tmp_path / "site"
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--disable-pip-version-check"]
+    call(*pip, "--target", str(site), str(wheel))
+    environment = {**os.environ, "PYTHONPATH": str(site), "PYTHONSAFEPATH": "1"}
+    code = (
+        "import bayes_panns, bayes_panns.recipes as r; print(bayes_panns.__file__, r.names('runs'), r.names('guides'));"
+        "r.read_strategy(r.read_run('scratch').guide)"
+    )
+    shown = call(sys.executable, "-c", code, cwd=tmp_path, env=environment)
+    assert str(site) in shown
+    for name in [path.stem for kind in ("runs", "guides") for path in (ROOT / kind).glob("*.toml")]:
+        assert f"'{name}'" in shown
+    assert (site / "bayes_panns" / "py.typed").is_file()
+    assert "Usage: bayes-panns" in call(str(site / "bin" / "bayes-panns"), "--help", cwd=tmp_path, env=environment)
+
+
+def test_a_folder_imports_only_from_folders_above_it():
+    """The order of the steps that a sound takes, as CONTRIBUTING.md gives it."""
+    order = ["audio", "clips", "nets", "bayes", "svi", "posterior", "uncertainty", "report", "cli"]
+    for place, folder in enumerate(order):
+        for path in (ROOT / "bayes_panns" / folder).glob("*.py"):
+            for below in order[place + 1 :]:
+                assert not re.search(rf"bayes_panns\.{below}\b", path.read_text()), (
+                    f"{path.name} of {folder} knows of {below}"
+                )
