@@ -24,7 +24,7 @@ SHORTEST = 0.25
 _BLOCK = 2**22  # samples rendered at a time; keeps a few hundred MB enough for any number of clips
 
 
-class Take:
+class _Take:
     """What a family needs to record its clips: their size and random draws.
 
     Each draw comes from a stream of its own and fills clip after clip, so that clip ``i`` comes out the same however
@@ -88,7 +88,7 @@ def _band(frequency: np.ndarray, low: np.ndarray | float, high: np.ndarray | flo
 
 
 def _noise(
-    take: Take,
+    take: _Take,
     low: np.ndarray | float,
     high: np.ndarray | float,
     *,
@@ -108,7 +108,7 @@ def _noise(
     return fft.irfft(spectrum * gain, size)[..., :length] * math.sqrt(size)
 
 
-def _crackle(take: Take, rate: np.ndarray, low: np.ndarray | float, high: np.ndarray | float) -> np.ndarray:
+def _crackle(take: _Take, rate: np.ndarray, low: np.ndarray | float, high: np.ndarray | float) -> np.ndarray:
     """Single impulses of heavy-tailed strength, ``rate`` a second, heard between ``low`` and ``high`` Hz."""
     chance = take.random(take.samples) * (take.sample_rate / rate)
     # Where an impulse falls, its chance is itself uniform in (0, 1): it serves as strength and sign.
@@ -119,7 +119,7 @@ def _crackle(take: Take, rate: np.ndarray, low: np.ndarray | float, high: np.nda
     return sound / (np.sqrt(np.mean(sound * sound, axis=1, keepdims=True)) + 1e-6)
 
 
-def _tone(take: Take, pitch: np.ndarray, partials: np.ndarray) -> np.ndarray:
+def _tone(take: _Take, pitch: np.ndarray, partials: np.ndarray) -> np.ndarray:
     """Harmonic tone that follows ``pitch`` (Hz, last axis time), with gains ``partials`` (last axis the harmonics)."""
     pitch = np.minimum(pitch, take.ceiling)
     cycles = np.cumsum(pitch, axis=-1, dtype=np.float64)
@@ -138,14 +138,13 @@ def _tone(take: Take, pitch: np.ndarray, partials: np.ndarray) -> np.ndarray:
     return sound.imag
 
 
-def _timbre(take: Take, harmonics: int, *, events: int | None = None, rolloff: tuple[float, float]) -> np.ndarray:
-    """Random gains of ``harmonics``, falling as a random power of their number; the fundamental keeps 1."""
-    shape = (1,) if events is None else (events, 1)
+def _timbre(take: _Take, harmonics: int, *, rolloff: tuple[float, float]) -> np.ndarray:
+    """Random gains of harmonics, ``(clips, harmonics)``, falling as a random power of their number from 1."""
     number = np.arange(1, harmonics + 1, dtype=np.float32)
-    return number ** -take.uniform(*rolloff, *shape) * take.uniform(0.3, 1.0, *shape[:-1], harmonics) ** (number > 1)
+    return number ** -take.uniform(*rolloff, 1) * take.uniform(0.3, 1.0, harmonics) ** (number > 1)
 
 
-def _modes(take: Take, frequency: np.ndarray, decay: np.ndarray, seconds: float) -> np.ndarray:
+def _modes(take: _Take, frequency: np.ndarray, decay: np.ndarray, seconds: float) -> np.ndarray:
     """Ringing of a struck body: a sum over the last axis of sines at ``frequency`` Hz, fading in ``decay`` seconds."""
     time = take.time(seconds)
     sound = np.zeros((*frequency.shape[:-1], time.size), np.float32)
@@ -158,30 +157,31 @@ def _modes(take: Take, frequency: np.ndarray, decay: np.ndarray, seconds: float)
 
 
 def _click(
-    take: Take, low: np.ndarray | float, high: np.ndarray | float, decay: np.ndarray, seconds: float, events: int
+    take: _Take, low: np.ndarray | float, high: np.ndarray | float, decay: np.ndarray, seconds: float, events: int
 ) -> np.ndarray:
     """Grains of noise between ``low`` and ``high`` Hz that fade in ``decay`` seconds."""
     return _noise(take, low, high, seconds=seconds, events=events) * np.exp(-take.time(seconds) / decay)
 
 
-def _syllable(take: Take, duration: np.ndarray, seconds: float) -> tuple[np.ndarray, np.ndarray]:
+def _syllable(take: _Take, duration: np.ndarray, seconds: float) -> tuple[np.ndarray, np.ndarray]:
     """Progress from 0 to 1 over ``duration`` seconds, and an envelope that rises and falls over it."""
     progress = np.minimum(take.time(seconds) / duration, 1)
     return progress, 1 - np.square(np.square(2 * progress - 1))
 
 
 def _onsets(
-    take: Take,
+    take: _Take,
     slowest: float,
     fastest: float,
     *,
     irregular: float = 0.0,
     burst: tuple[int, int] | None = None,
 ) -> np.ndarray:
-    """When events start, in seconds, ``(clips, events)``: a random rate a clip, between ``slowest`` and ``fastest`` Hz.
+    """When events start, in seconds, ``(clips, events)``; infinity where there are no more.
 
-    ``irregular`` runs from 0, a metronome, to 1, a Poisson process. A ``burst`` (least, most) ends after a random number
-    of events. The first event always starts in the first half of the clip.
+    Each clip has a rate between ``slowest`` and ``fastest`` Hz. ``irregular`` runs from 0, a metronome, to 1, a Poisson
+    process. A ``burst`` (least, most) ends after a random number of events. The first event always starts in the first
+    half of the clip.
     """
     events = math.ceil(fastest * take.seconds) + 1
     least, most = burst or (events, events)
@@ -194,9 +194,10 @@ def _onsets(
     return np.where(np.arange(events) < take.integers(least, most + 1, 1), onsets, np.inf)
 
 
-def _place(take: Take, grains: np.ndarray, onsets: np.ndarray, softest: float = 0.5) -> np.ndarray:
-    """Sum grains, ``(clips, events, samples)`` or one for all events of a clip, each at its onset and with a random
-    strength between ``softest`` and 1.
+def _place(take: _Take, grains: np.ndarray, onsets: np.ndarray, softest: float = 0.5) -> np.ndarray:
+    """Sum grains at their onsets, with a random strength between ``softest`` and 1.
+
+    Grains are ``(clips, events, samples)``, or have 1 event where all events of a clip sound alike.
     """
     strength = take.uniform(softest, 1.0, onsets.shape[1])
     sound = np.zeros((take.clips, take.samples), np.float32)
@@ -208,7 +209,7 @@ def _place(take: Take, grains: np.ndarray, onsets: np.ndarray, softest: float = 
     return sound
 
 
-def _drift(take: Take, low: float, high: float, rate: float) -> np.ndarray:
+def _drift(take: _Take, low: float, high: float, rate: float) -> np.ndarray:
     """A smooth random curve between ``low`` and ``high`` that turns about ``rate`` times a second."""
     points = math.ceil(take.seconds * rate) + 2
     position = take.time() * rate
@@ -216,26 +217,27 @@ def _drift(take: Take, low: float, high: float, rate: float) -> np.ndarray:
     return take.uniform(low, high, points) @ (0.5 + 0.5 * np.cos(np.pi * distance))
 
 
-def _wave(take: Take, rate: np.ndarray) -> np.ndarray:
+def _wave(take: _Take, rate: np.ndarray) -> np.ndarray:
     """The phase, from 0 to 1, of something that repeats ``rate`` times a second, from a random start."""
     phase = take.time() * rate + take.random(1)
     return phase - np.floor(phase)
 
 
-def _gate(take: Take, rate: np.ndarray, duty: np.ndarray) -> np.ndarray:
+def _gate(take: _Take, rate: np.ndarray, duty: np.ndarray) -> np.ndarray:
     """On for the share ``duty`` of each period, then off, ``rate`` times a second, with ramps of 5 ms or less."""
+    rate = np.maximum(rate, 1 / take.seconds)  # a short clip must not fall between two periods
     phase = _wave(take, rate)
     ramp = np.minimum(0.005 * rate, 0.3 * duty)
     return np.clip(np.minimum(phase, duty - phase) / ramp, 0, 1)
 
 
-def _steps(take: Take, rate: np.ndarray, fastest: float, levels: np.ndarray) -> np.ndarray:
+def _steps(take: _Take, rate: np.ndarray, fastest: float, levels: np.ndarray) -> np.ndarray:
     """One of a clip's ``levels``, ``(clips, levels)``, drawn anew ``rate`` times a second, at most ``fastest``."""
     draws = take.integers(0, levels.shape[1], math.ceil(take.seconds * fastest) + 1)
     return np.take_along_axis(np.take_along_axis(levels, draws, 1), (take.time() * rate).astype(int), 1)
 
 
-def _sections(take: Take, shortest: float) -> np.ndarray:
+def _sections(take: _Take, shortest: float) -> np.ndarray:
     """An envelope that sounds for a random share, at least ``shortest``, of the clip, with ramps of 50 ms."""
     length = take.uniform(shortest, 1.3, 1) * take.seconds
     start = take.random(1) * np.maximum(take.seconds - length, 0)
@@ -246,19 +248,19 @@ def _sections(take: Take, shortest: float) -> np.ndarray:
 # ---------------------------------------------------------------------------------------------------------------------
 # The families.
 
-Family = Callable[[Take], np.ndarray]
+_Family = Callable[[_Take], np.ndarray]
 """Records a take: sounds of any level, shape ``(clips, samples)``."""
 
-_upstream: dict[str, Family] = {}
-_downstream: dict[str, Family] = {}
-_novel: dict[str, Family] = {}
-_backgrounds: dict[str, Family] = {}
+_upstream: dict[str, _Family] = {}
+_downstream: dict[str, _Family] = {}
+_novel: dict[str, _Family] = {}
+_backgrounds: dict[str, _Family] = {}
 
 
-def _kind(group: dict[str, Family]) -> Callable[[Family], Family]:
+def _kind(group: dict[str, _Family]) -> Callable[[_Family], _Family]:
     """Register a family in ``group`` under its function's name."""
 
-    def register(family: Family) -> Family:
+    def register(family: _Family) -> _Family:
         group[family.__name__] = family
         return family
 
@@ -266,7 +268,7 @@ def _kind(group: dict[str, Family]) -> Callable[[Family], Family]:
 
 
 @_kind(_upstream)
-def alarm(take: Take) -> np.ndarray:
+def alarm(take: _Take) -> np.ndarray:
     """Electronic beeps of one or two alternating pitches."""
     rate = take.log_uniform(1.5, 8, 1)
     second = np.where(take.maybe(0.4, 1) > 0, take.uniform(0.7, 0.9, 1), 1)
@@ -275,7 +277,7 @@ def alarm(take: Take) -> np.ndarray:
 
 
 @_kind(_upstream)
-def bell(take: Take) -> np.ndarray:
+def bell(take: _Take) -> np.ndarray:
     """Strikes of an inharmonic body that rings on."""
     ratio = np.array([1, 2.0, 2.4, 3.0, 4.5, 5.33], np.float32) * take.uniform(0.97, 1.03, 1, 6)
     decay = take.log_uniform(0.2, 1.2, 1, 1) / np.sqrt(ratio)
@@ -284,7 +286,7 @@ def bell(take: Take) -> np.ndarray:
 
 
 @_kind(_upstream)
-def bird(take: Take) -> np.ndarray:
+def bird(take: _Take) -> np.ndarray:
     """Songs of short, high, sweeping syllables."""
     onsets = _onsets(take, 3, 10, irregular=0.3, burst=(3, 10))
     progress, envelope = _syllable(take, take.log_uniform(0.03, 0.15, 1, 1), seconds=0.15)
@@ -295,7 +297,7 @@ def bird(take: Take) -> np.ndarray:
 
 
 @_kind(_upstream)
-def clock(take: Take) -> np.ndarray:
+def clock(take: _Take) -> np.ndarray:
     """Regular ticks, every other one a little lower."""
     onsets = _onsets(take, 1.5, 5)
     events = onsets.shape[1]
@@ -306,7 +308,7 @@ def clock(take: Take) -> np.ndarray:
 
 
 @_kind(_upstream)
-def crickets(take: Take) -> np.ndarray:
+def crickets(take: _Take) -> np.ndarray:
     """A high, nearly pure tone in fast pulses, grouped into chirps."""
     pulses = _gate(take, take.uniform(18, 50, 1), take.uniform(0.4, 0.7, 1))
     chirps = _gate(take, take.log_uniform(0.8, 4, 1), take.uniform(0.35, 1.2, 1))
@@ -315,7 +317,7 @@ def crickets(take: Take) -> np.ndarray:
 
 
 @_kind(_upstream)
-def dog(take: Take) -> np.ndarray:
+def dog(take: _Take) -> np.ndarray:
     """Barks: short, rough, voiced, rising then falling."""
     onsets = _onsets(take, 1.2, 4, irregular=0.3, burst=(1, 5))
     progress, envelope = _syllable(take, take.uniform(0.1, 0.3, 1, 1), seconds=0.3)
@@ -328,7 +330,7 @@ def dog(take: Take) -> np.ndarray:
 
 
 @_kind(_upstream)
-def drops(take: Take) -> np.ndarray:
+def drops(take: _Take) -> np.ndarray:
     """Water drops: faint knocks whose pitch leaps up as the bubble closes."""
     onsets = _onsets(take, 1, 7, irregular=0.8)
     time, events = take.time(0.12), onsets.shape[1]
@@ -338,7 +340,7 @@ def drops(take: Take) -> np.ndarray:
 
 
 @_kind(_upstream)
-def engine(take: Take) -> np.ndarray:
+def engine(take: _Take) -> np.ndarray:
     """A motor under changing load: a low, rough harmonic tone and exhaust noise that pulses with it."""
     pitch = take.log_uniform(28, 110, 1) * _drift(take, 0.8, 1.25, 1.5)
     motor = _tone(take, pitch, _timbre(take, 16, rolloff=(0.0, 0.9)))
@@ -347,7 +349,7 @@ def engine(take: Take) -> np.ndarray:
 
 
 @_kind(_upstream)
-def fire(take: Take) -> np.ndarray:
+def fire(take: _Take) -> np.ndarray:
     """Crackling over a soft low roar."""
     crackle = _crackle(take, take.log_uniform(8, 80, 1), take.log_uniform(500, 1500, 1), 6000)
     roar = _noise(take, 50, take.log_uniform(200, 900, 1)) * _drift(take, 0.4, 1, 5)
@@ -355,7 +357,7 @@ def fire(take: Take) -> np.ndarray:
 
 
 @_kind(_upstream)
-def footsteps(take: Take) -> np.ndarray:
+def footsteps(take: _Take) -> np.ndarray:
     """Steps: a dull thud, then the scrape of the sole."""
     onsets = _onsets(take, 1.3, 3, irregular=0.1)
     events = onsets.shape[1]
@@ -367,7 +369,7 @@ def footsteps(take: Take) -> np.ndarray:
 
 
 @_kind(_upstream)
-def hum(take: Take) -> np.ndarray:
+def hum(take: _Take) -> np.ndarray:
     """A machine that hums steadily."""
     sound = _tone(
         take, take.log_uniform(45, 180, 1) * np.ones(take.samples, np.float32), _timbre(take, 12, rolloff=(0.3, 1.8))
@@ -376,7 +378,7 @@ def hum(take: Take) -> np.ndarray:
 
 
 @_kind(_upstream)
-def knock(take: Take) -> np.ndarray:
+def knock(take: _Take) -> np.ndarray:
     """Knuckles on wood: a few quick, damped, low strikes."""
     onsets = _onsets(take, 3, 8, irregular=0.2, burst=(2, 6))
     ratio = np.cumsum(take.uniform(0.5, 1.1, 1, 3), axis=-1)
@@ -386,7 +388,7 @@ def knock(take: Take) -> np.ndarray:
 
 
 @_kind(_upstream)
-def rain(take: Take) -> np.ndarray:
+def rain(take: _Take) -> np.ndarray:
     """Steady high noise with many small impacts."""
     low = take.log_uniform(300, 1500, 1)
     shower = _noise(take, low, take.pitch(4000, 12000, 1)) * _drift(take, 0.7, 1, 3)
@@ -394,7 +396,7 @@ def rain(take: Take) -> np.ndarray:
 
 
 @_kind(_upstream)
-def siren(take: Take) -> np.ndarray:
+def siren(take: _Take) -> np.ndarray:
     """A wailing, yelping or two-tone siren."""
     phase = _wave(take, take.log_uniform(0.3, 4, 1))
     wail = 0.5 - 0.5 * np.cos(2 * np.pi * phase)
@@ -405,7 +407,7 @@ def siren(take: Take) -> np.ndarray:
 
 
 @_kind(_upstream)
-def whistle(take: Take) -> np.ndarray:
+def whistle(take: _Take) -> np.ndarray:
     """Somebody whistling: a nearly pure tone that glides, with breath."""
     vibrato = take.uniform(0, 0.03, 1) * np.sin(2 * np.pi * _wave(take, take.uniform(4, 8, 1)))
     pitch = take.log_uniform(700, 2000, 1) * 2 ** (_drift(take, -0.5, 0.5, 3) + vibrato)
@@ -414,7 +416,7 @@ def whistle(take: Take) -> np.ndarray:
 
 
 @_kind(_upstream)
-def wind(take: Take) -> np.ndarray:
+def wind(take: _Take) -> np.ndarray:
     """Gusts: low noise, brighter where it is louder."""
     gust = _drift(take, 0.1, 1, 2)
     low = take.log_uniform(40, 150, 1)
@@ -423,7 +425,7 @@ def wind(take: Take) -> np.ndarray:
 
 
 @_kind(_downstream)
-def cat(take: Take) -> np.ndarray:
+def cat(take: _Take) -> np.ndarray:
     """Meows: long voiced calls that open and close."""
     onsets = _onsets(take, 0.7, 1.6, irregular=0.2, burst=(1, 3))
     progress, envelope = _syllable(take, take.uniform(0.35, 0.9, 1, 1), seconds=0.9)
@@ -437,7 +439,7 @@ def cat(take: Take) -> np.ndarray:
 
 
 @_kind(_downstream)
-def frog(take: Take) -> np.ndarray:
+def frog(take: _Take) -> np.ndarray:
     """Croaks: a low voice chopped by fast pulses."""
     onsets = _onsets(take, 0.9, 3, irregular=0.3)
     _, envelope = _syllable(take, take.uniform(0.15, 0.45, 1, 1), seconds=0.45)
@@ -449,7 +451,7 @@ def frog(take: Take) -> np.ndarray:
 
 
 @_kind(_downstream)
-def glass(take: Take) -> np.ndarray:
+def glass(take: _Take) -> np.ndarray:
     """Glass that breaks: a crash, then shards that ring as they fall."""
     onsets = _onsets(take, 12, 60, irregular=1.0, burst=(8, 20))
     events = onsets.shape[1]
@@ -459,7 +461,7 @@ def glass(take: Take) -> np.ndarray:
 
 
 @_kind(_downstream)
-def heartbeat(take: Take) -> np.ndarray:
+def heartbeat(take: _Take) -> np.ndarray:
     """Lub-dub, lub-dub: pairs of deep thumps, the second one shorter."""
     onsets = _onsets(take, 0.9, 2.4)
     frequency = take.log_uniform(45, 110, 1, 1) * np.array([1, 1.6], np.float32)
@@ -472,7 +474,7 @@ def heartbeat(take: Take) -> np.ndarray:
 
 
 @_kind(_downstream)
-def helicopter(take: Take) -> np.ndarray:
+def helicopter(take: _Take) -> np.ndarray:
     """Rotor blades that chop low noise, and a whining turbine."""
     phase = _wave(take, take.uniform(9, 20, 1))
     chop = np.exp(-phase * take.uniform(2, 6, 1))
@@ -483,7 +485,7 @@ def helicopter(take: Take) -> np.ndarray:
 
 
 @_kind(_downstream)
-def keyboard(take: Take) -> np.ndarray:
+def keyboard(take: _Take) -> np.ndarray:
     """Typing: irregular pairs of clicks, key down and key up."""
     onsets = _onsets(take, 4, 11, irregular=0.7)
     events = onsets.shape[1]
@@ -494,7 +496,7 @@ def keyboard(take: Take) -> np.ndarray:
 
 
 @_kind(_downstream)
-def saw(take: Take) -> np.ndarray:
+def saw(take: _Take) -> np.ndarray:
     """Sawing wood: strokes of rasping noise, to and fro."""
     phase = _wave(take, take.uniform(1, 2.6, 1))
     stroke = np.abs(np.sin(2 * np.pi * phase)) * np.where(phase < 0.5, 1, take.uniform(0.3, 0.8, 1))
@@ -504,7 +506,7 @@ def saw(take: Take) -> np.ndarray:
 
 
 @_kind(_downstream)
-def thunder(take: Take) -> np.ndarray:
+def thunder(take: _Take) -> np.ndarray:
     """A crack, then a long deep rumble."""
     age = take.time() - take.uniform(0, 0.5, 1) * take.seconds
     started = np.clip(age / 0.02, 0, 1)
@@ -519,7 +521,7 @@ def thunder(take: Take) -> np.ndarray:
 
 
 @_kind(_novel)
-def applause(take: Take) -> np.ndarray:
+def applause(take: _Take) -> np.ndarray:
     """Many hands clapping."""
     low = take.log_uniform(600, 1100, 1)
     claps = _crackle(take, take.log_uniform(25, 200, 1), low, 2.2 * low)
@@ -527,7 +529,7 @@ def applause(take: Take) -> np.ndarray:
 
 
 @_kind(_novel)
-def drums(take: Take) -> np.ndarray:
+def drums(take: _Take) -> np.ndarray:
     """A drum kit: bass drum, snare and hi-hat in random order on a steady beat."""
     onsets = _onsets(take, 3, 8)
     time, events = take.time(0.25), onsets.shape[1]
@@ -541,7 +543,7 @@ def drums(take: Take) -> np.ndarray:
 
 
 @_kind(_novel)
-def laser(take: Take) -> np.ndarray:
+def laser(take: _Take) -> np.ndarray:
     """Zaps of a toy gun: bright tones that fall by octaves."""
     onsets = _onsets(take, 1.5, 6, irregular=0.2)
     progress, envelope = _syllable(take, take.uniform(0.1, 0.3, 1, 1), seconds=0.3)
@@ -550,7 +552,7 @@ def laser(take: Take) -> np.ndarray:
 
 
 @_kind(_novel)
-def modem(take: Take) -> np.ndarray:
+def modem(take: _Take) -> np.ndarray:
     """Data sent as tones: fast random jumps between four pitches."""
     levels = take.pitch(900, 1400, 1) * (1 + take.uniform(0.15, 0.4, 1) * np.arange(4, dtype=np.float32))
     pitch = _steps(take, take.log_uniform(15, 90, 1), 90, levels)
@@ -558,7 +560,7 @@ def modem(take: Take) -> np.ndarray:
 
 
 @_kind(_novel)
-def organ(take: Take) -> np.ndarray:
+def organ(take: _Take) -> np.ndarray:
     """Chords of sustained notes that change together."""
     root = take.log_uniform(130, 330, 1) * 2 ** (np.array([0, 2, 4, 5, 7, 9], np.float32) / 12)
     root = _steps(take, take.uniform(1, 3.5, 1), 3.5, root)
@@ -568,20 +570,20 @@ def organ(take: Take) -> np.ndarray:
 
 
 @_kind(_backgrounds)
-def coloured(take: Take) -> np.ndarray:
+def coloured(take: _Take) -> np.ndarray:
     """Steady noise, from white to red."""
     return _noise(take, 30, take.pitch(3000, 20000, 1), tilt=take.uniform(0, 2, 1))
 
 
 @_kind(_backgrounds)
-def babble(take: Take) -> np.ndarray:
+def babble(take: _Take) -> np.ndarray:
     """A distant crowd: noise in the bands of speech, each loud and soft at the pace of syllables."""
     low = _noise(take, 150, 700, tilt=0.5) * _drift(take, 0.05, 1, 5)
     return low + take.uniform(0.2, 0.7, 1) * _noise(take, 700, 3200, tilt=0.5) * _drift(take, 0.05, 1, 6)
 
 
 @_kind(_backgrounds)
-def room(take: Take) -> np.ndarray:
+def room(take: _Take) -> np.ndarray:
     """Low noise of a ventilated room with a trace of mains hum."""
     pitch = np.where(take.maybe(0.5, 1) > 0, 50, 60) * np.ones(take.samples, np.float32)
     mains = _tone(take, pitch, _timbre(take, 6, rolloff=(0.5, 2)))
@@ -671,10 +673,10 @@ def _stream(seed: int, name: str, block: int = 0) -> tuple[int, int, int]:
 def _record(name: str, seed: int, block: int, clips: int, samples: int, sample_rate: int) -> np.ndarray:
     """Levelled clips of the kind or background ``name``, shape ``(clips, samples)``."""
     family = _KINDS[name] if name in _KINDS else _backgrounds[name]
-    return _level(family(Take(_stream(seed, name, block), clips, samples, sample_rate)), sample_rate)
+    return _level(family(_Take(_stream(seed, name, block), clips, samples, sample_rate)), sample_rate)
 
 
-def _deal(take: Take, kinds: int, events: tuple[int, int]) -> np.ndarray:
+def _deal(take: _Take, kinds: int, events: tuple[int, int]) -> np.ndarray:
     """Which kinds sound in which clip: bool, ``(clips, kinds)``. Every kind leads equally often, others join it."""
     decks = take.random(kinds).argsort(axis=1)
     clip = np.arange(take.clips)
@@ -728,11 +730,11 @@ def soundscapes(
     if not 1 <= least <= most <= len(kinds):
         raise ValueError(f"events must rise from at least 1 to at most {len(kinds)}, the number of kinds; not {events}")
     samples = round(seconds * sample_rate)
-    target = _deal(Take(_stream(seed, "target"), clips, samples, sample_rate), len(kinds), events)
-    setting = _deal(Take(_stream(seed, "setting"), clips, samples, sample_rate), len(_backgrounds), (1, 1))
+    target = _deal(_Take(_stream(seed, "target"), clips, samples, sample_rate), len(kinds), events)
+    setting = _deal(_Take(_stream(seed, "setting"), clips, samples, sample_rate), len(_backgrounds), (1, 1))
     waveform = np.empty((clips, samples), np.float32)
     for block, rows in enumerate(_blocks(clips, samples)):
-        take = Take(_stream(seed, "mix", block), rows.stop - rows.start, samples, sample_rate)
+        take = _Take(_stream(seed, "mix", block), rows.stop - rows.start, samples, sample_rate)
         gains = target[rows] * _decibels(take.uniform(-8, 0, len(kinds)))
         mixture = _mix(kinds, gains, seed, block, samples, sample_rate)
         background = _mix(tuple(_backgrounds), setting[rows].astype(np.float32), seed, block, samples, sample_rate)

@@ -164,7 +164,7 @@ def training_curves(metrics: Sequence[Mapping[str, float]]) -> Figure:
     panels |= {"KL / nats": {"kl": ""}, "weight of the KL": {"kl_weight": ""}}
     for key in keys:
         name = key.removeprefix("val/")
-        if name != key and name != "cal/nll":
+        if name != key and name != "nll":
             panels[f"validation {NAMES[name][0] if name in NAMES else name}"] = {key: ""}
     panels = {
         title: found for title, curves in panels.items() if (found := {k: curves[k] for k in curves if k in keys})

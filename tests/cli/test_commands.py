@@ -1,7 +1,12 @@
 """The real command line, through click's runner."""
 
 import json
+import re
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -259,3 +264,30 @@ def test_a_mistake_gets_one_line_and_exit_code_1(home, mistake, monkeypatch):
 )
 def test_wrong_usage_gets_exit_code_2(arguments):
     assert "Usage:" in run(*arguments, code=2).stderr
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_a_posterior_that_is_usable_and_a_run_that_goes_on(home, tmp_path):
+    out = tmp_path / "run"
+    arguments = ["pretrain", str(home / "quick.toml"), "--data", str(home / "clips.h5"), "-o", str(out)]
+    arguments += ["--set", "fit.epochs=2000"]
+    command = [sys.executable, "-c", "from bayes_panns.cli import main; main()", *arguments]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not (out / "checkpoint.pt").is_file() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert "interrupted" in stderr
+    assert "Traceback" not in stderr
+    assert re.search(r"complete +False", run("inspect", out).stdout)
+    run("predict", out, home / "sounds/mid/0.wav", "--draws", 1)
+    # It goes on where it stopped: with the same recipe, and from the step after the last.
+    again = subprocess.Popen([*command, "--resume"], stderr=subprocess.PIPE, text=True)
+    line = ""
+    while "resuming at epoch" not in line and again.poll() is None:
+        line = again.stderr.readline()
+    again.kill()
+    again.communicate()
+    assert float(line.split()[3]) > 0

@@ -11,6 +11,7 @@ from bayes_panns.clips import Task
 from bayes_panns.errors import PosteriorError, RecipeError
 from bayes_panns.posterior import Posterior, load, save
 from bayes_panns.recipes import read_strategy
+from bayes_panns.svi import MeanFieldELBO
 
 LABELS = ("cat", "dog", "rain")
 
@@ -142,6 +143,17 @@ def test_the_upstream_posterior_can_be_the_prior():
     torch.testing.assert_close(layer.stddev, 2 * upstream.gaussians()["fc1.weight"][1])
     head = downstream.model.net.fc_audioset._pyro_samples["weight"]
     torch.testing.assert_close(head.stddev, torch.full((2, 128), 128**-0.5))
+
+
+def test_with_the_upstream_prior_the_kl_starts_at_zero(clips):
+    upstream = build()
+    downstream = build(Strategy(default=Settings(prior="upstream")), upstream=upstream)
+    elbo = MeanFieldELBO()
+    elbo.loss(downstream.model, downstream.guide, clips, torch.zeros(5).long())
+    assert float(elbo.kl) > 1000
+    downstream.start_from(upstream)
+    elbo.loss(downstream.model, downstream.guide, clips, torch.zeros(5).long())
+    assert abs(float(elbo.kl)) < 1
 
 
 def test_a_fit_with_the_upstream_prior_is_loaded_without_it(tmp_path, clips):
