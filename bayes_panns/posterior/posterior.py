@@ -1,7 +1,7 @@
 """A posterior: a fitted guide with the model, the labels and the front end that it needs to be used."""
 
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -172,14 +172,17 @@ class Posterior:
                 value.copy_(known[name][0])
         return Inherited(taken, tuple(name for name in [*gaussians, *points] if name not in known))
 
-    def draws(self, clips: Tensor, draws: int = 20, *, seed: int = 0, batch_size: int = 32) -> Iterator[Tensor]:
+    def draws(
+        self, clips: Tensor | Sequence[Tensor], draws: int = 20, *, seed: int = 0, batch_size: int = 32
+    ) -> Iterator[Tensor]:
         """Draw from the posterior predictive, one draw of the weights at a time.
 
         The weights of draw t depend on ``seed`` and t only, so that sets of clips predicted one after the other are
         predicted by the same networks. Torch's global random state is left as it was.
 
         Args:
-            clips: Waveforms, shape ``(N, samples)``; their log-mels are computed once.
+            clips: Waveforms, shape ``(N, samples)``, or several such groups of different lengths, N clips in all; their
+                log-mels are computed once.
             draws: How many; 0 for a single pass at the posterior mean, with dropout off. A posterior that is not
                 stochastic always makes that single pass.
             seed: Seeds the draws.
@@ -194,7 +197,8 @@ class Posterior:
         if at_mean:
             self.model.drop(False)
         with torch.no_grad():
-            batches = [self.front_end(batch.to(device)) for batch in clips.split(batch_size)]
+            groups = [clips] if isinstance(clips, Tensor) else clips
+            batches = [self.front_end(batch.to(device)) for group in groups for batch in group.split(batch_size)]
         for index in range(1 if at_mean else draws):
             with torch.random.fork_rng(), torch.no_grad():
                 torch.manual_seed(seed * 1_000_003 + index)

@@ -1,7 +1,7 @@
 """Predictive uncertainty split into what the sound leaves open and what the model does not know."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bayes_panns.uncertainty.checks import ONE_OF_K, check_task
+
+_ARRAYS = ("probability", "aleatoric", "epistemic", "total", "entropy", "expected_entropy", "mutual_information")
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,10 @@ class Uncertainty:
     mutual_information: NDArray[np.float64]
     draws: int
     task: str
+
+    def take(self, index: NDArray[np.integer]) -> "Uncertainty":
+        """The predictions of some of the clips: ``index``, integers of shape ``(M,)``, in this order."""
+        return replace(self, **{name: getattr(self, name)[index] for name in _ARRAYS})
 
     def per_clip(self) -> dict[str, NDArray[np.float64]]:
         """``total``, ``aleatoric`` and ``epistemic`` summed over the labels, each ``(N,)``.
@@ -151,8 +157,7 @@ def concatenate(parts: Sequence[Uncertainty]) -> Uncertainty:
     """
     if len({(part.task, part.draws, part.probability.shape[1]) for part in parts}) != 1:
         raise ValueError("parts must be of one task, one number of draws and the same labels")
-    names = ("probability", "aleatoric", "epistemic", "total", "entropy", "expected_entropy", "mutual_information")
-    arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+    arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _ARRAYS}
     return Uncertainty(**arrays, draws=parts[0].draws, task=parts[0].task)
 
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +96,7 @@ def tag(
         raise ValueError(f"window {window} s and hop {hop} s must be positive")
     rate = posterior.sample_rate
     windows: list[Window] = []
+    waiting: list[Tensor] = []
     parts: list[Uncertainty] = []
     skipped: list[tuple[str, str]] = []
     for file in tqdm(files, desc="tagging", unit="file", disable=not progress):
@@ -104,15 +106,30 @@ def tag(
             skipped.append((str(file), str(error)))
             continue
         starts, length = _cut(len(waveform), round(window * rate), max(1, round(hop * rate)))
-        pieces = torch.stack([waveform[start : start + length] for start in starts])
         windows += [Window(str(file), start / rate, (start + length) / rate) for start in starts]
-        parts += [_uncertainty(posterior, chunk, draws) for chunk in pieces.split(_CHUNK)]
+        for start in starts:
+            waiting.append(waveform[start : start + length])
+            if len(waiting) == _CHUNK:
+                parts.append(_of_any_length(posterior, waiting, draws))
+                waiting = []
+    if waiting:
+        parts.append(_of_any_length(posterior, waiting, draws))
     if not parts:
         raise AudioError(skipped[0][1] if len(skipped) == 1 else f"no file could be read; the first: {skipped[0][1]}")
     return Tags(posterior.labels, tuple(windows), concatenate(parts), tuple(skipped))
 
 
-def _uncertainty(posterior: Posterior, waveforms: Tensor, draws: int) -> Uncertainty:
+def _of_any_length(posterior: Posterior, waveforms: list[Tensor], draws: int) -> Uncertainty:
+    """The predictions for waveforms of any lengths, in their order; those of one length go through the net together."""
+    order = sorted(range(len(waveforms)), key=lambda index: len(waveforms[index]))
+    groups = [
+        torch.stack([waveforms[index] for index in group])
+        for _, group in groupby(order, key=lambda index: len(waveforms[index]))
+    ]
+    return _uncertainty(posterior, groups, draws).take(np.argsort(order))
+
+
+def _uncertainty(posterior: Posterior, waveforms: Tensor | list[Tensor], draws: int) -> Uncertainty:
     moments = Moments(posterior.task)
     for probability in posterior.draws(waveforms, draws):
         moments.update(probability)

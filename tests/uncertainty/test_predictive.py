@@ -6,7 +6,7 @@ import torch
 from bayes_panns.clips import ClipSet, Task, write
 from bayes_panns.errors import AudioError
 from bayes_panns.posterior import Posterior
-from bayes_panns.uncertainty import decompose, predict, tag
+from bayes_panns.uncertainty import decompose, predict, predictive, tag
 
 RATE = 8000
 
@@ -55,6 +55,17 @@ def test_long_files_are_cut_into_windows_and_short_ones_taken_as_they_are(
     tags = tag(posterior, [sound(tmp_path / "x.wav", seconds)], draws=0, window=window, hop=hop)
     np.testing.assert_allclose([(w.start, w.end) for w in tags.windows], expected)
     assert tags.uncertainty.probability.shape == (len(expected), 3)
+
+
+def test_files_of_all_lengths_are_tagged_in_their_order_as_if_alone(posterior, tmp_path, monkeypatch):
+    monkeypatch.setattr(predictive, "_CHUNK", 4)
+    seconds = [1.0, 0.4, 2.5, 0.4, 0.7, 1.0]
+    paths = [sound(tmp_path / f"{index}.wav", length) for index, length in enumerate(seconds)]
+    together = tag(posterior, paths, draws=2)
+    alone = [tag(posterior, [path], draws=2) for path in paths]
+    assert together.windows == tuple(window for tags in alone for window in tags.windows)
+    expected = np.concatenate([tags.uncertainty.probability for tags in alone])
+    np.testing.assert_allclose(together.uncertainty.probability, expected, rtol=1e-4)
 
 
 def test_another_rate_is_resampled(posterior, tmp_path):
