@@ -208,7 +208,8 @@ def choose_device(device: str) -> torch.device:
 def _columns(posterior: Posterior, clips: ClipSet) -> list[int]:
     """Where each of the posterior's labels stands among the clips' labels."""
     path = clips.stores[0].path
-    if clips.task != posterior.task:
+    # One label a clip is a case of any number of them, but not the other way round.
+    if clips.task == Task.MULTI_LABEL and posterior.task == Task.ONE_OF_K:
         raise StoreError(f"{path}: its task is {clips.task}, but the posterior's is {posterior.task}")
     if set(clips.labels) != set(posterior.labels):
         missing = sorted(set(posterior.labels) - set(clips.labels))

@@ -98,11 +98,6 @@ class Strategy(_Strict):
     default: Settings = Settings()
     rule: list[Rule] = []
 
-    @property
-    def stochastic(self) -> bool:
-        """Whether two draws of a prediction can differ."""
-        return self.dropout == "always" or "normal" in {self.default.posterior, *(rule.posterior for rule in self.rule)}
-
     def resolve(self, net: nn.Module) -> dict[Site, Settings]:
         """The settings of each site of ``net``, in the order of its parameters.
 

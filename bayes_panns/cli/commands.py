@@ -331,7 +331,6 @@ def predict(
     _write(render(tags, form), out)
     if tags.skipped:
         _say(f"{len(paths) - len(tags.skipped)} files tagged, {len(tags.skipped)} skipped")
-        click.get_current_context().exit(1)
 
 
 @main.command()

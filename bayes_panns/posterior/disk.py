@@ -139,7 +139,7 @@ def load(folder: str | Path, *, device: torch.device | str = "cpu", guide_functi
             clip_seconds=header.clip_seconds,
             # What was the upstream posterior's prior is not on disk, and not needed to predict.
             strategy=_without_upstream(header.strategy),
-            guide_function=guide_function,
+            guide_function=guide_function if header.guide_function else None,
         )
         _fill(posterior, tensors)
     except (SafetensorError, BayesPannsError, KeyError, RuntimeError) as error:

@@ -128,7 +128,7 @@ class Posterior:
     @property
     def stochastic(self) -> bool:
         """Whether two draws of a prediction can differ."""
-        return self.guide_function is not None or self.strategy.stochastic
+        return bool(self.model.sites) or self.model.dropout == "always"
 
     def gaussians(self) -> dict[str, tuple[Tensor, Tensor]]:
         """(loc, scale) of each variational weight by parameter name; empty unless the guide is mean-field."""

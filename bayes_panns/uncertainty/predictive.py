@@ -19,6 +19,9 @@ from bayes_panns.uncertainty.decomposition import Moments, Uncertainty, concaten
 
 _CHUNK = 256
 
+_SLACK = 0.01
+"""The share of a window that a file's end must exceed to get a window: lossy files decode to a little more than 5 s."""
+
 
 def predict(posterior: Posterior, clips: ClipSet, draws: int = 20, *, progress: bool = False) -> Uncertainty:
     """The posterior's predictions for every clip of a set, in memory that does not grow with it.
@@ -76,7 +79,7 @@ def tag(
     """Tag sound files.
 
     A file no longer than the window is taken at its own length. A longer one is cut into windows, of which
-    the last is moved back so that it ends with the file and nothing is left out.
+    the last is moved back so that it ends with the file; an end of less than a hundredth of a window gets none.
 
     Args:
         posterior: What tags.
@@ -140,5 +143,5 @@ def _cut(samples: int, window: int, hop: int) -> tuple[list[int], int]:
     """Where the windows of a file start, and how long they are, in samples."""
     if samples <= window:
         return [0], samples
-    count = math.ceil((samples - window) / hop) + 1
+    count = math.ceil((samples - window - _SLACK * window) / hop) + 1
     return [min(index * hop, samples - window) for index in range(count)], window

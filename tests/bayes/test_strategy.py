@@ -23,11 +23,11 @@ def test_det_flip_is_a_point_backbone_with_a_variational_head():
     assert variational == {"fc_audioset.weight", "fc_audioset.bias"}
 
 
-@pytest.mark.parametrize(("name", "dropout", "stochastic"), [("drop", "always", True), ("det", "fit", False)])
-def test_drop_and_det_have_points_only(name, dropout, stochastic):
+@pytest.mark.parametrize(("name", "dropout"), [("drop", "always"), ("det", "fit")])
+def test_drop_and_det_have_points_only(name, dropout):
     strategy = read_strategy(name)
     assert {chosen.posterior for chosen in strategy.resolve(net()).values()} == {"point"}
-    assert (strategy.dropout, strategy.stochastic) == (dropout, stochastic)
+    assert strategy.dropout == dropout
 
 
 def test_every_recipe_fits_the_published_networks():

@@ -124,6 +124,15 @@ def test_predict_tags_files_and_folders(home, tmp_path, form):
     assert [path.name for path in tmp_path.iterdir()] == ["tags"]
 
 
+def test_predict_skips_what_it_cannot_read_and_says_so(home, tmp_path):
+    (tmp_path / "broken.wav").write_bytes(b"RIFF")
+    result = run("predict", home / "run", tmp_path / "broken.wav", home / "sounds/mid/0.wav", "--draws", 0)
+    assert "skipped" in result.stderr
+    assert "broken.wav: cannot be read" in result.stderr
+    assert "1 files tagged, 1 skipped" in result.stderr
+    assert "broken" not in result.stdout
+
+
 def test_predict_writes_an_audacity_track_with_windows_of_choice(home):
     arguments = ("predict", home / "run", home / "sounds/mid/0.wav", "--format", "audacity", "--draws", 0)
     assert len(run(*arguments, "--window", 0.25, "--hop", 0.25).stdout.splitlines()) == 4
