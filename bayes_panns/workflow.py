@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -93,14 +94,16 @@ def fit(
     say(f"{len(fitted)} clips of {clips.seconds_per_clip:g} s, {len(clips.labels)} labels ({task}), on {chosen}")
     if inherited is not None:
         say(f"taken from {recipe.upstream}: {len(inherited.taken)} tensors; new: {', '.join(inherited.new) or 'none'}")
-    front_end, keep = posterior.front_end, recipe.fit.features
+    kept = partial(
+        Features, front_end=posterior.front_end, task=task, keep=recipe.fit.features, folder=folder, progress=progress
+    )
     job = Fit(
         posterior.model,
         posterior.guide,
-        Features(fitted, front_end, task, keep=keep, progress=progress),
+        kept(fitted),
         recipe.fit,
         folder,
-        validation=None if held is None else Features(held, front_end, task, keep=keep, progress=progress),
+        validation=None if held is None else kept(held),
         device=chosen,
         progress=progress,
         # A bar shows as much; a log has no bar.

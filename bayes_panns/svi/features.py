@@ -25,6 +25,7 @@ class Features:
         task: How the targets are read.
         keep: ``memory``: log-mels are computed once and kept in memory; ``disk``: kept in a temporary file; ``none``:
             batches are waveforms and the model computes the log-mels, for sets too large to keep.
+        folder: Where the temporary file goes; by default where the system's do.
         progress: Whether to show a bar while they are computed.
 
     Raises:
@@ -38,6 +39,7 @@ class Features:
         task: Task,
         *,
         keep: Literal["memory", "disk", "none"] = "memory",
+        folder: Path | None = None,
         progress: bool = False,
     ):
         self.clips = clips
@@ -47,7 +49,7 @@ class Features:
             return
         shape = (len(clips), front_end.frames(clips.samples), MEL_BINS)
         if keep == "disk":
-            self._file = tempfile.NamedTemporaryFile(suffix=".logmel")  # noqa: SIM115 (lives as long as this object)
+            self._file = tempfile.NamedTemporaryFile(suffix=".logmel", dir=folder)  # noqa: SIM115 (lives as long as this)
             self._logmel = np.memmap(Path(self._file.name), dtype=np.float32, mode="w+", shape=shape)
         else:
             self._logmel = np.empty(shape, dtype=np.float32)
