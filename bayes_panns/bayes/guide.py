@@ -33,7 +33,7 @@ class MeanField(AutoGuide):
     Args:
         model: The model, whose weights as built are where the locs start.
         init_scale: The standard deviations at the start: one for all, or by site name.
-        estimator: How sites are drawn: ``flipout`` or ``weights``; one for all, or by site name.
+        estimator: How sites are drawn, one of :data:`ESTIMATORS`; one for all, or by site name.
     """
 
     def __init__(

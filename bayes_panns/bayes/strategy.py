@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from bayes_panns.bayes.estimators import LOCAL_REFUSED
 from bayes_panns.bayes.priors import FanIn, FromPosterior, Laplace, Normal, Prior
 from bayes_panns.bayes.sites import Site, sites
 from bayes_panns.errors import RecipeError
@@ -34,14 +35,14 @@ class Settings(_Strict):
         prior_scale: See ``prior``.
         init_scale: The posterior's standard deviation at the start, in units of 1 / sqrt(fan-in), where it is not
             taken from an upstream posterior.
-        estimator: How a fit draws the site: ``flipout`` or ``weights``.
+        estimator: How a fit draws the site: ``flipout``, ``mirrored``, ``weights``, or ``local`` (linear layers only).
     """
 
     posterior: Literal["normal", "point"] = "normal"
     prior: Literal["fan-in", "normal", "laplace", "upstream"] = "fan-in"
     prior_scale: Positive = 1.0
     init_scale: Positive = 0.1
-    estimator: Literal["flipout", "weights"] = "flipout"
+    estimator: Literal["flipout", "mirrored", "weights", "local"] = "flipout"
 
     def make_prior(self, upstream: Mapping[str, tuple[Tensor, Tensor]] | None = None) -> Prior:
         """The prior object these settings describe; ``upstream`` maps site names to (loc, scale).
@@ -74,7 +75,7 @@ class Rule(_Strict):
     prior: Literal["fan-in", "normal", "laplace", "upstream"] | None = None
     prior_scale: Positive | None = None
     init_scale: Positive | None = None
-    estimator: Literal["flipout", "weights"] | None = None
+    estimator: Literal["flipout", "mirrored", "weights", "local"] | None = None
 
     def matches(self, name: str) -> bool:
         """Whether the rule speaks of the site ``name``."""
@@ -102,13 +103,18 @@ class Strategy(_Strict):
         """The settings of each site of ``net``, in the order of its parameters.
 
         Raises:
-            RecipeError: A rule matches no site, or two rules contradict each other.
+            RecipeError: A rule matches no site, two rules contradict each other, or ``local`` is wanted for a
+                convolution.
         """
         found = sites(net)
         for rule in self.rule:
             if not any(rule.matches(name) for name in found):
                 raise RecipeError(f"rule match = {rule.match!r}: no such site; the sites are {', '.join(found)}")
-        return {site: self.settings(site.name) for site in found.values()}
+        resolved = {site: self.settings(site.name) for site in found.values()}
+        for site, chosen in resolved.items():
+            if chosen.posterior == "normal" and chosen.estimator == "local" and len(site.shape) > 2:
+                raise RecipeError(f"site {site.name}: {LOCAL_REFUSED}")
+        return resolved
 
     def settings(self, name: str) -> Settings:
         """The settings of the site ``name``.

@@ -8,8 +8,8 @@ from pyro import poutine
 from scipy.stats import chi2
 from torch.nn import functional as F
 
-from bayes_panns.bayes import Estimator
-from bayes_panns.bayes.estimators import FlipoutWeight
+from bayes_panns.bayes import ESTIMATORS, Estimator
+from bayes_panns.bayes.estimators import DrawnWeight, FlipoutWeight
 
 LAYERS = {
     "linear": (F.linear, (5, 3), (4, 3), {}),
@@ -25,9 +25,16 @@ def draw(estimator, loc, scale, name="w"):
         return pyro.sample(name, dist.Normal(loc, scale).to_event(loc.dim()))
 
 
-@pytest.mark.parametrize("layer", LAYERS)
-def test_flipout_has_the_moments_of_a_weight_per_clip(layer):
-    """Each output has the mean and variance that w ~ N(loc, scale) gives it, and clips are uncorrelated."""
+CORRELATION = {"weights": 1.0, "flipout": 0.0, "mirrored": -1.0, "local": 0.0}
+"""Between the outputs of the first and the last clip, were they the same clip."""
+
+
+@pytest.mark.parametrize(
+    ("layer", "estimator"),
+    [(layer, estimator) for layer in LAYERS for estimator in CORRELATION if estimator != "local" or layer == "linear"],
+)
+def test_each_output_has_the_moments_of_a_drawn_weight(layer, estimator):
+    """Each output has the mean and variance that w ~ N(loc, scale) gives it; clips are correlated as they should."""
     function, input_shape, weight_shape, options = LAYERS[layer]
     x, loc, scale = torch.randn(input_shape), torch.randn(weight_shape), torch.rand(weight_shape) * 0.5 + 0.1
     bias, bias_scale = torch.randn(4), torch.full((4,), 0.3)
@@ -36,7 +43,7 @@ def test_flipout_has_the_moments_of_a_weight_per_clip(layer):
     variance = function(x**2, scale**2, bias_scale**2, **options)
     draws = torch.stack(
         [
-            function(x, draw("flipout", loc, scale), draw("flipout", bias, bias_scale, "b"), **options)
+            function(x, draw(estimator, loc, scale), draw(estimator, bias, bias_scale, "b"), **options)
             for _ in range(1500)
         ]
     )
@@ -44,8 +51,8 @@ def test_flipout_has_the_moments_of_a_weight_per_clip(layer):
     assert error.abs().max() < 5
     torch.testing.assert_close(draws.var(dim=0), variance, rtol=0.3, atol=1e-3)
     centred = draws - mean
-    between = (centred[:, 0] * centred[:, 1]).mean(dim=0) / variance[0]
-    assert between.abs().max() < 5 / 1500**0.5 * 1.7, "two clips see uncorrelated weights"
+    between = (centred[:, 0] * centred[:, -1]).mean(dim=0) / variance[0]
+    assert (between - CORRELATION[estimator]).abs().max() < 5 / 1500**0.5 * 1.7
 
 
 def test_weights_draws_one_weight_for_the_batch():
@@ -63,10 +70,43 @@ def test_signs_are_shared_over_time_and_frequency():
     assert (out == out[:, :, :1, :1]).all()
 
 
-def test_any_other_operation_gets_the_drawn_weight():
+@pytest.mark.parametrize("shape", [(2, 3, 5), (2, 3, 5, 5)])
+def test_local_is_refused_where_it_would_draw_a_weight_per_place(shape):
+    weight = draw("local", torch.zeros(4, 3, *[1] * (len(shape) - 2)), torch.ones(4, 3, *[1] * (len(shape) - 2)))
+    with pytest.raises(ValueError, match="use flipout or mirrored"):
+        (F.conv1d if len(shape) == 3 else F.conv2d)(torch.randn(shape), weight)
+    with pytest.raises(ValueError, match="meets each clip once"):
+        F.linear(torch.randn(2, 5, 3), draw("local", torch.zeros(4, 3), torch.ones(4, 3)))
+
+
+def test_local_has_a_gradient_where_a_clip_is_all_zero():
+    scale = torch.ones(4, 3, requires_grad=True)
+    F.linear(torch.zeros(2, 3), draw("local", torch.zeros(4, 3), scale)).sum().backward()
+    assert scale.grad.isfinite().all()
+
+
+def test_a_batch_of_one_and_odd_batches_are_mirrored_too():
+    weight = draw("mirrored", torch.zeros(2, 3), torch.ones(2, 3))
+    x = torch.randn(1, 3)
+    one, three = F.linear(x, weight), F.linear(x.expand(3, 3), weight)
+    torch.testing.assert_close(three, torch.cat([one, one, -one]))
+
+
+def test_estimators_mix_between_a_weight_and_its_bias():
+    x = torch.randn(4, 3)
+    loc, tiny = torch.randn(2, 3), torch.full((2, 3), 1e-9)
+    bias = torch.randn(2)
+    for first in ESTIMATORS:
+        for second in ESTIMATORS:
+            out = F.linear(x, draw(first, loc, tiny), draw(second, bias, torch.full((2,), 1e-9), "b"))
+            torch.testing.assert_close(out, F.linear(x, loc, bias), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("estimator", ["flipout", "mirrored", "local"])
+def test_any_other_operation_gets_the_drawn_weight(estimator):
     loc, scale = torch.zeros(4, 3), torch.ones(4, 3)
-    weight = draw("flipout", loc, scale)
-    assert isinstance(weight, FlipoutWeight)
+    weight = draw(estimator, loc, scale)
+    assert isinstance(weight, DrawnWeight)
     drawn = weight.loc + weight.noise
     for result in (weight + 0, torch.matmul(torch.eye(4), weight), weight.t().t(), weight.clone()):
         assert type(result) is torch.Tensor
@@ -82,7 +122,7 @@ def test_the_outermost_estimator_wins():
     with Estimator("weights"):
         assert type(draw("flipout", torch.zeros(2, 2), torch.ones(2, 2))) is torch.Tensor
     with Estimator("flipout"):
-        assert isinstance(draw("weights", torch.zeros(2, 2), torch.ones(2, 2)), FlipoutWeight)
+        assert type(draw("weights", torch.zeros(2, 2), torch.ones(2, 2))) is FlipoutWeight
 
 
 def test_only_latent_normals_without_a_plate_are_touched():
@@ -95,13 +135,11 @@ def test_only_latent_normals_without_a_plate_are_touched():
 
     with Estimator("flipout"):
         trace = poutine.trace(model).get_trace()
-    assert not any(
-        isinstance(site["value"], FlipoutWeight) for site in trace.nodes.values() if site["type"] == "sample"
-    )
+    assert not any(isinstance(site["value"], DrawnWeight) for site in trace.nodes.values() if site["type"] == "sample")
 
 
 def test_an_unknown_estimator_names_the_known_ones():
-    with pytest.raises(ValueError, match="weights, flipout"):
+    with pytest.raises(ValueError, match="weights, flipout, mirrored, local"):
         Estimator("antithetic")
 
 
@@ -149,7 +187,7 @@ def reference_gradients():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("estimator", ["weights", "flipout"])
+@pytest.mark.parametrize("estimator", ["weights", "flipout", "mirrored"])
 def test_gradients_agree_with_a_weight_per_clip_in_expectation(estimator, reference_gradients):
     ours = gradients(1500, lambda x, loc, rho: F.conv1d(x, draw(estimator, loc, rho), padding=1))
     assert disagreement(reference_gradients, ours) > 1e-3
@@ -160,12 +198,12 @@ def test_the_agreement_test_sees_a_biased_estimator(reference_gradients):
     assert disagreement(reference_gradients, gradients(1500, per_pixel)) < 1e-6
 
 
-def test_flipout_lowers_the_gradients_variance():
+def test_flipout_and_mirrored_lower_the_gradients_variance():
     torch.manual_seed(2)
     variance = {
         estimator: gradients(600, lambda x, loc, rho, e=estimator: F.conv1d(x, draw(e, loc, rho), padding=1), clips=24)
         .var(dim=0)
         .sum()
-        for estimator in ("weights", "flipout")
+        for estimator in ("weights", "flipout", "mirrored")
     }
-    assert variance["flipout"] < 0.7 * variance["weights"]
+    assert max(variance["flipout"], variance["mirrored"]) < 0.7 * variance["weights"]

@@ -64,6 +64,12 @@ def test_a_rule_that_matches_nothing_shows_the_sites():
         Strategy(rule=[Rule(match="head.*", posterior="point")]).resolve(net())
 
 
+def test_local_is_refused_on_convolutions_and_taken_on_linear_layers():
+    with pytest.raises(RecipeError, match=r"conv_block1.conv1.weight: the estimator local is for a linear layer"):
+        Strategy(default=Settings(estimator="local")).resolve(net())
+    Strategy(rule=[Rule(match="fc*", estimator="local")]).resolve(net())
+
+
 def test_the_upstream_prior_needs_an_upstream():
     strategy = Strategy(default=Settings(prior="upstream"))
     with pytest.raises(RecipeError, match="finetune --from"):

@@ -102,7 +102,7 @@ class Regression(pyro.nn.PyroModule):
             pyro.sample("y", dist.Normal(x @ w, 0.5), obs=y)
 
 
-@pytest.mark.parametrize("estimator", ["weights", "flipout"])
+@pytest.mark.parametrize("estimator", ["weights", "flipout", "mirrored", "local"])
 def test_svi_recovers_a_conjugate_posterior(estimator):
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(40, 3, generator=generator) @ torch.tensor([[1.0, 0.4, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.7]])
