@@ -35,7 +35,7 @@ SHOWN = {
 class Sizes:
     """How many clips of 2 s the demo makes."""
 
-    upstream: int = 800
+    upstream: int = 1600
     downstream: int = 96
     held_out: int = 240
     novel: int = 160

@@ -182,8 +182,16 @@ def finetune(**options: Any) -> None:
     help="Leave out clips by file name, path or source recording, such as '114587,*-3-0-0.ogg'.",
 )
 @click.option("--min-count", type=click.IntRange(min=1), default=1, help="For folder: drop labels with fewer clips.")
+@click.option("--esc10", is_flag=True, help="For esc50: only the clips of ESC-10.")
 def pack(
-    catalog: str, source: Path, out: Path, seconds: float | None, sample_rate: str, exclude: str, min_count: int
+    catalog: str,
+    source: Path,
+    out: Path,
+    seconds: float | None,
+    sample_rate: str,
+    exclude: str,
+    min_count: int,
+    esc10: bool,
 ) -> None:
     """Pack a data set into a store, PANNs' HDF5 layout.
 
@@ -193,15 +201,18 @@ def pack(
 
     \b
     Example:
-      bayes-panns pack esc50 ESC-50-master -o stores/esc50.h5
+      bayes-panns pack esc50 ESC-50-master -o stores/esc10.h5 --esc10
       bayes-panns pack folder tags.csv -o stores/tagged.h5 --min-count 20
     """
-    from bayes_panns.clips import CATALOGS, folder
+    from bayes_panns.clips import CATALOGS
     from bayes_panns.clips import pack as pack_catalog
 
-    if min_count > 1 and catalog != "folder":
-        raise click.UsageError("--min-count is for the catalog folder")
-    listed = folder(source, min_count=min_count) if catalog == "folder" else CATALOGS[catalog](source)
+    given = {"min_count": min_count if min_count > 1 else None, "esc10": esc10 or None}
+    options = {name: value for name, value in given.items() if value is not None}
+    for name in options:
+        if catalog != {"min_count": "folder", "esc10": "esc50"}[name]:
+            raise click.UsageError(f"--{name.replace('_', '-')} is not for the catalog {catalog}")
+    listed = CATALOGS[catalog](source, **options)
     out.parent.mkdir(parents=True, exist_ok=True)
     report = pack_catalog(
         listed,

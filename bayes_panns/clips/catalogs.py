@@ -54,20 +54,26 @@ class Catalog:
     options: dict[str, Any] = field(default_factory=dict)
 
 
-def esc50(source: Path) -> Catalog:
+def esc50(source: Path, *, esc10: bool = False) -> Catalog:
     """ESC-50, or a part of it such as ESC-10: ``meta/esc50.csv`` and ``audio/``.
 
     Labels are the categories that the csv lists, in the order of their target ids.
 
     Args:
         source: The folder that holds ``meta/`` and ``audio/``.
+        esc10: Take only the clips that the csv marks as part of ESC-10.
 
     Raises:
         StoreError: The folder is not ESC-50's, its csv is damaged, or none of its files is there.
     """
     source = _folder(source, "ESC-50", "meta/esc50.csv and audio/")
     table = source / "meta" / "esc50.csv"
-    rows = list(_rows(table, ("filename", "fold", "target", "category", "src_file")))
+    columns = ("filename", "fold", "target", "category", "src_file")
+    rows = list(_rows(table, (*columns, "esc10") if esc10 else columns))
+    if esc10:
+        rows = [(line, row) for line, row in rows if row["esc10"].lower() == "true"]
+        if not rows:
+            raise StoreError(f"{table}: marks no clip as part of ESC-10; take all of it")
     labels, column = _numbered_labels(table, rows, "target", "category", 50)
     sounds = _Sounds()
     clips = tuple(
@@ -80,7 +86,8 @@ def esc50(source: Path) -> Catalog:
         )
         for line, row in _distinct(table, rows, "filename")
     )
-    return Catalog("esc50", labels, Task.ONE_OF_K, 5.0, _some_there(table, clips), source)
+    options = {"esc10": True} if esc10 else {}
+    return Catalog("esc50", labels, Task.ONE_OF_K, 5.0, _some_there(table, clips), source, options)
 
 
 def urbansound8k(source: Path) -> Catalog:
@@ -144,7 +151,7 @@ def folder(source: Path, *, min_count: int = 1) -> Catalog:
     return Catalog("folder", labels, task, 10.0, clips, root, options)
 
 
-CATALOGS: dict[str, Callable[[Path], Catalog]] = {"esc50": esc50, "urbansound8k": urbansound8k, "folder": folder}
+CATALOGS: dict[str, Callable[..., Catalog]] = {"esc50": esc50, "urbansound8k": urbansound8k, "folder": folder}
 """Every catalog by its name."""
 
 

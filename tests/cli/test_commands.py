@@ -268,6 +268,7 @@ def test_a_mistake_gets_one_line_and_exit_code_1(home, mistake, monkeypatch):
         ("evaluate", "p", "--data", "s", "--folds", "1,two"),
         ("finetune", "esc10", "--data", "s"),
         ("pack", "esc50", "x", "-o", "y", "--min-count", "3"),
+        ("pack", "folder", "x", "-o", "y", "--esc10"),
         ("fly",),
     ],
 )

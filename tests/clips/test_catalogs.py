@@ -44,6 +44,17 @@ def test_esc50(esc):
     assert not third.path.exists(), "a missing file is for `pack` to skip and count"
 
 
+def test_esc10_is_the_part_of_esc50_that_its_csv_marks(esc):
+    text = (esc / "meta" / "esc50.csv").read_text()
+    (esc / "meta" / "esc50.csv").write_text(text + "3-9-A-7.wav,3,7,rooster,False,9,A\n")
+    assert esc50(esc).labels == ("dog", "rooster", "crying_baby")
+    part = esc50(esc, esc10=True)
+    assert (part.labels, len(part.clips), part.options) == (("dog", "crying_baby"), 3, {"esc10": True})
+    (esc / "meta" / "esc50.csv").write_text(text.replace("True", "False"))
+    with pytest.raises(StoreError, match="marks no clip as part of ESC-10"):
+        esc50(esc, esc10=True)
+
+
 def test_urbansound8k(tmp_path):
     table(
         tmp_path / "metadata" / "UrbanSound8K.csv",
