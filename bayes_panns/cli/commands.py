@@ -19,6 +19,9 @@ class _Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except BrokenPipeError:
+            # The reader, such as head, has what it wants; click ends quietly.
+            raise
         except (BayesPannsError, OSError) as error:
             click.echo(f"bayes-panns: {str(error).splitlines()[0]}", err=True)
             ctx.exit(1)

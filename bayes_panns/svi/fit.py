@@ -141,7 +141,14 @@ class Fit:
             warnings.catch_warnings(),
             # The loss is checked at each step; Pyro's validation would read every weight again.
             pyro.validation_enabled(False),
-            tqdm(total=self.steps, initial=self.step, unit="step", disable=not self.progress) as bar,
+            # A short bar leaves a line's room for the figures.
+            tqdm(
+                total=self.steps,
+                initial=self.step,
+                unit="step",
+                disable=not self.progress,
+                bar_format="{l_bar}{bar:10}{r_bar}",
+            ) as bar,
         ):
             # A NaN is an error here, told with its step; Pyro's warning would come on top.
             warnings.filterwarnings("ignore", message="Encountered NaN")

@@ -133,6 +133,12 @@ def test_predict_skips_what_it_cannot_read_and_says_so(home, tmp_path):
     assert "broken" not in result.stdout
 
 
+def test_a_reader_that_has_enough_is_no_mistake(home):
+    command = f"{sys.executable} -c 'from bayes_panns.cli import main; main()' inspect {home / 'run'} | true"
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert result.stderr == ""
+
+
 def test_predict_writes_an_audacity_track_with_windows_of_choice(home):
     arguments = ("predict", home / "run", home / "sounds/mid/0.wav", "--format", "audacity", "--draws", 0)
     assert len(run(*arguments, "--window", 0.25, "--hop", 0.25).stdout.splitlines()) == 4
