@@ -194,6 +194,20 @@ def test_gradients_agree_with_a_weight_per_clip_in_expectation(estimator, refere
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_gradients_of_a_linear_layer_agree_with_a_weight_per_clip(estimator):
+    def each(x, loc, rho):
+        weights = loc.flatten(1) + rho.flatten(1) * torch.randn(len(x), 3, 6)
+        return torch.einsum("ni,noi->no", x[:, :, :3].flatten(1), weights)[..., None]
+
+    def ours(x, loc, rho):
+        return F.linear(x[:, :, :3].flatten(1), draw(estimator, loc.flatten(1), rho.flatten(1)))[..., None]
+
+    torch.manual_seed(4)
+    assert disagreement(gradients(1500, each), gradients(1500, ours)) > 1e-3
+
+
+@pytest.mark.slow
 def test_the_agreement_test_sees_a_biased_estimator(reference_gradients):
     assert disagreement(reference_gradients, gradients(1500, per_pixel)) < 1e-6
 
