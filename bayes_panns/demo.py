@@ -14,6 +14,7 @@ from bayes_panns.audio.soundscapes import DOWNSTREAM, NOVEL, UPSTREAM, soundscap
 from bayes_panns.clips import Task, write
 from bayes_panns.posterior import load
 from bayes_panns.recipes import read_run
+from bayes_panns.svi import METRICS, read_metrics
 from bayes_panns.uncertainty import tag, top_label
 from bayes_panns.workflow import RUN_TOML, Evaluation, evaluate_posterior, fit
 
@@ -140,8 +141,9 @@ def _evaluate(run: Path, stores: Path, progress: bool) -> Evaluation:
 
 def _draw(evaluations: dict[str, Evaluation], runs: dict[str, Path], figures: Path) -> None:
     for name, path in {**runs, "upstream": runs["transferred"].parent / "upstream"}.items():
-        lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
-        report.save(report.training_curves(lines), figures / f"training-{name.replace(' ', '-')}.png")
+        report.save(
+            report.training_curves(read_metrics(path / METRICS)), figures / f"training-{name.replace(' ', '-')}.png"
+        )
     results = {name: evaluation.metrics for name, evaluation in evaluations.items()}
     report.save(report.comparison(results), figures / "comparison.png")
     calibration = Figure(figsize=(9, 4.2), layout="constrained")

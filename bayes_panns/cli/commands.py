@@ -51,6 +51,8 @@ def _write(text: str, output: Path | None) -> None:
     if output is None:
         click.echo(text, nl=False)
         return
+    if not output.parent.is_dir():
+        raise BayesPannsError(f"{output}: there is no folder {output.parent} to write it to; make it first")
     temporary = output.with_name(f".{output.name}.tmp")
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(output)

@@ -1,13 +1,13 @@
 """What a store, a posterior or a run holds, in words."""
 
-import json
-import tomllib
 from pathlib import Path
 from typing import Any
 
 from bayes_panns.clips import Store
 from bayes_panns.errors import BayesPannsError
 from bayes_panns.posterior.disk import read_header
+from bayes_panns.recipes import read_run
+from bayes_panns.svi import METRICS, read_metrics
 
 
 def describe(path: str | Path) -> str:
@@ -35,12 +35,11 @@ def _posterior(path: Path) -> str:
 
 
 def _run(path: Path) -> str:
-    recipe = tomllib.loads((path / "run.toml").read_text(encoding="utf-8"))
+    recipe = read_run(path / "run.toml").model_dump(exclude_none=True)
     described: dict[str, Any] = {"run": path.name, "recipe": recipe}
-    metrics = path / "metrics.jsonl"
-    lines = metrics.read_text(encoding="utf-8").splitlines() if metrics.is_file() else []
+    lines = read_metrics(path / METRICS)
     if lines:
-        described["last epoch"] = json.loads(lines[-1])
+        described["last epoch"] = lines[-1]
     text = _lines(described)
     return text + "\n" + _posterior(path / "posterior") if (path / "posterior").is_dir() else text
 

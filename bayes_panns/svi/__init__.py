@@ -2,7 +2,16 @@
 
 from bayes_panns.svi.elbo import MeanFieldELBO
 from bayes_panns.svi.features import Features
-from bayes_panns.svi.fit import Fit, FitSettings
+from bayes_panns.svi.fit import METRICS, Fit, FitSettings, read_metrics
 from bayes_panns.svi.schedules import kl_warmup, learning_rate
 
-__all__ = ["Features", "Fit", "FitSettings", "MeanFieldELBO", "kl_warmup", "learning_rate"]
+__all__ = [
+    "METRICS",
+    "Features",
+    "Fit",
+    "FitSettings",
+    "MeanFieldELBO",
+    "kl_warmup",
+    "learning_rate",
+    "read_metrics",
+]

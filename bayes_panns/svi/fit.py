@@ -313,8 +313,21 @@ class Fit:
     def _forget_after(self, step: int) -> None:
         """Drop metrics of steps that the checkpoint does not know of."""
         path = self.folder / METRICS
-        lines = path.read_text().splitlines() if path.is_file() else []
-        path.write_text("".join(line + "\n" for line in lines if json.loads(line)["step"] <= step))
+        path.write_text("".join(json.dumps(line) + "\n" for line in read_metrics(path) if line["step"] <= step))
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """The lines of a ``metrics.jsonl``, oldest first; none where there is no file.
+
+    A line that a killed process left half-written is passed over.
+    """
+    lines = []
+    for text in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:
+            continue
+    return lines
 
 
 def _chain(functions: list[Callable[[Tensor], Tensor]]) -> Callable[[Tensor], Tensor] | None:

@@ -179,6 +179,12 @@ def broken_sound(home, content):
     return path
 
 
+def broken_run(home):
+    (home / "brokenrun").mkdir(exist_ok=True)
+    (home / "brokenrun" / "run.toml").write_text("net = ")
+    return home / "brokenrun"
+
+
 def recipe(home, text):
     path = home / "wrong.toml"
     path.write_text(text)
@@ -244,6 +250,14 @@ MISTAKES = {
     "a GPU that is not there": (
         lambda home: ("predict", home / "run", home / "sounds/low/0.wav", "--device", "cuda"),
         "torch sees no GPU",
+    ),
+    "a run whose recipe is damaged": (
+        lambda home: ("inspect", broken_run(home)),
+        "run.toml: not valid TOML",
+    ),
+    "a folder to write to that is not there": (
+        lambda home: ("predict", home / "run", home / "sounds/low/0.wav", "--draws", 0, "-o", home / "no" / "t.csv"),
+        "to write it to; make it first",
     ),
     "nothing to inspect": (lambda home: ("inspect", home / "nowhere"), "nowhere: no such file or folder"),
     "a folder that is none of ours": (lambda home: ("inspect", home / "sounds"), "is no store (a file), posterior"),

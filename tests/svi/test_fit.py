@@ -185,6 +185,15 @@ def test_one_of_k_needs_one_label_a_clip(tmp_path):
         Features(ClipSet(path), LogMel(RATE), Task.ONE_OF_K)
 
 
+def test_a_half_written_line_of_metrics_does_not_stop_a_resume(store, tmp_path):
+    folder = tmp_path / "run"
+    job(store, folder, epochs=1).run()
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write('{"epoch": 2.0, "st')
+    job(store, folder, epochs=1).load_checkpoint()
+    assert [line["step"] for line in metrics(folder)] == [3]
+
+
 def test_nothing_to_train_is_told(store, tmp_path):
     front_end = LogMel(RATE)
     strategy = Strategy(default=Settings(posterior="point"))
