@@ -8,7 +8,7 @@ from pyro import poutine
 from pyro.infer.autoguide import AutoGuide
 from torch import Tensor
 
-from bayes_panns.bayes.estimators import Estimator
+from bayes_panns.bayes.estimators import DrawnWeight, Estimator
 from bayes_panns.bayes.model import BayesianNet
 
 
@@ -17,11 +17,12 @@ def draw_weights(guide: Callable, *args: Any) -> dict[str, Tensor]:
     """One joint draw of the weights by site name, from any Pyro guide called with ``args``."""
     with Estimator("weights"):
         trace = poutine.trace(guide).get_trace(*args)
-    return {
+    drawn = {
         name: trace.nodes[name]["value"]
         for name in trace.stochastic_nodes
         if not trace.nodes[name]["infer"].get("is_auxiliary")
     }
+    return {name: value.value if isinstance(value, DrawnWeight) else value for name, value in drawn.items()}
 
 
 @torch.no_grad()
@@ -31,6 +32,6 @@ def mean_weights(guide: AutoGuide, *args: Any) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def logits_under(model: BayesianNet, weights: Mapping[str, Tensor], clips: Tensor) -> Tensor:
-    """Logits ``(batch, K)`` of clips, as :meth:`BayesianNet.forward` takes them, under given weights."""
-    return poutine.condition(model, data=dict(weights))(clips)
+def logits_under(model: BayesianNet, weights: Mapping[str, Tensor], clips: Tensor, *, embedded: bool = False) -> Tensor:
+    """Logits ``(batch, K)`` of clips, or of their embeddings, as :meth:`BayesianNet.forward` takes them."""
+    return poutine.condition(model, data=dict(weights))(clips, embedded=embedded)

@@ -8,44 +8,101 @@ differs::
         elbo.loss_and_grads(model, guide, x, y)
 
 The outermost handler wins, so a context manager overrides what a guide chooses for itself. Nothing in
-``torch.nn.functional`` is patched: a drawn weight is a tensor that knows how a layer should use it, and that is the
-drawn weight, never its mean, to every other operation.
+``torch.nn.functional`` is patched: a site's value is a tensor that stands for a weight not yet drawn. A layer that
+consumes it decides how to draw; any other operation gets a drawn weight, never the mean.
 """
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Self
 
 import pyro.distributions as dist
 import torch
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
+from torch.distributions import constraints
 from torch.nn import functional as F
+from torch.utils._pytree import tree_map
+
+from bayes_panns.bayes.fused import Form, NormalPrior, draw
 
 _CHANNEL_DIM = {F.linear: -1, F.conv1d: 1, F.conv2d: 1}
 """The layers that estimators know, and where their outputs have the channels."""
 
+_METADATA = frozenset(
+    {
+        Tensor.dim,
+        Tensor.size,
+        Tensor.numel,
+        Tensor.is_floating_point,
+        Tensor.__len__,
+        Tensor.shape.__get__,  # type: ignore[attr-defined]
+        Tensor.ndim.__get__,  # type: ignore[attr-defined]
+        Tensor.dtype.__get__,  # type: ignore[attr-defined]
+        Tensor.device.__get__,
+    }
+)
+"""What can be told of a weight without drawing it."""
+
 
 class DrawnWeight(Tensor):
-    """A weight drawn from Normal(loc, scale) that a layer may use otherwise than as one weight for all clips.
+    """A weight drawn from Normal(loc, scale), not before an operation needs it.
 
-    Attributes:
+    A layer may use it otherwise than as one weight for all clips; to every other operation it is :attr:`value`. Its own
+    elements are NaN, and should never be seen.
+
+    Args:
         loc: The mean.
-        scale: The standard deviation.
-        noise: What was drawn, less the mean: the tensor's own values are ``loc + noise``.
+        log_scale: The logarithm of the standard deviation, shape of ``loc``.
     """
 
+    form: ClassVar[Form]
     loc: Tensor
-    scale: Tensor
-    noise: Tensor
+    log_scale: Tensor
+    _prior: dist.TorchDistribution | None
+    _parts: tuple[Tensor, ...] | None
+    _kl: Tensor | None
 
-    @classmethod
-    def draw(cls, loc: Tensor, scale: Tensor) -> Self:
-        """Draw a weight of the shape of ``loc`` and ``scale``."""
-        noise = scale * torch.randn_like(loc)
-        weight = (loc + noise).as_subclass(cls)
-        weight.loc, weight.scale, weight.noise = loc, scale, noise
+    def __new__(cls, loc: Tensor, log_scale: Tensor) -> Self:
+        """An undrawn weight of the shape of ``loc``."""
+        weight = torch.full((), torch.nan, dtype=loc.dtype, device=loc.device).expand(loc.shape).as_subclass(cls)
+        weight.loc, weight.log_scale = loc, log_scale
+        weight._prior, weight._parts, weight._kl = None, None, None
         return weight
+
+    def meet(self, prior: dist.TorchDistribution) -> None:
+        """Say which prior the KL will be taken from, so that the draw, if it is yet to come, finds it in passing."""
+        if self._parts is None:
+            self._prior = prior
+
+    def kl(self, prior: dist.TorchDistribution) -> Tensor:
+        """KL of Normal(loc, scale) from ``prior``, in nats, 0-d.
+
+        Raises:
+            NotImplementedError: It has no closed form.
+        """
+        if self._prior is prior and self.parts and self._kl is not None:
+            return self._kl
+        posterior = dist.Normal(self.loc, self.log_scale.exp(), validate_args=False).to_event(self.loc.dim())
+        return torch.distributions.kl_divergence(posterior, prior)
+
+    @property
+    def parts(self) -> tuple[Tensor, ...]:
+        """What is drawn, in the form that the layers of this kind need; one draw, however often it is asked for."""
+        if self._parts is None:
+            constants = None if self._prior is None else _constants(self._prior, self.loc)
+            # Autocast would turn some of the arithmetic to half precision.
+            with torch.autocast(self.loc.device.type, enabled=False):
+                parts: Sequence[Tensor] = draw(self.loc, self.log_scale, self.form, constants)
+            if constants is not None:
+                *parts, self._kl = parts
+            self._parts = tuple(parts)
+        return self._parts
+
+    @property
+    def value(self) -> Tensor:
+        """The drawn weight, an ordinary tensor."""
+        return self.parts[0] if self.form != "apart" else self.parts[0] + self.parts[1]
 
     @abstractmethod
     def through(self, layer: Callable, inputs: Tensor, options: list, keywords: dict) -> Tensor:
@@ -58,21 +115,71 @@ class DrawnWeight(Tensor):
     @classmethod
     def __torch_function__(cls, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         keywords = kwargs or {}
-        if func in _CHANNEL_DIM and not keywords.keys() & {"input", "weight", "bias"}:
-            inputs, weight, *rest = args
-            bias, *options = rest or (None,)
-            batched = inputs.dim() >= 2 if func is F.linear else inputs.dim() == weight.dim()
-            if batched and not isinstance(inputs, DrawnWeight):
-                if not isinstance(weight, DrawnWeight):
-                    output = func(inputs, weight, None, *options, **keywords)
-                else:
-                    output = weight.through(func, inputs, options, keywords)
-                if bias is None:
-                    return output
-                dim = _CHANNEL_DIM[func]
-                return bias.added(output, dim) if isinstance(bias, DrawnWeight) else output + _along(bias, output, dim)
         with torch._C.DisableTorchFunctionSubclass():
-            return func(*args, **keywords)
+            if func in _METADATA:
+                return func(*args, **keywords)
+            if func in _CHANNEL_DIM and not keywords.keys() & {"input", "weight", "bias"}:
+                inputs, weight, *rest = args
+                bias, *options = rest or (None,)
+                batched = inputs.dim() >= 2 if func is F.linear else inputs.dim() == weight.dim()
+                if batched and not isinstance(inputs, DrawnWeight):
+                    return _layer(func, inputs, weight, bias, options, keywords)
+            return func(*tree_map(_drawn, args), **tree_map(_drawn, keywords))
+
+
+def _layer(
+    layer: Callable, inputs: Tensor, weight: Tensor, bias: Tensor | None, options: list, keywords: dict
+) -> Tensor:
+    if isinstance(weight, DrawnWeight):
+        output = weight.through(layer, inputs, options, keywords)
+    else:
+        output = layer(inputs, weight, None, *options, **keywords)
+    if bias is None:
+        return output
+    dim = _CHANNEL_DIM[layer]
+    return bias.added(output, dim) if isinstance(bias, DrawnWeight) else output + _along(bias, output, dim)
+
+
+def _drawn(value: Any) -> Any:
+    return value.value if isinstance(value, DrawnWeight) else value
+
+
+def _constants(prior: dist.TorchDistribution, like: Tensor) -> NormalPrior | None:
+    """Loc and scale of ``prior`` if it is a Normal over the whole weight that is itself not learned."""
+    normal = prior.base_dist if isinstance(prior, dist.Independent) else prior
+    if (
+        type(normal) is not dist.Normal
+        or prior.event_shape != like.shape
+        or normal.loc.requires_grad
+        or normal.scale.requires_grad
+    ):
+        return None
+    loc, scale = _single(normal.loc), _single(normal.scale)
+    # Looking at a number on another device would wait for it.
+    centred = loc.dim() == 0 and loc.device.type == "cpu" and not loc
+    return NormalPrior(None if centred else loc, scale)
+
+
+def _single(values: Tensor) -> Tensor:
+    """``values``, or the one number that all of them are when they were expanded from it."""
+    return values.as_strided((), ()) if values.numel() and not any(values.stride()) else values
+
+
+class SharedWeight(DrawnWeight):
+    """One weight for all clips of a batch: the plain reparameterized draw.
+
+    Blundell et al., 2015, arXiv:1505.05424.
+    """
+
+    form = "weight"
+
+    def through(self, layer: Callable, inputs: Tensor, options: list, keywords: dict) -> Tensor:
+        """The layer, with the drawn weight."""
+        return layer(inputs, self.parts[0], None, *options, **keywords)
+
+    def added(self, output: Tensor, dim: int) -> Tensor:
+        """The drawn bias."""
+        return output + _along(self.parts[0], output, dim)
 
 
 class FlipoutWeight(DrawnWeight):
@@ -86,20 +193,20 @@ class FlipoutWeight(DrawnWeight):
     Wen et al., "Flipout", ICLR 2018, arXiv:1803.04386, equations 4 and 5.
     """
 
+    form = "apart"
+
     def through(self, layer: Callable, inputs: Tensor, options: list, keywords: dict) -> Tensor:
         """Two layers: one of the means, one of the noise between signs."""
         dim = _CHANNEL_DIM[layer]
-        flipped = layer(inputs * _signs(inputs, inputs.shape[dim], dim), self.noise, None, *options, **keywords)
-        output = layer(inputs, self.loc, None, *options, **keywords)
-        return output + flipped * _signs(output, len(self.loc), dim)
+        loc, noise = self.parts
+        flipped = layer(inputs * _signs(inputs, inputs.shape[dim], dim), noise, None, *options, **keywords)
+        output = layer(inputs, loc, None, *options, **keywords)
+        return torch.addcmul(output, flipped, _signs(output, len(loc), dim))
 
     def added(self, output: Tensor, dim: int) -> Tensor:
         """The mean, and the noise under a sign per clip and channel."""
-        return (
-            output
-            + _along(self.loc, output, dim)
-            + _along(self.noise, output, dim) * _signs(output, len(self.loc), dim)
-        )
+        loc, noise = (_along(part, output, dim) for part in self.parts)
+        return output + loc + noise * _signs(output, len(self.loc), dim)
 
 
 class MirroredWeight(DrawnWeight):
@@ -108,20 +215,19 @@ class MirroredWeight(DrawnWeight):
     About the price of one layer, since each half goes through once. A batch of one sees loc + noise.
     """
 
+    form = "mirrored"
+
     def through(self, layer: Callable, inputs: Tensor, options: list, keywords: dict) -> Tensor:
         """Two layers, each of half the batch."""
         half = (len(inputs) + 1) // 2
-        plus = layer(inputs[:half], self.loc + self.noise, None, *options, **keywords)
-        if half == len(inputs):
-            return plus
-        return torch.cat([plus, layer(inputs[half:], self.loc - self.noise, None, *options, **keywords)])
+        halves = zip((inputs[:half], inputs[half:]), self.parts, strict=True)
+        return torch.cat([layer(clips, weight, None, *options, **keywords) for clips, weight in halves if len(clips)])
 
     def added(self, output: Tensor, dim: int) -> Tensor:
         """The mean, and the noise with the sign of the clip's half."""
         half = (len(output) + 1) // 2
-        sign = torch.ones([len(output)] + [1] * (output.dim() - 1), dtype=output.dtype, device=output.device)
-        sign[half:] = -1
-        return output + _along(self.loc, output, dim) + sign * _along(self.noise, output, dim)
+        first, second = (_along(part, output, dim) for part in self.parts)
+        return torch.cat([output[:half] + first, output[half:] + second])
 
 
 class LocalWeight(DrawnWeight):
@@ -130,6 +236,8 @@ class LocalWeight(DrawnWeight):
     Kingma et al., 2015, arXiv:1506.02557. Exact only where a weight meets a clip once; on a convolution it would draw
     another weight at each place of the clip, which biases the likelihood and its gradient, so it is refused there.
     """
+
+    form = "weight"
 
     def through(self, layer: Callable, inputs: Tensor, options: list, keywords: dict) -> Tensor:
         """Normal outputs with the mean and variance that the weights give them.
@@ -141,7 +249,7 @@ class LocalWeight(DrawnWeight):
             raise ValueError(LOCAL_REFUSED)
         mean = layer(inputs, self.loc)
         # The square root has no gradient at 0, where all a clip's inputs are 0.
-        deviation = (layer(inputs**2, self.scale**2) + torch.finfo(inputs.dtype).tiny).sqrt()
+        deviation = (layer(inputs**2, (2 * self.log_scale).exp()) + torch.finfo(inputs.dtype).tiny).sqrt()
         return mean + deviation * torch.randn_like(mean)
 
     def added(self, output: Tensor, dim: int) -> Tensor:
@@ -149,7 +257,7 @@ class LocalWeight(DrawnWeight):
         shape = [1] * output.dim()
         shape[0], shape[dim] = len(output), len(self.loc)
         noise = torch.randn(shape, dtype=output.dtype, device=output.device)
-        return output + _along(self.loc, output, dim) + _along(self.scale, output, dim) * noise
+        return output + _along(self.loc, output, dim) + _along(self.log_scale.exp(), output, dim) * noise
 
 
 LOCAL_REFUSED = (
@@ -173,38 +281,49 @@ def _signs(like: Tensor, channels: int, dim: int) -> Tensor:
     return torch.empty(shape, dtype=like.dtype, device=like.device).bernoulli_(0.5).mul_(2).sub_(1)
 
 
-class _Normal(dist.Normal):
-    """A Normal whose draws are of a kind of :class:`DrawnWeight`; its density and KL are those of the Normal."""
+class DrawnNormal(dist.Normal):
+    """Normal(``loc``, exp(``log_scale``)) over a weight, whose draws are of a kind of :class:`DrawnWeight`.
 
-    kind: ClassVar[type[DrawnWeight]]
+    Its density and its KL are those of the Normal.
+
+    Args:
+        loc: Means.
+        log_scale: Logarithms of the standard deviations, shape of ``loc``.
+        estimator: One of :data:`ESTIMATORS`.
+    """
+
+    arg_constraints: ClassVar[dict] = {"loc": constraints.real, "log_scale": constraints.real}
+
+    def __init__(self, loc: Tensor, log_scale: Tensor, estimator: str):
+        self.loc, self.log_scale, self.estimator = loc, log_scale, estimator
+        # Unvalidated: it would read every weight, and there is no log-scale that is wrong.
+        torch.distributions.Distribution.__init__(self, loc.shape, validate_args=False)
+
+    @property
+    def scale(self) -> Tensor:
+        """Standard deviations."""
+        return self.log_scale.exp()
+
+    def expand(self, batch_shape: torch.Size, _instance: Any = None) -> dist.TorchDistribution:
+        """An ordinary Normal with a larger batch shape."""
+        return dist.Normal(self.loc, self.scale, validate_args=False).expand(batch_shape)
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
+        """One weight, not yet drawn; or ordinary draws, where several are asked for."""
         if sample_shape:
-            return super().rsample(sample_shape)
-        return self.kind.draw(self.loc, self.scale)
+            return dist.Normal(self.loc, self.scale, validate_args=False).rsample(sample_shape)
+        return _KINDS[self.estimator](self.loc, self.log_scale)
 
 
-class _Flipout(_Normal):
-    kind = FlipoutWeight
-
-
-class _Mirrored(_Normal):
-    kind = MirroredWeight
-
-
-class _Local(_Normal):
-    kind = LocalWeight
-
-
-_DRAWS: dict[str, type[dist.Normal]] = {
-    "weights": dist.Normal,
-    "flipout": _Flipout,
-    "mirrored": _Mirrored,
-    "local": _Local,
+_KINDS: dict[str, type[DrawnWeight]] = {
+    "weights": SharedWeight,
+    "flipout": FlipoutWeight,
+    "mirrored": MirroredWeight,
+    "local": LocalWeight,
 }
 
-ESTIMATORS = tuple(_DRAWS)
-"""The estimators by name: ``weights`` draws once for the batch; the others are the kinds of :class:`DrawnWeight`."""
+ESTIMATORS = tuple(_KINDS)
+"""The estimators by name: the kinds of :class:`DrawnWeight`."""
 
 
 class Estimator(Messenger):
@@ -219,13 +338,14 @@ class Estimator(Messenger):
 
     def __init__(self, name: str):
         super().__init__()
-        if name not in _DRAWS:
+        if name not in _KINDS:
             raise ValueError(f"estimator {name!r}: there are {', '.join(ESTIMATORS)}")
-        self._draw = _DRAWS[name]
+        self.name = name
 
     def _pyro_sample(self, msg: dict) -> None:
         fn = msg["fn"]
         normal = fn.base_dist if isinstance(fn, dist.Independent) else fn
         if msg["is_observed"] or not isinstance(normal, dist.Normal) or fn.batch_shape:
             return
-        msg["fn"] = self._draw(normal.loc, normal.scale, validate_args=False).to_event(normal.loc.dim())
+        log_scale = normal.log_scale if isinstance(normal, DrawnNormal) else normal.scale.log()
+        msg["fn"] = DrawnNormal(normal.loc, log_scale, self.name).to_event(normal.loc.dim())

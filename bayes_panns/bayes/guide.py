@@ -1,5 +1,6 @@
 """The mean-field guide: an independent Normal for each weight."""
 
+import math
 from collections.abc import Mapping
 from operator import attrgetter
 from typing import Any
@@ -13,7 +14,7 @@ from pyro.infer.autoguide.utils import deep_setattr
 from pyro.nn import PyroModule, PyroParam
 from torch import Tensor
 
-from bayes_panns.bayes.estimators import Estimator
+from bayes_panns.bayes.estimators import DrawnNormal
 from bayes_panns.bayes.model import BayesianNet
 from bayes_panns.bayes.strategy import Strategy
 
@@ -23,7 +24,7 @@ class MeanField(AutoGuide):
 
     Unlike Pyro's ``AutoNormal`` it samples the Normal at the site itself, so that ``TraceMeanField_ELBO`` finds the
     closed-form KL; and its parameters exist from construction, so that it loads a ``state_dict`` at once and never runs
-    the model to find its sites. They are named as ``AutoNormal`` names them: ``locs.<site>``, ``scales.<site>``.
+    the model to find its sites. They are ``locs.<site>`` and ``log_scales.<site>``.
 
     Usage::
 
@@ -46,14 +47,14 @@ class MeanField(AutoGuide):
         super().__init__(model)
         self.sites = tuple(model.initial)
         self.locs = PyroModule()
-        self.scales = PyroModule()
+        self.log_scales = PyroModule()
         self._estimators = {}
         for name, value in model.initial.items():
             scale = init_scale if isinstance(init_scale, float) else init_scale[name]
             # Cloning keeps a channels-last weight channels-last, for both parameters.
             deep_setattr(self.locs, name, PyroParam(value.clone(), constraints.real, value.dim()))
-            positive = PyroParam(torch.full_like(value, scale), constraints.softplus_positive, value.dim())
-            deep_setattr(self.scales, name, positive)
+            log_scale = PyroParam(torch.full_like(value, math.log(scale)), constraints.real, value.dim())
+            deep_setattr(self.log_scales, name, log_scale)
             self._estimators[name] = estimator if isinstance(estimator, str) else estimator[name]
 
     @classmethod
@@ -71,8 +72,8 @@ class MeanField(AutoGuide):
         return attrgetter(site)(self.locs)
 
     def scale(self, site: str) -> Tensor:
-        """The standard deviation of ``site``, shape of the weight: softplus of the parameter."""
-        return attrgetter(site)(self.scales)
+        """The standard deviation of ``site``, shape of the weight: exp of the parameter."""
+        return attrgetter(site)(self.log_scales).exp()
 
     def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Draw every site; takes and ignores the model's arguments.
@@ -82,11 +83,9 @@ class MeanField(AutoGuide):
         """
         drawn = {}
         for site in self.sites:
-            loc = self.loc(site)
-            with Estimator(self._estimators[site]):
-                # Validation off: it reads every weight twice, and softplus has made every scale positive.
-                normal = dist.Normal(loc, self.scale(site), validate_args=False)
-                drawn[site] = pyro.sample(site, normal.to_event(loc.dim()))
+            loc, log_scale = self.loc(site), attrgetter(site)(self.log_scales)
+            normal = DrawnNormal(loc, log_scale, self._estimators[site])
+            drawn[site] = pyro.sample(site, normal.to_event(loc.dim()))
         return drawn
 
     @torch.no_grad()
@@ -108,11 +107,11 @@ class MeanField(AutoGuide):
         for site, (loc, scale) in posterior.items():
             self.loc(site).copy_(loc)
             if scale is not None:
-                deep_setattr(self.scales, site, scale)
+                attrgetter(site)(self.log_scales).copy_(scale.log())
 
     def freeze(self, *parts: str) -> None:
         """Stop training the posterior of every site inside these modules of the network."""
         for site in self.sites:
             if site.startswith(tuple(f"net.{part}." for part in parts)):
-                for group in (self.locs, self.scales):
+                for group in (self.locs, self.log_scales):
                     attrgetter(f"{site}_unconstrained")(group).requires_grad_(False)

@@ -17,6 +17,7 @@ from bayes_panns.audio.features import LogMel
 from bayes_panns.bayes.likelihoods import Likelihood
 from bayes_panns.bayes.sites import Site, sites
 from bayes_panns.bayes.strategy import Strategy
+from bayes_panns.nets import HEAD, ResNet
 
 
 class BayesianNet(PyroModule):
@@ -99,8 +100,22 @@ class BayesianNet(PyroModule):
         }
         return cls(net, priors, likelihood, clips=clips, front_end=front_end, dropout=strategy.dropout)
 
+    @property
+    def only_head(self) -> bool:
+        """Whether all that a draw of the weights changes is the last layer: then :meth:`embed` need run once only."""
+        return self.dropout != "always" and all(site.name.startswith(f"{HEAD}.") for site in self.sites.values())
+
+    def embed(self, clips: Tensor) -> Tensor:
+        """What the last layer sees of clips, taken as :meth:`forward` takes them: shape ``(batch, embedding)``."""
+        return cast(ResNet, self.net).embed(self._logmel(clips))
+
     def forward(
-        self, clips: Tensor, target: Tensor | None = None, *, augment: Callable[[Tensor], Tensor] | None = None
+        self,
+        clips: Tensor,
+        target: Tensor | None = None,
+        *,
+        augment: Callable[[Tensor], Tensor] | None = None,
+        embedded: bool = False,
     ) -> Tensor:
         """Run the model.
 
@@ -108,6 +123,7 @@ class BayesianNet(PyroModule):
             clips: Waveforms, shape ``(batch, samples)``, or log-mels in dB, shape ``(batch, frames, mels)``.
             target: The labels observed, as the likelihood takes them; without them they are sampled.
             augment: Applied to the normalised spectrogram inside the network.
+            embedded: ``clips`` are embeddings, as :meth:`embed` makes them, and only the last layer is run.
 
         Returns:
             Logits, shape ``(batch, K)``.
@@ -118,15 +134,18 @@ class BayesianNet(PyroModule):
         # In a fixed order, and outside the plate: the first access is what samples.
         for layer, attribute in self._sampled:
             getattr(layer, attribute)
-        if clips.dim() == 2:
-            if self.front_end is None:
-                raise ValueError("the model has no front end: give it log-mels, shape (batch, frames, mels)")
-            clips = self.front_end(clips)
-        logits = self.net(clips, augment)
+        logits = self.net.get_submodule(HEAD)(clips) if embedded else self.net(self._logmel(clips), augment)
         batch = len(clips)
         with pyro.plate("clips", batch), poutine.scale(scale=(self.clips or batch) / batch):
             pyro.sample("label", self.likelihood(logits, target), obs=target)
         return logits
+
+    def _logmel(self, clips: Tensor) -> Tensor:
+        if clips.dim() != 2:
+            return clips
+        if self.front_end is None:
+            raise ValueError("the model has no front end: give it log-mels, shape (batch, frames, mels)")
+        return self.front_end(clips)
 
     def freeze(self, *parts: str) -> None:
         """Stop training these parts, by the name of a module: no gradients, and eval mode always.

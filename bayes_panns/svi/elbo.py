@@ -6,9 +6,12 @@ from typing import Any
 from pyro import poutine
 from pyro.distributions.util import scale_and_mask
 from pyro.infer import TraceMeanField_ELBO
+from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 from torch.distributions import kl_divergence
+
+from bayes_panns.bayes.estimators import DrawnWeight
 
 
 class MeanFieldELBO(TraceMeanField_ELBO):
@@ -33,7 +36,8 @@ class MeanFieldELBO(TraceMeanField_ELBO):
 
     def _get_trace(self, model: Callable, guide: Callable, args: tuple, kwargs: dict) -> tuple:
         guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
-        model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
+        with _Meeting():
+            model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
         return prune_subsample_sites(model_trace), prune_subsample_sites(guide_trace)
 
     def _differentiable_loss_particle(self, model_trace: poutine.Trace, guide_trace: poutine.Trace) -> tuple:
@@ -49,7 +53,9 @@ class MeanFieldELBO(TraceMeanField_ELBO):
                 raise ValueError(f"the guide does not sample {name}")
             guide_site = guide_trace.nodes[name]
             try:
-                divergence = kl_divergence(guide_site["fn"], site["fn"])
+                value = guide_site["value"]
+                drawn = isinstance(value, DrawnWeight)
+                divergence = value.kl(site["fn"]) if drawn else kl_divergence(guide_site["fn"], site["fn"])
                 kl = kl + scale_and_mask(divergence, scale=guide_site["scale"], mask=guide_site["mask"]).sum()
             except NotImplementedError:
                 kl = kl + _log_prob(guide_site) - _log_prob(site)
@@ -60,6 +66,14 @@ class MeanFieldELBO(TraceMeanField_ELBO):
         self.kl = kl.detach() if isinstance(kl, Tensor) else kl
         loss = nll + self.kl_weight * kl
         return loss.detach() if isinstance(loss, Tensor) else loss, loss
+
+
+class _Meeting(Messenger):
+    """Tells each weight that the guide drew of its prior, before a layer makes it draw."""
+
+    def _pyro_post_sample(self, msg: dict) -> None:
+        if isinstance(msg["value"], DrawnWeight):
+            msg["value"].meet(msg["fn"])
 
 
 def _log_prob(site: dict) -> Tensor:

@@ -9,7 +9,7 @@ from scipy.stats import chi2
 from torch.nn import functional as F
 
 from bayes_panns.bayes import ESTIMATORS, Estimator
-from bayes_panns.bayes.estimators import DrawnWeight, FlipoutWeight
+from bayes_panns.bayes.estimators import DrawnWeight, FlipoutWeight, SharedWeight
 
 LAYERS = {
     "linear": (F.linear, (5, 3), (4, 3), {}),
@@ -102,12 +102,15 @@ def test_estimators_mix_between_a_weight_and_its_bias():
             torch.testing.assert_close(out, F.linear(x, loc, bias), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("estimator", ["flipout", "mirrored", "local"])
+@pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_any_other_operation_gets_the_drawn_weight(estimator):
     loc, scale = torch.zeros(4, 3), torch.ones(4, 3)
     weight = draw(estimator, loc, scale)
     assert isinstance(weight, DrawnWeight)
-    drawn = weight.loc + weight.noise
+    assert weight.shape == (4, 3)
+    assert weight.size(0) == len(weight) == 4
+    drawn = weight + 0
+    assert (drawn.abs() > 0).all()
     for result in (weight + 0, torch.matmul(torch.eye(4), weight), weight.t().t(), weight.clone()):
         assert type(result) is torch.Tensor
         torch.testing.assert_close(result, drawn)
@@ -120,7 +123,7 @@ def test_any_other_operation_gets_the_drawn_weight(estimator):
 
 def test_the_outermost_estimator_wins():
     with Estimator("weights"):
-        assert type(draw("flipout", torch.zeros(2, 2), torch.ones(2, 2))) is torch.Tensor
+        assert type(draw("flipout", torch.zeros(2, 2), torch.ones(2, 2))) is SharedWeight
     with Estimator("flipout"):
         assert type(draw("weights", torch.zeros(2, 2), torch.ones(2, 2))) is FlipoutWeight
 

@@ -49,7 +49,7 @@ def test_it_samples_normals_at_the_sites_with_their_locs_and_scales():
 def test_gradients_reach_loc_and_scale():
     _, guide = make()
     guide()["net.fc1.weight"].square().sum().backward()
-    for tensor in (guide.loc("net.fc1.weight"), guide.scales.net.fc1.weight_unconstrained):
+    for tensor in (guide.loc("net.fc1.weight"), guide.log_scales.net.fc1.weight_unconstrained):
         assert tensor.grad is not None
         assert tensor.grad.abs().sum() > 0
 
