@@ -10,7 +10,7 @@ import pyro
 # Must be set before any PyroModule is built.
 pyro.settings.set(module_local_params=True)
 
-from bayes_panns.bayes.draws import draw_weights, logits_under, mean_weights  # noqa: E402
+from bayes_panns.bayes.draws import draw_weights, head_logits, logits_under, mean_weights, mirrored_draws  # noqa: E402
 from bayes_panns.bayes.estimators import ESTIMATORS, Estimator  # noqa: E402
 from bayes_panns.bayes.guide import MeanField  # noqa: E402
 from bayes_panns.bayes.likelihoods import (  # noqa: E402
@@ -45,7 +45,9 @@ __all__ = [
     "Site",
     "Strategy",
     "draw_weights",
+    "head_logits",
     "logits_under",
     "mean_weights",
+    "mirrored_draws",
     "sites",
 ]

@@ -1,6 +1,6 @@
 """Weights drawn from a guide, and what a model says under them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -9,7 +9,21 @@ from pyro.infer.autoguide import AutoGuide
 from torch import Tensor
 
 from bayes_panns.bayes.estimators import DrawnWeight, Estimator
+from bayes_panns.bayes.fused import flat, standard_normal_
+from bayes_panns.bayes.guide import MeanField
 from bayes_panns.bayes.model import BayesianNet
+from bayes_panns.nets import HEAD
+
+_ROTATIONS = (
+    ((0, 1), (1, 1), (2, 1), (3, 1)),
+    ((1, -1), (0, 1), (3, -1), (2, 1)),
+    ((2, -1), (3, 1), (0, 1), (1, -1)),
+    ((3, -1), (2, -1), (1, 1), (0, 1)),
+)
+"""For each of four rotations, which quarter of the noise each quarter of a weight takes, and with which sign.
+
+They are multiplication by the quaternions 1, i, j and k: what a linear function makes of two of them is uncorrelated.
+"""
 
 
 @torch.no_grad()
@@ -26,6 +40,48 @@ def draw_weights(guide: Callable, *args: Any) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
+def mirrored_draws(guide: MeanField, seed: int) -> Iterator[dict[str, Tensor]]:
+    """Draw the weights again and again, in the same memory and in mirrored pairs, without end.
+
+    Each draw is exactly one of the posterior: loc + scale * e with e standard Normal. Draws 2t and 2t + 1 have opposite
+    e, so that what is odd in it cancels in their mean (Hammersley and Morton, 1956). Four pairs share one noise, in
+    four rotations under which any linear function of the weights takes independent values (orthogonal coupling: Rowland
+    et al., 2018, "Geometrically coupled Monte Carlo sampling"); so a draw costs little more than a pass over memory.
+    The variance of a mean of draws has to be taken over the pairs, which are independent to first order.
+
+    Args:
+        guide: The posterior.
+        seed: Decides the draws; draw t depends on it and on t alone.
+
+    Yields:
+        The weights by site name; the next draw overwrites them.
+    """
+    locs = {site: guide.loc(site).detach() for site in guide.sites}
+    scales = {site: guide.scale(site) for site in guide.sites}
+    weights = {site: torch.empty_like(loc) for site, loc in locs.items()}
+    noises = {site: loc.new_empty(4, -(-loc.numel() // 4)) for site, loc in locs.items()}
+    seeds = torch.Generator().manual_seed(seed)
+    while True:
+        for noise in noises.values():
+            standard_normal_(noise.view(-1), int(torch.randint(1 << 62, (), generator=seeds)))
+        for rotation in _ROTATIONS:
+            for site, weight in weights.items():
+                _rotate(weight, locs[site], scales[site], noises[site], rotation)
+            yield dict(weights)
+            for site, weight in weights.items():
+                torch.lerp(weight, locs[site], 2, out=weight)  # loc - (weight - loc)
+            yield dict(weights)
+
+
+def _rotate(weight: Tensor, loc: Tensor, scale: Tensor, noise: Tensor, rotation: Sequence[tuple[int, int]]) -> None:
+    """Make ``weight`` loc + scale * noise, the noise's quarters rearranged."""
+    parts = (flat(values, like=weight).split(noise.shape[1]) for values in (weight, loc, scale))
+    # A weight of one or two elements has fewer quarters.
+    for part, mean, width, (quarter, sign) in zip(*parts, rotation, strict=False):
+        torch.addcmul(mean, width, noise[quarter, : len(part)], value=sign, out=part)
+
+
+@torch.no_grad()
 def mean_weights(guide: AutoGuide, *args: Any) -> dict[str, Tensor]:
     """The posterior's medians by site name, which are the means of a mean-field guide; from any Pyro autoguide."""
     return guide.median(*args)
@@ -33,5 +89,19 @@ def mean_weights(guide: AutoGuide, *args: Any) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def logits_under(model: BayesianNet, weights: Mapping[str, Tensor], clips: Tensor, *, embedded: bool = False) -> Tensor:
-    """Logits ``(batch, K)`` of clips, or of their embeddings, as :meth:`BayesianNet.forward` takes them."""
+    """Logits ``(batch, K)`` of clips, or of their embeddings, under given weights; see :meth:`BayesianNet.forward`."""
     return poutine.condition(model, data=dict(weights))(clips, embedded=embedded)
+
+
+@torch.no_grad()
+def head_logits(model: BayesianNet, draws: Sequence[Mapping[str, Tensor]], embedding: Tensor) -> Tensor:
+    """Logits ``(T, N, K)`` under T draws of the last layer, of clips' embeddings ``(N, E)``."""
+    points = dict(model.net.named_parameters())
+
+    def stacked(parameter: str) -> Tensor:
+        name = f"{HEAD}.{parameter}"
+        if name in points:
+            return points[name].expand(len(draws), *points[name].shape)
+        return torch.stack([weights[f"net.{name}"] for weights in draws])
+
+    return embedding @ stacked("weight").transpose(1, 2) + stacked("bias").unsqueeze(1)

@@ -61,12 +61,25 @@ def draw(loc: Tensor, log_scale: Tensor, form: Form, prior: NormalPrior | None) 
     return _Draw.apply(loc, log_scale, form, prior)
 
 
+@torch.no_grad()
+def standard_normal_(values: Tensor, seed: int) -> Tensor:
+    """Fill a vector with standard Normal numbers that depend on nothing but ``seed``, its length and its device."""
+    if values.device.type != "cpu":
+        return values.normal_(generator=torch.Generator(values.device).manual_seed(seed))
+
+    def block(index: int, span: slice, rooms: list[Tensor], generator: torch.Generator | None) -> None:
+        values[span].normal_(generator=generator)
+
+    _each_block(values, block, seed)
+    return values
+
+
 class _Draw(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, loc: Tensor, log_scale: Tensor, form: Form, prior: NormalPrior | None) -> tuple[Tensor, ...]:
         like = loc.detach() if _dense(loc) else loc.detach().contiguous()
         drawn = [torch.empty_like(like) for _ in range(2 if form == "mirrored" else 1)]
-        locs, log_scales, *outputs = (_flat(values, like) for values in (like, log_scale, *drawn))
+        locs, log_scales, *outputs = (flat(values, like) for values in (like, log_scale, *drawn))
         priors = None if prior is None else _flat_prior(prior, like)
         kls: list[Tensor] = [torch.empty(())] * _blocks(like)
 
@@ -93,7 +106,7 @@ class _Draw(torch.autograd.Function):
         loc, log_scale, first = ctx.saved_tensors
         results = torch.empty_like(first), torch.empty_like(first)
         locs, log_scales, drawn, to_loc, to_log_scale, *incoming = (
-            _flat(values, first) for values in (loc, log_scale, first, *results, *grads[: 1 if form == "weight" else 2])
+            flat(values, first) for values in (loc, log_scale, first, *results, *grads[: 1 if form == "weight" else 2])
         )
         priors = None if ctx.prior is None else _flat_prior(ctx.prior, first)
 
@@ -143,7 +156,7 @@ def _dense(values: Tensor) -> bool:
     return values.is_contiguous() or (values.dim() == 4 and values.is_contiguous(memory_format=torch.channels_last))
 
 
-def _flat(values: Tensor, like: Tensor) -> Tensor:
+def flat(values: Tensor, like: Tensor) -> Tensor:
     """``values`` as a vector, in the order in which ``like`` lies in memory; a copy only where it must be."""
     values = values.detach()
     strides = zip(values.shape, values.stride(), like.stride(), strict=True)
@@ -153,8 +166,8 @@ def _flat(values: Tensor, like: Tensor) -> Tensor:
 
 
 def _flat_prior(prior: NormalPrior, like: Tensor) -> NormalPrior:
-    loc = prior.loc if prior.loc is None or prior.loc.dim() == 0 else _flat(prior.loc, like)
-    return NormalPrior(loc, prior.scale if prior.scale.dim() == 0 else _flat(prior.scale, like))
+    loc = prior.loc if prior.loc is None or prior.loc.dim() == 0 else flat(prior.loc, like)
+    return NormalPrior(loc, prior.scale if prior.scale.dim() == 0 else flat(prior.scale, like))
 
 
 def _seed(like: Tensor) -> int | None:
@@ -196,11 +209,17 @@ def _each_block(like: Tensor, work: _Work, seed: int | None = None) -> None:
         done.result()
 
 
+def _use_one_thread() -> None:
+    # A thread's first question sets it up, and would undo a setting made before.
+    torch.get_num_threads()
+    torch.set_num_threads(1)
+
+
 @cache
 def _pool(threads: int, process: int) -> ThreadPoolExecutor:
     """Threads in each of which torch computes on one thread; ``process`` keeps a fork from waiting for its parent's."""
     started = threading.Barrier(threads)
-    pool = ThreadPoolExecutor(threads, "fused", initializer=torch.set_num_threads, initargs=(1,))
+    pool = ThreadPoolExecutor(threads, "fused", initializer=_use_one_thread)
     for waiting in [pool.submit(started.wait) for _ in range(threads)]:
         waiting.result()
     # The setting is each thread's own, but threads that torch starts later would take over the last one made.

@@ -178,6 +178,11 @@ class ResNet(nn.Module):
         self.dropout_maps = nn.Dropout(0.2)
         self.dropout_clip = nn.Dropout(0.5)
 
+    def activation_bytes(self, frames: int) -> int:
+        """About how much memory one clip of ``frames`` takes on its way through, without gradients."""
+        # The first stages are the widest: input, output and what is between, of channels x frames x mels floats each.
+        return 4 * 4 * MEL_BINS * max(frames, MINIMUM_FRAMES) * len(self.conv_block1.bn1.weight)
+
     def forward(self, logmel: Tensor, augment: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """Logits of a batch of spectrograms.
 

@@ -1,9 +1,10 @@
 """A posterior: a fitted guide with the model, the labels and the front end that it needs to be used."""
 
 import importlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import islice
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,12 +16,14 @@ from bayes_panns.bayes import (
     MeanField,
     Strategy,
     draw_weights,
+    head_logits,
     logits_under,
     mean_weights,
+    mirrored_draws,
 )
 from bayes_panns.clips import Task
 from bayes_panns.errors import PosteriorError, RecipeError
-from bayes_panns.nets import HEAD, build
+from bayes_panns.nets import HEAD, ResNet, build
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,8 @@ class Posterior:
         )
         if guide_function is None:
             guide: nn.Module = MeanField.from_strategy(model, strategy)
+            # The guide has its own copy of every weight.
+            model.initial.clear()
         else:
             guide = _imported(guide_function)(model)
         return cls(model, guide, net, labels, sample_rate, clip_seconds, strategy, guide_function)
@@ -172,13 +177,26 @@ class Posterior:
                 value.copy_(known[name][0])
         return Inherited(taken, tuple(name for name in [*gaussians, *points] if name not in known))
 
+    @property
+    def mirrored(self) -> bool:
+        """Whether :meth:`draws` come in mirrored pairs, which are not independent draws."""
+        return bool(self.model.sites) and isinstance(self.guide, MeanField) and self.model.dropout != "always"
+
     def draws(
-        self, clips: Tensor | Sequence[Tensor], draws: int = 20, *, seed: int = 0, batch_size: int = 32
+        self,
+        clips: Tensor | Sequence[Tensor],
+        draws: int = 20,
+        *,
+        seed: int = 0,
+        batch_size: int = 32,
+        memory: int = 1 << 30,
     ) -> Iterator[Tensor]:
         """Draw from the posterior predictive, one draw of the weights at a time.
 
         The weights of draw t depend on ``seed`` and t only, so that sets of clips predicted one after the other are
-        predicted by the same networks. Torch's global random state is left as it was.
+        predicted by the same networks. Torch's global random state is left as it was. Those of a mean-field guide come
+        in mirrored pairs: see :func:`~bayes_panns.bayes.mirrored_draws`. Where only the last layer is drawn, the rest
+        of the network runs once.
 
         Args:
             clips: Waveforms, shape ``(N, samples)``, or several such groups of different lengths, N clips in all; their
@@ -186,26 +204,61 @@ class Posterior:
             draws: How many; 0 for a single pass at the posterior mean, with dropout off. A posterior that is not
                 stochastic always makes that single pass.
             seed: Seeds the draws.
-            batch_size: Clips a pass.
+            batch_size: The most clips a pass.
+            memory: Bytes that the activations of a pass may take: long clips go through in smaller batches, down to
+                one at a time.
 
         Yields:
             Probabilities of each label, shape ``(N, K)``, on the CPU.
         """
-        device = next(iter(self.model.net.buffers())).device
-        self.model.eval()
         at_mean = draws == 0 or not self.stochastic
+        self.model.eval()
         if at_mean:
             self.model.drop(False)
+        probability = self.model.likelihood.probability
         with torch.no_grad():
-            groups = [clips] if isinstance(clips, Tensor) else clips
-            batches = [self.front_end(batch.to(device)) for group in groups for batch in group.split(batch_size)]
-        for index in range(1 if at_mean else draws):
-            with torch.random.fork_rng(), torch.no_grad():
-                torch.manual_seed(seed * 1_000_003 + index)
-                weights = (mean_weights if at_mean else draw_weights)(self.guide, batches[0])
-                logits = [logits_under(self.model, weights, batch) for batch in batches]
-                probability = self.model.likelihood.probability(torch.cat(logits)).cpu()
-            yield probability
+            batches = self._batches(clips, batch_size, memory)
+            if at_mean:
+                weights = mean_weights(self.guide, batches[0])
+                yield probability(self._logits(weights, batches)).cpu()
+            elif self.mirrored and self.model.only_head:
+                yield from map(probability, self._head_draws(batches, draws, seed, memory))
+            elif self.mirrored:
+                for weights in islice(mirrored_draws(cast(MeanField, self.guide), seed), draws):
+                    yield probability(self._logits(weights, batches)).cpu()
+            else:
+                for index in range(draws):
+                    yield probability(self._logits(None, batches, seed * 1_000_003 + index)).cpu()
+
+    def _batches(self, clips: Tensor | Sequence[Tensor], batch_size: int, memory: int) -> list[Tensor]:
+        """Log-mels of the clips, in batches whose activations fit."""
+        device = next(iter(self.model.net.buffers())).device
+        batches = []
+        for group in [clips] if isinstance(clips, Tensor) else clips:
+            clip = cast(ResNet, self.model.net).activation_bytes(self.front_end.frames(group.shape[1]))
+            for batch in group.split(max(1, min(batch_size, memory // clip))):
+                batches.append(self.front_end(batch.to(device)))
+        return batches
+
+    def _logits(self, weights: Mapping[str, Tensor] | None, batches: list[Tensor], seed: int = 0) -> Tensor:
+        """Logits ``(N, K)`` under ``weights``, or under a draw of the guide's."""
+        # A model draws its labels as well, and dropout its masks.
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            weights = draw_weights(self.guide, batches[0]) if weights is None else weights
+            return torch.cat([logits_under(self.model, weights, batch) for batch in batches])
+
+    def _head_draws(self, batches: list[Tensor], draws: int, seed: int, memory: int) -> Iterator[Tensor]:
+        """Logits ``(N, K)`` for each draw of the last layer, as many draws at a time as fit."""
+        embedding = torch.cat([self.model.embed(batch) for batch in batches])
+        each = 4 * len(self.labels) * (embedding.shape[1] + len(embedding))
+        sampler = mirrored_draws(cast(MeanField, self.guide), seed)
+        for first in range(0, draws, size := max(1, memory // each)):
+            several = [
+                {name: weight.clone() for name, weight in weights.items()}
+                for weights in islice(sampler, min(size, draws - first))
+            ]
+            yield from head_logits(self.model, several, embedding).cpu()
 
 
 def _imported(function: str) -> Callable[[BayesianNet], nn.Module]:

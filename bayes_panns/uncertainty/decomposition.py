@@ -10,7 +10,16 @@ from torch import Tensor
 
 from bayes_panns.uncertainty.checks import ONE_OF_K, check_task
 
-_ARRAYS = ("probability", "aleatoric", "epistemic", "total", "entropy", "expected_entropy", "mutual_information")
+_ARRAYS = (
+    "probability",
+    "standard_error",
+    "aleatoric",
+    "epistemic",
+    "total",
+    "entropy",
+    "expected_entropy",
+    "mutual_information",
+)
 
 
 @dataclass(frozen=True)
@@ -22,6 +31,8 @@ class Uncertainty:
 
     Attributes:
         probability: ``(N, K)``, the mean p of the draws p_t.
+        standard_error: ``(N, K)``, that of ``probability`` for its finite number of draws; NaN where there are fewer
+            than two that are independent. ``epistemic`` is on average its square below that of endless draws.
         aleatoric: ``(N, K)``, mean_t p_t (1 - p_t): the sound is ambiguous.
         epistemic: ``(N, K)``, var_t p_t: the draws disagree. 0 for a single draw.
         total: ``(N, K)``, p (1 - p).
@@ -34,6 +45,7 @@ class Uncertainty:
     """
 
     probability: NDArray[np.float64]
+    standard_error: NDArray[np.float64]
     aleatoric: NDArray[np.float64]
     epistemic: NDArray[np.float64]
     total: NDArray[np.float64]
@@ -69,20 +81,27 @@ class Moments:
 
     Args:
         task: ``"one-of-k"`` or ``"multi-label"``; decides which entropy.
+        mirrored: The draws come in pairs that depend on each other, first and second, third and fourth; the pairs do
+            not. The standard error is then taken over the pairs.
 
     Raises:
         ValueError: ``task`` is neither.
     """
 
     _mean: Tensor
+    _waiting: Tensor | None
+    _group_squares: Tensor
+    _weighted_groups: Tensor
     _squares: Tensor
     _aleatoric: Tensor
     _entropy: Tensor
 
-    def __init__(self, task: str):
+    def __init__(self, task: str, *, mirrored: bool = False):
         check_task(task)
         self.task = task
+        self.mirrored = mirrored
         self.draws = 0
+        self._waiting = None
 
     @torch.no_grad()
     def update(self, probabilities: Tensor) -> None:
@@ -101,6 +120,14 @@ class Moments:
         if not self.draws:
             self._mean = self._squares = self._aleatoric = torch.zeros_like(p)
             self._entropy = p.new_zeros(len(p))
+            self._group_squares = self._weighted_groups = torch.zeros_like(p)
+        if not self.mirrored:
+            self._group_squares, self._weighted_groups = self._with_group(p, 1)
+        elif self._waiting is None:
+            self._waiting = p
+        else:
+            self._group_squares, self._weighted_groups = self._with_group(self._waiting + p, 2)
+            self._waiting = None
         self.draws += 1
         # Out of place: the first draw may come from inference mode, whose tensors cannot be changed outside it.
         deviation = p - self._mean
@@ -121,6 +148,7 @@ class Moments:
         entropy = _entropy(self._mean, self.task)
         return Uncertainty(
             probability=self._mean.cpu().numpy(),
+            standard_error=self._standard_error().cpu().numpy(),
             aleatoric=self._aleatoric.cpu().numpy(),
             epistemic=(self._squares / self.draws).cpu().numpy(),
             total=(self._mean * (1 - self._mean)).cpu().numpy(),
@@ -132,15 +160,32 @@ class Moments:
             task=self.task,
         )
 
+    def _with_group(self, total: Tensor, size: int) -> tuple[Tensor, Tensor]:
+        """The sums over groups of S^2 and of n S with one group more, its n draws adding up to S."""
+        return self._group_squares + total**2, self._weighted_groups + size * total
 
-def decompose(draws: Tensor, task: str) -> Uncertainty:
+    def _standard_error(self) -> Tensor:
+        """That of a mean of dependent groups: the square root of G / (G - 1) sum_g (S_g - n_g p)^2 / T^2."""
+        squares, weighted = self._group_squares, self._weighted_groups
+        pairs, single = divmod(self.draws, 2) if self.mirrored else (0, self.draws)
+        if self._waiting is not None:
+            squares, weighted = self._with_group(self._waiting, 1)
+        groups = pairs + single
+        if groups < 2:
+            return torch.full_like(self._mean, torch.nan)
+        spread = squares - 2 * self._mean * weighted + self._mean**2 * (4 * pairs + single)
+        return (spread.clamp(min=0) * (groups / (groups - 1))).sqrt() / self.draws
+
+
+def decompose(draws: Tensor, task: str, *, mirrored: bool = False) -> Uncertainty:
     """The uncertainty from draws that are all at hand.
 
     Args:
         draws: ``(T, N, K)``, probabilities.
         task: ``"one-of-k"`` or ``"multi-label"``.
+        mirrored: Whether the draws come in pairs, as :class:`Moments` takes them.
     """
-    moments = Moments(task)
+    moments = Moments(task, mirrored=mirrored)
     for draw in draws:
         moments.update(draw)
     return moments.result()

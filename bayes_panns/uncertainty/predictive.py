@@ -17,7 +17,8 @@ from bayes_panns.errors import AudioError
 from bayes_panns.posterior import Posterior
 from bayes_panns.uncertainty.decomposition import Moments, Uncertainty, concatenate
 
-_CHUNK = 256
+_CHUNK, _SAMPLES = 256, 1 << 26
+"""The most clips that are predicted together, and the most samples in all: what is in memory at a time."""
 
 _SLACK = 0.01
 """The share of a window that a file's end must exceed to get a window: lossy files decode to a little more than 5 s."""
@@ -33,9 +34,10 @@ def predict(posterior: Posterior, clips: ClipSet, draws: int = 20, *, progress: 
         progress: Whether to show a progress bar.
     """
     parts = []
+    chunk = max(1, min(_CHUNK, _SAMPLES // clips.samples))
     with tqdm(total=len(clips), desc="predicting", unit="clip", disable=not progress) as bar:
-        for start in range(0, len(clips), _CHUNK):
-            index = np.arange(start, min(start + _CHUNK, len(clips)))
+        for start in range(0, len(clips), chunk):
+            index = np.arange(start, min(start + chunk, len(clips)))
             parts.append(_uncertainty(posterior, torch.from_numpy(clips.waveform(index)), draws))
             bar.update(len(index))
     return concatenate(parts)
@@ -112,7 +114,7 @@ def tag(
         windows += [Window(str(file), start / rate, (start + length) / rate) for start in starts]
         for start in starts:
             waiting.append(waveform[start : start + length])
-            if len(waiting) == _CHUNK:
+            if len(waiting) == _CHUNK or sum(map(len, waiting)) >= _SAMPLES:
                 parts.append(_of_any_length(posterior, waiting, draws))
                 waiting = []
     if waiting:
@@ -133,7 +135,7 @@ def _of_any_length(posterior: Posterior, waveforms: list[Tensor], draws: int) ->
 
 
 def _uncertainty(posterior: Posterior, waveforms: Tensor | list[Tensor], draws: int) -> Uncertainty:
-    moments = Moments(posterior.task)
+    moments = Moments(posterior.task, mirrored=posterior.mirrored)
     for probability in posterior.draws(waveforms, draws):
         moments.update(probability)
     return moments.result()

@@ -1,4 +1,5 @@
 import tomllib
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -6,7 +7,7 @@ import tomli_w
 import torch
 from pyro.infer.autoguide import AutoNormal
 
-from bayes_panns.bayes import MeanField, Settings, Strategy
+from bayes_panns.bayes import MeanField, Settings, Strategy, logits_under, mirrored_draws
 from bayes_panns.clips import Task
 from bayes_panns.errors import PosteriorError, RecipeError
 from bayes_panns.posterior import Posterior, load, save
@@ -83,6 +84,46 @@ def test_a_clips_prediction_does_not_depend_on_its_company(clips):
     posterior = build()
     together = predictions(posterior, clips, batch_size=2)
     torch.testing.assert_close(together[:, 3:4], predictions(posterior, clips[3:4]), rtol=1e-4, atol=1e-6)
+
+
+def test_a_memory_bound_makes_batches_smaller_and_changes_nothing(clips):
+    posterior = build(read_strategy("flip"))
+    sizes = []
+    posterior.model.net.register_forward_pre_hook(lambda net, inputs: sizes.append(len(inputs[0])))
+    frames = posterior.front_end.frames(clips.shape[1])
+    bound = 2 * posterior.model.net.activation_bytes(frames)
+    small = predictions(posterior, clips, 2, memory=bound)
+    assert sizes == [2, 2, 1, 2, 2, 1]
+    torch.testing.assert_close(small, predictions(posterior, clips, 2), rtol=1e-4, atol=1e-5)
+    sizes.clear()
+    predictions(posterior, clips, 1, memory=1)  # less than any clip needs: one at a time
+    assert sizes == [1] * 5
+
+
+def test_activations_take_about_what_is_said():
+    """Peak of live tensors on the way through, by the profiler's account of allocations."""
+    posterior = build()
+    with torch.no_grad(), torch.profiler.profile(profile_memory=True, acc_events=True) as profile:
+        posterior.model.net.eval()(torch.randn(8, 400, 64))
+    events = sorted(
+        (event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"),
+        key=lambda event: event.start_ns(),
+    )
+    held = torch.tensor([event.nbytes() for event in events]).cumsum(0).max().item()
+    said = 8 * posterior.model.net.activation_bytes(400)
+    assert 0.5 * said < held <= said
+
+
+def test_only_the_head_is_run_for_each_draw_where_only_it_is_drawn(clips):
+    posterior = build(read_strategy("det-flip"))
+    passes = []
+    posterior.model.net.resnet.register_forward_hook(lambda *args: passes.append(1))
+    together = predictions(posterior, clips, 9)
+    assert len(passes) == 1
+    torch.testing.assert_close(together, predictions(posterior, clips, 9, memory=1), rtol=1e-4, atol=1e-6)
+    weights = islice(mirrored_draws(posterior.guide, 0), 9)
+    by_hand = [logits_under(posterior.model, draw, posterior.front_end(clips)).softmax(dim=1) for draw in weights]
+    torch.testing.assert_close(together, torch.stack(by_hand), rtol=1e-4, atol=1e-6)
 
 
 def test_the_mean_pass_is_the_limit_of_narrow_draws(clips):

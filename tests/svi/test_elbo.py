@@ -9,7 +9,7 @@ from pyro.infer import TraceMeanField_ELBO
 from pyro.infer.autoguide import AutoDelta, AutoNormal
 from torch import nn
 
-from bayes_panns.bayes import BayesianNet, Laplace, MeanField, Normal, OneOfK, Settings, Strategy, sites
+from bayes_panns.bayes import ESTIMATORS, BayesianNet, Laplace, MeanField, Normal, OneOfK, Settings, Strategy, sites
 from bayes_panns.nets import build
 from bayes_panns.svi import MeanFieldELBO
 
@@ -41,6 +41,70 @@ def test_it_is_pyros_elbo_with_its_gradient(prior, guide_of, batch):
         slopes.append(torch.cat([p.grad.flatten() for p in objective.parameters() if p.grad is not None]))
     assert values[1] == pytest.approx(values[0], rel=1e-6)
     torch.testing.assert_close(slopes[1], slopes[0], rtol=1e-4, atol=1e-3)
+
+
+class Regression(pyro.nn.PyroModule):
+    """y = x w + noise of known size, w ~ Normal(0, 1): the posterior is Normal, its mean-field optimum known."""
+
+    def __init__(self):
+        super().__init__()
+        self.initial = {"w": torch.zeros(3)}
+
+    def prior(self):
+        return dist.Normal(torch.zeros(3), torch.ones(3)).to_event(1)
+
+    def forward(self, x, y):
+        w = pyro.sample("w", self.prior())
+        with pyro.plate("rows", len(x)):
+            pyro.sample("y", dist.Normal(x @ w, 0.5), obs=y)
+
+
+class LearnedPrior(Regression):
+    """As Regression, with a prior whose width is a parameter."""
+
+    def __init__(self):
+        super().__init__()
+        self.width = nn.Parameter(torch.tensor(0.7))
+
+    def prior(self):
+        return dist.Normal(torch.zeros(3), self.width.expand(3)).to_event(1)
+
+
+class StudentPrior(Regression):
+    """As Regression, with a prior whose KL has no closed form."""
+
+    def prior(self):
+        return dist.StudentT(4.0, torch.zeros(3), torch.ones(3)).to_event(1)
+
+
+@pytest.mark.parametrize("model_of_rows", [LearnedPrior, StudentPrior])
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_any_other_prior_takes_a_path_of_its_own_and_is_right(model_of_rows, estimator):
+    """The pass over the weights knows constant Normals only; a learned prior must still get its gradient."""
+    model, x, y = model_of_rows(), torch.randn(8, 3), torch.randn(8)
+    guide = MeanField(model, init_scale=0.3, estimator=estimator)
+    results = []
+    for elbo in (TraceMeanField_ELBO(), MeanFieldELBO()):
+        objective = elbo(model, guide)
+        objective.zero_grad()
+        torch.manual_seed(5)
+        loss = objective(x, y)
+        loss.backward()
+        results.append([loss.detach(), *(parameter.grad.clone() for parameter in objective.parameters())])
+    for ours, pyros in zip(*results, strict=True):
+        torch.testing.assert_close(ours, pyros, rtol=1e-4, atol=1e-5)
+
+
+def test_half_precision_layers_leave_draw_and_kl_in_single(batch):
+    model = model_of("fan-in")
+    guide = MeanField(model)
+    elbo, exact = MeanFieldELBO(), MeanFieldELBO()
+    exact.loss(model, guide, *batch)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = elbo.differentiable_loss(model, guide, *batch)
+    loss.backward()
+    assert float(elbo.kl) == pytest.approx(float(exact.kl), rel=1e-6)
+    assert all(p.grad.dtype == torch.float32 and p.grad.isfinite().all() for p in guide.parameters())
 
 
 def test_its_parts_add_up_and_the_kl_is_weighted(batch):
@@ -87,19 +151,6 @@ def test_a_guide_that_misses_a_site_is_told(batch):
     guide = poutine.block(MeanField(model), hide=["net.fc1.bias"])
     with pytest.raises(ValueError, match=r"does not sample net\.fc1\.bias"):
         MeanFieldELBO().loss(model, guide, *batch)
-
-
-class Regression(pyro.nn.PyroModule):
-    """y = x w + noise of known size, w ~ Normal(0, 1): the posterior is Normal, its mean-field optimum known."""
-
-    def __init__(self):
-        super().__init__()
-        self.initial = {"w": torch.zeros(3)}
-
-    def forward(self, x, y):
-        w = pyro.sample("w", dist.Normal(torch.zeros(3), torch.ones(3)).to_event(1))
-        with pyro.plate("rows", len(x)):
-            pyro.sample("y", dist.Normal(x @ w, 0.5), obs=y)
 
 
 @pytest.mark.parametrize("estimator", ["weights", "flipout", "mirrored", "local"])

@@ -55,6 +55,40 @@ def test_streaming_agrees_with_the_formulas_over_all_draws_at_once(task, data):
     np.testing.assert_allclose(u.expected_entropy, entropy(p).mean(axis=0), atol=1e-13)
 
 
+@pytest.mark.parametrize("mirrored", [False, True])
+@settings(max_examples=50, deadline=None)
+@given(data=st.data())
+def test_the_standard_error_is_that_of_groups_that_depend_on_each_other(mirrored, data):
+    draws = data.draw(draws_of("multi-label"))
+    u = decompose(draws, "multi-label", mirrored=mirrored)
+    p = draws.numpy()
+    groups = [p[i : i + 2] for i in range(0, len(p), 2)] if mirrored else [p[i : i + 1] for i in range(len(p))]
+    if len(groups) < 2:
+        assert np.isnan(u.standard_error).all()
+        return
+    residuals = sum((group - p.mean(axis=0)).sum(axis=0) ** 2 for group in groups)
+    expected = np.sqrt(len(groups) / (len(groups) - 1) * residuals) / len(p)
+    np.testing.assert_allclose(u.standard_error, expected, atol=1e-7)
+    if not mirrored:
+        np.testing.assert_allclose(u.standard_error, p.std(axis=0, ddof=1) / len(p) ** 0.5, atol=1e-7)
+
+
+def test_mirrored_draws_need_their_own_standard_error():
+    """Of 20 mirrored draws of a nearly linear function: over pairs the error is right, over draws far too large."""
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(4000, 10, generator=generator)
+    noise = torch.stack([noise, -noise], dim=2).flatten(1)  # (repetitions, 20 draws)
+    p = (0.5 + 0.8 * noise + 0.2 * noise**2).sigmoid().double()
+    means = p.mean(dim=1).std()
+    pairs = decompose(p.T[..., None], "multi-label", mirrored=True).standard_error
+    alone = decompose(p.T[..., None], "multi-label").standard_error
+    assert (pairs**2).mean() ** 0.5 == pytest.approx(means.item(), rel=0.05)
+    assert (alone**2).mean() ** 0.5 > 2 * means
+    # The population variance is on average the squared error too small.
+    u = decompose(p.T[..., None], "multi-label", mirrored=True)
+    assert (u.epistemic + u.standard_error**2).mean() == pytest.approx(p.var().item(), rel=0.02)
+
+
 def test_one_of_k_by_hand():
     # Two draws that are sure of opposite labels: nothing is ambiguous, the model just does not know.
     u = decompose(torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]]), "one-of-k")
