@@ -163,10 +163,12 @@ class BayesianNet(PyroModule):
     def train(self, mode: bool = True) -> "BayesianNet":
         """Switch between fitting and predicting; frozen parts stay in eval mode, dropouts follow ``dropout``."""
         super().train(mode)
-        dropping = {"off": False, "fit": mode, "always": True}[self.dropout]
-        self.drop(dropping)
+        self.drop(self.dropout == "fit" and mode)
         for part in self._frozen:
             self.net.get_submodule(part).eval()
+        if self.dropout == "always":
+            # In frozen parts too: a posterior that is loaded knows nothing of them.
+            self.drop(True)
         return self
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "BayesianNet":

@@ -87,6 +87,16 @@ def test_two_models_and_guides_in_one_process_do_not_collide(batch):
     assert not torch.equal(guides[0].loc(site), guides[1].loc(site))
 
 
+@pytest.mark.parametrize(("dropout", "on"), [("fit", False), ("always", True)])
+def test_frozen_dropouts_rest_unless_they_are_always_on(dropout, on):
+    model = BayesianNet(build("resnet14-narrow", 3), {}, OneOfK(), dropout=dropout)
+    model.freeze("resnet", "dropout_clip")
+    model.train()
+    assert model.net.dropout_clip.training is on
+    assert model.net.resnet.layer1[0].dropout.training is on
+    assert not model.net.resnet.layer1[0].bn1.training
+
+
 @pytest.mark.parametrize(("dropout", "fitting", "predicting"), [("off", 0, 0), ("fit", 1, 0), ("always", 1, 1)])
 def test_dropout_is_on_when_the_strategy_says(dropout, fitting, predicting):
     model = make(Strategy(dropout=dropout, default=Settings(posterior="point")))
