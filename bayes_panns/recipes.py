@@ -45,7 +45,7 @@ class Run(BaseModel):
         guide: The guide recipe: a name, a file, or ``module:function`` for one of your own in Python, called with the
             model; the option ``--guide`` takes its place.
         upstream: The folder of the posterior to start from; the option ``--from`` takes its place.
-        freeze: Modules of the network that are not trained, such as ``resnet``.
+        freeze: Modules of the network that are not trained, such as ``resnet``; ``backbone`` is all but the last layer.
         data: Which clips.
         fit: How to fit.
     """

@@ -15,12 +15,16 @@ from bayes_panns import __version__
 from bayes_panns.bayes import MeanField
 from bayes_panns.clips import ClipSet, Task
 from bayes_panns.errors import FitError, RecipeError, StoreError
+from bayes_panns.nets import HEAD
 from bayes_panns.posterior import Inherited, Posterior, load, save
 from bayes_panns.recipes import Run, read_run, read_strategy
-from bayes_panns.svi import Features, Fit
+from bayes_panns.svi import Embeddings, Features, Fit, require_fixed
 from bayes_panns.uncertainty import Uncertainty, evaluate, predict
 
 RUN_TOML = "run.toml"
+
+BACKBONE = "backbone"
+"""In a recipe's ``freeze``, all modules but the last layer."""
 
 
 @dataclass(frozen=True)
@@ -89,14 +93,25 @@ def fit(
     )
     inherited = None if upstream is None else posterior.start_from(upstream)
     _freeze(posterior, recipe.freeze)
+    if recipe.fit.features == "embeddings":
+        require_fixed(posterior.model)
     _prepare(folder, recipe, resume)
 
     say(f"{len(fitted)} clips of {clips.seconds_per_clip:g} s, {len(clips.labels)} labels ({task}), on {chosen}")
     if inherited is not None:
         say(f"taken from {recipe.upstream}: {len(inherited.taken)} tensors; new: {', '.join(inherited.new) or 'none'}")
-    kept = partial(
-        Features, front_end=posterior.front_end, task=task, keep=recipe.fit.features, folder=folder, progress=progress
-    )
+    kept: Callable[[ClipSet], Features | Embeddings]
+    if recipe.fit.features == "embeddings":
+        kept = partial(Embeddings, model=posterior.model, task=task, device=chosen, progress=progress, say=say)
+    else:
+        kept = partial(
+            Features,
+            front_end=posterior.front_end,
+            task=task,
+            keep=recipe.fit.features,
+            folder=folder,
+            progress=progress,
+        )
     job = Fit(
         posterior.model,
         posterior.guide,
@@ -230,14 +245,19 @@ def _freeze(posterior: Posterior, parts: Sequence[str]) -> None:
     if not parts:
         return
     modules = [name for name, _ in posterior.model.net.named_modules() if name]
+    top = [name for name in modules if "." not in name]
     for part in parts:
-        if part not in modules:
-            known = ", ".join(name for name in modules if "." not in name)
-            raise RecipeError(f"freeze: the net has no module {part!r}; there are {known} and what is inside them")
+        if part not in [BACKBONE, *modules]:
+            raise RecipeError(
+                f"freeze: the net has no module {part!r}; there are {', '.join(top)} and what is inside them, and "
+                f"{BACKBONE}, all but {HEAD}"
+            )
     if not isinstance(posterior.guide, MeanField):
         raise RecipeError("freeze: a guide of your own decides itself what it trains")
-    posterior.model.freeze(*parts)
-    posterior.guide.freeze(*parts)
+    backbone = [name for name in top if name != HEAD] if BACKBONE in parts else []
+    frozen = [part for part in parts if part != BACKBONE] + backbone
+    posterior.model.freeze(*frozen)
+    posterior.guide.freeze(*frozen)
 
 
 def _prepare(folder: Path, recipe: Run, resume: bool) -> None:

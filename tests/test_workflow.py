@@ -140,6 +140,25 @@ def test_frozen_parts_stay_as_upstream_had_them(stores, upstream, tmp_path):
         assert scale.isfinite().all()
 
 
+def test_a_head_on_the_embeddings_of_a_frozen_backbone_is_a_posterior_like_any_other(stores, upstream, tmp_path):
+    options = {"guide": "det-flip", "upstream": str(upstream), "freeze": ["backbone"], "validation": 0.25}
+    for features in ("memory", "embeddings"):
+        run = recipe(stores["downstream"], **options, features=features, kl_weight=1e-3, learning_rate=1e-2)
+        fit(run, tmp_path / features)
+    whole, head, before = load(tmp_path / "memory"), load(tmp_path / "embeddings"), load(upstream)
+    known = before.points() | {name: loc for name, (loc, _) in before.gaussians().items()}
+    assert head.points().keys() == whole.points().keys()
+    assert all((value == known[name]).all() for name, value in head.points().items())
+    assert set(head.gaussians()) == {"fc_audioset.weight", "fc_audioset.bias"}
+    for name, pair in head.gaussians().items():
+        for value, other in zip(pair, whole.gaussians()[name], strict=True):
+            assert value.numpy() == pytest.approx(other.numpy(), rel=1e-3, abs=1e-4)
+    assert head.metrics["val/nll"] == pytest.approx(whole.metrics["val/nll"], rel=1e-3)
+    scores = [evaluate_posterior(posterior, [stores["downstream"]], draws=4).metrics for posterior in (whole, head)]
+    assert scores[1] == pytest.approx(scores[0], rel=1e-2)
+    assert scores[1]["unc/epistemic"] > 0
+
+
 @pytest.mark.parametrize("guide", ["det-flip", "drop", "det"])
 def test_every_strategy_runs_from_end_to_end(stores, upstream, tmp_path, guide):
     fitted = fit(recipe(stores["downstream"], guide=guide, upstream=str(upstream), mixup=True), tmp_path / "run")
@@ -195,7 +214,13 @@ def test_a_folder_is_never_overwritten_or_resumed_by_mistake(stores, tmp_path):
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"freeze": ["backbone"]}, RecipeError, "the net has no module 'backbone'; there are bn0, conv_block1"),
+        (
+            {"freeze": ["stem"]},
+            RecipeError,
+            "the net has no module 'stem'; there are bn0, conv_block1.* and backbone, all",
+        ),
+        ({"features": "embeddings"}, RecipeError, "the guide draws conv_block1.conv1.weight and .* such as det-flip"),
+        ({"features": "embeddings", "guide": "det-flip"}, RecipeError, r"would change bn0.* freeze = \[\"backbone\"\]"),
         ({"folds": [7]}, StoreError, "no clip is in fold 7; there are 1, 2"),
         ({"guide": "nowhere:guide"}, RecipeError, "cannot be imported"),
     ],

@@ -7,6 +7,7 @@ attributes ``task``, ``provenance`` (JSON) and ``format_version``. A store witho
 """
 
 import copy
+import hashlib
 import json
 import os
 import shutil
@@ -154,6 +155,28 @@ class Store:
         if raw.dtype.kind == "f":
             return raw.astype(np.float32, copy=False)
         return np.divide(raw, np.float32(FULL_SCALE), dtype=np.float32)
+
+    def digests(self, indices: Sequence[int] | np.ndarray | torch.Tensor) -> list[bytes]:
+        """What tells clips apart by their sound alone: SHA-256 of each one's samples as they are stored, 32 bytes.
+
+        Args:
+            indices: Which clips, shape ``(n,)``, each in ``[0, len(self))``.
+
+        Raises:
+            IndexError: An index is out of range.
+            StoreError: The file is damaged.
+        """
+        rows = self._rows[_checked_indices(indices, len(self))]
+        with self._explained():
+            dataset = self._handle()["waveform"]
+            raw = np.empty(self.samples, dtype=dataset.dtype)
+            kind, found = str(raw.dtype).encode(), []
+            for row in rows:
+                dataset.read_direct(raw, np.s_[row])
+                digest = hashlib.sha256(kind)
+                digest.update(raw.data)
+                found.append(digest.digest())
+        return found
 
     def summary(self) -> dict[str, Any]:
         """What the store holds, as plain JSON values.
@@ -399,13 +422,23 @@ class ClipSet:
             IndexError: An index is out of range.
             StoreError: A store is damaged.
         """
-        clips = self._clips[_checked_indices(indices, len(self))]
-        waveform = np.empty((len(clips), self.samples), dtype=np.float32)
-        owner = np.searchsorted(self._offsets, clips, side="right") - 1
-        for position in np.unique(owner):
-            mine = owner == position
-            waveform[mine] = self.stores[position].waveform(clips[mine] - self._offsets[position])
+        chosen = self.select(indices=np.asarray(indices))
+        waveform = np.empty((len(chosen), self.samples), dtype=np.float32)
+        for store, positions, rows in chosen.by_store():
+            waveform[positions] = store.waveform(rows)
         return waveform
+
+    def by_store(self) -> Iterator[tuple[Store, np.ndarray, np.ndarray]]:
+        """The clips, one store after the other.
+
+        Yields:
+            A store that holds some of them, their positions in this set, and their indices in the store, both int64 of
+            shape ``(n,)``.
+        """
+        owner = np.searchsorted(self._offsets, self._clips, side="right") - 1
+        for number in np.unique(owner):
+            positions = np.flatnonzero(owner == number)
+            yield self.stores[number], positions, self._clips[positions] - self._offsets[number]
 
     def select(
         self, folds: Collection[int] | None = None, indices: Sequence[int] | np.ndarray | None = None

@@ -1,12 +1,14 @@
 """The fit: the ELBO, schedules, checkpoints and resume."""
 
 from bayes_panns.svi.elbo import MeanFieldELBO
+from bayes_panns.svi.embeddings import Embeddings, require_fixed
 from bayes_panns.svi.features import Features
 from bayes_panns.svi.fit import METRICS, Fit, FitSettings, read_metrics
 from bayes_panns.svi.schedules import kl_warmup, learning_rate
 
 __all__ = [
     "METRICS",
+    "Embeddings",
     "Features",
     "Fit",
     "FitSettings",
@@ -14,4 +16,5 @@ __all__ = [
     "kl_warmup",
     "learning_rate",
     "read_metrics",
+    "require_fixed",
 ]

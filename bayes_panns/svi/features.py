@@ -32,6 +32,8 @@ class Features:
         StoreError: The task is one-of-K and a clip does not have exactly one label.
     """
 
+    embedded = False
+
     def __init__(
         self,
         clips: ClipSet,
@@ -43,7 +45,7 @@ class Features:
         progress: bool = False,
     ):
         self.clips = clips
-        self.target = _target(clips, task)
+        self.target = targets(clips, task)
         self._logmel: np.ndarray | None = None
         if keep == "none":
             return
@@ -74,7 +76,12 @@ class Features:
         return torch.from_numpy(values).to(device), self.target[index].to(device)
 
 
-def _target(clips: ClipSet, task: Task) -> Tensor:
+def targets(clips: ClipSet, task: Task) -> Tensor:
+    """The targets of every clip: int64 ``(clips,)`` for one-of-K, float ``(clips, K)`` for multi-label.
+
+    Raises:
+        StoreError: The task is one-of-K and a clip does not have exactly one label.
+    """
     target = torch.from_numpy(clips.target())
     if task is Task.MULTI_LABEL:
         return target.float()

@@ -12,10 +12,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, Literal
 
-import numpy as np
 import pyro
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 from sklearn.metrics import average_precision_score
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -25,7 +25,9 @@ from bayes_panns.audio.augment import Mixup, SpecAugment
 from bayes_panns.bayes import BayesianNet, logits_under, mean_weights
 from bayes_panns.clips import Task
 from bayes_panns.errors import FitError
+from bayes_panns.nets import HEAD
 from bayes_panns.svi.elbo import MeanFieldELBO
+from bayes_panns.svi.embeddings import Embeddings
 from bayes_panns.svi.features import Features
 from bayes_panns.svi.schedules import kl_warmup, learning_rate
 
@@ -46,7 +48,8 @@ class FitSettings(BaseModel):
         kl_warmup: Epochs over which the KL's weight rises from 0.
         spec_augment: Whether to mask stripes of the spectrograms.
         mixup: Whether to mix pairs of clips and their targets.
-        features: Where log-mels are kept: ``memory``, ``disk``, or ``none`` to compute them at each step.
+        features: What a step starts from: log-mels, kept in ``memory`` or on ``disk``, or ``none`` of them kept; or
+            ``embeddings`` of a frozen backbone, computed once and kept beside the store.
         seed: Seeds the initial weights, the order of clips, augmentation and draws.
     """
 
@@ -61,8 +64,19 @@ class FitSettings(BaseModel):
     kl_warmup: Annotated[float, Field(ge=0)] = 0.0
     spec_augment: bool = True
     mixup: bool = False
-    features: Literal["memory", "disk", "none"] = "memory"
+    features: Literal["memory", "disk", "none", "embeddings"] = "memory"
     seed: Annotated[int, Field(ge=0, lt=2**40)] = 0
+
+    @field_validator("features")
+    @classmethod
+    def _embeddings_stay_as_they_are(cls, features: str, fields: ValidationInfo) -> str:
+        asked = [name for name in ("spec_augment", "mixup") if fields.data.get(name)]
+        if features == "embeddings" and asked:
+            wanted = " and ".join(f"fit.{name} = false" for name in asked)
+            raise PydanticCustomError(
+                "augmented", "Embeddings are computed once and not augmented; set {wanted}", {"wanted": wanted}
+            )
+        return features
 
 
 class Fit:
@@ -75,7 +89,7 @@ class Fit:
     Args:
         model: The model; its ``clips`` is the size of ``data``.
         guide: Any Pyro guide of it that is a module and has ``median()``; what requires no gradient stays as it is.
-        data: The clips to fit.
+        data: The clips to fit, as ``settings.features`` says.
         settings: How.
         folder: Where the metrics and the checkpoint go.
         validation: Clips that are scored at the posterior mean after each epoch, and never trained on.
@@ -88,15 +102,18 @@ class Fit:
         self,
         model: BayesianNet,
         guide: nn.Module,
-        data: Features,
+        data: Features | Embeddings,
         settings: FitSettings,
         folder: Path,
         *,
-        validation: Features | None = None,
+        validation: Features | Embeddings | None = None,
         device: torch.device | str = "cpu",
         progress: bool = False,
         say: Callable[[str], None] = lambda line: None,
     ):
+        self._embedded = settings.features == "embeddings"
+        if any(clips.embedded != self._embedded for clips in (data, validation) if clips is not None):
+            raise ValueError(f"settings.features is {settings.features}, and the data are of another kind")
         self.model, self.guide = model.to(device), guide.to(device)
         self.data, self.validation = data, validation
         self.settings, self.folder = settings, folder
@@ -110,7 +127,7 @@ class Fit:
         # Guides that build themselves from a run of the model do so here, in eval mode: BatchNorm must not move.
         self.model.eval()
         with torch.no_grad():
-            self.guide(*data.batch(torch.arange(1), self.device))
+            self.guide(*data.batch(torch.arange(1), self.device), embedded=self._embedded)
         self._objective = self._elbo(self.model, self.guide)
         parameters = [parameter for parameter in self._objective.parameters() if parameter.requires_grad]
         if not parameters:
@@ -152,6 +169,7 @@ class Fit:
         ):
             # A NaN is an error here, told with its step; Pyro's warning would come on top.
             warnings.filterwarnings("ignore", message="Encountered NaN")
+            self._objective.train()
             for index in self._order():
                 nll = self._step(index)
                 total = {"nll": total["nll"] + nll, "steps": total["steps"] + 1}
@@ -190,9 +208,8 @@ class Fit:
             group["lr"] = rate
         warmup = round(settings.kl_warmup * self._batches)
         self._elbo.kl_weight = settings.kl_weight * kl_warmup(self.step, warmup)
-        self._objective.train()
         self._optimizer.zero_grad(set_to_none=True)
-        loss = self._objective(clips, target, augment=_chain(augmentations)) / len(self.data)
+        loss = self._objective(clips, target, augment=_chain(augmentations), embedded=self._embedded) / len(self.data)
         nll = float(self._elbo.nll) / len(self.data)
         if not math.isfinite(loss.item()):
             raise self._diverged(f"the loss is {loss.item()} (NLL {nll} a clip, KL {float(self._elbo.kl)} nats)")
@@ -223,10 +240,11 @@ class Fit:
         }
         if self.validation is not None:
             self.metrics |= self.validate()
+            self._objective.train()
         with (self.folder / METRICS).open("a") as file:
             file.write(json.dumps(self.metrics) + "\n")
         shown = ", ".join(f"{name} {value}" for name, value in self._shown(nll).items())
-        self._say(f"epoch {self.epoch:.4g} of {self.settings.epochs}: {shown}, {seconds:.0f} s")
+        self._say(f"epoch {self.epoch:.4g} of {self.settings.epochs}: {shown}, {seconds:.1f} s")
 
     def _shown(self, nll: float) -> dict[str, str]:
         shown = {"nll": f"{nll:.3f}", "kl": f"{float(self._elbo.kl):.4g}"}
@@ -244,7 +262,7 @@ class Fit:
         weights = mean_weights(self.guide, first)
         for index in torch.arange(len(self.validation)).split(self.settings.batch_size):
             clips, truth = self.validation.batch(index, self.device)
-            logits.append(logits_under(self.model, weights, clips).cpu())
+            logits.append(logits_under(self.model, weights, clips, embedded=self._embedded).cpu())
             target.append(truth.cpu())
         # So that scoring leaves no trace in the fit.
         torch.set_rng_state(state)
@@ -253,8 +271,8 @@ class Fit:
         if self.model.likelihood.task is Task.ONE_OF_K:
             return {"val/nll": nll.item(), "val/accuracy": (score.argmax(dim=1) == truth).float().mean().item()}
         present = truth.any(dim=0).numpy()
-        precision = average_precision_score(truth.numpy()[:, present], score.numpy()[:, present], average=None)
-        return {"val/nll": nll.item(), "val/map": float(np.mean(precision))}
+        precision = average_precision_score(truth.numpy()[:, present], score.numpy()[:, present], average="macro")
+        return {"val/nll": nll.item(), "val/map": float(precision)}
 
     @property
     def checkpointed(self) -> bool:
@@ -268,16 +286,19 @@ class Fit:
             FitError: A parameter is not finite; the last checkpoint is left as it is.
         """
         for name, parameter in self._objective.named_parameters():
-            if not torch.isfinite(parameter).all():
+            if parameter.requires_grad and not torch.isfinite(parameter).all():
                 raise self._diverged(f"{name} holds values that are not finite")
+        fixed = self._fixed()
         state: dict[str, Any] = {
-            "objective": self._objective.state_dict(),
+            "objective": {name: value for name, value in self._objective.state_dict().items() if name not in fixed},
             "optimizer": self._optimizer.state_dict(),
             "step": self.step,
             "steps": self.steps,
             "rng": torch.get_rng_state(),
             "metrics": self.metrics,
         }
+        if isinstance(self.data, Embeddings):
+            state["backbone"] = self.data.backbone
         if self.device.type == "cuda":
             state["cuda_rng"] = torch.cuda.get_rng_state(self.device)
         temporary = self.folder / f"{CHECKPOINT}.tmp"
@@ -297,7 +318,12 @@ class Fit:
             state = torch.load(path, map_location=self.device, weights_only=True)
             if state["steps"] != self.steps:
                 raise FitError(f"{path}: is of a fit of {state['steps']} steps, and this one has {self.steps}")
-            self._objective.load_state_dict(state["objective"])
+            if isinstance(self.data, Embeddings) and state["backbone"] != self.data.backbone:
+                raise FitError(
+                    f"{path}: is of a fit on another backbone's embeddings: the upstream posterior has changed since; "
+                    "start again in another folder"
+                )
+            self._objective.load_state_dict({**self._fixed(), **state["objective"]})
             self._optimizer.load_state_dict(state["optimizer"])
         except FitError:
             raise
@@ -309,6 +335,13 @@ class Fit:
         if "cuda_rng" in state and self.device.type == "cuda":
             torch.cuda.set_rng_state(state["cuda_rng"].cpu(), self.device)
         self._forget_after(self.step)
+
+    def _fixed(self) -> dict[str, Tensor]:
+        """The state that a checkpoint leaves out: a backbone whose embeddings are fitted, most of it by far."""
+        if not self._embedded:
+            return {}
+        state, backbone, head = self._objective.state_dict(), "model.net.", f"model.net.{HEAD}."
+        return {name: state[name] for name in state if name.startswith(backbone) and not name.startswith(head)}
 
     def _forget_after(self, step: int) -> None:
         """Drop metrics of steps that the checkpoint does not know of."""

@@ -98,6 +98,23 @@ def test_a_posterior_is_transferred_and_scored(home, tmp_path):
     assert json.loads(piped.stdout)["ood/auroc"] == pytest.approx(0.5)
 
 
+def test_a_head_is_fitted_on_embeddings_that_the_second_run_finds(home, tmp_path):
+    def finetune(folder, *more):
+        return run(
+            *("finetune", "fixed-features", "--from", home / "run", "--data", home / "clips.h5", "-o", folder),
+            *("--set", "fit.epochs=2", *more),
+        ).stderr
+
+    assert re.search(r"embeddings of \d+ clips of clips.h5: \d+ computed in", finetune(tmp_path / "first"))
+    second = finetune(tmp_path / "second", "--set", "fit.learning_rate=0.02")
+    assert f"read from {home / 'clips.embeddings'}" in second
+    assert "computed" not in second
+    assert "resuming at epoch 2.0" in finetune(tmp_path / "first", "--resume")
+    result = run("evaluate", tmp_path / "second", "--data", home / "clips.h5", "--draws", 2, "--json", "-")
+    assert json.loads(result.stdout)["unc/epistemic"] > 0
+    assert run("predict", tmp_path / "second", home / "sounds/low/0.wav", "--draws", 2).stdout
+
+
 @pytest.mark.parametrize("form", ["json", "csv", "table"])
 def test_predict_tags_files_and_folders(home, tmp_path, form):
     result = run(
@@ -234,6 +251,13 @@ MISTAKES = {
     "an unknown key": (
         lambda home: ("pretrain", recipe(home, "[fit]\nlearing_rate = 1e-3\n"), "--data", home / "clips.h5"),
         "wrong.toml: unknown key fit.learing_rate; did you mean learning_rate?",
+    ),
+    "embeddings of a backbone that is trained": (
+        lambda home: (
+            *("finetune", "fixed-features", "--from", home / "run", "--data", home / "clips.h5", "-o", home / "y"),
+            *("--set", "freeze=[]"),
+        ),
+        'fit.features = "embeddings": the fit would change bn0, conv_block1, ',
     ),
     "a wrong type": (
         lambda home: ("pretrain", recipe(home, '[fit]\nepochs = "ten"\n'), "--data", home / "clips.h5"),

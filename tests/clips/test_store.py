@@ -45,6 +45,19 @@ def panns_pack(path, dtype, clips=4, classes=5, missing=()):
     return sound
 
 
+def test_digests_tell_clips_apart_by_their_samples_alone(tmp_path):
+    first = Store(store(tmp_path / "a.h5"))
+    again = Store(store(tmp_path / "b.h5", names=[f"other {n}" for n in range(6)], fold=np.arange(6)))
+    digests = first.digests(range(6))
+    assert digests == again.digests(range(6))
+    assert len(set(digests)) == 6
+    assert all(len(digest) == 32 for digest in digests)
+    assert first.digests([4, 1, 4]) == [digests[4], digests[1], digests[4]]
+    assert set(digests).isdisjoint(Store(store(tmp_path / "c.h5", seed=1)).digests(range(6)))
+    with pytest.raises(IndexError):
+        first.digests([6])
+
+
 def test_round_trip(tmp_path):
     sound = waveforms(100)
     with StoreWriter(

@@ -1,0 +1,205 @@
+"""Clips as a fit of the last layer sees them: the embeddings of a frozen backbone, computed once and kept on disk.
+
+Beside a store ``STORE.h5`` stands a folder ``STORE.embeddings/`` with a file for each backbone. Backbones and clips are
+known by content: a file's name is a digest of the backbone's weights, BatchNorm statistics and front end, and a row is
+found by the digest of its clip's samples. So folds, subsets and a store that was packed anew find what is there, and
+what differs in anything that matters does not. The folder may be deleted at any time.
+"""
+
+import hashlib
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from bayes_panns.audio.features import LogMel
+from bayes_panns.bayes import BayesianNet
+from bayes_panns.clips import ClipSet, Store, Task
+from bayes_panns.errors import RecipeError
+from bayes_panns.nets import HEAD, ResNet
+from bayes_panns.svi.features import targets
+
+FORMAT = 1
+"""The version of the files; those of another are not found."""
+
+_CHUNK = 32
+_MEMORY = 1 << 29
+"""The most clips a pass, and the bytes that their activations may take."""
+
+_SLACK = 0.02
+"""By what share of its length an embedding may differ from the one on disk: devices and torch versions round apart."""
+
+
+class Embeddings:
+    """The embeddings and targets of a set of clips, by index.
+
+    Args:
+        clips: The clips.
+        model: The model, with a front end; what stands before its last layer is frozen and deterministic.
+        task: How the targets are read.
+        device: Where to compute.
+        progress: Whether to show a bar while they are computed.
+        say: Called with a line for each store: where its embeddings come from.
+
+    Attributes:
+        backbone: A digest of all that makes embeddings of waveforms.
+
+    Raises:
+        RecipeError: The backbone is not frozen, or not deterministic.
+        StoreError: The task is one-of-K and a clip does not have exactly one label.
+    """
+
+    embedded = True
+
+    def __init__(
+        self,
+        clips: ClipSet,
+        model: BayesianNet,
+        task: Task,
+        *,
+        device: torch.device | str = "cpu",
+        progress: bool = False,
+        say: Callable[[str], None] = lambda line: None,
+    ):
+        require_fixed(model)
+        self.clips = clips
+        self.target = targets(clips, task)
+        self.backbone = _fingerprint(model)
+        self._model, self._device, self._progress, self._say = model.to(device).eval(), device, progress, say
+        self._embedding = torch.empty(len(clips), cast(nn.Linear, model.net.get_submodule(HEAD)).in_features)
+        for store, positions, rows in clips.by_store():
+            self._embedding[positions] = torch.from_numpy(self._of(store, rows))
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def batch(self, index: Tensor, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+        """The clips at ``index``, int64 of shape ``(batch,)``.
+
+        Returns:
+            Embeddings ``(batch, embedding)``; and the targets, int64 ``(batch,)`` for one-of-K, float ``(batch, K)``
+            for multi-label.
+        """
+        return self._embedding[index].to(device), self.target[index].to(device)
+
+    def _of(self, store: Store, rows: np.ndarray) -> np.ndarray:
+        """The embeddings of the clips of ``store`` at ``rows``: from its file, or computed and added to it."""
+        path = store.path.with_suffix(".embeddings") / f"{self.backbone}.npz"
+        digests, known = store.digests(rows), self._read(path)
+        held = next((index for index, digest in enumerate(digests) if digest in known), None)
+        if held is not None:
+            now = self._compute(store, rows[held : held + 1])[0]
+            # The file's name cannot tell that the network's code has changed since.
+            if not np.linalg.norm(now - known[digests[held]]) <= _SLACK * np.linalg.norm(now):
+                self._say(f"{path}: holds other embeddings than this version's; they are computed afresh")
+                known = {}
+        # A clip that is there twice is computed once.
+        missing = {digest: row for digest, row in zip(digests, rows, strict=True) if digest not in known}
+        fate = f"read from {path}"
+        if missing:
+            started = time.monotonic()
+            try:
+                self._add(known, missing, store)
+            finally:
+                # An interrupted run leaves what it has computed.
+                where = _write(path, known) if known else ""
+            fate = f"{len(missing)} computed in {time.monotonic() - started:.1f} s, {where}"
+        self._say(f"embeddings of {len(rows)} clips of {store.path.name}: {fate}")
+        return np.stack([known[digest] for digest in digests])
+
+    def _add(self, known: dict[bytes, np.ndarray], missing: dict[bytes, int], store: Store) -> None:
+        digests, rows = list(missing), np.array(list(missing.values()))
+        frames = cast(LogMel, self._model.front_end).frames(store.samples)
+        size = max(1, min(_CHUNK, _MEMORY // cast(ResNet, self._model.net).activation_bytes(frames)))
+        with tqdm(total=len(missing), desc="embeddings", unit="clip", disable=not self._progress) as bar:
+            for start in range(0, len(missing), size):
+                chunk = slice(start, start + size)
+                known |= zip(digests[chunk], self._compute(store, rows[chunk]), strict=True)
+                bar.update(len(rows[chunk]))
+
+    @torch.no_grad()
+    def _compute(self, store: Store, rows: np.ndarray) -> np.ndarray:
+        return self._model.embed(torch.from_numpy(store.waveform(rows)).to(self._device)).cpu().numpy()
+
+    def _read(self, path: Path) -> dict[bytes, np.ndarray]:
+        """The embeddings in a file by the digest of their clip; none where there is no file, or a damaged one."""
+        if not path.is_file():
+            return {}
+        try:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+                digests, embeddings = arrays["digest"], arrays["embedding"]
+            if embeddings.shape != (len(digests), self._embedding.shape[1]) or embeddings.dtype != np.float32:
+                raise ValueError(f"it holds {embeddings.dtype} of shape {embeddings.shape}")
+            return {digest.tobytes(): embedding for digest, embedding in zip(digests, embeddings, strict=True)}
+        except Exception as error:
+            # On a damaged file zipfile and NumPy raise errors of a dozen kinds.
+            reason = " ".join(str(error).split())
+            self._say(f"{path}: cannot be read ({reason}); the embeddings are computed afresh")
+            return {}
+
+
+def require_fixed(model: BayesianNet) -> None:
+    """See that a fit changes nothing before the last layer of ``model``, and that a clip has one embedding.
+
+    Raises:
+        RecipeError: It does, or the clip has not.
+    """
+    setting = 'fit.features = "embeddings"'
+    if not model.only_head:
+        drawn = [site.name for site in model.sites.values() if not site.name.startswith(f"{HEAD}.")]
+        what = f"draws {drawn[0]} and {len(drawn) - 1} more weights" if drawn else "leaves dropout on"
+        raise RecipeError(
+            f"{setting}: the guide {what} before the last layer, so each draw has its own embeddings; take a guide "
+            "with a point backbone, such as det-flip"
+        )
+    training = model.training
+    model.train()
+    moving = [name for name, module in model.net.named_children() if name != HEAD and _moves(module)]
+    model.train(training)
+    if moving:
+        raise RecipeError(f'{setting}: the fit would change {", ".join(moving)}; freeze them: freeze = ["backbone"]')
+
+
+def _moves(module: nn.Module) -> bool:
+    """Whether training moves a weight or a statistic of ``module``, or drops some of its units."""
+    switched = nn.Dropout | nn.modules.batchnorm._BatchNorm
+    return any(parameter.requires_grad for parameter in module.parameters()) or any(
+        part.training for part in module.modules() if isinstance(part, switched)
+    )
+
+
+def _fingerprint(model: BayesianNet) -> str:
+    """32 hexadecimal digits of SHA-256 over what makes embeddings of waveforms."""
+    digest = hashlib.sha256(f"{FORMAT} {model.front_end and model.front_end.settings}".encode())
+    for name, value in model.net.state_dict().items():
+        if not name.startswith(f"{HEAD}."):
+            digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+            digest.update(value.cpu().reshape(-1).numpy())
+    return digest.hexdigest()[:32]
+
+
+def _write(path: Path, known: dict[bytes, np.ndarray]) -> str:
+    """Write the file, whole or not at all.
+
+    Returns:
+        Where they are kept, or why they are not.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(exist_ok=True)
+        with temporary.open("wb") as file:
+            digests = np.frombuffer(b"".join(known), dtype=np.uint8).reshape(len(known), -1)
+            np.savez(file, digest=digests, embedding=np.stack(list(known.values())))
+        temporary.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink()
+        return f"not kept: {path.parent} cannot be written ({error.strerror})"
+    return f"kept in {path}"
