@@ -24,7 +24,7 @@ from torch.distributions import constraints
 from torch.nn import functional as F
 from torch.utils._pytree import tree_map
 
-from bayes_panns.bayes.fused import Form, NormalPrior, draw
+from bayes_panns.bayes.fused import Form, NormalPrior, draw, lent
 
 _CHANNEL_DIM = {F.linear: -1, F.conv1d: 1, F.conv2d: 1}
 """The layers that estimators know, and where their outputs have the channels."""
@@ -88,7 +88,10 @@ class DrawnWeight(Tensor):
 
     @property
     def parts(self) -> tuple[Tensor, ...]:
-        """What is drawn, in the form that the layers of this kind need; one draw, however often it is asked for."""
+        """What is drawn, in the form that the layers of this kind need; one draw, however often it is asked for.
+
+        For a layer's weight; for anything else through ``lent``, as :func:`~bayes_panns.bayes.fused.draw` says.
+        """
         if self._parts is None:
             constants = None if self._prior is None else _constants(self._prior, self.loc)
             # Autocast would turn some of the arithmetic to half precision.
@@ -102,7 +105,10 @@ class DrawnWeight(Tensor):
     @property
     def value(self) -> Tensor:
         """The drawn weight, an ordinary tensor."""
-        return self.parts[0] if self.form != "apart" else self.parts[0] + self.parts[1]
+        if self.form == "apart":
+            loc, noise = self.parts
+            return lent(loc) + lent(noise)
+        return lent(self.parts[0])
 
     @abstractmethod
     def through(self, layer: Callable, inputs: Tensor, options: list, keywords: dict) -> Tensor:
@@ -179,7 +185,7 @@ class SharedWeight(DrawnWeight):
 
     def added(self, output: Tensor, dim: int) -> Tensor:
         """The drawn bias."""
-        return output + _along(self.parts[0], output, dim)
+        return output + _along(self.value, output, dim)
 
 
 class FlipoutWeight(DrawnWeight):
@@ -205,7 +211,7 @@ class FlipoutWeight(DrawnWeight):
 
     def added(self, output: Tensor, dim: int) -> Tensor:
         """The mean, and the noise under a sign per clip and channel."""
-        loc, noise = (_along(part, output, dim) for part in self.parts)
+        loc, noise = (_along(lent(part), output, dim) for part in self.parts)
         return output + loc + noise * _signs(output, len(self.loc), dim)
 
 
@@ -226,7 +232,7 @@ class MirroredWeight(DrawnWeight):
     def added(self, output: Tensor, dim: int) -> Tensor:
         """The mean, and the noise with the sign of the clip's half."""
         half = (len(output) + 1) // 2
-        first, second = (_along(part, output, dim) for part in self.parts)
+        first, second = (_along(lent(part), output, dim) for part in self.parts)
         return torch.cat([output[:half] + first, output[half:] + second])
 
 

@@ -20,8 +20,8 @@ from torch.autograd.function import once_differentiable
 Form = Literal["weight", "mirrored", "apart"]
 """What is made of a draw: ``loc + noise``; that and ``loc - noise``; or ``loc`` and ``noise``."""
 
-_BLOCK = 1 << 18
-"""Elements a block: smaller ones would spend their time on calls, larger ones in memory."""
+_BLOCK = 1 << 19
+"""Elements a block: threads take turns at calling torch, so smaller blocks would wait for calls."""
 
 
 class NormalPrior(NamedTuple):
@@ -46,7 +46,9 @@ class NormalPrior(NamedTuple):
 def draw(loc: Tensor, log_scale: Tensor, form: Form, prior: NormalPrior | None) -> tuple[Tensor, ...]:
     """Draw ``noise = exp(log_scale) * e``, e standard Normal, and find the KL from the prior in the same pass.
 
-    Differentiable once, in ``loc`` and ``log_scale``.
+    Differentiable once, in ``loc`` and ``log_scale``. The gradients of what is returned are overwritten on their way,
+    since fresh memory is slow: give it to convolutions and linear layers as their weight, whose gradient is no one
+    else's, and to any other operation through :func:`lent`.
 
     Args:
         loc: Means.
@@ -59,6 +61,21 @@ def draw(loc: Tensor, log_scale: Tensor, form: Form, prior: NormalPrior | None) 
         Normal(loc, exp(log_scale)) from it, a sum over all elements, in nats.
     """
     return _Draw.apply(loc, log_scale, form, prior)
+
+
+def lent(values: Tensor) -> Tensor:
+    """The same values, for any use: the gradient that comes back is a copy."""
+    return _Lent.apply(values)
+
+
+class _Lent(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        return values.view_as(values)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return grad.clone()
 
 
 @torch.no_grad()
@@ -104,34 +121,36 @@ class _Draw(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
         form: Form = ctx.form
         loc, log_scale, first = ctx.saved_tensors
-        results = torch.empty_like(first), torch.empty_like(first)
-        locs, log_scales, drawn, to_loc, to_log_scale, *incoming = (
-            flat(values, first) for values in (loc, log_scale, first, *results, *grads[: 1 if form == "weight" else 2])
+        # The results take the place of the gradients that come in.
+        incoming = [_laid_out(grad, first) for grad in grads[: 1 if form == "weight" else 2]]
+        results = (incoming[0], incoming[1] if len(incoming) > 1 else torch.empty_like(first))
+        locs, log_scales, drawn, to_loc, to_log_scale = (
+            flat(values, first) for values in (loc, log_scale, first, *results)
         )
         priors = None if ctx.prior is None else _flat_prior(ctx.prior, first)
 
         def block(index: int, span: slice, rooms: list[Tensor], generator: torch.Generator | None) -> None:
-            mean, noise, first_grad, last_grad = locs[span], drawn[span], incoming[0][span], incoming[-1][span]
-            grad_loc, grad_noise = first_grad, last_grad
+            mean, noise, grad_loc, grad_noise = locs[span], drawn[span], to_loc[span], to_log_scale[span]
             if form != "apart":
                 # What was really added: loc + noise in floating point, less loc.
                 noise = torch.sub(noise, mean, out=rooms[0])
             if form == "mirrored":
-                grad_loc = torch.add(first_grad, last_grad, out=to_loc[span])
-                grad_noise = torch.sub(first_grad, last_grad, out=to_log_scale[span])
+                # From the gradients of loc + noise and loc - noise.
+                torch.sub(grad_loc, grad_noise, out=rooms[1])
+                grad_loc.add_(grad_noise)
+                grad_noise.copy_(rooms[1])
+            into = grad_noise
+            if form == "weight":
+                grad_noise = grad_loc
+            torch.mul(grad_noise, noise, out=into)
             if priors is None:
-                torch.mul(grad_noise, noise, out=to_log_scale[span])
-                if form != "mirrored":
-                    to_loc[span] = grad_loc
                 return
             here = priors.at(span)
             precision = here.scale.pow(-2).mul_(grads[-1])
-            pull = torch.mul(here.distance(mean, rooms[1]), precision, out=rooms[1])
-            torch.add(grad_loc, pull, out=to_loc[span])
+            grad_loc.add_(torch.mul(here.distance(mean, rooms[1]), precision, out=rooms[1]))
             # Of the KL with respect to log scale: scale^2 / prior scale^2 - 1.
             growth = torch.exp(log_scales[span], out=rooms[1])
-            growth.mul_(growth).mul_(precision).sub_(grads[-1])
-            torch.addcmul(growth, grad_noise, noise, out=to_log_scale[span])
+            into.add_(growth.mul_(growth).mul_(precision).sub_(grads[-1]))
 
         _each_block(first, block)
         return (*results, None, None)
@@ -158,11 +177,15 @@ def _dense(values: Tensor) -> bool:
 
 def flat(values: Tensor, like: Tensor) -> Tensor:
     """``values`` as a vector, in the order in which ``like`` lies in memory; a copy only where it must be."""
-    values = values.detach()
+    return _laid_out(values.detach(), like).as_strided((values.numel(),), (1,))
+
+
+def _laid_out(values: Tensor, like: Tensor) -> Tensor:
+    """``values``, or a copy of them that lies in memory as ``like`` does."""
     strides = zip(values.shape, values.stride(), like.stride(), strict=True)
     if any(size > 1 and own != other for size, own, other in strides):
-        values = torch.empty_like(like).copy_(values)
-    return values.as_strided((values.numel(),), (1,))
+        return torch.empty_like(like).copy_(values)
+    return values
 
 
 def _flat_prior(prior: NormalPrior, like: Tensor) -> NormalPrior:

@@ -224,3 +224,23 @@ def test_flipout_and_mirrored_lower_the_gradients_variance():
         for estimator in ("weights", "flipout", "mirrored")
     }
     assert max(variance["flipout"], variance["mirrored"]) < 0.7 * variance["weights"]
+
+
+@pytest.mark.parametrize("estimator", ["weights", "mirrored"])
+def test_no_gradient_but_its_own_is_overwritten(estimator):
+    """The backward pass reuses memory; what other tensors get must not notice, nor a clip that is alone in its batch."""
+    loc, bias = torch.randn(2, 3, requires_grad=True), torch.randn(2, requires_grad=True)
+    others = [torch.randn(shape, requires_grad=True) for shape in [(1, 3), (2, 3), (2,)]]
+
+    def loss(weight, offset):
+        x, v, u = others
+        return F.linear(x, weight, offset).tanh().sum() + (weight + v).sum() + (weight + v).sum() + (offset + u).sum()
+
+    weight, offset = draw(estimator, loc, torch.ones(2, 3)), draw(estimator, bias, torch.ones(2), "b")
+    value = loss(weight, offset)
+    plain = [(drawn + 0).detach().requires_grad_() for drawn in (weight, offset)]
+    expected = loss(*plain)
+    torch.testing.assert_close(value, expected)
+    ours = torch.autograd.grad(value, [*others, loc, bias])
+    for a, b in zip(ours, torch.autograd.grad(expected, [*others, *plain]), strict=True):
+        torch.testing.assert_close(a, b)
