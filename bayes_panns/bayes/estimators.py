@@ -353,7 +353,8 @@ class Estimator(Messenger):
     def _pyro_sample(self, msg: dict) -> None:
         fn = msg["fn"]
         normal = fn.base_dist if isinstance(fn, dist.Independent) else fn
-        if msg["is_observed"] or not isinstance(normal, dist.Normal) or fn.batch_shape:
+        # What a model replays has its value; its prior stays as it is.
+        if msg["done"] or msg["is_observed"] or not isinstance(normal, dist.Normal) or fn.batch_shape:
             return
         log_scale = normal.log_scale if isinstance(normal, DrawnNormal) else normal.scale.log()
         msg["fn"] = DrawnNormal(normal.loc, log_scale, self.name).to_event(normal.loc.dim())

@@ -1,5 +1,7 @@
 """The ELBO is Pyro's, number for number; its parts are what they say; conjugate posteriors are recovered."""
 
+from contextlib import nullcontext
+
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -9,7 +11,18 @@ from pyro.infer import TraceMeanField_ELBO
 from pyro.infer.autoguide import AutoDelta, AutoNormal
 from torch import nn
 
-from bayes_panns.bayes import ESTIMATORS, BayesianNet, Laplace, MeanField, Normal, OneOfK, Settings, Strategy, sites
+from bayes_panns.bayes import (
+    ESTIMATORS,
+    BayesianNet,
+    Estimator,
+    Laplace,
+    MeanField,
+    Normal,
+    OneOfK,
+    Settings,
+    Strategy,
+    sites,
+)
 from bayes_panns.nets import build
 from bayes_panns.svi import MeanFieldELBO
 
@@ -93,6 +106,23 @@ def test_any_other_prior_takes_a_path_of_its_own_and_is_right(model_of_rows, est
         results.append([loss.detach(), *(parameter.grad.clone() for parameter in objective.parameters())])
     for ours, pyros in zip(*results, strict=True):
         torch.testing.assert_close(ours, pyros, rtol=1e-4, atol=1e-5)
+
+
+def test_an_estimator_around_a_whole_step_changes_the_guides_draws_and_not_the_priors(batch):
+    model = model_of("fan-in")
+    losses = []
+    for guide, outer in (
+        (MeanField(model, estimator="mirrored"), None),
+        (MeanField(model, estimator="flipout"), "mirrored"),
+    ):
+        torch.manual_seed(2)
+        with Estimator(outer) if outer else nullcontext():
+            guide_trace = poutine.trace(guide).get_trace(*batch)
+            trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*batch)
+            losses.append(MeanFieldELBO().loss(model, guide, *batch))
+        prior = trace.nodes["net.fc1.weight"]["fn"].base_dist
+        assert type(prior) is dist.Normal
+    assert losses[0] == losses[1]
 
 
 def test_half_precision_layers_leave_draw_and_kl_in_single(batch):
