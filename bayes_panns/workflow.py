@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tomli_w
@@ -19,7 +20,7 @@ from bayes_panns.nets import HEAD
 from bayes_panns.posterior import Inherited, Posterior, load, save
 from bayes_panns.recipes import Run, read_run, read_strategy
 from bayes_panns.svi import Embeddings, Features, Fit, require_fixed
-from bayes_panns.uncertainty import Uncertainty, evaluate, predict
+from bayes_panns.uncertainty import Draws, Uncertainty, evaluate, predict
 
 RUN_TOML = "run.toml"
 
@@ -164,7 +165,7 @@ class Evaluation:
         names: The clips' names.
     """
 
-    metrics: dict[str, float]
+    metrics: dict[str, Any]
     uncertainty: Uncertainty
     target: np.ndarray
     ood: Uncertainty | None
@@ -177,7 +178,7 @@ def evaluate_posterior(
     *,
     folds: Sequence[int] | None = None,
     ood: Sequence[str | Path] = (),
-    draws: int = 20,
+    draws: Draws = 20,
     progress: bool = False,
 ) -> Evaluation:
     """Score a posterior on labelled clips and, where given, against out-of-distribution ones.
@@ -187,7 +188,7 @@ def evaluate_posterior(
         stores: Files of clips with the posterior's labels, in any order.
         folds: The folds to score; by default all.
         ood: Files of clips that show none of the labels.
-        draws: Posterior draws a clip; 0 is one pass at the posterior mean.
+        draws: Posterior draws a clip; 0 is one pass at the posterior mean, ``"moments"`` one that propagates moments.
         progress: Whether to show a progress bar.
 
     Raises:
@@ -206,7 +207,7 @@ def evaluate_posterior(
     uncertainty = predict(posterior, clips, draws, progress=progress)
     outside = None if strangers is None else predict(posterior, strangers, draws, progress=progress)
     metrics = evaluate(uncertainty, target, posterior.task, outside)
-    if not posterior.stochastic:
+    if not posterior.stochastic and draws != "moments":
         draws = 0
     metrics["draws"] = draws
     return Evaluation(metrics, uncertainty, target, outside, clips.names)

@@ -21,6 +21,7 @@ from bayes_panns.bayes.likelihoods import (  # noqa: E402
     OneOfK,
 )
 from bayes_panns.bayes.model import BayesianNet  # noqa: E402
+from bayes_panns.bayes.moments import gaussian_weights, moments_under  # noqa: E402
 from bayes_panns.bayes.priors import FanIn, FromPosterior, Laplace, Normal, Prior  # noqa: E402
 from bayes_panns.bayes.sites import Site, sites  # noqa: E402
 from bayes_panns.bayes.strategy import Rule, Settings, Strategy  # noqa: E402
@@ -45,9 +46,11 @@ __all__ = [
     "Site",
     "Strategy",
     "draw_weights",
+    "gaussian_weights",
     "head_logits",
     "logits_under",
     "mean_weights",
     "mirrored_draws",
+    "moments_under",
     "sites",
 ]

@@ -36,6 +36,7 @@ from torch.nn import functional as F
 from bayes_panns.bayes.guide import MeanField
 from bayes_panns.bayes.model import BayesianNet
 
+SEED = 0
 DEVIATIONS = 32
 """Columns R of the factor whose product with its transpose is the covariance; a power of two."""
 
@@ -71,7 +72,7 @@ class GaussianWeight(_Propagated):
     loc: Tensor
     scale: Tensor
     signs: Tensor
-    _kernels: dict[float, tuple[Tensor, Tensor]]
+    _kernels: dict[float, tuple[tuple[Tensor, ...], tuple[Tensor, ...]]]
 
     @classmethod
     def make(cls, loc: Tensor, scale: Tensor, signs: Tensor) -> Self:
@@ -81,7 +82,7 @@ class GaussianWeight(_Propagated):
         weight._kernels = {}
         return weight
 
-    def coarse(self, width: float) -> tuple[Tensor, Tensor]:
+    def coarse(self, width: float) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """Mean and variance of a kernel as cells of that many mels see it; worked out once."""
         if width not in self._kernels:
             self._kernels[width] = _coarse(self.loc, width), _coarse(self.scale.square(), width)
@@ -93,8 +94,8 @@ class Gaussian(_Propagated):
 
     Attributes:
         loc: The mean, shape ``(batch, ...)``, which the tensor's own elements are too.
-        deviations: The factor of the covariance, shape ``(R * batch, ...)``: elements i and j of clip b have covariance
-            sum_r d_rbi d_rbj. Those of maps, ``(batch, channels, frames, mels)``, are averages over the cells of a grid.
+        deviations: The factor of the covariance, shape ``(R * batch, ...)``; elements i and j of clip b have covariance
+            sum_r d_rbi d_rbj. Those of maps are averages over the cells of a grid.
     """
 
     loc: Tensor
@@ -112,14 +113,16 @@ class Gaussian(_Propagated):
     @property
     def variance(self) -> Tensor:
         """Variances, shape ``(batch, ...)``; those of a map's cells."""
-        return self.deviations.unflatten(0, (DEVIATIONS, -1)).square().sum(dim=0)
+        # In the order they lie in memory.
+        columns = self.deviations.movedim(1, -1).unflatten(0, (DEVIATIONS, -1))
+        return columns.square().sum(dim=0).movedim(-1, 1)
 
 
 @torch.no_grad()
 def gaussian_weights(guide: MeanField) -> dict[str, GaussianWeight]:
     """The posterior's weights by site name, for :func:`moments_under`."""
     # Seeded: the same posterior has the same moments.
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(SEED)
     return {
         site: GaussianWeight.make(
             loc := guide.loc(site).detach(), guide.scale(site), _signs(len(loc), generator).to(loc)
@@ -129,9 +132,7 @@ def gaussian_weights(guide: MeanField) -> dict[str, GaussianWeight]:
 
 
 @torch.no_grad()
-def moments_under(
-    model: BayesianNet, weights: Mapping[str, GaussianWeight], logmel: Tensor
-) -> tuple[Tensor, Tensor]:
+def moments_under(model: BayesianNet, weights: Mapping[str, GaussianWeight], logmel: Tensor) -> tuple[Tensor, Tensor]:
     """The moments of the logits of clips.
 
     Args:
@@ -154,15 +155,9 @@ def moments_under(
 
 
 def _signs(channels: int, generator: torch.Generator) -> Tensor:
-    """Columns of Hadamard matrices in random order with randomly signed rows, divided by sqrt(R)."""
-    hadamard = torch.ones(1, 1)
-    while len(hadamard) < DEVIATIONS:
-        hadamard = torch.cat([torch.cat([hadamard, hadamard], 1), torch.cat([hadamard, -hadamard], 1)])
-    matrices = []
-    for _ in range(-(-channels // DEVIATIONS)):
-        rows = torch.randint(0, 2, (DEVIATIONS, 1), generator=generator) * 2 - 1
-        matrices.append((rows * hadamard)[:, torch.randperm(DEVIATIONS, generator=generator)])
-    return torch.cat(matrices, dim=1)[:, :channels] / DEVIATIONS**0.5
+    """Columns of random orthogonal matrices, as many as it takes."""
+    noise = torch.randn(-(-channels // DEVIATIONS), DEVIATIONS, DEVIATIONS, generator=generator)
+    return torch.cat([*torch.linalg.qr(noise)[0]], dim=1)[:, :channels]
 
 
 def _grid(like: Tensor, finest: tuple[int, ...]) -> tuple[int, int]:
@@ -174,41 +169,172 @@ def _averages(maps: Tensor, grid: tuple[int, int]) -> Tensor:
     return maps if maps.shape[2:] == grid else F.adaptive_avg_pool2d(maps, grid)
 
 
-def _coarse(kernel: Tensor, width: float) -> Tensor:
-    """What a kernel is to deviations that are even over cells of ``width`` mels: shape ``(out, in, 1, 1 or 3)``.
+def _coarse(kernel: Tensor, width: float) -> tuple[Tensor, ...]:
+    """What a kernel is to values that are even over cells of ``width`` mels, two cells side by side.
 
-    A mel at a cell's edge has its neighbour in the next cell; in time, where cells are many and edges few, not.
+    Taps in time add up. A tap to a neighbouring mel leads out of the cell from one mel in ``width``: into the other
+    cell, or into the padding.
+
+    Returns:
+        Matrices ``(out, in)``: from a cell to itself and, for a kernel wider than 1, from the low cell to the high one
+        and from the high to the low.
     """
-    if kernel.shape[3] == 1:
-        return kernel.sum(dim=2, keepdim=True)
-    below, here, above = kernel.sum(dim=2).unbind(dim=2)
-    inside = here + (1 - 1 / width) * (below + above)
-    return torch.stack([below / width, inside, above / width], dim=2).unsqueeze(2)
+    taps = kernel.sum(dim=2)
+    if taps.shape[2] == 1:
+        return (taps[:, :, 0],)
+    below, here, above = taps.unbind(dim=2)
+    return here + (1 - 1 / width) * (below + above), below / width, above / width
 
 
-def _moments(value: Tensor) -> tuple[Tensor, Tensor | None]:
+def _convolved(cells: Tensor, kernels: tuple[Tensor, ...]) -> Tensor:
+    """Cells ``(batch, in, frames, 2)`` through the matrices of :func:`_coarse`."""
+    cells = cells.movedim(1, 3)
+    output = F.linear(cells, kernels[0])
+    if len(kernels) > 1 and cells.shape[2] == 2:
+        output[:, :, 1] += F.linear(cells[:, :, 0], kernels[1])
+        output[:, :, 0] += F.linear(cells[:, :, 1], kernels[2])
+    return output.movedim(3, 1)
+
+
+def _parts(value: Tensor) -> tuple[Tensor, Tensor | None]:
     return (value.loc, value.deviations) if isinstance(value, Gaussian) else (value, None)
 
 
-def _mean(weight: Tensor | None) -> Tensor | None:
+def _mean(weight: Any) -> Any:
     return weight.loc if isinstance(weight, GaussianWeight) else weight
 
 
-def _own(variance: Tensor, weight: GaussianWeight, bias: Tensor | None) -> Tensor:
-    """The deviations that a layer's own weights add, from the variance that ``weight`` adds."""
+def _squares(means: Tensor, inputs: Tensor) -> Tensor:
+    """Expected squares of a layer's inputs, given their means."""
+    return means.square() + inputs.variance if isinstance(inputs, Gaussian) else means.square()
+
+
+def _added(carried: Tensor | None, variance: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """The deviations of a layer's output: those that came in, and those of its own weights.
+
+    Args:
+        carried: What the layer makes of the deviations of its input.
+        variance: What its weight adds to the variance of each output; 0 if that is no random one.
+        weight: Its weight, random or not.
+        bias: Its bias, random or not.
+    """
+    random = [value for value in (weight, bias) if isinstance(value, GaussianWeight)]
+    if not random:
+        return cast(Tensor, carried)
     channels = [-1] + [1] * (variance.dim() - 2)
     if isinstance(bias, GaussianWeight):
         variance = variance + bias.scale.square().view(channels)
-    return (variance.sqrt() * weight.signs.view(DEVIATIONS, 1, *channels)).flatten(0, 1)
+    signs = random[0].signs.view(DEVIATIONS, 1, *channels)
+    if carried is None:
+        return (variance.sqrt() * signs).flatten(0, 1)
+    return carried.unflatten(0, (DEVIATIONS, -1)).addcmul_(variance.sqrt(), signs).flatten(0, 1)
 
 
-def _linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    loc, deviations = _moments(inputs)
-    output = F.linear(loc, cast(Tensor, _mean(weight)), _mean(bias))
-    parts = []
-    if deviations is not None:
-        parts.append(F.linear(deviations, cast(Tensor, _mean(weight))))
+def _linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Gaussian:
+    loc, deviations = _parts(inputs)
+    if loc.dim() != 2:
+        raise NotImplementedError(f"no moments are known of linear with {loc.dim()} dimensions: use draws")
+    output = F.linear(loc, _mean(weight), _mean(bias))
+    carried = None if deviations is None else F.linear(deviations, _mean(weight))
     if isinstance(weight, GaussianWeight):
-        squares = loc.square() + (inputs.variance if isinstance(inputs, Gaussian) else 0)
-        parts.append(_own(F.linear(squares, weight.scale.square()), weight, bias))
-    return Gaussian.make(output, sum(parts))
+        variance = F.linear(_squares(loc, inputs), weight.scale.square())
+    else:
+        variance = torch.zeros_like(output)
+    return Gaussian.make(output, _added(carried, variance, weight, bias))
+
+
+def _conv2d(inputs: Tensor, weight: Tensor, bias: Tensor | None = None, *options: Any) -> Gaussian:
+    loc, deviations = _parts(inputs)
+    output = F.conv2d(loc, _mean(weight), _mean(bias), *options)
+    channels, kernel = _mean(weight).shape[1], _mean(weight).shape[2:]
+    if kernel not in ((1, 1), (3, 3)) or channels != loc.shape[1] or output.shape[2:] != loc.shape[2:]:
+        raise NotImplementedError("moments are known only of 1 x 1 and 3 x 3 conv2d that keep the size: use draws")
+    grid = _grid(loc, CELLS if deviations is None else deviations.shape[2:])
+    width = loc.shape[3] / grid[1]
+    if isinstance(weight, GaussianWeight):
+        mean_kernel, variance_kernel = weight.coarse(width)
+        variance = _convolved(_squares(_averages(loc, grid), inputs), variance_kernel)
+    else:
+        mean_kernel = _coarse(weight, width)
+        variance = output.new_zeros(*output.shape[:2], *grid)
+    carried = None if deviations is None else _convolved(deviations, mean_kernel)
+    return Gaussian.make(output, _added(carried, variance, weight, bias))
+
+
+def _batch_norm(
+    inputs: Gaussian,
+    running_mean: Tensor,
+    running_var: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    training: bool,
+    momentum: float,
+    eps: float,
+) -> Gaussian:
+    if training:
+        raise NotImplementedError("no moments are known of batch_norm while it is fitted: use eval()")
+    output = F.batch_norm(inputs.loc, running_mean, running_var, weight, bias, eps=eps)
+    factor = weight * (running_var + eps).rsqrt()
+    return Gaussian.make(output, inputs.deviations * factor.view(-1, *[1] * (output.dim() - 2)))
+
+
+def _relu(inputs: Gaussian, inplace: bool = False) -> Gaussian:
+    """Mean l P(x > 0) + s phi(l / s) of a rectified Gaussian (l, s^2); deviations times P(x > 0), by Stein's lemma."""
+    loc = inputs.loc
+    # 2^0.5 s, as exp(-u^2) takes it; never 0, so that what is certain keeps its sign.
+    wide = (2 * inputs.variance).clamp_(min=torch.finfo(loc.dtype).tiny).sqrt_()
+    grid = (wide.shape[2], wide.shape[3]) if loc.dim() == 4 else None
+    if grid is not None:
+        wide = F.interpolate(wide, loc.shape[2:])
+    standard = loc / wide
+    sign = standard.erf()
+    density = standard.square_().neg_().exp_()
+    output = torch.addcmul(loc, loc, sign).addcmul_(wide, density, value=math.pi**-0.5).mul_(0.5)
+    positive = (sign if grid is None else _averages(sign, grid)).add(1).mul_(0.5)
+    deviations = inputs.deviations.unflatten(0, (DEVIATIONS, -1)) * positive
+    return Gaussian.make(output, deviations.flatten(0, 1))
+
+
+def _avg_pool2d(inputs: Gaussian, *options: Any) -> Gaussian:
+    return Gaussian.make(F.avg_pool2d(inputs.loc, *options), inputs.deviations)
+
+
+def _average(inputs: Gaussian, dim: int) -> Gaussian:
+    return Gaussian.make(inputs.loc.mean(dim), inputs.deviations.mean(dim))
+
+
+def _maximum(inputs: Gaussian, dim: int) -> Gaussian:
+    output, place = inputs.loc.max(dim, keepdim=True)
+    cell = place * inputs.deviations.shape[dim] // inputs.loc.shape[dim]
+    cells = cell.expand(DEVIATIONS, *cell.shape).flatten(0, 1)
+    return Gaussian.make(output.squeeze(dim), inputs.deviations.gather(dim, cells).squeeze(dim))
+
+
+def _sum(first: Tensor, second: Tensor) -> Gaussian:
+    (loc, deviations), (other, others) = _parts(first), _parts(second)
+    if loc.shape != other.shape:
+        raise NotImplementedError(f"no moments are known of a sum of {tuple(loc.shape)} and {tuple(other.shape)}")
+    terms = [term for term in (deviations, others) if term is not None]
+    return Gaussian.make(loc + other, sum(terms[1:], terms[0]))
+
+
+def _dropout(inputs: Gaussian, p: float, training: bool, inplace: bool = False) -> Gaussian:
+    if training:
+        raise NotImplementedError("no moments are known of dropout that is on: use draws")
+    return inputs
+
+
+_RULES: dict[Callable, Callable] = {
+    F.linear: _linear,
+    F.conv2d: _conv2d,
+    F.batch_norm: _batch_norm,
+    F.relu: _relu,
+    F.relu_: _relu,
+    F.avg_pool2d: _avg_pool2d,
+    F.dropout: _dropout,
+    Tensor.mean: _average,
+    Tensor.amax: _maximum,
+    Tensor.add: _sum,
+    Tensor.dim: Tensor.dim,
+}
+"""What becomes of moments in each operation."""

@@ -5,12 +5,15 @@ import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from bayes_panns import __version__
 from bayes_panns.errors import BayesPannsError
+
+if TYPE_CHECKING:
+    from bayes_panns.uncertainty import Draws
 
 
 class _Commands(click.Group):
@@ -68,15 +71,25 @@ def _numbers(context: click.Context, parameter: click.Parameter, value: str | No
         raise click.BadParameter(f"{value!r}: write whole numbers with commas, such as 1,2,3") from None
 
 
+def _draws(context: click.Context, parameter: click.Parameter, value: str) -> int | str:
+    """A number of draws, or ``moments``."""
+    if value == "moments":
+        return value
+    if not value.isdecimal():
+        raise click.BadParameter(f"{value!r}: write a whole number from 0 up, or moments")
+    return int(value)
+
+
 _DEVICE = click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to compute."
 )
 _DRAWS = click.option(
     "--draws",
-    type=click.IntRange(min=0),
-    default=20,
+    callback=_draws,
+    metavar="N|moments",
+    default="20",
     show_default=True,
-    help="Posterior draws; 0 is one pass at the posterior mean.",
+    help="Posterior draws; 0 is one pass at the posterior mean, moments one pass with its uncertainty.",
 )
 _GUIDE = click.option(
     "--guide",
@@ -259,7 +272,7 @@ def evaluate(
     stores: tuple[str, ...],
     folds: list[int] | None,
     ood: tuple[str, ...],
-    draws: int,
+    draws: "Draws",
     output: Path | None,
     device: str,
     guide: str | None,
@@ -282,7 +295,11 @@ def evaluate(
         progress=sys.stderr.isatty(),
     )
     # JSON has no NaN or infinity: what is undefined is left out.
-    metrics = {name: value for name, value in evaluation.metrics.items() if math.isfinite(value)}
+    metrics = {
+        name: value
+        for name, value in evaluation.metrics.items()
+        if not isinstance(value, float) or math.isfinite(value)
+    }
     text = json.dumps(metrics, indent=2) + "\n"
     if output == Path("-"):
         click.echo(text, nl=False)
@@ -314,7 +331,7 @@ def evaluate(
 def predict(
     posterior: Path,
     files: tuple[Path, ...],
-    draws: int,
+    draws: "Draws",
     form: str,
     out: Path | None,
     window: float | None,

@@ -16,10 +16,12 @@ from bayes_panns.bayes import (
     MeanField,
     Strategy,
     draw_weights,
+    gaussian_weights,
     head_logits,
     logits_under,
     mean_weights,
     mirrored_draws,
+    moments_under,
 )
 from bayes_panns.clips import Task
 from bayes_panns.errors import PosteriorError, RecipeError
@@ -230,6 +232,34 @@ class Posterior:
                 for index in range(draws):
                     yield probability(self._logits(None, batches, seed * 1_000_003 + index)).cpu()
 
+    def moments(
+        self, clips: Tensor | Sequence[Tensor], *, batch_size: int = 32, memory: int = 1 << 30
+    ) -> tuple[Tensor, Tensor]:
+        """The moments of the logits under the posterior, from one pass and without a draw.
+
+        Args:
+            clips: Waveforms, as :meth:`draws` takes them.
+            batch_size: The most clips a pass.
+            memory: Bytes that the activations of a pass may take, as in :meth:`draws`.
+
+        Returns:
+            Means ``(N, K)`` and deviations ``(R, N, K)``, on the CPU: the covariance of a clip's logits i and j is the
+            sum over R of the products of their deviations. See :mod:`bayes_panns.bayes.moments`.
+
+        Raises:
+            PosteriorError: The guide is no mean-field guide, or dropout is part of the posterior.
+        """
+        if not isinstance(self.guide, MeanField):
+            raise PosteriorError("moments are known of mean-field and point guides only; take draws")
+        if self.model.dropout == "always":
+            raise PosteriorError("no moments are known of dropout; take draws")
+        self.model.eval()
+        weights = gaussian_weights(self.guide)
+        batches = self._batches(clips, batch_size, memory // 4)
+        parts = [moments_under(self.model, weights, batch) for batch in batches]
+        return torch.cat([loc for loc, _ in parts]).cpu(), torch.cat([factor for _, factor in parts], dim=1).cpu()
+
+    @torch.no_grad()
     def _batches(self, clips: Tensor | Sequence[Tensor], batch_size: int, memory: int) -> list[Tensor]:
         """Log-mels of the clips, in batches whose activations fit."""
         device = next(iter(self.model.net.buffers())).device

@@ -5,10 +5,12 @@ from bayes_panns.uncertainty.classification import accuracy, d_prime, mean_auc, 
 from bayes_panns.uncertainty.decomposition import Moments, Uncertainty, concatenate, decompose
 from bayes_panns.uncertainty.detection import aupr, auroc, fpr95
 from bayes_panns.uncertainty.evaluation import evaluate
-from bayes_panns.uncertainty.predictive import Tags, Window, predict, tag
+from bayes_panns.uncertainty.predictive import Draws, Tags, Window, predict, tag
+from bayes_panns.uncertainty.propagated import from_moments
 from bayes_panns.uncertainty.selective import aurc, risk_coverage
 
 __all__ = [
+    "Draws",
     "Moments",
     "Reliability",
     "Tags",
@@ -26,6 +28,7 @@ __all__ = [
     "ece",
     "evaluate",
     "fpr95",
+    "from_moments",
     "mean_auc",
     "mean_average_precision",
     "nll",

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -40,7 +41,7 @@ class Uncertainty:
         expected_entropy: ``(N,)``, mean_t H(p_t).
         mutual_information: ``(N,)``, between a clip's label and the weights; never negative. For multi-label it is
             the sum of the labels' own mutual informations.
-        draws: T.
+        draws: T; or ``"moments"``, where the moments of the logits were propagated instead.
         task: ``"one-of-k"`` or ``"multi-label"``.
     """
 
@@ -52,7 +53,7 @@ class Uncertainty:
     entropy: NDArray[np.float64]
     expected_entropy: NDArray[np.float64]
     mutual_information: NDArray[np.float64]
-    draws: int
+    draws: int | Literal["moments"]
     task: str
 
     def take(self, index: NDArray[np.integer]) -> "Uncertainty":

@@ -1,5 +1,7 @@
 """All that is measured of a posterior on a labelled set, as one flat mapping."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,13 +15,13 @@ from bayes_panns.uncertainty.selective import aurc
 
 def evaluate(
     uncertainty: Uncertainty, target: NDArray[np.bool_], task: str, ood: Uncertainty | None = None
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """Every metric that applies, under the names of ``evaluate --json``.
 
     ``cls/accuracy`` and ``sc/aurc``, by the probability of the most probable label, are for one-of-K only; ``unc/*``
     are means over the clips of :meth:`Uncertainty.per_clip`; ``ood/*`` score a clip by its predictive
     entropy, and ``ood/auroc_mutual_information`` by what the draws disagree on. An undefined metric is NaN;
-    ``cls/d_prime`` is infinite at a perfect AUC.
+    ``cls/d_prime`` is infinite at a perfect AUC. ``draws`` and ``clips`` say of how many.
 
     Args:
         uncertainty: the predictions for N clips and K labels.
@@ -33,7 +35,7 @@ def evaluate(
     if task != uncertainty.task:
         raise ValueError(f"task {task!r}, but the predictions are {uncertainty.task!r}")
     p = uncertainty.probability
-    metrics: dict[str, float] = {}
+    metrics: dict[str, Any] = {}
     if task == ONE_OF_K:
         metrics["cls/accuracy"] = accuracy(p, target)
     auc = mean_auc(p, target)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from bayes_panns.clips import ClipSet
 from bayes_panns.errors import AudioError
 from bayes_panns.posterior import Posterior
 from bayes_panns.uncertainty.decomposition import Moments, Uncertainty, concatenate
+from bayes_panns.uncertainty.propagated import from_moments
 
 _CHUNK, _SAMPLES = 256, 1 << 26
 """The most clips that are predicted together, and the most samples in all: what is in memory at a time."""
@@ -24,13 +26,17 @@ _SLACK = 0.01
 """The share of a window that a file's end must exceed to get a window: lossy files decode to a little more than 5 s."""
 
 
-def predict(posterior: Posterior, clips: ClipSet, draws: int = 20, *, progress: bool = False) -> Uncertainty:
+Draws = int | Literal["moments"]
+"""How many posterior draws: 0 is one pass at the posterior mean; ``"moments"`` is one pass that propagates moments."""
+
+
+def predict(posterior: Posterior, clips: ClipSet, draws: Draws = 20, *, progress: bool = False) -> Uncertainty:
     """The posterior's predictions for every clip of a set, in memory that does not grow with it.
 
     Args:
         posterior: What predicts.
         clips: What is predicted, at the posterior's sample rate.
-        draws: Posterior draws a clip; 0 is one pass at the posterior mean.
+        draws: Posterior draws a clip; 0 is one pass at the posterior mean, ``"moments"`` one that propagates moments.
         progress: Whether to show a progress bar.
     """
     parts = []
@@ -72,7 +78,7 @@ class Tags:
 def tag(
     posterior: Posterior,
     files: Sequence[str | Path],
-    draws: int = 20,
+    draws: Draws = 20,
     *,
     window: float | None = None,
     hop: float | None = None,
@@ -86,12 +92,13 @@ def tag(
     Args:
         posterior: What tags.
         files: The files.
-        draws: Posterior draws; 0 is one pass at the posterior mean.
+        draws: Posterior draws; 0 is one pass at the posterior mean, ``"moments"`` one that propagates moments.
         window: Seconds; by default the length of the clips that the posterior was fitted to.
         hop: Seconds from one window's start to the next; by default the window.
         progress: Whether to show a progress bar.
 
     Raises:
+        PosteriorError: The posterior has no moments, and they are asked for.
         AudioError: No file can be read; one that cannot be is skipped as long as others can.
         ValueError: A window or hop is not positive.
     """
@@ -124,7 +131,7 @@ def tag(
     return Tags(posterior.labels, tuple(windows), concatenate(parts), tuple(skipped))
 
 
-def _of_any_length(posterior: Posterior, waveforms: list[Tensor], draws: int) -> Uncertainty:
+def _of_any_length(posterior: Posterior, waveforms: list[Tensor], draws: Draws) -> Uncertainty:
     """The predictions for waveforms of any lengths, in their order; those of one length go through the net together."""
     order = sorted(range(len(waveforms)), key=lambda index: len(waveforms[index]))
     groups = [
@@ -134,7 +141,9 @@ def _of_any_length(posterior: Posterior, waveforms: list[Tensor], draws: int) ->
     return _uncertainty(posterior, groups, draws).take(np.argsort(order))
 
 
-def _uncertainty(posterior: Posterior, waveforms: Tensor | list[Tensor], draws: int) -> Uncertainty:
+def _uncertainty(posterior: Posterior, waveforms: Tensor | list[Tensor], draws: Draws) -> Uncertainty:
+    if draws == "moments":
+        return from_moments(*posterior.moments(waveforms), posterior.model.likelihood.probability, posterior.task)
     moments = Moments(posterior.task, mirrored=posterior.mirrored)
     for probability in posterior.draws(waveforms, draws):
         moments.update(probability)

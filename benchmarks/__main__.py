@@ -1,0 +1,126 @@
+"""The command ``python -m benchmarks``: parse, measure, print."""
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import click
+import torch
+
+from bayes_panns.nets import NETS
+from benchmarks import report
+from benchmarks.contenders import PREDICT, TRAIN, Contender, Work
+from benchmarks.measure import ContenderError, measure
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+def main() -> None:
+    """Time and memory of this package beside named peers, in ratios to the deterministic network.
+
+    \b
+      python -m benchmarks train -o benchmarks/results/train-cpu
+      python -m benchmarks predict -o benchmarks/results/predict-cpu
+      python -m benchmarks train --device cuda --clips 32 --seconds 10 --precision bf16
+    """
+
+
+def _options(contenders: Mapping[str, Contender]) -> Callable[[Callable], Callable]:
+    choosable = [name for name, contender in contenders.items() if contender.baseline is not None]
+
+    def decorate(command: Callable) -> Callable:
+        for option in reversed(
+            (
+                click.option(
+                    "--only", multiple=True, type=click.Choice(choosable), help="A contender; repeatable. [all]"
+                ),
+                click.option("--net", type=click.Choice(list(NETS)), default="resnet54", show_default=True),
+                click.option(
+                    "--clips", type=click.IntRange(min=2), default=4, show_default=True, help="Clips a batch."
+                ),
+                click.option("--seconds", type=click.FloatRange(min=0.1), default=2.0, show_default=True),
+                click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True),
+                click.option("--threads", type=click.IntRange(min=1), help="CPU threads. [all cores allowed]"),
+                click.option(
+                    "--precision", type=click.Choice(["float32", "bf16"]), default="float32", show_default=True
+                ),
+                click.option(
+                    "--rounds", type=click.IntRange(min=1), default=5, show_default=True, help="Steps counted."
+                ),
+                click.option(
+                    "--memory",
+                    type=click.FloatRange(min=0, min_open=True),
+                    help="GiB that the processes alive together may fill. [85 % of what is free]",
+                ),
+                click.option(
+                    "-o", "--out", type=click.Path(path_type=Path), help="Write OUT.json, OUT.md and OUT.png."
+                ),
+            )
+        ):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def _run(
+    command: str,
+    contenders: Mapping[str, Contender],
+    *,
+    only: tuple[str, ...],
+    net: str,
+    clips: int,
+    seconds: float,
+    device: str,
+    threads: int | None,
+    precision: str,
+    rounds: int,
+    memory: float | None,
+    out: Path | None,
+) -> None:
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    elif device == "cuda" and not torch.cuda.is_available():
+        raise click.UsageError("--device cuda: torch sees no GPU here")
+    wanted = {}
+    for name in only or [name for name, contender in contenders.items() if contender.baseline is not None]:
+        package = contenders[name].package
+        if package is None or report.version(package) is not None:
+            wanted[name] = contenders[name]
+        else:
+            _say(f"{name}: left out: {package} is not installed; pip install -e '.[bench]'")
+    if not wanted:
+        raise click.ClickException("no contender is left to measure")
+    baselines = {contender.baseline for contender in wanted.values()}
+    chosen = {name: contender for name, contender in contenders.items() if name in baselines or name in wanted}
+    threads = threads or len(os.sched_getaffinity(0))
+    work = Work(net, clips, seconds, device, threads, precision)
+    try:
+        measured = measure(chosen, work, rounds=rounds, memory=memory, say=_say)
+    except ContenderError as error:
+        raise click.ClickException(str(error)) from error
+    run = report.record(command, work, rounds, chosen, measured)
+    click.echo(report.table(run), nl=False)
+    if out is not None:
+        report.write(run, out)
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
+
+
+@main.command()
+@_options(TRAIN)
+def train(**options: object) -> None:
+    """Compare a training step, from log-mels to updated weights, with that of the deterministic network."""
+    _run("train", TRAIN, **options)  # type: ignore[arg-type]
+
+
+@main.command()
+@_options(PREDICT)
+def predict(**options: object) -> None:
+    """Compare a prediction, from waveforms to probabilities, with passes of the deterministic network."""
+    _run("predict", PREDICT, **options)  # type: ignore[arg-type]
+
+
+if __name__ == "__main__":
+    main()

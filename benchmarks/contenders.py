@@ -1,0 +1,277 @@
+"""What is compared: each contender is a function that sets itself up and returns one step of its work."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from pyro.infer import TraceMeanField_ELBO
+from pyro.infer.autoguide import AutoDiagonalNormal, AutoGuide, AutoNormal, init_to_value
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bayes_panns.audio.features import LogMel
+from bayes_panns.bayes import BayesianNet, MeanField, MultiLabel, Settings, Strategy
+from bayes_panns.clips import Task
+from bayes_panns.nets import ResNet, build
+from bayes_panns.posterior import Posterior
+from bayes_panns.recipes import read_strategy
+from bayes_panns.svi import MeanFieldELBO
+
+CLASSES = 527
+SAMPLE_RATE = 32000
+DATA_SET = 2_000_000
+"""About AudioSet: what the KL is weighed against. No time depends on it."""
+DRAWS = 20
+
+Step = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Work:
+    """What every contender of a run is given.
+
+    Attributes:
+        net: One of :data:`bayes_panns.nets.NETS`.
+        clips: Clips a batch.
+        seconds: The length of a clip.
+        device: ``cpu`` or ``cuda``.
+        threads: Threads of a worker process.
+        precision: ``float32``, or ``bf16`` for autocast to bfloat16.
+    """
+
+    net: str
+    clips: int
+    seconds: float
+    device: str
+    threads: int
+    precision: str
+
+    def waveforms(self) -> Tensor:
+        """Noise, shape ``(clips, samples)``."""
+        return 0.1 * torch.randn(self.clips, round(self.seconds * SAMPLE_RATE), device=self.device)
+
+    def front_end(self) -> LogMel:
+        """PANNs' log-mel."""
+        return LogMel(SAMPLE_RATE).to(self.device)
+
+    def labelled(self) -> tuple[Tensor, Tensor]:
+        """Log-mels ``(clips, frames, 64)`` and labels ``(clips, 527)``."""
+        target = torch.rand(self.clips, CLASSES, device=self.device) < 0.01
+        return self.front_end()(self.waveforms()), target.float()
+
+    def network(self) -> ResNet:
+        """The deterministic network, in training mode but for its dropouts, which no contender uses."""
+        net = build(self.net, CLASSES)
+        for module in net.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
+        return net.to(self.device)
+
+    def autocast(self) -> torch.autocast:
+        """The context in which a contender computes its loss or predictions."""
+        return torch.autocast(self.device, torch.bfloat16, enabled=self.precision == "bf16")
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One thing to measure.
+
+    Attributes:
+        summary: What it is, for the table.
+        make: Sets it up and returns its step.
+        baseline: The contender that it is compared with; ``None`` for one that others are compared with.
+        package: The distribution on PyPI that it comes from; ``None`` for this one.
+    """
+
+    summary: str
+    make: Callable[[Work], Step]
+    baseline: str | None = None
+    package: str | None = None
+
+
+def _training_step(loss: Callable[[], Tensor], parameters: Iterable[Tensor], work: Work) -> Step:
+    """The same for all: forward under autocast, backward, one fused Adam."""
+    optimizer = torch.optim.Adam(parameters, lr=1e-4, fused=True)
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        with work.autocast():
+            value = loss()
+        value.backward()
+        optimizer.step()
+
+    return step
+
+
+def _deterministic(work: Work) -> Step:
+    (logmel, target), net = work.labelled(), work.network()
+    return _training_step(lambda: F.binary_cross_entropy_with_logits(net(logmel), target), net.parameters(), work)
+
+
+def _model(work: Work, estimator: str = "flipout") -> tuple[BayesianNet, Strategy]:
+    """The model that our guides and Pyro's share: every weight under a fan-in prior."""
+    strategy = Strategy(default=Settings.model_validate({"estimator": estimator}))
+    model = BayesianNet.from_strategy(build(work.net, CLASSES), strategy, MultiLabel(), clips=DATA_SET)
+    return model.to(work.device), strategy
+
+
+def _ours(work: Work, *, estimator: str) -> Step:
+    logmel, target = work.labelled()
+    model, strategy = _model(work, estimator)
+    guide = MeanField.from_strategy(model, strategy).to(work.device)
+    # As Posterior.build does: the guide has its own copy.
+    model.initial.clear()
+    objective = MeanFieldELBO()(model, guide)
+    objective.train()
+    return _training_step(lambda: objective(logmel, target) / DATA_SET, objective.parameters(), work)
+
+
+def _pyro_guide(work: Work, *, guide_class: type[AutoNormal] | type[AutoDiagonalNormal]) -> Step:
+    logmel, target = work.labelled()
+    model, _ = _model(work)
+    guide: AutoGuide = guide_class(model, init_loc_fn=init_to_value(values=model.initial), init_scale=0.01)
+    # The guide makes its parameters in its first run, in eval mode so that BatchNorm does not move.
+    model.eval()
+    with torch.no_grad():
+        guide(logmel, target)
+    objective = TraceMeanField_ELBO()(model, guide)
+    objective.train()
+    return _training_step(lambda: objective(logmel, target) / DATA_SET, objective.parameters(), work)
+
+
+def _bayesian_torch_net(work: Work, kind: str) -> nn.Module:
+    from bayesian_torch.models.dnn_to_bnn import dnn_to_bnn
+
+    net = work.network()
+    # The values of its own documentation.
+    prior = {"prior_mu": 0.0, "prior_sigma": 1.0}
+    posterior = {"posterior_mu_init": 0.0, "posterior_rho_init": -3.0}
+    dnn_to_bnn(net, {**prior, **posterior, "type": kind, "moped_enable": False})
+    # The new layers come on the CPU and channels first.
+    return net.to(work.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def _bayesian_torch(work: Work, *, kind: str) -> Step:
+    from bayesian_torch.models.dnn_to_bnn import get_kl_loss
+
+    (logmel, target), net = work.labelled(), _bayesian_torch_net(work, kind)
+
+    def loss() -> Tensor:
+        return F.binary_cross_entropy_with_logits(net(logmel), target) + get_kl_loss(net) / work.clips
+
+    return _training_step(loss, net.parameters(), work)
+
+
+TRAIN = {
+    "deterministic": Contender("the network with point weights", _deterministic),
+    "weights": Contender("this package: one draw a batch", partial(_ours, estimator="weights"), "deterministic"),
+    "mirrored": Contender(
+        "this package: half the batch sees the mirrored draw", partial(_ours, estimator="mirrored"), "deterministic"
+    ),
+    "flipout": Contender(
+        "this package: signs a clip and channel", partial(_ours, estimator="flipout"), "deterministic"
+    ),
+    "bt-reparameterization": Contender(
+        "bayesian-torch's Reparameterization layers: one draw a batch",
+        partial(_bayesian_torch, kind="Reparameterization"),
+        "deterministic",
+        "bayesian-torch",
+    ),
+    "bt-flipout": Contender(
+        "bayesian-torch's Flipout layers: signs a pixel",
+        partial(_bayesian_torch, kind="Flipout"),
+        "deterministic",
+        "bayesian-torch",
+    ),
+    "auto-normal": Contender(
+        "Pyro's AutoNormal and TraceMeanField_ELBO: one draw a batch",
+        partial(_pyro_guide, guide_class=AutoNormal),
+        "deterministic",
+        "pyro-ppl",
+    ),
+    "auto-diagonal-normal": Contender(
+        "Pyro's AutoDiagonalNormal and TraceMeanField_ELBO: one draw a batch",
+        partial(_pyro_guide, guide_class=AutoDiagonalNormal),
+        "deterministic",
+        "pyro-ppl",
+    ),
+}
+"""Training steps by name."""
+
+
+def _passes(net: nn.Module, work: Work, passes: int) -> Step:
+    """Probabilities of ``passes`` passes through ``net``, from waveforms."""
+    waveforms, front_end = work.waveforms(), work.front_end()
+    net.eval()
+
+    def step() -> None:
+        with torch.no_grad(), work.autocast():
+            logmel = front_end(waveforms)
+            for _ in range(passes):
+                net(logmel).sigmoid().cpu()
+
+    return step
+
+
+def _deterministic_passes(work: Work, *, passes: int) -> Step:
+    return _passes(work.network(), work, passes)
+
+
+def _bayesian_torch_draws(work: Work) -> Step:
+    return _passes(_bayesian_torch_net(work, "Flipout"), work, DRAWS)
+
+
+def _posterior(work: Work, guide: str) -> Posterior:
+    posterior = Posterior.build(
+        net=work.net,
+        labels=tuple(str(label) for label in range(CLASSES)),
+        task=Task.MULTI_LABEL,
+        sample_rate=SAMPLE_RATE,
+        clip_seconds=work.seconds,
+        strategy=read_strategy(guide),
+    )
+    posterior.model.to(work.device)
+    posterior.guide.to(work.device)
+    return posterior
+
+
+def _draws(work: Work, *, guide: str) -> Step:
+    posterior, waveforms = _posterior(work, guide), work.waveforms()
+
+    def step() -> None:
+        with work.autocast():
+            for _ in posterior.draws(waveforms, DRAWS, batch_size=work.clips):
+                pass
+
+    return step
+
+
+def _moments(work: Work) -> Step:
+    posterior, waveforms = _posterior(work, "flip"), work.waveforms()
+
+    def step() -> None:
+        with work.autocast():
+            posterior.moments(waveforms)
+
+    return step
+
+
+PREDICT = {
+    "one-pass": Contender("the network with point weights, one pass", partial(_deterministic_passes, passes=1)),
+    f"{DRAWS}-passes": Contender(
+        f"the network with point weights, {DRAWS} passes", partial(_deterministic_passes, passes=DRAWS)
+    ),
+    "flip": Contender(f"this package: {DRAWS} draws of every weight", partial(_draws, guide="flip"), f"{DRAWS}-passes"),
+    "bt-flipout": Contender(
+        f"bayesian-torch's Flipout layers: {DRAWS} passes, a draw each",
+        _bayesian_torch_draws,
+        f"{DRAWS}-passes",
+        "bayesian-torch",
+    ),
+    "det-flip": Contender(
+        f"this package: {DRAWS} draws of the last layer", partial(_draws, guide="det-flip"), "one-pass"
+    ),
+    "moments": Contender("this package: moments of every weight, no draws", _moments, "one-pass"),
+}
+"""Predictions by name, from waveforms to probabilities."""
