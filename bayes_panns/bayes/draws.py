@@ -7,6 +7,7 @@ import torch
 from pyro import poutine
 from pyro.infer.autoguide import AutoGuide
 from torch import Tensor
+from torch.nn import functional as F
 
 from bayes_panns.bayes.estimators import DrawnWeight, Estimator
 from bayes_panns.bayes.fused import flat, standard_normal_
@@ -94,14 +95,12 @@ def logits_under(model: BayesianNet, weights: Mapping[str, Tensor], clips: Tenso
 
 
 @torch.no_grad()
-def head_logits(model: BayesianNet, draws: Sequence[Mapping[str, Tensor]], embedding: Tensor) -> Tensor:
-    """Logits ``(T, N, K)`` under T draws of the last layer, of clips' embeddings ``(N, E)``."""
+def head_logits(model: BayesianNet, weights: Mapping[str, Tensor], embedding: Tensor) -> Tensor:
+    """Logits ``(N, K)`` of clips' embeddings ``(N, E)`` under given weights of the last layer."""
+    # Not through Pyro, whose bookkeeping would take longer than the layer.
     points = dict(model.net.named_parameters())
-
-    def stacked(parameter: str) -> Tensor:
-        name = f"{HEAD}.{parameter}"
-        if name in points:
-            return points[name].expand(len(draws), *points[name].shape)
-        return torch.stack([weights[f"net.{name}"] for weights in draws])
-
-    return embedding @ stacked("weight").transpose(1, 2) + stacked("bias").unsqueeze(1)
+    weight, bias = (
+        weights[f"net.{name}"] if f"net.{name}" in weights else points[name]
+        for name in (f"{HEAD}.weight", f"{HEAD}.bias")
+    )
+    return F.linear(embedding, weight, bias)

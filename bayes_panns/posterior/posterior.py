@@ -224,7 +224,9 @@ class Posterior:
                 weights = mean_weights(self.guide, batches[0])
                 yield probability(self._logits(weights, batches)).cpu()
             elif self.mirrored and self.model.only_head:
-                yield from map(probability, self._head_draws(batches, draws, seed, memory))
+                embedding = torch.cat([self.model.embed(batch) for batch in batches])
+                for weights in islice(mirrored_draws(cast(MeanField, self.guide), seed), draws):
+                    yield probability(head_logits(self.model, weights, embedding)).cpu()
             elif self.mirrored:
                 for weights in islice(mirrored_draws(cast(MeanField, self.guide), seed), draws):
                     yield probability(self._logits(weights, batches)).cpu()
@@ -277,18 +279,6 @@ class Posterior:
             torch.manual_seed(seed)
             weights = draw_weights(self.guide, batches[0]) if weights is None else weights
             return torch.cat([logits_under(self.model, weights, batch) for batch in batches])
-
-    def _head_draws(self, batches: list[Tensor], draws: int, seed: int, memory: int) -> Iterator[Tensor]:
-        """Logits ``(N, K)`` for each draw of the last layer, as many draws at a time as fit."""
-        embedding = torch.cat([self.model.embed(batch) for batch in batches])
-        each = 4 * len(self.labels) * (embedding.shape[1] + len(embedding))
-        sampler = mirrored_draws(cast(MeanField, self.guide), seed)
-        for first in range(0, draws, size := max(1, memory // each)):
-            several = [
-                {name: weight.clone() for name, weight in weights.items()}
-                for weights in islice(sampler, min(size, draws - first))
-            ]
-            yield from head_logits(self.model, several, embedding).cpu()
 
 
 def _imported(function: str) -> Callable[[BayesianNet], nn.Module]:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from bayes_panns.bayes import BayesianNet, MeanField, Normal, OneOfK, head_logits, mirrored_draws, sites
+from bayes_panns.bayes import BayesianNet, MeanField, Normal, OneOfK, head_logits, logits_under, mirrored_draws, sites
 from bayes_panns.nets import build
 
 
@@ -90,13 +90,12 @@ def test_the_same_seed_gives_the_same_draws_and_draw_t_whatever_comes_after():
 def test_head_logits_are_the_heads(drawn):
     model, guide = make(*drawn)
     assert model.only_head
-    draws = [
-        {site: weight.clone() for site, weight in weights.items()} for weights in islice(mirrored_draws(guide, 0), 3)
-    ]
     embedding = torch.randn(5, 128)
     points = dict(model.net.named_parameters())
-    for logits, draw in zip(head_logits(model, draws, embedding), draws, strict=True):
+    for draw in islice(mirrored_draws(guide, 0), 3):
         weight, bias = (
             draw.get(f"net.fc_audioset.{name}", points.get(f"fc_audioset.{name}")) for name in ("weight", "bias")
         )
-        torch.testing.assert_close(logits, F.linear(embedding, weight, bias))
+        expected = F.linear(embedding, weight, bias)
+        torch.testing.assert_close(head_logits(model, draw, embedding), expected)
+        torch.testing.assert_close(logits_under(model, draw, embedding, embedded=True), expected)

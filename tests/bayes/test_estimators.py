@@ -228,7 +228,7 @@ def test_flipout_and_mirrored_lower_the_gradients_variance():
 
 @pytest.mark.parametrize("estimator", ["weights", "mirrored"])
 def test_no_gradient_but_its_own_is_overwritten(estimator):
-    """The backward pass reuses memory; what other tensors get must not notice, nor a clip that is alone in its batch."""
+    """The backward pass reuses memory: other tensors must not notice, nor a clip that is alone in its batch."""
     loc, bias = torch.randn(2, 3, requires_grad=True), torch.randn(2, requires_grad=True)
     others = [torch.randn(shape, requires_grad=True) for shape in [(1, 3), (2, 3), (2,)]]
 

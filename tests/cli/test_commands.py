@@ -98,6 +98,21 @@ def test_a_posterior_is_transferred_and_scored(home, tmp_path):
     assert json.loads(piped.stdout)["ood/auroc"] == pytest.approx(0.5)
 
 
+def test_moments_stand_in_for_draws(home):
+    scored = json.loads(
+        run("evaluate", home / "run", "--data", home / "clips.h5", "--draws", "moments", "--json", "-").stdout
+    )
+    drawn = json.loads(run("evaluate", home / "run", "--data", home / "clips.h5", "--draws", 40, "--json", "-").stdout)
+    assert scored["draws"] == "moments"
+    assert scored["unc/total"] == pytest.approx(scored["unc/aleatoric"] + scored["unc/epistemic"])
+    assert scored["unc/total"] == pytest.approx(drawn["unc/total"], rel=0.1)
+    assert scored["unc/epistemic"] > 0
+    tags = json.loads(
+        run("predict", home / "run", home / "sounds/mid/0.wav", "--draws", "moments", "--format", "json").stdout
+    )
+    assert all(value >= 0 for value in tags["windows"][0]["epistemic"])
+
+
 def test_a_head_is_fitted_on_embeddings_that_the_second_run_finds(home, tmp_path):
     def finetune(folder, *more):
         return run(
@@ -309,6 +324,7 @@ def test_a_mistake_gets_one_line_and_exit_code_1(home, mistake, monkeypatch):
         ("predict",),
         ("pack", "nonsense", "x", "-o", "y"),
         ("evaluate", "p", "--data", "s", "--draws", "-1"),
+        ("evaluate", "p", "--data", "s", "--draws", "moment"),
         ("evaluate", "p", "--data", "s", "--folds", "1,two"),
         ("finetune", "esc10", "--data", "s"),
         ("pack", "esc50", "x", "-o", "y", "--min-count", "3"),
