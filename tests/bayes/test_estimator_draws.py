@@ -72,7 +72,7 @@ def test_every_clip_has_the_same_distribution_under_every_estimator():
 
 
 def matrix(weight):
-    return torch.stack([row for row in weight])
+    return torch.stack(list(weight))
 
 
 OPERATIONS = {
