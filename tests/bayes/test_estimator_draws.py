@@ -57,22 +57,19 @@ def test_clips_share_a_draw_with_whom_they_should(estimator):
 @torch.no_grad()
 @pytest.mark.slow
 def test_every_clip_has_the_same_distribution_under_every_estimator():
-    """Means to 5 standard errors, standard deviations to a fifth."""
+    """Means to 5 standard errors, standard deviations to 30 %, about 4 of theirs."""
     torch.manual_seed(2)
     draws = {}
     for estimator in FOR_CONVOLUTIONS:
         model, guide, clips = tagger(estimator)
-        draws[estimator] = torch.stack([run(model, guide, clips) for _ in range(200)])
+        draws[estimator] = torch.stack([run(model, guide, clips[:4]) for _ in range(100)])
     pooled = torch.stack(list(draws.values())).flatten(0, 2)
     for logits in draws.values():
-        error = (logits.mean(dim=0) - pooled.mean(dim=0)) / (pooled.std(dim=0) / 200**0.5)
+        error = (logits.mean(dim=0) - pooled.mean(dim=0)) / (pooled.std(dim=0) / 100**0.5)
         assert error.abs().max() < 5
         ratio = logits.std(dim=0) / pooled.std(dim=0)
-        print(error.abs().max(), ratio.min(), ratio.max())
-
-
-def matrix(weight):
-    return torch.stack(list(weight))
+        assert ratio.min() > 0.7
+        assert ratio.max() < 1.3
 
 
 OPERATIONS = {
