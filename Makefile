@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo examples notebooks test lint clean
 
 $(VENV)/.current: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -14,6 +14,30 @@ $(VENV)/.current: pyproject.toml
 
 demo: $(VENV)/.current
 	$(BIN)/bayes-panns demo -o demo
+
+# Every example in full, into examples/executed: what a script prints, a notebook as a page and as .ipynb. What is there
+# and newer than its source is kept; `make examples/executed/anatomy.html` runs that one alone.
+EXECUTED := examples/executed
+SCRIPTS := $(filter-out own_guide,$(basename $(notdir $(wildcard examples/*.py))))
+NOTEBOOKS := $(basename $(notdir $(wildcard examples/notebooks/*.py)))
+
+examples: $(SCRIPTS:%=$(EXECUTED)/%.txt) notebooks
+
+notebooks: $(NOTEBOOKS:%=$(EXECUTED)/%.html)
+
+$(EXECUTED)/%.txt: examples/%.py | $(VENV)/.current
+	mkdir -p $(@D)
+	$(BIN)/python $< > $@.part
+	mv $@.part $@
+
+$(EXECUTED)/%.ipynb: examples/notebooks/%.py | $(VENV)/.current
+	mkdir -p $(@D)
+	$(BIN)/jupytext --execute --run-path . --to ipynb --output $@ $<
+
+$(EXECUTED)/%.html: $(EXECUTED)/%.ipynb
+	$(BIN)/jupyter nbconvert --to html $<
+
+.SECONDARY:
 
 test: lint
 	$(BIN)/python -m pytest
