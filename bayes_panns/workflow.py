@@ -68,25 +68,20 @@ def fit(
         BayesPannsError: The recipe, the stores, the upstream posterior or the folder do not fit; or the fit diverged.
     """
     folder, chosen = Path(folder), choose_device(device)
-    if not recipe.data.stores:
-        raise RecipeError("no clips to fit: name a store with --data, or in the recipe's data.stores")
-    clips = ClipSet(recipe.data.stores, folds=recipe.data.folds)
-    task = Task(recipe.data.task) if recipe.data.task else clips.task
-    if not clips.labels:
+    held, fitted = divide(recipe)
+    task = Task(recipe.data.task) if recipe.data.task else fitted.task
+    if not fitted.labels:
         raise StoreError(f"{recipe.data.stores[0]}: its clips have no labels to learn")
-    held, fitted = None, clips
-    if recipe.data.validation:
-        held, fitted = clips.split(recipe.data.validation, seed=recipe.fit.seed)
 
     torch.manual_seed(recipe.fit.seed)
     upstream = None if recipe.upstream is None else load(recipe.upstream)
     own = ":" in recipe.guide and not Path(recipe.guide).is_file()
     posterior = Posterior.build(
         net=recipe.net,
-        labels=clips.labels,
+        labels=fitted.labels,
         task=task,
-        sample_rate=clips.sample_rate,
-        clip_seconds=clips.seconds_per_clip,
+        sample_rate=fitted.sample_rate,
+        clip_seconds=fitted.seconds_per_clip,
         strategy=None if own else read_strategy(recipe.guide),
         guide_function=recipe.guide if own else None,
         upstream=upstream,
@@ -98,7 +93,7 @@ def fit(
         require_fixed(posterior.model)
     _prepare(folder, recipe, resume)
 
-    say(f"{len(fitted)} clips of {clips.seconds_per_clip:g} s, {len(clips.labels)} labels ({task}), on {chosen}")
+    say(f"{len(fitted)} clips of {fitted.seconds_per_clip:g} s, {len(fitted.labels)} labels ({task}), on {chosen}")
     if inherited is not None:
         say(f"taken from {recipe.upstream}: {len(inherited.taken)} tensors; new: {', '.join(inherited.new) or 'none'}")
     kept: Callable[[ClipSet], Features | Embeddings]
@@ -211,6 +206,19 @@ def evaluate_posterior(
         draws = 0
     metrics["draws"] = draws
     return Evaluation(metrics, uncertainty, target, outside, clips.names)
+
+
+def divide(recipe: Run) -> tuple[ClipSet | None, ClipSet]:
+    """The clips that a run holds out, to be scored after each epoch, if it does; and those that it is fitted to.
+
+    Raises:
+        RecipeError: The recipe names no store.
+        StoreError: A store cannot be read, or the clips cannot be split.
+    """
+    if not recipe.data.stores:
+        raise RecipeError("no clips to fit: name a store with --data, or in the recipe's data.stores")
+    clips = ClipSet(recipe.data.stores, folds=recipe.data.folds)
+    return clips.split(recipe.data.validation, seed=recipe.fit.seed) if recipe.data.validation else (None, clips)
 
 
 def choose_device(device: str) -> torch.device:
