@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tomli_w
@@ -17,10 +16,12 @@ from bayes_panns.bayes import MeanField
 from bayes_panns.clips import ClipSet, Task
 from bayes_panns.errors import FitError, RecipeError, StoreError
 from bayes_panns.nets import HEAD
-from bayes_panns.posterior import Inherited, Posterior, load, save
+from bayes_panns.posterior import Calibration, Inherited, Posterior, load, save
 from bayes_panns.recipes import Run, read_run, read_strategy
 from bayes_panns.svi import Embeddings, Features, Fit, require_fixed
-from bayes_panns.uncertainty import Draws, Uncertainty, evaluate, predict
+from bayes_panns.uncertainty import Draws, Evaluation, predict, predict_logits
+from bayes_panns.uncertainty.conformal import conformal_threshold
+from bayes_panns.uncertainty.temperature import fit_temperature
 
 RUN_TOML = "run.toml"
 
@@ -148,25 +149,6 @@ def fit(
     return Fitted(posterior, inherited, complete, folder)
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """What a posterior is worth on labelled clips.
-
-    Attributes:
-        metrics: By name, as ``evaluate --json`` prints them.
-        uncertainty: The predictions.
-        target: The truth, bool, shape ``(clips, K)``.
-        ood: The predictions for the out-of-distribution clips, if there were any.
-        names: The clips' names.
-    """
-
-    metrics: dict[str, Any]
-    uncertainty: Uncertainty
-    target: np.ndarray
-    ood: Uncertainty | None
-    names: list[str]
-
-
 def evaluate_posterior(
     posterior: Posterior,
     stores: Sequence[str | Path],
@@ -174,6 +156,7 @@ def evaluate_posterior(
     folds: Sequence[int] | None = None,
     ood: Sequence[str | Path] = (),
     draws: Draws = 20,
+    covariance: bool = False,
     progress: bool = False,
 ) -> Evaluation:
     """Score a posterior on labelled clips and, where given, against out-of-distribution ones.
@@ -184,28 +167,106 @@ def evaluate_posterior(
         folds: The folds to score; by default all.
         ood: Files of clips that show none of the labels.
         draws: Posterior draws a clip; 0 is one pass at the posterior mean, ``"moments"`` one that propagates moments.
+        covariance: Whether to keep the epistemic covariance between labels too.
         progress: Whether to show a progress bar.
 
     Raises:
         StoreError: A store's labels, task or sample rate are not the posterior's.
     """
-    clips = ClipSet(list(stores), folds=folds)
-    column = _columns(posterior, clips)
-    target = clips.target()[:, column]
-    strangers = ClipSet(list(ood)) if ood else None
-    for each in (clips, strangers):
-        if each is not None and each.sample_rate != posterior.sample_rate:
-            raise StoreError(
-                f"{each.stores[0].path}: sample rate {each.sample_rate} Hz, but the posterior's is "
-                f"{posterior.sample_rate}; pack it again with --sample-rate {posterior.sample_rate}"
-            )
-    uncertainty = predict(posterior, clips, draws, progress=progress)
-    outside = None if strangers is None else predict(posterior, strangers, draws, progress=progress)
-    metrics = evaluate(uncertainty, target, posterior.task, outside)
-    if not posterior.stochastic and draws != "moments":
-        draws = 0
-    metrics["draws"] = draws
-    return Evaluation(metrics, uncertainty, target, outside, clips.names)
+    return evaluate_clips(
+        posterior,
+        ClipSet(list(stores), folds=folds),
+        ClipSet(list(ood)) if ood else None,
+        draws=draws,
+        covariance=covariance,
+        progress=progress,
+    )
+
+
+def evaluate_clips(
+    posterior: Posterior,
+    clips: ClipSet,
+    ood: ClipSet | None = None,
+    *,
+    draws: Draws = 20,
+    covariance: bool = False,
+    progress: bool = False,
+) -> Evaluation:
+    """As :func:`evaluate_posterior`, for clips at hand, such as a run's own validation clips.
+
+    Raises:
+        StoreError: The clips' labels, task or sample rate are not the posterior's.
+    """
+    target = _target(posterior, clips)
+    for each in (clips, ood):
+        if each is not None:
+            _check_rate(posterior, each)
+    uncertainty = predict(posterior, clips, draws, covariance=covariance, progress=progress)
+    outside = None if ood is None else predict(posterior, ood, draws, covariance=covariance, progress=progress)
+    return Evaluation.of(
+        uncertainty,
+        target,
+        outside,
+        names=clips.names,
+        labels=posterior.labels,
+        sources=clips.sources,
+        ood_names=[] if ood is None else ood.names,
+        provenance={
+            "posterior": None if posterior.folder is None else str(posterior.folder),
+            "stores": [str(store.path) for store in clips.stores],
+            "folds": "all" if clips.folds is None else sorted({int(fold) for fold in clips.folds}),
+            "ood": [] if ood is None else [str(store.path) for store in ood.stores],
+            "draws": draws if posterior.stochastic or draws == "moments" else 0,
+        },
+    )
+
+
+def calibrate(
+    posterior: Posterior,
+    clips: ClipSet,
+    *,
+    coverage: float = 0.9,
+    draws: int = 20,
+    seed: int = 0,
+    progress: bool = False,
+) -> Calibration:
+    """Fit a temperature and a threshold for label sets to clips that the posterior was not fitted to.
+
+    The temperature is fitted on one half of the clips and the threshold, with that temperature, on the other: so the
+    sets' coverage is guaranteed for clips like these, where recordings are independent of each other. A recording's
+    clips stay in one half.
+
+    Args:
+        posterior: What to calibrate; its ``calibration`` becomes the one returned.
+        clips: Held-out clips with the posterior's labels.
+        coverage: The share of true labels that sets are to hold, in (0, 1).
+        draws: Posterior draws; predict with as many.
+        seed: Seeds the halves.
+        progress: Whether to show a progress bar.
+
+    Raises:
+        StoreError: The clips do not fit the posterior, or are too few for the coverage.
+    """
+    _check_rate(posterior, clips)
+    first, second = clips.split(0.5, seed)
+    logits = predict_logits(posterior, first, draws, progress=progress)
+    temperature = fit_temperature(logits, _target(posterior, first), posterior.task)
+    posterior.calibration = None
+    scaled = torch.from_numpy(predict_logits(posterior, second, draws, progress=progress)) / temperature
+    probability = posterior.model.likelihood.probability(scaled).double().mean(dim=0).numpy()
+    try:
+        threshold = conformal_threshold(probability, _target(posterior, second), coverage)
+    except ValueError as error:
+        raise StoreError(f"{clips.stores[0].path}: {error}") from error
+    posterior.calibration = Calibration(
+        temperature=temperature,
+        threshold=threshold,
+        coverage=coverage,
+        draws=draws if posterior.stochastic else 0,
+        clips=(len(first), len(second)),
+        data=tuple(store.path.name for store in clips.stores),
+    )
+    return posterior.calibration
 
 
 def divide(recipe: Run) -> tuple[ClipSet | None, ClipSet]:
@@ -232,8 +293,16 @@ def choose_device(device: str) -> torch.device:
     return torch.device("cuda" if device == "cuda" or (device == "auto" and torch.cuda.is_available()) else "cpu")
 
 
-def _columns(posterior: Posterior, clips: ClipSet) -> list[int]:
-    """Where each of the posterior's labels stands among the clips' labels."""
+def _check_rate(posterior: Posterior, clips: ClipSet) -> None:
+    if clips.sample_rate != posterior.sample_rate:
+        raise StoreError(
+            f"{clips.stores[0].path}: sample rate {clips.sample_rate} Hz, but the posterior's is "
+            f"{posterior.sample_rate}; pack it again with --sample-rate {posterior.sample_rate}"
+        )
+
+
+def _target(posterior: Posterior, clips: ClipSet) -> np.ndarray:
+    """The clips' targets ``(N, K)``, in the order of the posterior's labels."""
     path = clips.stores[0].path
     # One label a clip is a case of any number of them, but not the other way round.
     if clips.task == Task.MULTI_LABEL and posterior.task == Task.ONE_OF_K:
@@ -247,7 +316,7 @@ def _columns(posterior: Posterior, clips: ClipSet) -> list[int]:
             if names
         )
         raise StoreError(f"{path}: its labels are not the posterior's: it {difference}; pack it with the same labels")
-    return [clips.labels.index(label) for label in posterior.labels]
+    return clips.target()[:, [clips.labels.index(label) for label in posterior.labels]]
 
 
 def _freeze(posterior: Posterior, parts: Sequence[str]) -> None:

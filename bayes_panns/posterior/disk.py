@@ -6,8 +6,6 @@ stands under ``guide/`` as its module names its parameters.
 """
 
 import hashlib
-import shutil
-import tempfile
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -22,9 +20,10 @@ from torch import Tensor
 from bayes_panns.bayes import MeanField, Strategy
 from bayes_panns.clips import Task
 from bayes_panns.errors import BayesPannsError, PosteriorError
-from bayes_panns.posterior.posterior import Posterior
+from bayes_panns.posterior.posterior import Calibration, Posterior
+from bayes_panns.writing import whole_folder
 
-FORMAT = 1
+FORMAT = 2
 """The version of the folder's format that this code writes; it reads this one and those before it."""
 
 _TOML, _TENSORS = "posterior.toml", "guide.safetensors"
@@ -44,6 +43,7 @@ class _Header(BaseModel):
     guide_function: str | None = None
     sha256: str
     strategy: Strategy
+    calibration: Calibration | None = None
     provenance: dict[str, Any] = {}
     metrics: dict[str, float] = {}
 
@@ -63,10 +63,7 @@ def save(posterior: Posterior, folder: str | Path) -> None:
             tensors |= {f"{name}.loc": loc, f"{name}.scale": scale}
     else:
         tensors |= {f"guide/{name}": value for name, value in posterior.guide.state_dict().items()}
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        fresh.chmod(0o755)
+    with whole_folder(folder) as fresh:
         save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, fresh / _TENSORS)
         header = _Header(
             format_version=FORMAT,
@@ -78,19 +75,11 @@ def save(posterior: Posterior, folder: str | Path) -> None:
             guide_function=posterior.guide_function,
             sha256=_digest(fresh / _TENSORS),
             strategy=posterior.strategy,
+            calibration=posterior.calibration,
             provenance=posterior.provenance,
             metrics=posterior.metrics,
         )
         (fresh / _TOML).write_text(tomli_w.dumps(header.model_dump(mode="json", exclude_none=True)), encoding="utf-8")
-        if folder.exists():
-            old = fresh.with_name(f"{fresh.name}-old")
-            folder.rename(old)
-            fresh.rename(folder)
-            shutil.rmtree(old)
-        else:
-            fresh.rename(folder)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
 
 
 def read_header(folder: str | Path) -> dict[str, Any]:
@@ -146,6 +135,7 @@ def load(folder: str | Path, *, device: torch.device | str = "cpu", guide_functi
         raise PosteriorError(f"{folder}: does not hold what its header says ({str(error).splitlines()[0]})") from error
     posterior.strategy = header.strategy
     posterior.provenance, posterior.metrics = header.provenance, header.metrics
+    posterior.calibration, posterior.folder = header.calibration, folder.resolve()
     posterior.model.to(device).eval()
     posterior.guide.to(device)
     return posterior

@@ -4,9 +4,11 @@ import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, cast
+from pathlib import Path
+from typing import Annotated, Any, cast
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from bayes_panns.audio.features import LogMel
@@ -41,6 +43,28 @@ class Inherited:
     new: tuple[str, ...]
 
 
+class Calibration(BaseModel):
+    """What was fitted on held-out clips so that probabilities and sets of labels mean what they say.
+
+    Attributes:
+        temperature: Divides every draw's logits (Guo et al., 2017, arXiv:1706.04599).
+        threshold: A clip's label set is every label at least that probable.
+        coverage: The share of true labels that such sets are to hold.
+        draws: How many posterior draws it is for.
+        clips: How many clips the temperature and the threshold were fitted on.
+        data: The stores' names.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    threshold: Annotated[float, Field(ge=0, le=1)]
+    coverage: Annotated[float, Field(gt=0, lt=1)]
+    draws: Annotated[int, Field(ge=0)]
+    clips: tuple[int, int]
+    data: tuple[str, ...]
+
+
 @dataclass
 class Posterior:
     """A guide over a network's weights, and all that is needed to use it.
@@ -59,6 +83,8 @@ class Posterior:
         guide_function: ``module:function`` of a guide of the user's own.
         provenance: Where it comes from: data, steps, seed, kl_weight, versions.
         metrics: What was measured at the end of the fit.
+        calibration: What was fitted on held-out clips afterwards, if anything.
+        folder: Where it was loaded from.
     """
 
     model: BayesianNet
@@ -71,6 +97,8 @@ class Posterior:
     guide_function: str | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
+    calibration: Calibration | None = None
+    folder: Path | None = None
 
     @classmethod
     def build(
@@ -184,6 +212,11 @@ class Posterior:
         """Whether :meth:`draws` come in mirrored pairs, which are not independent draws."""
         return bool(self.model.sites) and isinstance(self.guide, MeanField) and self.model.dropout != "always"
 
+    def probability(self, logits: Tensor) -> Tensor:
+        """The labels' probabilities for a draw's logits ``(N, K)``, at the calibrated temperature."""
+        temperature = 1.0 if self.calibration is None else self.calibration.temperature
+        return self.model.likelihood.probability(logits / temperature)
+
     def draws(
         self,
         clips: Tensor | Sequence[Tensor],
@@ -213,26 +246,41 @@ class Posterior:
         Yields:
             Probabilities of each label, shape ``(N, K)``, on the CPU.
         """
+        for logits in self.logits(clips, draws, seed=seed, batch_size=batch_size, memory=memory):
+            yield self.probability(logits)
+
+    @torch.no_grad()
+    def logits(
+        self,
+        clips: Tensor | Sequence[Tensor],
+        draws: int = 20,
+        *,
+        seed: int = 0,
+        batch_size: int = 32,
+        memory: int = 1 << 30,
+    ) -> Iterator[Tensor]:
+        """The logits behind :meth:`draws`, before any temperature: same arguments, same draws.
+
+        Yields:
+            Logits of each label, shape ``(N, K)``, on the CPU.
+        """
         at_mean = draws == 0 or not self.stochastic
         self.model.eval()
         if at_mean:
             self.model.drop(False)
-        probability = self.model.likelihood.probability
-        with torch.no_grad():
-            batches = self._batches(clips, batch_size, memory)
-            if at_mean:
-                weights = mean_weights(self.guide, batches[0])
-                yield probability(self._logits(weights, batches)).cpu()
-            elif self.mirrored and self.model.only_head:
-                embedding = torch.cat([self.model.embed(batch) for batch in batches])
-                for weights in islice(mirrored_draws(cast(MeanField, self.guide), seed), draws):
-                    yield probability(head_logits(self.model, weights, embedding)).cpu()
-            elif self.mirrored:
-                for weights in islice(mirrored_draws(cast(MeanField, self.guide), seed), draws):
-                    yield probability(self._logits(weights, batches)).cpu()
-            else:
-                for index in range(draws):
-                    yield probability(self._logits(None, batches, seed * 1_000_003 + index)).cpu()
+        batches = self._batches(clips, batch_size, memory)
+        if at_mean:
+            yield self._logits(mean_weights(self.guide, batches[0]), batches).cpu()
+        elif self.mirrored and self.model.only_head:
+            embedding = torch.cat([self.model.embed(batch) for batch in batches])
+            for weights in islice(mirrored_draws(cast(MeanField, self.guide), seed), draws):
+                yield head_logits(self.model, weights, embedding).cpu()
+        elif self.mirrored:
+            for weights in islice(mirrored_draws(cast(MeanField, self.guide), seed), draws):
+                yield self._logits(weights, batches).cpu()
+        else:
+            for index in range(draws):
+                yield self._logits(None, batches, seed * 1_000_003 + index).cpu()
 
     def moments(
         self, clips: Tensor | Sequence[Tensor], *, batch_size: int = 32, memory: int = 1 << 30

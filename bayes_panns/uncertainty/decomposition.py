@@ -1,8 +1,8 @@
 """Predictive uncertainty split into what the sound leaves open and what the model does not know."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -11,16 +11,46 @@ from torch import Tensor
 
 from bayes_panns.uncertainty.checks import ONE_OF_K, check_task
 
-_ARRAYS = (
-    "probability",
-    "standard_error",
-    "aleatoric",
-    "epistemic",
-    "total",
-    "entropy",
-    "expected_entropy",
-    "mutual_information",
-)
+_GROUPS = 20
+"""Groups of draws, of which the jackknife leaves out one at a time: a standard error is good to about a sixth."""
+
+_SUMMED = ("total", "aleatoric", "epistemic")
+
+
+@dataclass(frozen=True)
+class StandardError:
+    """How far each part of an :class:`Uncertainty` may be from its value for endless draws.
+
+    By the jackknife over up to 20 groups of draws (Busing, Meijer and van der Leeden, 1999, for groups of unequal
+    size); a mirrored pair stays in one group. For a mean of up to 20 independent draws it is exactly s / sqrt(T). NaN
+    where there are fewer than two independent draws. It says nothing about the posterior itself being wrong.
+
+    Attributes:
+        probability, aleatoric, epistemic, total: ``(N, K)``, of the attributes of the same name.
+        entropy, expected_entropy, mutual_information: ``(N,)``, of the attributes of the same name.
+        clip_total, clip_aleatoric, clip_epistemic: ``(N,)``, of the sums over labels; see :meth:`per_clip`.
+        covariance: ``(N, K, K)``, where that was asked for.
+    """
+
+    probability: NDArray[np.float64]
+    aleatoric: NDArray[np.float64]
+    epistemic: NDArray[np.float64]
+    total: NDArray[np.float64]
+    entropy: NDArray[np.float64]
+    expected_entropy: NDArray[np.float64]
+    mutual_information: NDArray[np.float64]
+    clip_total: NDArray[np.float64]
+    clip_aleatoric: NDArray[np.float64]
+    clip_epistemic: NDArray[np.float64]
+    covariance: NDArray[np.float64] | None = None
+
+    def per_clip(self) -> dict[str, NDArray[np.float64]]:
+        """Those of :meth:`Uncertainty.per_clip`, each ``(N,)``; labels vary together, so they do not just add up."""
+        return {name: getattr(self, f"clip_{name}") for name in _SUMMED}
+
+    def unknown(self) -> "StandardError":
+        """The same with NaN everywhere."""
+        return _joined([self], lambda arrays: np.full_like(arrays[0], np.nan))
 
 
 @dataclass(frozen=True)
@@ -32,46 +62,88 @@ class Uncertainty:
 
     Attributes:
         probability: ``(N, K)``, the mean p of the draws p_t.
-        standard_error: ``(N, K)``, that of ``probability`` for its finite number of draws; NaN where there are fewer
-            than two that are independent. ``epistemic`` is on average its square below that of endless draws.
         aleatoric: ``(N, K)``, mean_t p_t (1 - p_t): the sound is ambiguous.
-        epistemic: ``(N, K)``, var_t p_t: the draws disagree. 0 for a single draw.
+        epistemic: ``(N, K)``, var_t p_t: the draws disagree. 0 for a single draw; on average it is the square of the
+            probability's standard error below that of endless draws.
         total: ``(N, K)``, p (1 - p).
         entropy: ``(N,)``, H(p): the categorical entropy, or the sum of the labels' Bernoulli entropies for multi-label.
         expected_entropy: ``(N,)``, mean_t H(p_t).
         mutual_information: ``(N,)``, between a clip's label and the weights; never negative. For multi-label it is
             the sum of the labels' own mutual informations.
+        standard_error: of each of these, for the finite number of draws.
         draws: T; or ``"moments"``, where the moments of the logits were propagated instead.
         task: ``"one-of-k"`` or ``"multi-label"``.
+        covariance: ``(N, K, K)``, where it was asked for: cov_t(p_ti, p_tj), the epistemic covariance between labels,
+            with ``epistemic`` on its diagonal. The labels of a multi-label clip are independent given the weights, so
+            off the diagonal it is all of the labels' covariance (the law of total covariance). For one-of-K its rows
+            add up to 0.
     """
 
     probability: NDArray[np.float64]
-    standard_error: NDArray[np.float64]
     aleatoric: NDArray[np.float64]
     epistemic: NDArray[np.float64]
     total: NDArray[np.float64]
     entropy: NDArray[np.float64]
     expected_entropy: NDArray[np.float64]
     mutual_information: NDArray[np.float64]
+    standard_error: StandardError
     draws: int | Literal["moments"]
     task: str
+    covariance: NDArray[np.float64] | None = None
 
     def take(self, index: NDArray[np.integer]) -> "Uncertainty":
         """The predictions of some of the clips: ``index``, integers of shape ``(M,)``, in this order."""
-        return replace(self, **{name: getattr(self, name)[index] for name in _ARRAYS})
+        return replace(
+            _joined([self], lambda arrays: arrays[0][index]),
+            standard_error=_joined([self.standard_error], lambda arrays: arrays[0][index]),
+        )
 
     def per_clip(self) -> dict[str, NDArray[np.float64]]:
         """``total``, ``aleatoric`` and ``epistemic`` summed over the labels, each ``(N,)``.
 
         For one-of-K ``total`` is then the Gini form 1 - sum_k p_k^2.
         """
-        return {name: getattr(self, name).sum(axis=1) for name in ("total", "aleatoric", "epistemic")}
+        return {name: getattr(self, name).sum(axis=1) for name in _SUMMED}
+
+    def correlation(self) -> NDArray[np.float64]:
+        """The epistemic correlation between labels, ``(N, K, K)``; NaN where a label's draws all agree.
+
+        Raises:
+            ValueError: the covariance was not asked for.
+        """
+        deviation = np.sqrt(self.epistemic)
+        scale = deviation[:, :, None] * deviation[:, None, :]
+        return np.divide(self._known_covariance(), scale, out=np.full_like(scale, np.nan), where=scale > 0)
+
+    def confused_together(self, labels: Sequence[str]) -> list[tuple[str, str, float]]:
+        """The pairs of labels with the mean over the clips of their epistemic covariance, the furthest from 0 first.
+
+        Below 0 the draws hear one label *or* the other; above 0 they hear both or neither.
+
+        Args:
+            labels: K names.
+
+        Raises:
+            ValueError: the covariance was not asked for, or the names are not K.
+        """
+        mean = self._known_covariance().mean(axis=0)
+        if len(labels) != len(mean):
+            raise ValueError(f"{len(labels)} names for {len(mean)} labels")
+        first, second = np.triu_indices(len(mean), k=1)
+        order = np.argsort(-np.abs(mean[first, second]), kind="stable")
+        return [(labels[i], labels[j], float(mean[i, j])) for i, j in zip(first[order], second[order], strict=True)]
+
+    def _known_covariance(self) -> NDArray[np.float64]:
+        if self.covariance is None:
+            raise ValueError("no covariance between labels was kept: ask for it with covariance=True")
+        return self.covariance
 
 
 class Moments:
     """Gathers the moments of posterior draws as they come, in memory that does not grow with their number.
 
-    Welford's recurrence (1962) in float64, on the draws' own device. Every draw is of the same clips.
+    Sums in float64 of how far each draw is from the first one, by groups of draws, on the draws' own device. Every draw
+    is of the same clips.
 
     Example:
         >>> moments = Moments("one-of-k")
@@ -83,26 +155,22 @@ class Moments:
     Args:
         task: ``"one-of-k"`` or ``"multi-label"``; decides which entropy.
         mirrored: The draws come in pairs that depend on each other, first and second, third and fourth; the pairs do
-            not. The standard error is then taken over the pairs.
+            not. Standard errors are then taken over the pairs.
+        covariance: Whether to keep the covariance between labels too: some 20 x N x K x K numbers.
 
     Raises:
         ValueError: ``task`` is neither.
     """
 
-    _mean: Tensor
-    _waiting: Tensor | None
-    _group_squares: Tensor
-    _weighted_groups: Tensor
-    _squares: Tensor
-    _aleatoric: Tensor
-    _entropy: Tensor
+    _first: Tensor
 
-    def __init__(self, task: str, *, mirrored: bool = False):
+    def __init__(self, task: str, *, mirrored: bool = False, covariance: bool = False):
         check_task(task)
         self.task = task
         self.mirrored = mirrored
+        self.covariance = covariance
         self.draws = 0
-        self._waiting = None
+        self._groups: list[_Sums] = []
 
     @torch.no_grad()
     def update(self, probabilities: Tensor) -> None:
@@ -114,28 +182,21 @@ class Moments:
         Raises:
             ValueError: the shape is not ``(N, K)``, or not that of the draws before.
         """
-        if probabilities.ndim != 2 or (self.draws and probabilities.shape != self._mean.shape):
-            expected = tuple(self._mean.shape) if self.draws else "(N, K)"
+        if probabilities.ndim != 2 or (self.draws and probabilities.shape != self._first.shape):
+            expected = tuple(self._first.shape) if self.draws else "(N, K)"
             raise ValueError(f"a draw has shape {tuple(probabilities.shape)}: expected {expected}")
         p = probabilities.double()
         if not self.draws:
-            self._mean = self._squares = self._aleatoric = torch.zeros_like(p)
-            self._entropy = p.new_zeros(len(p))
-            self._group_squares = self._weighted_groups = torch.zeros_like(p)
-        if not self.mirrored:
-            self._group_squares, self._weighted_groups = self._with_group(p, 1)
-        elif self._waiting is None:
-            self._waiting = p
+            self._first = p
+        deviation = p - self._first
+        products = deviation.unsqueeze(2) * deviation.unsqueeze(1) if self.covariance else deviation**2
+        draw = _Sums(1, deviation, products, _entropy(p, self.task))
+        group = (self.draws // 2 if self.mirrored else self.draws) % _GROUPS
+        if group < len(self._groups):
+            self._groups[group] = self._groups[group] + draw
         else:
-            self._group_squares, self._weighted_groups = self._with_group(self._waiting + p, 2)
-            self._waiting = None
+            self._groups.append(draw)
         self.draws += 1
-        # Out of place: the first draw may come from inference mode, whose tensors cannot be changed outside it.
-        deviation = p - self._mean
-        self._mean = self._mean + deviation / self.draws
-        self._squares = self._squares + deviation * (p - self._mean)
-        self._aleatoric = self._aleatoric + (p * (1 - p) - self._aleatoric) / self.draws
-        self._entropy = self._entropy + (_entropy(p, self.task) - self._entropy) / self.draws
 
     @torch.no_grad()
     def result(self) -> Uncertainty:
@@ -146,47 +207,90 @@ class Moments:
         """
         if not self.draws:
             raise ValueError("no draws: call update first")
-        entropy = _entropy(self._mean, self.task)
+        everything = sum(self._groups[1:], start=self._groups[0])
+        parts = self._parts(everything)
+        errors = self._standard_errors(everything, parts)
+        # Jensen's inequality makes it non-negative; rounding may not.
+        parts["mutual_information"] = parts["mutual_information"].clamp(min=0)
         return Uncertainty(
-            probability=self._mean.cpu().numpy(),
-            standard_error=self._standard_error().cpu().numpy(),
-            aleatoric=self._aleatoric.cpu().numpy(),
-            epistemic=(self._squares / self.draws).cpu().numpy(),
-            total=(self._mean * (1 - self._mean)).cpu().numpy(),
-            entropy=entropy.cpu().numpy(),
-            expected_entropy=self._entropy.cpu().numpy(),
-            # Jensen's inequality makes it non-negative; rounding may not.
-            mutual_information=(entropy - self._entropy).clamp(min=0).cpu().numpy(),
+            **{name: value.cpu().numpy() for name, value in parts.items() if not name.startswith("clip_")},
+            standard_error=StandardError(**{name: error.cpu().numpy() for name, error in errors.items()}),
             draws=self.draws,
             task=self.task,
         )
 
-    def _with_group(self, total: Tensor, size: int) -> tuple[Tensor, Tensor]:
-        """The sums over groups of S^2 and of n S with one group more, its n draws adding up to S."""
-        return self._group_squares + total**2, self._weighted_groups + size * total
+    def _parts(self, sums: "_Sums") -> dict[str, Tensor]:
+        """What the draws in ``sums`` say, by the names of :class:`StandardError`."""
+        shift = sums.deviation / sums.draws
+        p = (self._first + shift).clamp(0, 1)
+        parts = {"probability": p, "total": p * (1 - p)}
+        if self.covariance:
+            covariance = sums.products / sums.draws - shift.unsqueeze(2) * shift.unsqueeze(1)
+            parts["covariance"] = covariance
+            parts["epistemic"] = covariance.diagonal(dim1=1, dim2=2).clamp(min=0)
+        else:
+            parts["epistemic"] = (sums.products / sums.draws - shift**2).clamp(min=0)
+        # As mean_t p_t (1 - p_t) to rounding.
+        parts["aleatoric"] = (parts["total"] - parts["epistemic"]).clamp(min=0)
+        parts |= {f"clip_{name}": parts[name].sum(dim=1) for name in _SUMMED}
+        parts["entropy"] = _entropy(p, self.task)
+        parts["expected_entropy"] = sums.entropy / sums.draws
+        return parts | {"mutual_information": parts["entropy"] - parts["expected_entropy"]}
 
-    def _standard_error(self) -> Tensor:
-        """That of a mean of dependent groups: the square root of G / (G - 1) sum_g (S_g - n_g p)^2 / T^2."""
-        squares, weighted = self._group_squares, self._weighted_groups
-        pairs, single = divmod(self.draws, 2) if self.mirrored else (0, self.draws)
-        if self._waiting is not None:
-            squares, weighted = self._with_group(self._waiting, 1)
-        groups = pairs + single
-        if groups < 2:
-            return torch.full_like(self._mean, torch.nan)
-        spread = squares - 2 * self._mean * weighted + self._mean**2 * (4 * pairs + single)
-        return (spread.clamp(min=0) * (groups / (groups - 1))).sqrt() / self.draws
+    def _standard_errors(self, everything: "_Sums", parts: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The delete-a-group jackknife for groups of unequal size: equations 5 and 6 of Busing et al., 1999."""
+        if len(self._groups) < 2:
+            return {name: torch.full_like(part, torch.nan) for name, part in parts.items()}
+        shares = [group.draws / self.draws for group in self._groups]
+        # Kept as differences from the whole: pseudo-values of nearly equal estimates would lose their digits.
+        without = [self._parts(everything - group) for group in self._groups]
+        errors = {}
+        for name, part in parts.items():
+            away = [(1 - share) * (part - left[name]) for share, left in zip(shares, without, strict=True)]
+            centre = torch.stack(away).sum(dim=0)
+            squares = [
+                (one / share - centre) ** 2 * share / (1 - share) for one, share in zip(away, shares, strict=True)
+            ]
+            errors[name] = torch.stack(squares).mean(dim=0).sqrt()
+        return errors
 
 
-def decompose(draws: Tensor, task: str, *, mirrored: bool = False) -> Uncertainty:
+@dataclass(frozen=True)
+class _Sums:
+    """Sums over some draws: how many, their deviation from the first, products of deviations, and entropies."""
+
+    draws: int
+    deviation: Tensor
+    products: Tensor
+    entropy: Tensor
+
+    def __add__(self, other: "_Sums") -> "_Sums":
+        return _Sums(
+            self.draws + other.draws,
+            self.deviation + other.deviation,
+            self.products + other.products,
+            self.entropy + other.entropy,
+        )
+
+    def __sub__(self, other: "_Sums") -> "_Sums":
+        return _Sums(
+            self.draws - other.draws,
+            self.deviation - other.deviation,
+            self.products - other.products,
+            self.entropy - other.entropy,
+        )
+
+
+def decompose(draws: Tensor, task: str, *, mirrored: bool = False, covariance: bool = False) -> Uncertainty:
     """The uncertainty from draws that are all at hand.
 
     Args:
         draws: ``(T, N, K)``, probabilities.
         task: ``"one-of-k"`` or ``"multi-label"``.
         mirrored: Whether the draws come in pairs, as :class:`Moments` takes them.
+        covariance: Whether to keep the covariance between labels too.
     """
-    moments = Moments(task, mirrored=mirrored)
+    moments = Moments(task, mirrored=mirrored, covariance=covariance)
     for draw in draws:
         moments.update(draw)
     return moments.result()
@@ -196,15 +300,26 @@ def concatenate(parts: Sequence[Uncertainty]) -> Uncertainty:
     """Joins batches of clips, in order.
 
     Args:
-        parts: at least one, all of the same task, labels and number of draws.
+        parts: at least one, all of the same task, labels and number of draws, and all with the covariance or none.
 
     Raises:
-        ValueError: there are none, or they differ in task, labels or draws.
+        ValueError: there are none, or they differ.
     """
-    if len({(part.task, part.draws, part.probability.shape[1]) for part in parts}) != 1:
+    kinds = {(part.task, part.draws, part.probability.shape[1], part.covariance is None) for part in parts}
+    if len(kinds) != 1:
         raise ValueError("parts must be of one task, one number of draws and the same labels")
-    arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _ARRAYS}
-    return Uncertainty(**arrays, draws=parts[0].draws, task=parts[0].task)
+    errors = _joined([part.standard_error for part in parts], np.concatenate)
+    return replace(_joined(parts, np.concatenate), standard_error=errors)
+
+
+_Arrays = TypeVar("_Arrays", Uncertainty, StandardError)
+
+
+def _joined(parts: Sequence[_Arrays], join: Callable[[list[NDArray]], NDArray]) -> _Arrays:
+    """Each array of the first part replaced by what ``join`` makes of those of all parts."""
+    names = [field.name for field in fields(parts[0]) if isinstance(getattr(parts[0], field.name), np.ndarray)]
+    arrays: dict[str, Any] = {name: join([getattr(part, name) for part in parts]) for name in names}
+    return replace(parts[0], **arrays)
 
 
 def _entropy(p: Tensor, task: str) -> Tensor:

@@ -1,7 +1,7 @@
 """Predictions of a posterior with their uncertainty, for stores of clips and for sound files."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
@@ -22,6 +23,9 @@ from bayes_panns.uncertainty.propagated import from_moments
 _CHUNK, _SAMPLES = 256, 1 << 26
 """The most clips that are predicted together, and the most samples in all: what is in memory at a time."""
 
+_COVARIANCES = 1 << 22
+"""The most covariances between labels of the clips predicted together; some 40 numbers are held for each."""
+
 _SLACK = 0.01
 """The share of a window that a file's end must exceed to get a window: lossy files decode to a little more than 5 s."""
 
@@ -30,23 +34,53 @@ Draws = int | Literal["moments"]
 """How many posterior draws: 0 is one pass at the posterior mean; ``"moments"`` is one pass that propagates moments."""
 
 
-def predict(posterior: Posterior, clips: ClipSet, draws: Draws = 20, *, progress: bool = False) -> Uncertainty:
+def predict(
+    posterior: Posterior, clips: ClipSet, draws: Draws = 20, *, covariance: bool = False, progress: bool = False
+) -> Uncertainty:
     """The posterior's predictions for every clip of a set, in memory that does not grow with it.
 
     Args:
         posterior: What predicts.
         clips: What is predicted, at the posterior's sample rate.
         draws: Posterior draws a clip; 0 is one pass at the posterior mean, ``"moments"`` one that propagates moments.
+        covariance: Whether to keep the covariance between labels too: N x K x K numbers.
         progress: Whether to show a progress bar.
     """
-    parts = []
-    chunk = max(1, min(_CHUNK, _SAMPLES // clips.samples))
+    most = _COVARIANCES // len(posterior.labels) ** 2 if covariance else _CHUNK
+    return concatenate(
+        [
+            _uncertainty(posterior, waveforms, draws, covariance=covariance)
+            for waveforms in _chunks(clips, most, progress)
+        ]
+    )
+
+
+def predict_logits(
+    posterior: Posterior, clips: ClipSet, draws: int = 20, *, progress: bool = False
+) -> NDArray[np.float32]:
+    """The logits of every draw for every clip of a set, before any temperature: what calibration is fitted on.
+
+    Args:
+        posterior: What predicts.
+        clips: What is predicted, at the posterior's sample rate.
+        draws: Posterior draws a clip; 0 is one pass at the posterior mean.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        ``(T, N, K)``, with T = 1 for a pass at the mean.
+    """
+    parts = [torch.stack(list(posterior.logits(waveforms, draws))) for waveforms in _chunks(clips, _CHUNK, progress)]
+    return torch.cat(parts, dim=1).numpy()
+
+
+def _chunks(clips: ClipSet, most: int, progress: bool) -> Iterator[Tensor]:
+    """The waveforms of a set, that many clips at a time or fewer."""
+    chunk = max(1, min(most, _CHUNK, _SAMPLES // clips.samples))
     with tqdm(total=len(clips), desc="predicting", unit="clip", disable=not progress) as bar:
         for start in range(0, len(clips), chunk):
             index = np.arange(start, min(start + chunk, len(clips)))
-            parts.append(_uncertainty(posterior, torch.from_numpy(clips.waveform(index)), draws))
+            yield torch.from_numpy(clips.waveform(index))
             bar.update(len(index))
-    return concatenate(parts)
 
 
 @dataclass(frozen=True)
@@ -141,10 +175,13 @@ def _of_any_length(posterior: Posterior, waveforms: list[Tensor], draws: Draws) 
     return _uncertainty(posterior, groups, draws).take(np.argsort(order))
 
 
-def _uncertainty(posterior: Posterior, waveforms: Tensor | list[Tensor], draws: Draws) -> Uncertainty:
+def _uncertainty(
+    posterior: Posterior, waveforms: Tensor | list[Tensor], draws: Draws, *, covariance: bool = False
+) -> Uncertainty:
     if draws == "moments":
-        return from_moments(*posterior.moments(waveforms), posterior.model.likelihood.probability, posterior.task)
-    moments = Moments(posterior.task, mirrored=posterior.mirrored)
+        loc, deviations = posterior.moments(waveforms)
+        return from_moments(loc, deviations, posterior.probability, posterior.task, covariance=covariance)
+    moments = Moments(posterior.task, mirrored=posterior.mirrored, covariance=covariance)
     for probability in posterior.draws(waveforms, draws):
         moments.update(probability)
     return moments.result()

@@ -246,7 +246,7 @@ def edited(folder, change):
         (lambda p: (p / "guide.safetensors").unlink(), "is missing"),
         (lambda p: (p / "guide.safetensors").write_bytes((p / "guide.safetensors").read_bytes()[:-9]), "truncated"),
         (lambda p: (p / "posterior.toml").write_text("net = "), "is damaged"),
-        (lambda p: edited(p, lambda t: t.update(format_version=2)), "format 2 is newer than this bayes_panns reads"),
+        (lambda p: edited(p, lambda t: t.update(format_version=3)), "format 3 is newer than this bayes_panns reads"),
         (lambda p: edited(p, lambda t: t.pop("labels")), "labels: Field required"),
         (lambda p: edited(p, lambda t: t.update(net="resnet99")), "no such network"),
         (lambda p: edited(p, lambda t: t["labels"].append("snow")), "does not hold what its header says"),

@@ -55,22 +55,62 @@ def test_streaming_agrees_with_the_formulas_over_all_draws_at_once(task, data):
     np.testing.assert_allclose(u.expected_entropy, entropy(p).mean(axis=0), atol=1e-13)
 
 
+PARTS = ("probability", "aleatoric", "epistemic", "total", "entropy", "expected_entropy", "mutual_information")
+
+
+def part(u, name):
+    return u.per_clip()[name.removeprefix("clip_")] if name.startswith("clip_") else getattr(u, name)
+
+
 @pytest.mark.parametrize("mirrored", [False, True])
-@settings(max_examples=50, deadline=None)
+@pytest.mark.parametrize("task", TASKS)
+@settings(max_examples=25, deadline=None)
 @given(data=st.data())
-def test_the_standard_error_is_that_of_groups_that_depend_on_each_other(mirrored, data):
-    draws = data.draw(draws_of("multi-label"))
-    u = decompose(draws, "multi-label", mirrored=mirrored)
-    p = draws.numpy()
-    groups = [p[i : i + 2] for i in range(0, len(p), 2)] if mirrored else [p[i : i + 1] for i in range(len(p))]
+def test_standard_errors_are_the_textbooks_jackknife(task, mirrored, data):
+    """Over draws or pairs that are left out one at a time; the last pair may be half a one."""
+    draws = data.draw(draws_of(task))
+    u = decompose(draws, task, mirrored=mirrored, covariance=True)
+    size = 2 if mirrored else 1
+    groups = [range(start, min(start + size, len(draws))) for start in range(0, len(draws), size)]
+    names = (*PARTS, "clip_total", "clip_aleatoric", "clip_epistemic", "covariance")
     if len(groups) < 2:
-        assert np.isnan(u.standard_error).all()
+        assert all(np.isnan(getattr(u.standard_error, name)).all() for name in names)
         return
-    residuals = sum((group - p.mean(axis=0)).sum(axis=0) ** 2 for group in groups)
-    expected = np.sqrt(len(groups) / (len(groups) - 1) * residuals) / len(p)
-    np.testing.assert_allclose(u.standard_error, expected, atol=1e-7)
-    if not mirrored:
-        np.testing.assert_allclose(u.standard_error, p.std(axis=0, ddof=1) / len(p) ** 0.5, atol=1e-7)
+    rest = [[draw for draw in range(len(draws)) if draw not in group] for group in groups]
+    left = [decompose(draws[index], task, covariance=True) for index in rest]
+    h = np.array([len(draws) / len(group) for group in groups])
+    for name in names:
+        whole = part(u, name)
+        estimates = np.stack([part(each, name) for each in left])
+        ratio = h.reshape(-1, *[1] * whole.ndim)
+        pseudo = ratio * whole - (ratio - 1) * estimates
+        centre = len(groups) * whole - ((1 - 1 / ratio) * estimates).sum(axis=0)
+        expected = np.sqrt(((pseudo - centre) ** 2 / (ratio - 1)).mean(axis=0))
+        # What is clamped at 0 differs by rounding, and the square root makes that 1e-8.
+        np.testing.assert_allclose(getattr(u.standard_error, name), expected, atol=2e-7)
+
+
+def test_the_standard_error_of_a_mean_is_that_of_the_draws():
+    draws = torch.rand(17, 4, 3, dtype=torch.float64)
+    error = decompose(draws, "multi-label").standard_error
+    np.testing.assert_allclose(error.probability, draws.std(dim=0) / 17**0.5, rtol=1e-12)
+    np.testing.assert_allclose(error.aleatoric, (draws * (1 - draws)).std(dim=0) / 17**0.5, rtol=1e-12)
+
+
+@pytest.mark.parametrize("draws", [20, 90])
+def test_standard_errors_tell_how_repetitions_spread(draws):
+    """Within 10 %, for every part and the covariance, also with more draws than groups.
+
+    No p is near 1/2, where p (1 - p) is flat and a first-order error is none.
+    """
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.tensor([1.5, 0.0, -1.0]) + 0.4 * torch.randn(draws, 3000, 3, generator=generator)
+    logits[..., 1] += 0.5 * logits[..., 0]
+    u = decompose(logits.softmax(dim=2), "one-of-k", covariance=True)
+    for name in (*PARTS, "clip_total", "clip_aleatoric", "clip_epistemic", "covariance"):
+        spread = part(u, name).std(axis=0)
+        typical = np.sqrt((getattr(u.standard_error, name) ** 2).mean(axis=0))
+        np.testing.assert_allclose(typical, spread, rtol=0.1, err_msg=name)
 
 
 def test_mirrored_draws_need_their_own_standard_error():
@@ -80,13 +120,51 @@ def test_mirrored_draws_need_their_own_standard_error():
     noise = torch.stack([noise, -noise], dim=2).flatten(1)  # (repetitions, 20 draws)
     p = (0.5 + 0.8 * noise + 0.2 * noise**2).sigmoid().double()
     means = p.mean(dim=1).std()
-    pairs = decompose(p.T[..., None], "multi-label", mirrored=True).standard_error
-    alone = decompose(p.T[..., None], "multi-label").standard_error
+    u = decompose(p.T[..., None], "multi-label", mirrored=True)
+    pairs = u.standard_error.probability
+    alone = decompose(p.T[..., None], "multi-label").standard_error.probability
     assert (pairs**2).mean() ** 0.5 == pytest.approx(means.item(), rel=0.05)
     assert (alone**2).mean() ** 0.5 > 2 * means
     # The population variance is on average the squared error too small.
-    u = decompose(p.T[..., None], "multi-label", mirrored=True)
-    assert (u.epistemic + u.standard_error**2).mean() == pytest.approx(p.var().item(), rel=0.02)
+    assert (u.epistemic + pairs**2).mean() == pytest.approx(p.var().item(), rel=0.02)
+
+
+@pytest.mark.parametrize("task", TASKS)
+@settings(max_examples=50, deadline=None)
+@given(data=st.data())
+def test_the_covariance_between_labels(task, data):
+    draws = data.draw(draws_of(task))
+    u = decompose(draws, task, covariance=True)
+    p = draws.numpy()
+    for clip in range(p.shape[1]):
+        np.testing.assert_allclose(u.covariance[clip], np.cov(p[:, clip], rowvar=False, bias=True), atol=1e-15)
+    np.testing.assert_allclose(np.diagonal(u.covariance, axis1=1, axis2=2), u.epistemic, atol=1e-15)
+    # Of the number of labels present: Var = E[its variance given the weights] + Var[its mean given the weights].
+    np.testing.assert_allclose(u.covariance.sum(axis=(1, 2)), p.sum(axis=2).var(axis=0), atol=1e-13)
+    if task == "one-of-k":
+        np.testing.assert_allclose(u.covariance.sum(axis=2), 0, atol=1e-14)
+    np.testing.assert_array_equal(u.epistemic, np.clip(np.diagonal(u.covariance, axis1=1, axis2=2), 0, None))
+    plain = decompose(draws, task)
+    np.testing.assert_allclose(u.aleatoric, plain.aleatoric, atol=1e-15)
+    assert plain.covariance is None
+
+
+def test_which_labels_are_confused_together():
+    # Dog or baby: the draws hear one or the other. Rain comes and goes with wind.
+    draws = torch.tensor([[[0.9, 0.1, 0.7, 0.8, 0.5]], [[0.1, 0.9, 0.3, 0.4, 0.5]]])
+    u = decompose(draws, "multi-label", covariance=True)
+    pairs = u.confused_together(["dog", "baby", "rain", "wind", "silence"])
+    assert [pair[:2] for pair in pairs[:1]] == [("dog", "baby")]
+    assert pairs[0][2] == pytest.approx(-0.16)
+    assert {pair[:2]: pair[2] for pair in pairs}["rain", "wind"] == pytest.approx(0.04)
+    correlation = u.correlation()[0]
+    assert correlation[0, 1] == pytest.approx(-1)
+    assert correlation[2, 3] == pytest.approx(1)
+    assert np.isnan(correlation[4]).all()
+    with pytest.raises(ValueError, match="4 names for 5 labels"):
+        u.confused_together(["dog", "baby", "rain", "wind"])
+    with pytest.raises(ValueError, match="covariance=True"):
+        decompose(draws, "multi-label").correlation()
 
 
 def test_one_of_k_by_hand():
@@ -149,8 +227,13 @@ def test_batches_of_clips_join_in_order():
     draws = torch.rand(4, 5, 3)
     whole = decompose(draws, "multi-label")
     joined = concatenate([decompose(draws[:, :2], "multi-label"), decompose(draws[:, 2:], "multi-label")])
-    for name, values in vars(whole).items():
-        np.testing.assert_array_equal(getattr(joined, name), values)
+    for name in PARTS:
+        np.testing.assert_array_equal(getattr(joined, name), getattr(whole, name))
+        np.testing.assert_array_equal(getattr(joined.standard_error, name), getattr(whole.standard_error, name))
+    assert (joined.draws, joined.task) == (4, "multi-label")
+    taken = whole.take(np.array([3, 0]))
+    np.testing.assert_array_equal(taken.epistemic, whole.epistemic[[3, 0]])
+    np.testing.assert_array_equal(taken.standard_error.clip_epistemic, whole.standard_error.clip_epistemic[[3, 0]])
 
 
 def test_misuse_is_refused():

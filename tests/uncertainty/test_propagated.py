@@ -30,7 +30,7 @@ def test_it_is_what_endless_draws_of_the_logits_give(task):
     np.testing.assert_allclose(ours.total, ours.aleatoric + ours.epistemic, atol=1e-15)
     np.testing.assert_allclose(ours.entropy, ours.expected_entropy + ours.mutual_information, atol=1e-14)
     assert ours.draws == "moments"
-    assert np.isnan(ours.standard_error).all()
+    assert np.isnan(ours.standard_error.probability).all()
 
 
 def test_without_deviations_nothing_is_epistemic():

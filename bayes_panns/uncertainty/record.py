@@ -1,0 +1,198 @@
+"""An evaluation, in memory and on disk: predictions beside the truth, and what they are worth."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bayes_panns.errors import BayesPannsError
+from bayes_panns.uncertainty.decomposition import StandardError, Uncertainty, concatenate
+from bayes_panns.uncertainty.evaluation import evaluate
+from bayes_panns.writing import whole_folder
+
+FORMAT = 1
+"""The version of the folder's format."""
+
+_JSON, _ARRAYS = "evaluation.json", "predictions.npz"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a posterior says of labelled clips, and what that is worth.
+
+    Attributes:
+        metrics: By name, as ``evaluate --json`` prints them.
+        uncertainty: The predictions for N clips.
+        target: The truth, bool, ``(N, K)``.
+        ood: The predictions for the out-of-distribution clips, if there were any.
+        names: N clip names.
+        labels: K label names.
+        sources: ``(N,)``, the recording each clip was cut from, where known: clips of one recording are not
+            independent, so recordings are what a bootstrap resamples.
+        ood_names: The out-of-distribution clips' names.
+        provenance: ``posterior`` (its folder), ``stores``, ``folds``, ``ood`` (stores) and ``draws``.
+    """
+
+    metrics: dict[str, Any]
+    uncertainty: Uncertainty
+    target: NDArray[np.bool_]
+    ood: Uncertainty | None
+    names: list[str]
+    labels: tuple[str, ...]
+    sources: NDArray[np.str_] | None
+    ood_names: list[str]
+    provenance: dict[str, Any]
+
+    @property
+    def task(self) -> str:
+        """``"one-of-k"`` or ``"multi-label"``."""
+        return self.uncertainty.task
+
+    @property
+    def groups(self) -> NDArray[np.int_]:
+        """``(N,)``, a number for each clip's recording; a clip of unknown recording counts as one of its own."""
+        if self.sources is None:
+            return np.arange(len(self.names))
+        known = np.where(self.sources == "", [f"\0{clip}" for clip in range(len(self.names))], self.sources)
+        return np.unique(known, return_inverse=True)[1]
+
+    def save(self, folder: str | Path) -> None:
+        """Write to ``folder``, whole or not at all; an evaluation that is there is replaced.
+
+        Raises:
+            BayesPannsError: ``folder`` holds something else.
+        """
+        folder = Path(folder)
+        if folder.exists() and not is_evaluation(folder) and any(folder.iterdir()):
+            raise BayesPannsError(f"{folder}: is there and is no evaluation; choose another folder")
+        arrays = {"target": self.target} | _flat(self.uncertainty, "clips/")
+        if self.ood is not None:
+            arrays |= _flat(self.ood, "ood/")
+        words = {
+            "format_version": FORMAT,
+            "task": self.task,
+            "draws": self.uncertainty.draws,
+            "labels": self.labels,
+            "names": self.names,
+            "sources": None if self.sources is None else self.sources.tolist(),
+            "ood_names": self.ood_names,
+            "provenance": self.provenance,
+            # For people, and for tables; reading it back measures again.
+            "metrics": {
+                name: value
+                for name, value in self.metrics.items()
+                if not isinstance(value, float) or math.isfinite(value)
+            },
+        }
+        with whole_folder(folder) as fresh:
+            np.savez_compressed(fresh / _ARRAYS, **arrays)
+            (fresh / _JSON).write_text(json.dumps(words, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Evaluation":
+        """Read one that :meth:`save` wrote; no code of its maker's is run.
+
+        Raises:
+            BayesPannsError: It is missing, damaged or of a newer format.
+        """
+        folder = Path(folder)
+        if not is_evaluation(folder):
+            raise BayesPannsError(f"{folder}: no evaluation there ({_JSON} is missing)")
+        try:
+            words = json.loads((folder / _JSON).read_text(encoding="utf-8"))
+            if words["format_version"] > FORMAT:
+                version = words["format_version"]
+                raise BayesPannsError(f"{folder}: format {version} is newer than this bayes_panns reads ({FORMAT})")
+            with np.load(folder / _ARRAYS, allow_pickle=False) as archive:
+                arrays = dict(archive)
+            said = {"draws": words["draws"], "task": words["task"]}
+            outside = any(name.startswith("ood/") for name in arrays)
+            made = cls.of(
+                _nested(arrays, "clips/", said),
+                arrays["target"],
+                _nested(arrays, "ood/", said) if outside else None,
+                names=words["names"],
+                labels=tuple(words["labels"]),
+                sources=None if words["sources"] is None else np.array(words["sources"], dtype=str),
+                ood_names=words["ood_names"],
+                provenance=words["provenance"],
+            )
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise BayesPannsError(f"{folder}: is damaged ({str(error).splitlines()[0]}); evaluate again") from error
+        return made
+
+    @classmethod
+    def of(
+        cls, uncertainty: Uncertainty, target: NDArray[np.bool_], ood: Uncertainty | None, **words: Any
+    ) -> "Evaluation":
+        """An evaluation whose metrics are measured here; ``words`` are its other attributes."""
+        metrics = evaluate(uncertainty, target, uncertainty.task, ood)
+        # A pass at the posterior mean is of 0 draws, though it is one set of predictions.
+        metrics["draws"] = words["provenance"]["draws"]
+        return cls(metrics=metrics, uncertainty=uncertainty, target=target, ood=ood, **words)
+
+    @classmethod
+    def pool(cls, evaluations: Sequence["Evaluation"]) -> "Evaluation":
+        """The folds of a cross-validation as one evaluation of all their clips.
+
+        Out-of-distribution clips count once for each fold's posterior. ``provenance["folds"]`` lists the folds', and
+        ``provenance["pooled"]`` how many there were.
+
+        Args:
+            evaluations: At least one; of the same labels, task and number of draws.
+
+        Raises:
+            BayesPannsError: They do not fit together.
+        """
+        if len({(each.labels, each.task, each.uncertainty.draws, each.ood is None) for each in evaluations}) != 1:
+            raise BayesPannsError(
+                "evaluations can be pooled if they have the same labels, task and draws, and all or none have "
+                "out-of-distribution clips"
+            )
+        first = evaluations[0]
+        outside = [each.ood for each in evaluations if each.ood is not None]
+        known = any(each.sources is not None for each in evaluations)
+        return cls.of(
+            concatenate([each.uncertainty for each in evaluations]),
+            np.concatenate([each.target for each in evaluations]),
+            concatenate(outside) if outside else None,
+            names=[name for each in evaluations for name in each.names],
+            labels=first.labels,
+            sources=np.concatenate([_sources(each) for each in evaluations]) if known else None,
+            ood_names=[name for each in evaluations for name in each.ood_names],
+            provenance=first.provenance
+            | {"folds": [each.provenance.get("folds") for each in evaluations], "pooled": len(evaluations)},
+        )
+
+
+def is_evaluation(folder: Path) -> bool:
+    """Whether ``folder`` holds an evaluation."""
+    return (folder / _JSON).is_file()
+
+
+def _sources(evaluation: Evaluation) -> NDArray[np.str_]:
+    return np.full(len(evaluation.names), "") if evaluation.sources is None else evaluation.sources
+
+
+def _flat(uncertainty: Uncertainty, prefix: str) -> dict[str, NDArray]:
+    """The arrays of predictions by name, those of the standard error under ``standard_error/``."""
+    errors = {f"{prefix}standard_error/{name}": array for name, array in _arrays(uncertainty.standard_error).items()}
+    return {f"{prefix}{name}": array for name, array in _arrays(uncertainty).items()} | errors
+
+
+def _nested(arrays: dict[str, NDArray], prefix: str, said: dict[str, Any]) -> Uncertainty:
+    mine = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+    within = "standard_error/"
+    errors = {name.removeprefix(within): array for name, array in mine.items() if name.startswith(within)}
+    rest: dict[str, Any] = {name: array for name, array in mine.items() if not name.startswith(within)}
+    return Uncertainty(**rest, standard_error=StandardError(**errors), **said)
+
+
+def _arrays(parts: Uncertainty | StandardError) -> dict[str, NDArray]:
+    values = {field.name: getattr(parts, field.name) for field in fields(parts)}
+    return {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
