@@ -19,9 +19,14 @@ from bayes_panns.nets import HEAD
 from bayes_panns.posterior import Calibration, Inherited, Posterior, load, save
 from bayes_panns.recipes import Run, read_run, read_strategy
 from bayes_panns.svi import Embeddings, Features, Fit, require_fixed
-from bayes_panns.uncertainty import Draws, Evaluation, predict, predict_logits
-from bayes_panns.uncertainty.conformal import conformal_threshold
-from bayes_panns.uncertainty.temperature import fit_temperature
+from bayes_panns.uncertainty import (
+    Draws,
+    Evaluation,
+    conformal_threshold,
+    fit_temperature,
+    predict,
+    predict_logits,
+)
 
 RUN_TOML = "run.toml"
 
@@ -280,6 +285,30 @@ def divide(recipe: Run) -> tuple[ClipSet | None, ClipSet]:
         raise RecipeError("no clips to fit: name a store with --data, or in the recipe's data.stores")
     clips = ClipSet(recipe.data.stores, folds=recipe.data.folds)
     return clips.split(recipe.data.validation, seed=recipe.fit.seed) if recipe.data.validation else (None, clips)
+
+
+def held_out(run: str | Path, stores: Sequence[str | Path] = (), *, folds: Sequence[int] | None = None) -> ClipSet:
+    """Clips that a posterior was not fitted to: those in ``stores``, or by default the run's own validation clips.
+
+    Args:
+        run: The run's folder, or the posterior's in it.
+        stores: Files of clips.
+        folds: The folds of ``stores`` to take; by default all.
+
+    Raises:
+        StoreError: There are no stores given, and the run held none out or is not known.
+        BayesPannsError: The run's recipe or a store is damaged.
+    """
+    if stores:
+        return ClipSet(list(stores), folds=folds)
+    run = Path(run)
+    recipes = [folder / RUN_TOML for folder in (run, run.resolve().parent) if (folder / RUN_TOML).is_file()]
+    held = divide(read_run(recipes[0]))[0] if recipes else None
+    if held is None:
+        raise StoreError(
+            f"{run}: its run held no clips out; name a store of clips that it was not fitted to with --data"
+        )
+    return held.select(folds=folds)
 
 
 def choose_device(device: str) -> torch.device:

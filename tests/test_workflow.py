@@ -5,13 +5,15 @@ import tomllib
 
 import numpy as np
 import pytest
+import torch
 
-from bayes_panns.clips import Task, write
+from bayes_panns.clips import ClipSet, Task, write
 from bayes_panns.errors import FitError, RecipeError, StoreError
-from bayes_panns.posterior import load
-from bayes_panns.recipes import Data, Run
+from bayes_panns.posterior import load, save_calibration
+from bayes_panns.recipes import Data, Run, read_run
 from bayes_panns.svi import FitSettings
-from bayes_panns.workflow import evaluate_posterior, fit
+from bayes_panns.uncertainty import label_sets, predict_logits
+from bayes_panns.workflow import calibrate, divide, evaluate_posterior, fit, held_out
 
 RATE = 8000
 
@@ -236,3 +238,52 @@ def test_metrics_are_json_lines_with_nll_and_kl_apart(upstream):
     assert line["nll"] > 0
     assert line["kl"] > 1000
     assert line["kl_weight"] == 1.0
+
+
+@pytest.mark.parametrize("task", ["one-of-k", "multi-label"])
+def test_a_calibrated_posterior_is_tempered_and_kept_so(stores, tmp_path, task):
+    store = stores["downstream" if task == "one-of-k" else "many"]
+    fitted = fit(recipe(store), tmp_path / "run")
+    posterior, clips = load(fitted.folder), ClipSet(store)
+    before = list(posterior.draws(torch.from_numpy(clips.waveform(range(4))), 3))
+    logits = predict_logits(posterior, clips, 3)
+    assert logits.shape == (3, 16, 2)
+    found = calibrate(posterior, clips, coverage=0.7, draws=3)
+    assert (found.draws, found.clips, found.data) == (3, (8, 8), (clips.stores[0].path.name,))
+    assert found.temperature != 1
+    after = list(posterior.draws(torch.from_numpy(clips.waveform(range(4))), 3))
+    expected = posterior.model.likelihood.probability(torch.from_numpy(logits[0, :4]) / found.temperature)
+    torch.testing.assert_close(after[0], expected, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(before[0], after[0])
+    # The half that the threshold was fitted on holds at least the share it promises.
+    half = clips.split(0.5, seed=0)[1]
+    evaluation = evaluate_posterior(posterior, [store], draws=3)
+    rows = [clips.names.index(name) for name in half.names]
+    sets = label_sets(evaluation.uncertainty.probability[rows], found.threshold - 1e-6)
+    assert sets[evaluation.target[rows]].mean() >= 0.7
+
+    tensors = (fitted.folder / "posterior" / "guide.safetensors").read_bytes()
+    save_calibration(posterior)
+    assert (fitted.folder / "posterior" / "guide.safetensors").read_bytes() == tensors
+    again = load(fitted.folder)
+    assert again.calibration == found
+    torch.testing.assert_close(next(again.draws(torch.from_numpy(clips.waveform(range(4))), 3)), after[0])
+
+
+def test_clips_that_were_held_out_are_what_a_posterior_is_calibrated_on(stores, upstream):
+    clips = held_out(upstream)
+    assert sorted(clips.names) == sorted(held_out(upstream / "posterior").names)
+    fitted = divide(read_run(upstream / "run.toml"))[1]
+    assert not set(clips.names) & set(fitted.names)
+    assert len(held_out(upstream, [stores["downstream"]], folds=[2])) == 8
+
+
+def test_too_few_clips_for_a_coverage_are_told(stores, upstream):
+    with pytest.raises(StoreError, match="needs at least"):
+        calibrate(load(upstream), held_out(upstream), coverage=0.9, draws=2)
+
+
+def test_a_run_that_held_nothing_out_needs_a_store(stores, tmp_path):
+    fit(recipe(stores["downstream"]), tmp_path / "run")
+    with pytest.raises(StoreError, match="held no clips out; name a store"):
+        held_out(tmp_path / "run")

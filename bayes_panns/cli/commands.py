@@ -265,6 +265,8 @@ def inspect(path: Path) -> None:
 @click.option("--ood", multiple=True, type=click.Path(), help="A store of clips that show no label; repeatable.")
 @_DRAWS
 @click.option("--json", "output", type=click.Path(path_type=Path), help="Write the metrics there too; - is stdout.")
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="Keep the predictions and the truth in this folder.")
+@click.option("--covariance", is_flag=True, help="Keep the epistemic covariance between labels too; for -o.")
 @_DEVICE
 @_GUIDE
 def evaluate(
@@ -274,6 +276,8 @@ def evaluate(
     ood: tuple[str, ...],
     draws: "Draws",
     output: Path | None,
+    out: Path | None,
+    covariance: bool,
     device: str,
     guide: str | None,
 ) -> None:
@@ -282,6 +286,7 @@ def evaluate(
     \b
     Example:
       bayes-panns evaluate runs/esc10 --data stores/esc10.h5 --folds 5 --ood stores/fsdd.h5
+      bayes-panns evaluate runs/esc10 --data stores/esc10.h5 --folds 5 -o runs/esc10/evaluation
     """
     from bayes_panns.posterior import load
     from bayes_panns.workflow import choose_device, evaluate_posterior
@@ -292,8 +297,11 @@ def evaluate(
         folds=folds,
         ood=ood,
         draws=draws,
+        covariance=covariance,
         progress=sys.stderr.isatty(),
     )
+    if out is not None:
+        evaluation.save(out)
     # JSON has no NaN or infinity: what is undefined is left out.
     metrics = {
         name: value
@@ -309,6 +317,56 @@ def evaluate(
         click.echo(f"{name.ljust(width)}  {value:.4f}" if isinstance(value, float) else f"{name.ljust(width)}  {value}")
     if output is not None:
         _write(text, output)
+
+
+@main.command()
+@click.argument("run", type=click.Path(path_type=Path), metavar="POSTERIOR")
+@click.option(
+    "--data", "stores", multiple=True, type=click.Path(), help="A store to calibrate on [the run's validation clips]."
+)
+@click.option("--folds", callback=_numbers, metavar="N,...", help="Calibrate on these folds only.")
+@click.option(
+    "--coverage",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.9,
+    show_default=True,
+    help="The share of true labels that a clip's set is to hold.",
+)
+@click.option("--draws", type=click.IntRange(min=0), default=20, show_default=True, help="Posterior draws.")
+@_DEVICE
+@_GUIDE
+def calibrate(
+    run: Path,
+    stores: tuple[str, ...],
+    folds: list[int] | None,
+    coverage: float,
+    draws: int,
+    device: str,
+    guide: str | None,
+) -> None:
+    """Fit a temperature and label sets to held-out clips, and keep both with the posterior.
+
+    From then on its probabilities are tempered, and predict adds to each window the set of labels that holds the true
+    one as often as --coverage says. By default the held-out clips are those that the run kept for validation. Clips
+    that the posterior was fitted to, or that it will be scored on, must not be among them.
+
+    \b
+    Example:
+      bayes-panns calibrate runs/esc10 --coverage 0.9
+      bayes-panns calibrate runs/esc10/posterior --data stores/esc10.h5 --folds 4
+    """
+    from bayes_panns.posterior import load, save_calibration
+    from bayes_panns.workflow import calibrate as fit_calibration
+    from bayes_panns.workflow import choose_device, held_out
+
+    loaded = load(run, device=choose_device(device), guide_function=guide)
+    clips = held_out(run, stores, folds=folds)
+    found = fit_calibration(loaded, clips, coverage=coverage, draws=draws, progress=sys.stderr.isatty())
+    save_calibration(loaded)
+    _say(
+        f"{loaded.folder}: temperature {found.temperature:.3f}; a set is every label at {found.threshold:.3f} or above "
+        f"({found.coverage:g} of the true ones; {found.clips[0]} + {found.clips[1]} clips)"
+    )
 
 
 @main.command()

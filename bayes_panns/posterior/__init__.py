@@ -1,6 +1,6 @@
 """Fitted posteriors: save, load, draw."""
 
-from bayes_panns.posterior.disk import load, save
+from bayes_panns.posterior.disk import load, save, save_calibration
 from bayes_panns.posterior.posterior import Calibration, Inherited, Posterior
 
-__all__ = ["Calibration", "Inherited", "Posterior", "load", "save"]
+__all__ = ["Calibration", "Inherited", "Posterior", "load", "save", "save_calibration"]

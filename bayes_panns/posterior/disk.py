@@ -21,7 +21,7 @@ from bayes_panns.bayes import MeanField, Strategy
 from bayes_panns.clips import Task
 from bayes_panns.errors import BayesPannsError, PosteriorError
 from bayes_panns.posterior.posterior import Calibration, Posterior
-from bayes_panns.writing import whole_folder
+from bayes_panns.writing import whole_file, whole_folder
 
 FORMAT = 2
 """The version of the folder's format that this code writes; it reads this one and those before it."""
@@ -79,7 +79,22 @@ def save(posterior: Posterior, folder: str | Path) -> None:
             provenance=posterior.provenance,
             metrics=posterior.metrics,
         )
-        (fresh / _TOML).write_text(tomli_w.dumps(header.model_dump(mode="json", exclude_none=True)), encoding="utf-8")
+        (fresh / _TOML).write_text(_toml(header), encoding="utf-8")
+
+
+def save_calibration(posterior: Posterior) -> None:
+    """Write ``posterior.calibration`` into the folder that the posterior was loaded from; nothing else there changes.
+
+    Raises:
+        PosteriorError: It was not loaded from a folder, or that is no longer a posterior.
+    """
+    if posterior.folder is None:
+        raise PosteriorError("the posterior is not on disk yet: save it as a whole")
+    header = _header(posterior.folder).model_copy(
+        update={"calibration": posterior.calibration, "format_version": FORMAT}
+    )
+    with whole_file(posterior.folder / _TOML) as fresh:
+        fresh.write_text(_toml(header), encoding="utf-8")
 
 
 def read_header(folder: str | Path) -> dict[str, Any]:
@@ -169,6 +184,10 @@ def _fill(posterior: Posterior, tensors: dict[str, Tensor]) -> None:
         posterior.guide.load_state_dict(state)
     if left:
         raise KeyError(f"{len(left)} tensors too many, such as {next(iter(left))}")
+
+
+def _toml(header: _Header) -> str:
+    return tomli_w.dumps(header.model_dump(mode="json", exclude_none=True))
 
 
 def _header(folder: Path) -> _Header:

@@ -39,7 +39,7 @@ def _run(path: Path) -> str:
     described: dict[str, Any] = {"run": path.name, "recipe": recipe}
     lines = read_metrics(path / METRICS)
     if lines:
-        described["last epoch"] = lines[-1]
+        described["last epoch"] = {name: value for name, value in lines[-1].items() if not name.startswith("scale/")}
     text = _lines(described)
     return text + "\n" + _posterior(path / "posterior") if (path / "posterior").is_dir() else text
 

@@ -20,7 +20,8 @@ def render(tags: Tags, form: str, *, top: int = 3) -> str:
     Args:
         tags: The predictions.
         form: ``json``: everything, as DESIGN's ``labels`` and ``windows``; ``csv``: a row for each window and label;
-            ``audacity``: a label track, for one file; ``table``: the likeliest labels of each window.
+            ``audacity``: a label track, for one file; ``table``: the likeliest labels of each window. All but
+            ``audacity`` hold the label sets of a calibrated posterior.
         top: How many labels ``table`` and ``audacity`` name.
 
     Returns:
@@ -46,6 +47,7 @@ def _json(tags: Tags, top: int) -> str:
             **{name: getattr(uncertainty, name)[index].tolist() for name in _FIELDS},
             "entropy": uncertainty.entropy[index],
             "mutual_information": uncertainty.mutual_information[index],
+            **({} if tags.sets is None else {"set": _set(tags, index)}),
         }
         for index, window in enumerate(tags.windows)
     ]
@@ -56,15 +58,24 @@ def _csv(tags: Tags, top: int) -> str:
     del top
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["file", "start", "end", "label", *_FIELDS, "entropy", "mutual_information"])
+    calibrated = [] if tags.sets is None else ["in_set"]
+    writer.writerow(["file", "start", "end", "label", *_FIELDS, "entropy", "mutual_information", *calibrated])
     uncertainty = tags.uncertainty
     for index, window in enumerate(tags.windows):
         for column, label in enumerate(tags.labels):
             values = [getattr(uncertainty, name)[index, column] for name in _FIELDS]
             clip = [uncertainty.entropy[index], uncertainty.mutual_information[index]]
             numbers = [f"{value:.6g}" for value in (*values, *clip)]
-            writer.writerow([window.file, f"{window.start:g}", f"{window.end:g}", label, *numbers])
+            within = [] if tags.sets is None else [int(tags.sets[index, column])]
+            writer.writerow([window.file, f"{window.start:g}", f"{window.end:g}", label, *numbers, *within])
     return text.getvalue()
+
+
+def _set(tags: Tags, index: int) -> list[str]:
+    """The labels in a window's set, the likeliest first."""
+    assert tags.sets is not None
+    order = np.argsort(-tags.uncertainty.probability[index], kind="stable")
+    return [tags.labels[k] for k in order if tags.sets[index, k]]
 
 
 def _likeliest(tags: Tags, index: int, top: int) -> list[str]:
@@ -87,6 +98,8 @@ def _audacity(tags: Tags, top: int) -> str:
 def _table(tags: Tags, top: int) -> str:
     uncertainty = tags.uncertainty
     rows = [["file", "seconds", "likeliest (probability ± epistemic sd)", "entropy", "mutual inf."]]
+    if tags.coverage is not None:
+        rows[0].append(f"{100 * tags.coverage:g} % set")
     for index, window in enumerate(tags.windows):
         rows.append(
             [
@@ -95,6 +108,7 @@ def _table(tags: Tags, top: int) -> str:
                 ", ".join(_likeliest(tags, index, top)),
                 f"{uncertainty.entropy[index]:.3f}",
                 f"{uncertainty.mutual_information[index]:.3f}",
+                *([] if tags.sets is None else [", ".join(_set(tags, index)) or "none"]),
             ]
         )
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]

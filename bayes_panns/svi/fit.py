@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from bayes_panns.audio.augment import Mixup, SpecAugment
-from bayes_panns.bayes import BayesianNet, logits_under, mean_weights
+from bayes_panns.bayes import BayesianNet, MeanField, logits_under, mean_weights
 from bayes_panns.clips import Task
 from bayes_panns.errors import FitError
 from bayes_panns.nets import HEAD
@@ -242,9 +242,19 @@ class Fit:
             self.metrics |= self.validate()
             self._objective.train()
         with (self.folder / METRICS).open("a") as file:
-            file.write(json.dumps(self.metrics) + "\n")
+            file.write(json.dumps(self.metrics | self._scales()) + "\n")
         shown = ", ".join(f"{name} {value}" for name, value in self._shown(nll).items())
         self._say(f"epoch {self.epoch:.4g} of {self.settings.epochs}: {shown}, {seconds:.1f} s")
+
+    @torch.no_grad()
+    def _scales(self) -> dict[str, float]:
+        """The geometric mean of each weight's posterior scales, as ``scale/<parameter>``."""
+        if not isinstance(self.guide, MeanField):
+            return {}
+        return {
+            f"scale/{site.removeprefix('net.')}": self.guide.scale(site).log().mean().exp().item()
+            for site in self.guide.sites
+        }
 
     def _shown(self, nll: float) -> dict[str, str]:
         shown = {"nll": f"{nll:.3f}", "kl": f"{float(self._elbo.kl):.4g}"}

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Literal
@@ -17,6 +17,7 @@ from bayes_panns.audio.files import read
 from bayes_panns.clips import ClipSet
 from bayes_panns.errors import AudioError
 from bayes_panns.posterior import Posterior
+from bayes_panns.uncertainty.conformal import label_sets
 from bayes_panns.uncertainty.decomposition import Moments, Uncertainty, concatenate
 from bayes_panns.uncertainty.propagated import from_moments
 
@@ -100,6 +101,8 @@ class Tags:
         labels: K label names.
         windows: N windows.
         uncertainty: The predictions, for N windows.
+        sets: ``(N, K)``, whether a label is in the window's set, for a calibrated posterior; see ``calibrate``.
+        coverage: The share of true labels that the sets are to hold.
         skipped: Files that could not be read, each with the error's line.
     """
 
@@ -107,6 +110,8 @@ class Tags:
     windows: tuple[Window, ...]
     uncertainty: Uncertainty
     skipped: tuple[tuple[str, str], ...]
+    sets: NDArray[np.bool_] | None = None
+    coverage: float | None = None
 
 
 def tag(
@@ -162,7 +167,11 @@ def tag(
         parts.append(_of_any_length(posterior, waiting, draws))
     if not parts:
         raise AudioError(skipped[0][1] if len(skipped) == 1 else f"no file could be read; the first: {skipped[0][1]}")
-    return Tags(posterior.labels, tuple(windows), concatenate(parts), tuple(skipped))
+    uncertainty, calibration = concatenate(parts), posterior.calibration
+    tags = Tags(posterior.labels, tuple(windows), uncertainty, tuple(skipped))
+    if calibration is None:
+        return tags
+    return replace(tags, sets=label_sets(uncertainty.probability, calibration.threshold), coverage=calibration.coverage)
 
 
 def _of_any_length(posterior: Posterior, waveforms: list[Tensor], draws: Draws) -> Uncertainty:

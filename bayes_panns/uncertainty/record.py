@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -110,6 +111,10 @@ class Evaluation:
                 raise BayesPannsError(f"{folder}: format {version} is newer than this bayes_panns reads ({FORMAT})")
             with np.load(folder / _ARRAYS, allow_pickle=False) as archive:
                 arrays = dict(archive)
+            if not len(words["labels"]) == arrays["target"].shape[1] == arrays["clips/probability"].shape[1]:
+                raise ValueError("its labels are not those of its predictions")
+            if len(words["names"]) != len(arrays["target"]):
+                raise ValueError("its names are not those of its predictions")
             said = {"draws": words["draws"], "task": words["task"]}
             outside = any(name.startswith("ood/") for name in arrays)
             made = cls.of(
@@ -122,7 +127,7 @@ class Evaluation:
                 ood_names=words["ood_names"],
                 provenance=words["provenance"],
             )
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, BadZipFile) as error:
             raise BayesPannsError(f"{folder}: is damaged ({str(error).splitlines()[0]}); evaluate again") from error
         return made
 

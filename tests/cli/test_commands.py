@@ -15,6 +15,7 @@ import soundfile
 from click.testing import CliRunner
 
 from bayes_panns.cli import main
+from bayes_panns.uncertainty import Evaluation
 
 RATE = 8000
 
@@ -48,7 +49,7 @@ def home(tmp_path_factory):
 
 def test_help_shows_every_command_with_an_example():
     text = run("--help").output
-    for command in ("demo", "pack", "inspect", "pretrain", "finetune", "evaluate", "predict"):
+    for command in ("demo", "pack", "inspect", "pretrain", "finetune", "calibrate", "evaluate", "predict"):
         assert command in text
         assert f"bayes-panns {command}" in run(command, "--help").output
 
@@ -361,3 +362,26 @@ def test_ctrl_c_leaves_a_posterior_that_is_usable_and_a_run_that_goes_on(home, t
     again.kill()
     again.communicate()
     assert float(line.split()[3]) > 0
+
+
+def test_calibrate_keeps_a_temperature_and_predict_shows_the_sets(home, tmp_path):
+    shutil.copytree(home / "run", tmp_path / "run")
+    short = run("calibrate", tmp_path / "run", "--draws", 2, code=1)
+    assert "a coverage of 0.9 needs at least 9" in short.stderr
+    arguments = ("--data", home / "clips.h5", "--coverage", 0.8, "--draws", 2)
+    assert "temperature" in run("calibrate", tmp_path / "run", *arguments).stderr
+    posterior = tmp_path / "run" / "posterior"
+    assert "threshold" in run("inspect", posterior).stdout
+    sound = home / "sounds" / "low" / "0.wav"
+    window = json.loads(run("predict", posterior, sound, "--draws", 2, "--format", "json").stdout)["windows"][0]
+    assert set(window["set"]) <= {"high", "low", "mid"}
+    assert "80 % set" in run("predict", posterior, sound, "--draws", 2).stdout
+
+
+def test_an_evaluation_can_be_kept(home, tmp_path):
+    kept = tmp_path / "kept"
+    result = run("evaluate", home / "run", "--data", home / "clips.h5", "--draws", 2, "-o", kept, "--covariance")
+    assert "cal/nll" in result.stdout
+    evaluation = Evaluation.load(kept)
+    assert evaluation.provenance["posterior"] == str((home / "run" / "posterior").resolve())
+    assert evaluation.uncertainty.covariance.shape == (18, 3, 3)

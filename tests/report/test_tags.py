@@ -1,6 +1,7 @@
 import csv
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -54,3 +55,17 @@ def test_the_table_names_the_likeliest_first(tags):
     assert lines[1].index("dog") < lines[1].index("rain")
     with pytest.raises(ValueError, match="table, json, csv, audacity"):
         render(tags, "xml")
+
+
+def test_a_calibrated_posteriors_sets_are_written_everywhere(tags):
+    sets = np.array([[True, True, False], [False, False, False]])
+    tags = replace(tags, sets=sets, coverage=0.9)
+    first, second = json.loads(render(tags, "json"))["windows"]
+    assert first["set"] == ["dog", "rain"]
+    assert second["set"] == []
+    rows = list(csv.DictReader(io.StringIO(render(tags, "csv"))))
+    assert [row["in_set"] for row in rows] == ["1", "1", "0", "0", "0", "0"]
+    header, line, empty = render(tags, "table").splitlines()
+    assert header.endswith("90 % set")
+    assert line.endswith("dog, rain")
+    assert empty.endswith("none")

@@ -158,6 +158,16 @@ def test_point_weights_are_fitted_without_a_kl(store, tmp_path):
     assert metrics(tmp_path / "run")[0]["kl"] == 0
 
 
+def test_the_scales_of_every_bayesian_weight_are_logged(store, tmp_path):
+    fit = job(store, tmp_path / "run")
+    fit.run()
+    logged = {name: value for name, value in metrics(tmp_path / "run")[-1].items() if name.startswith("scale/")}
+    assert set(logged) == {f"scale/{site.removeprefix('net.')}" for site in fit.guide.sites}
+    scale = fit.guide.scale("net.fc1.weight").detach()
+    assert logged["scale/fc1.weight"] == pytest.approx(scale.log().mean().exp().item(), rel=1e-5)
+    assert not any(name.startswith("scale/") for name in fit.metrics)
+
+
 def test_multi_label_is_scored_by_mean_average_precision(store, tmp_path):
     fit = job(store, tmp_path / "run", task=Task.MULTI_LABEL, validation=True, epochs=1)
     fit.run()

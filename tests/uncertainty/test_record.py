@@ -1,0 +1,115 @@
+import json
+from dataclasses import fields
+
+import numpy as np
+import pytest
+import torch
+
+from bayes_panns.errors import BayesPannsError
+from bayes_panns.uncertainty import Evaluation, decompose, is_evaluation
+
+
+def evaluation(seed=0, *, clips=8, ood=True, sources=True, draws=6, labels=("a", "b", "c")):
+    generator = torch.Generator().manual_seed(seed)
+
+    def predicted(count):
+        logits = 2 * torch.randn(draws, count, len(labels), generator=generator)
+        return decompose(logits.softmax(dim=2), "one-of-k", mirrored=True, covariance=True)
+
+    return Evaluation.of(
+        predicted(clips),
+        np.eye(len(labels), dtype=bool)[np.arange(clips) % len(labels)],
+        predicted(5) if ood else None,
+        names=[f"{seed}-{clip}.wav" for clip in range(clips)],
+        labels=labels,
+        sources=np.array([f"r{clip // 2}" if clip > 1 else "" for clip in range(clips)]) if sources else None,
+        ood_names=["speech.wav"] * 5 if ood else [],
+        provenance={"posterior": "p", "stores": ["s.h5"], "folds": [seed], "ood": ["o.h5"], "draws": draws},
+    )
+
+
+@pytest.mark.parametrize("ood", [True, False])
+@pytest.mark.parametrize("sources", [True, False])
+def test_an_evaluation_comes_back_as_it_was(tmp_path, ood, sources):
+    kept = evaluation(ood=ood, sources=sources)
+    kept.save(tmp_path / "e")
+    found = Evaluation.load(tmp_path / "e")
+    assert found.metrics == pytest.approx(kept.metrics, nan_ok=True)
+    for mine, other in ((kept.uncertainty, found.uncertainty), (kept.ood, found.ood)):
+        if mine is None:
+            assert other is None
+            continue
+        for field in fields(mine):
+            if field.name != "standard_error":
+                np.testing.assert_array_equal(getattr(mine, field.name), getattr(other, field.name))
+        for field in fields(mine.standard_error):
+            np.testing.assert_array_equal(
+                getattr(mine.standard_error, field.name), getattr(other.standard_error, field.name)
+            )
+    for name in ("names", "labels", "ood_names", "provenance", "task"):
+        assert getattr(found, name) == getattr(kept, name)
+    np.testing.assert_array_equal(found.groups, kept.groups)
+    table = json.loads((tmp_path / "e" / "evaluation.json").read_text())
+    assert table["metrics"]["cal/nll"] == pytest.approx(kept.metrics["cal/nll"])
+
+
+def test_clips_of_one_recording_are_one_group_and_the_unknown_are_their_own():
+    groups = evaluation().groups
+    assert len(set(groups)) == 5
+    assert groups[0] != groups[1]
+    assert groups[2] == groups[3] != groups[4]
+    assert evaluation(sources=False).groups.tolist() == list(range(8))
+
+
+def test_folds_pool_into_one_evaluation():
+    folds = [evaluation(1), evaluation(2, sources=False)]
+    pooled = Evaluation.pool(folds)
+    assert pooled.names == folds[0].names + folds[1].names
+    np.testing.assert_array_equal(pooled.uncertainty.probability[8:], folds[1].uncertainty.probability)
+    # Accuracy is a mean over clips, so that of equal folds is the folds' mean; NLL as well.
+    for name in ("cls/accuracy", "cal/nll", "cal/brier"):
+        assert pooled.metrics[name] == pytest.approx(np.mean([fold.metrics[name] for fold in folds]))
+    assert len(pooled.ood.entropy) == 10
+    assert pooled.provenance["folds"] == [[1], [2]]
+    assert pooled.provenance["pooled"] == 2
+    assert len(set(pooled.groups)) == 5 + 8
+
+
+@pytest.mark.parametrize("other", [{"ood": False}, {"draws": 4}, {"labels": ("a", "b", "d")}])
+def test_what_does_not_fit_together_is_not_pooled(other):
+    with pytest.raises(BayesPannsError, match="same labels, task and draws"):
+        Evaluation.pool([evaluation(), evaluation(1, **other)])
+
+
+def test_a_damaged_evaluation_is_told_in_one_line(tmp_path):
+    folder = tmp_path / "e"
+    with pytest.raises(BayesPannsError, match="no evaluation there"):
+        Evaluation.load(folder)
+    evaluation().save(folder)
+    assert is_evaluation(folder)
+    words = json.loads((folder / "evaluation.json").read_text())
+    for change, message in (
+        ({"format_version": 99}, "format 99 is newer"),
+        ({"labels": ["a"]}, "is damaged|labels"),
+        ({"draws": None, "names": None}, "is damaged"),
+    ):
+        (folder / "evaluation.json").write_text(json.dumps(words | change))
+        with pytest.raises(BayesPannsError, match=message) as error:
+            Evaluation.load(folder)
+        assert "\n" not in str(error.value)
+    (folder / "evaluation.json").write_text(json.dumps(words))
+    (folder / "predictions.npz").write_bytes(b"PK")
+    with pytest.raises(BayesPannsError, match="is damaged"):
+        Evaluation.load(folder)
+
+
+def test_it_replaces_an_evaluation_and_nothing_else(tmp_path):
+    evaluation(1).save(tmp_path / "e")
+    evaluation(2).save(tmp_path / "e")
+    assert Evaluation.load(tmp_path / "e").names[0] == "2-0.wav"
+    assert [path.name for path in tmp_path.iterdir()] == ["e"]
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "notes.txt").write_text("mine")
+    with pytest.raises(BayesPannsError, match="is no evaluation"):
+        evaluation().save(tmp_path / "precious")
+    assert (tmp_path / "precious" / "notes.txt").read_text() == "mine"
