@@ -15,8 +15,8 @@ from bayes_panns.clips import Task, write
 from bayes_panns.posterior import load
 from bayes_panns.recipes import read_run
 from bayes_panns.svi import METRICS, read_metrics
-from bayes_panns.uncertainty import tag, top_label
-from bayes_panns.workflow import RUN_TOML, Evaluation, evaluate_posterior, fit
+from bayes_panns.uncertainty import Evaluation, reliability, risk_coverage, tag, top_label
+from bayes_panns.workflow import RUN_TOML, evaluate_posterior, fit
 
 SAMPLE_RATE = 16000
 DRAWS = 10
@@ -149,7 +149,7 @@ def _draw(evaluations: dict[str, Evaluation], runs: dict[str, Path], figures: Pa
     calibration = Figure(figsize=(9, 4.2), layout="constrained")
     axes = calibration.subplots(1, len(evaluations))
     for axis, (name, evaluation) in zip(axes, evaluations.items(), strict=True):
-        report.reliability(axis, evaluation.uncertainty.probability, evaluation.target, evaluation.uncertainty.task)
+        reliability(evaluation.uncertainty.probability, evaluation.target, evaluation.uncertainty.task).plot(axis)
         axis.set_title(name)
     report.save(calibration, figures / "reliability.png")
     histograms = Figure(figsize=(9, 4.2), layout="constrained")
@@ -162,8 +162,10 @@ def _draw(evaluations: dict[str, Evaluation], runs: dict[str, Path], figures: Pa
         groups = {"right": entropy[right], "wrong": entropy[~right], "novel": evaluation.ood.entropy}
         report.uncertainty_histograms(axis, groups)
         axis.set_title(name)
-        curves[name] = (-confidence, ~right)
+        curves[name] = risk_coverage(-confidence, ~right)
     report.save(histograms, figures / "uncertainty.png")
     risk = Figure(figsize=(5.5, 4.2), layout="constrained")
-    report.risk_coverage(risk.subplots(), curves)
+    axis = risk.subplots()
+    for name, curve in curves.items():
+        curve.plot(axis, name)
     report.save(risk, figures / "risk-coverage.png")

@@ -2,8 +2,6 @@
 
 from bayes_panns.report.figures import (
     comparison,
-    reliability,
-    risk_coverage,
     save,
     training_curves,
     uncertainty_histograms,
@@ -15,9 +13,7 @@ __all__ = [
     "FORMATS",
     "comparison",
     "describe",
-    "reliability",
     "render",
-    "risk_coverage",
     "save",
     "training_curves",
     "uncertainty_histograms",

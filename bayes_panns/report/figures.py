@@ -12,16 +12,12 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
+from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 from numpy.typing import NDArray
 
-from bayes_panns import uncertainty
+from bayes_panns.uncertainty.drawing import FAINT, INK, PALETTE, clean, legend_above, percent
 
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-"""The colours of Okabe and Ito (2008), told apart under every common colour blindness."""
-
-INK = "#333333"
-FAINT = "#D9D9D9"
+_SCORES = ("confidence", "entropy", "mutual_information", "expected_entropy", "total", "aleatoric", "epistemic")
 
 NAMES: dict[str, tuple[str, str]] = {
     "cls/accuracy": ("accuracy", "higher"),
@@ -30,92 +26,31 @@ NAMES: dict[str, tuple[str, str]] = {
     "cls/d_prime": ("d′", "higher"),
     "cal/ece": ("ECE", "lower"),
     "cal/ace": ("ACE", "lower"),
+    "cal/classwise_ece": ("class-wise ECE", "lower"),
     "cal/nll": ("NLL / nats", "lower"),
     "cal/brier": ("Brier score", "lower"),
+    "cal/brier_reliability": ("Brier: reliability", "lower"),
+    "cal/brier_resolution": ("Brier: resolution", "higher"),
+    "cal/brier_uncertainty": ("Brier: uncertainty", ""),
     "sc/aurc": ("AURC", "lower"),
+    "sc/augrc": ("AUGRC", "lower"),
+    "sc/coverage_at_5_percent_risk": ("coverage at 5 % risk", "higher"),
+    "sc/pavpu": ("PAvPU", "higher"),
+    **{f"sc/aurc_{score}": (f"AURC, {score.replace('_', ' ')}", "lower") for score in _SCORES},
+    "unc/entropy": ("entropy / nats", ""),
+    "unc/mutual_information": ("mutual information / nats", ""),
+    "unc/expected_entropy": ("expected entropy / nats", ""),
     "unc/total": ("total variance", ""),
     "unc/aleatoric": ("aleatoric variance", ""),
     "unc/epistemic": ("epistemic variance", ""),
     "ood/auroc": ("OOD AUROC", "higher"),
     "ood/aupr": ("OOD AUPR", "higher"),
     "ood/fpr95": ("OOD FPR at 95 % TPR", "lower"),
-    "ood/auroc_mutual_information": ("OOD AUROC, mutual information", "higher"),
+    **{f"ood/auroc_{score}": (f"OOD AUROC, {score.replace('_', ' ')}", "higher") for score in _SCORES},
+    **{f"ood/aupr_{score}": (f"OOD AUPR, {score.replace('_', ' ')}", "higher") for score in _SCORES},
+    **{f"ood/fpr95_{score}": (f"OOD FPR at 95 % TPR, {score.replace('_', ' ')}", "lower") for score in _SCORES},
 }
 """What the metrics of ``evaluate --json`` are called in a picture, and which way is better."""
-
-
-def reliability(ax: Axes, probability: NDArray[np.floating], target: NDArray[np.bool_], task: str) -> None:
-    """A reliability diagram: how often predictions came true against how sure they were, and how many there are.
-
-    A well calibrated model's bars end on the diagonal. The gap between a bin's mean confidence and how often it came
-    true is coloured, by whether the model was too sure or not sure enough. The counts stand in a strip on top.
-
-    Args:
-        ax: where to draw.
-        probability: ``(N, K)``.
-        target: ``(N, K)``, one-hot for one-of-K.
-        task: ``"one-of-k"``, on the most probable label; or ``"multi-label"``, pooled over clip-label pairs.
-    """
-    one_of_k = task == "one-of-k"
-    bins = uncertainty.reliability(probability, target, task)
-    width = 1 / len(bins.count)
-    filled = bins.count > 0
-    left = np.arange(len(bins.count))[filled] * width
-    frequency, confidence = bins.frequency[filled], bins.confidence[filled]
-    low, gap = np.minimum(frequency, confidence), np.abs(frequency - confidence)
-    sure = confidence > frequency
-    ax.bar(left, low, width, align="edge", color=PALETTE[4], edgecolor="white")
-    for kind, face, edge, label in (
-        (sure, "#F7D3BD", PALETTE[1], "too sure"),
-        (~sure, PALETTE[0], PALETTE[0], "not sure enough"),
-    ):
-        ax.bar(left[kind], gap[kind], width, low[kind], align="edge", color=face, edgecolor=edge, lw=0.8, label=label)
-    ax.plot([0, 1], [0, 1], color=INK, linewidth=1, linestyle=(0, (4, 3)))
-    ax.set(xlim=(0, 1), ylim=(0, 1))
-    ax.set_xlabel("confidence" if one_of_k else "probability of a label")
-    ax.set_ylabel("share of clips that are right" if one_of_k else "share of clips that have the label")
-    ax.plot([], [], " ", label=f"ECE {bins.error:.3f}")
-    ax.legend(loc="upper left", frameon=False, fontsize="small")
-    _clean(ax)
-
-    strip = ax.inset_axes((0, 1.03, 1, 0.16), sharex=ax)
-    strip.bar(left, bins.count[filled], width, align="edge", color="#999999", edgecolor="white")
-    if not one_of_k:
-        # Most labels are absent from most clips: the lowest bin dwarfs the rest.
-        strip.set_yscale("log")
-        strip.set_ylim(bottom=0.5)
-    strip.set_ylabel("clips" if one_of_k else "pairs", fontsize="small")
-    strip.tick_params(labelbottom=False, labelsize="small")
-    _clean(strip)
-
-
-def risk_coverage(ax: Axes, results: Mapping[str, tuple[NDArray[np.floating], NDArray[np.bool_]]]) -> None:
-    """The share of errors among the clips kept, as the least certain are handed to a person.
-
-    The noise of the first few clips may leave the picture at its top.
-
-    Args:
-        ax: where to draw.
-        results: name to uncertainty ``(N,)``, higher given up earlier, and whether the prediction is wrong ``(N,)``.
-    """
-    top = 0.0
-    for index, (name, (score, wrong)) in enumerate(results.items()):
-        coverage, risk = uncertainty.risk_coverage(score, wrong)
-        top = max(top, risk[coverage >= 0.05].max())
-        ax.plot(
-            coverage,
-            risk,
-            color=PALETTE[index % len(PALETTE)],
-            linestyle="-" if index < len(PALETTE) else "--",
-            marker="o" if len(risk) == 1 else "",
-            label=f"{name} (AURC {uncertainty.aurc(score, wrong):.3f})",
-        )
-    ax.set(xlim=(0, 1), xlabel="coverage: share of clips kept", ylabel="risk: share of errors among them")
-    ax.set_ylim(0, 1.1 * top or 1)
-    ax.xaxis.set_major_formatter(PercentFormatter(1))
-    ax.yaxis.set_major_formatter(PercentFormatter(1))
-    _legend_above(ax)
-    _clean(ax)
 
 
 def uncertainty_histograms(
@@ -140,9 +75,9 @@ def uncertainty_histograms(
         ax.stairs(share, edges, fill=True, color=color, alpha=0.18)
         ax.stairs(share, edges, color=color, linewidth=1.5, label=f"{name} ({len(values)})")
     ax.set(xlabel=label, ylabel="share of the group's clips")
-    ax.yaxis.set_major_formatter(PercentFormatter(1))
-    _legend_above(ax)
-    _clean(ax)
+    percent(ax.yaxis)
+    legend_above(ax)
+    clean(ax)
 
 
 def training_curves(metrics: Sequence[Mapping[str, float]]) -> Figure:
@@ -176,13 +111,13 @@ def training_curves(metrics: Sequence[Mapping[str, float]]) -> Figure:
             points = [(line["epoch"], line[key]) for line in metrics if line.get(key) is not None]
             ax.plot(*zip(*points, strict=True), color=color, marker="o" if len(points) < 15 else "", ms=3, label=name)
         if len(curves) > 1:
-            ax.legend(loc="upper right", frameon=False, fontsize="small")
+            ax.legend(loc="upper right", frameon=False, fontsize="small", labelcolor=INK)
         ax.set_title(title, fontsize="medium", loc="left", color=INK)
         ax.set_xlabel("epoch")
         ax.set_xlim(metrics[0]["epoch"] - 0.5, metrics[-1]["epoch"] + 0.5)
         ax.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
         ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        _clean(ax)
+        clean(ax)
     return figure
 
 
@@ -220,16 +155,20 @@ def comparison(
         best = {"higher": max, "lower": min}[better](known) if better else None
         for name, value in values.items():
             row = names.index(name)
-            face = PALETTE[0] if value == best else "white"
+            face = PALETTE[0] if value == best else "none"
             ax.plot(value, row, "o", ms=7, color=PALETTE[0], markerfacecolor=face)
             ax.annotate(
-                f"{value:.3f}", (value, row), (0, 6), textcoords="offset points", ha="center", fontsize="x-small"
+                *(f"{value:.3f}", (value, row), (0, 6)),
+                textcoords="offset points",
+                ha="center",
+                fontsize="x-small",
+                color=INK,
             )
-        ax.set_title(title, fontsize="medium", color=INK)
+        ax.set_title(title, fontsize="medium")
         ax.set_xlabel({"higher": "higher is better →", "lower": "← lower is better", "": ""}[better], fontsize="small")
         ax.margins(x=0.25)
         ax.xaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))
-        _clean(ax)
+        clean(ax)
         ax.grid(visible=True, axis="y", color=FAINT, linewidth=0.6)
     axes[0].set_yticks(range(len(names)), names)
     axes[0].set_ylim(len(names) - 0.4, -0.7)
@@ -258,15 +197,3 @@ def _grid(panels: int, width: float, height: float) -> tuple[Figure, list[Axes]]
     rows = math.ceil(panels / columns)
     figure = Figure(figsize=(columns * width, rows * height), layout="constrained")
     return figure, [figure.add_subplot(rows, columns, 1 + panel) for panel in range(panels)]
-
-
-def _legend_above(ax: Axes) -> None:
-    """A legend outside the axes, where it covers no data."""
-    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), frameon=False, fontsize="small")
-
-
-def _clean(ax: Axes) -> None:
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.spines[["left", "bottom"]].set_color("#888888")
-    ax.tick_params(color="#888888", labelcolor=INK)
-    ax.set_axisbelow(True)

@@ -1,40 +1,105 @@
 """What the draws say together: aleatoric and epistemic uncertainty, and whether it can be trusted."""
 
-from bayes_panns.uncertainty.calibration import Reliability, ace, brier, ece, nll, reliability
-from bayes_panns.uncertainty.classification import accuracy, d_prime, mean_auc, mean_average_precision, top_label
-from bayes_panns.uncertainty.decomposition import Moments, Uncertainty, concatenate, decompose
-from bayes_panns.uncertainty.detection import aupr, auroc, fpr95
-from bayes_panns.uncertainty.evaluation import evaluate
-from bayes_panns.uncertainty.predictive import Draws, Tags, Window, predict, tag
+from bayes_panns.uncertainty.bootstrap import Interval, bootstrap, paired, plot_intervals
+from bayes_panns.uncertainty.calibration import (
+    BrierSplit,
+    Reliability,
+    ace,
+    brier,
+    brier_split,
+    classwise_ece,
+    classwise_reliability,
+    ece,
+    nll,
+    reliability,
+)
+from bayes_panns.uncertainty.classification import (
+    accuracy,
+    auc,
+    average_precision,
+    clip_loss,
+    d_prime,
+    label_ranking_average_precision,
+    mean_auc,
+    mean_average_precision,
+    top_label,
+)
+from bayes_panns.uncertainty.conformal import SetQuality, conformal_threshold, label_sets, set_quality
+from bayes_panns.uncertainty.decomposition import Moments, StandardError, Uncertainty, concatenate, decompose
+from bayes_panns.uncertainty.detection import Detection, aupr, auroc, detection, fpr95
+from bayes_panns.uncertainty.evaluation import compare, evaluate, intervals
+from bayes_panns.uncertainty.predictive import Draws, Tags, Window, predict, predict_logits, tag
 from bayes_panns.uncertainty.propagated import from_moments
-from bayes_panns.uncertainty.selective import aurc, risk_coverage
+from bayes_panns.uncertainty.record import Evaluation, is_evaluation
+from bayes_panns.uncertainty.selective import (
+    PAvPU,
+    RiskCoverage,
+    augrc,
+    aurc,
+    coverage_at_risk,
+    pavpu,
+    risk_coverage,
+    scores,
+)
+from bayes_panns.uncertainty.temperature import fit_temperature
 
 __all__ = [
+    "BrierSplit",
+    "Detection",
     "Draws",
+    "Evaluation",
+    "Interval",
     "Moments",
+    "PAvPU",
     "Reliability",
+    "RiskCoverage",
+    "SetQuality",
+    "StandardError",
     "Tags",
     "Uncertainty",
     "Window",
     "accuracy",
     "ace",
+    "auc",
+    "augrc",
     "aupr",
     "aurc",
     "auroc",
+    "average_precision",
+    "bootstrap",
     "brier",
+    "brier_split",
+    "classwise_ece",
+    "classwise_reliability",
+    "clip_loss",
+    "compare",
     "concatenate",
+    "conformal_threshold",
+    "coverage_at_risk",
     "d_prime",
     "decompose",
+    "detection",
     "ece",
     "evaluate",
+    "fit_temperature",
     "fpr95",
     "from_moments",
+    "intervals",
+    "is_evaluation",
+    "label_ranking_average_precision",
+    "label_sets",
     "mean_auc",
     "mean_average_precision",
     "nll",
+    "paired",
+    "pavpu",
+    "plot_intervals",
     "predict",
+    "predict_logits",
     "reliability",
     "risk_coverage",
+    "scores",
+    "set_quality",
     "tag",
     "top_label",
 ]

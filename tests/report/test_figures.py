@@ -3,7 +3,7 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from bayes_panns.report import comparison, reliability, risk_coverage, save, training_curves, uncertainty_histograms
+from bayes_panns.report import comparison, save, training_curves, uncertainty_histograms
 
 
 @pytest.fixture
@@ -27,47 +27,6 @@ def check(tmp_path):
 
 def texts(ax):
     return [text.get_text() for text in ax.get_legend().get_texts()]
-
-
-@pytest.mark.parametrize("task", ["one-of-k", "multi-label"])
-def test_reliability(task, ax, check):
-    rng = np.random.default_rng(0)
-    p = rng.dirichlet(np.ones(3), 60)
-    reliability(ax, p, np.eye(3, dtype=bool)[p.argmax(axis=1)], task)
-    check(ax.figure)
-    assert any(text.startswith("ECE 0.") for text in texts(ax))
-
-
-def test_reliability_with_one_bin_filled(ax, check):
-    reliability(ax, np.array([[0.75, 0.25]] * 4), np.eye(2, dtype=bool)[[0, 0, 1, 1]], "one-of-k")
-    check(ax.figure)
-    # Right half the time at a confidence of 0.75: the bar ends at 0.5 and the gap reaches to 0.75.
-    bar, gap = ax.patches
-    assert (bar.get_y(), bar.get_height()) == (0, 0.5)
-    assert (gap.get_y(), gap.get_height()) == (0.5, 0.25)
-    (strip,) = ax.child_axes
-    assert [patch.get_height() for patch in strip.patches] == [4]
-
-
-def test_risk_coverage(ax, check):
-    wrong = np.array([False, False, True, True])
-    risk_coverage(ax, {"good": (np.arange(4.0), wrong), "bad": (-np.arange(4.0), wrong)})
-    check(ax.figure)
-    assert texts(ax) == ["good (AURC 0.208)", "bad (AURC 0.792)"]
-    np.testing.assert_allclose(ax.lines[0].get_ydata(), [0, 0, 1 / 3, 1 / 2])
-
-
-@pytest.mark.parametrize("wrong", [False, True])
-def test_risk_coverage_of_one_clip(wrong, ax, check):
-    risk_coverage(ax, {"one": (np.array([0.1]), np.array([wrong]))})
-    check(ax.figure)
-
-
-def test_more_results_than_colours_stay_apart(ax, check):
-    wrong = np.arange(6) > 3
-    risk_coverage(ax, {str(index): (np.arange(6.0), wrong) for index in range(9)})
-    check(ax.figure)
-    assert len({(line.get_color(), line.get_linestyle()) for line in ax.lines}) == 9
 
 
 def test_uncertainty_histograms(ax, check):
@@ -119,7 +78,7 @@ def test_comparison(check):
     assert [ax.get_title() for ax in figure.axes] == ["accuracy", "NLL / nats", "ECE"]
     assert [ax.get_xlabel() for ax in figure.axes] == ["higher is better →", "← lower is better", "← lower is better"]
     for ax, filled in zip(figure.axes, [1, 1, 0], strict=True):
-        best = [dot.get_ydata()[0] for dot in ax.lines if dot.get_markerfacecolor() != "white"]
+        best = [dot.get_ydata()[0] for dot in ax.lines if dot.get_markerfacecolor() != "none"]
         assert best == [filled]
     assert len(figure.axes[2].lines) == 1
 
@@ -128,7 +87,7 @@ def test_comparison_of_a_metric_that_may_be_infinite_or_is_unknown(check):
     results = {"a": {"cls/d_prime": float("inf"), "seconds": 1.0}, "b": {"cls/d_prime": 2.0, "seconds": 2.0}}
     figure = comparison(results, ["cls/d_prime", "seconds"])
     check(figure)
-    assert all(dot.get_markerfacecolor() == "white" for ax in figure.axes for dot in ax.lines)
+    assert all(dot.get_markerfacecolor() == "none" for ax in figure.axes for dot in ax.lines)
 
 
 def test_nothing_to_draw_is_refused():

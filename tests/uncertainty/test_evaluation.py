@@ -4,9 +4,31 @@ import torch
 
 from bayes_panns.uncertainty import decompose, evaluate
 
-SHARED = ["cls/map", "cls/auc", "cls/d_prime", "cal/ece", "cal/ace", "cal/nll", "cal/brier"]
-UNC = ["unc/total", "unc/aleatoric", "unc/epistemic"]
-OOD = ["ood/auroc", "ood/aupr", "ood/fpr95", "ood/auroc_mutual_information"]
+CAL = ["ece", "ace", "classwise_ece", "nll", "brier", "brier_reliability", "brier_resolution", "brier_uncertainty"]
+SHARED = ["cls/map", "cls/auc", "cls/d_prime", *(f"cal/{name}" for name in CAL)]
+OTHERS = ["mutual_information", "expected_entropy", "total", "aleatoric", "epistemic"]
+SC = ["sc/aurc", "sc/augrc", "sc/coverage_at_5_percent_risk", "sc/pavpu"]
+UNC = [f"unc/{name}" for name in ("entropy", *OTHERS)]
+
+
+def names(task, ood):
+    one_of_k = task == "one-of-k"
+    others = ["entropy", *OTHERS] if one_of_k else OTHERS
+    return [
+        *(["cls/accuracy"] if one_of_k else []),
+        *SHARED,
+        *SC,
+        *(f"sc/aurc_{score}" for score in others),
+        *UNC,
+        *(f"ood/{part}{suffix}" for suffix in suffixes(one_of_k) for part in ("auroc", "aupr", "fpr95") if ood),
+        *COUNTS,
+    ]
+
+
+def suffixes(one_of_k):
+    return ["", *(["_confidence"] if one_of_k else []), *(f"_{score}" for score in OTHERS)]
+
+
 COUNTS = ["draws", "clips"]
 
 
@@ -16,7 +38,7 @@ def test_one_of_k_with_out_of_distribution():
     inside = decompose(logits.softmax(dim=2), "one-of-k")
     outside = decompose((2 * torch.randn(8, 10, 3)).softmax(dim=2), "one-of-k")
     metrics = evaluate(inside, np.eye(3, dtype=bool)[label], "one-of-k", ood=outside)
-    assert list(metrics) == ["cls/accuracy", *SHARED, "sc/aurc", *UNC, *OOD, *COUNTS]
+    assert list(metrics) == names("one-of-k", ood=True)
     assert metrics["cls/accuracy"] == 1
     assert metrics["cls/d_prime"] == np.inf
     assert metrics["sc/aurc"] == 0
@@ -31,7 +53,7 @@ def test_multi_label_alone():
     p = torch.rand(3, 20, 4)
     target = np.random.default_rng(0).random((20, 4)) < 0.5
     metrics = evaluate(decompose(p, "multi-label"), target, "multi-label")
-    assert list(metrics) == [*SHARED, *UNC, *COUNTS]
+    assert list(metrics) == names("multi-label", ood=False)
     assert all(type(value) in (int, float) for value in metrics.values())
 
 

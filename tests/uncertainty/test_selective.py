@@ -7,9 +7,9 @@ from bayes_panns.uncertainty import aurc, risk_coverage
 def test_by_hand():
     uncertainty = np.array([0.4, 0.1, 0.3, 0.2])
     wrong = np.array([True, False, False, True])
-    coverage, risk = risk_coverage(uncertainty, wrong)
-    np.testing.assert_array_equal(coverage, [0.25, 0.5, 0.75, 1])
-    np.testing.assert_allclose(risk, [0, 1 / 2, 1 / 3, 2 / 4])
+    curve = risk_coverage(uncertainty, wrong)
+    np.testing.assert_array_equal(curve.coverage, [0.25, 0.5, 0.75, 1])
+    np.testing.assert_allclose(curve.risk, [0, 1 / 2, 1 / 3, 2 / 4])
     assert aurc(uncertainty, wrong) == pytest.approx((0 + 1 / 2 + 1 / 3 + 1 / 2) / 4)
 
 
@@ -23,7 +23,7 @@ def test_ties_take_the_expectation_over_their_order():
     rng = np.random.default_rng(0)
     uncertainty = np.array([0, 1, 1, 1, 2])
     wrong = np.array([False, True, False, True, False])
-    _, risk = risk_coverage(uncertainty, wrong)
+    risk = risk_coverage(uncertainty, wrong).risk
     shuffled = []
     for _ in range(4000):
         order = np.r_[0, 1 + rng.permutation(3), 4]
