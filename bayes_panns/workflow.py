@@ -222,6 +222,7 @@ def evaluate_clips(
             "folds": "all" if clips.folds is None else sorted({int(fold) for fold in clips.folds}),
             "ood": [] if ood is None else [str(store.path) for store in ood.stores],
             "draws": draws if posterior.stochastic or draws == "moments" else 0,
+            **({} if posterior.calibration is None else {"threshold": posterior.calibration.threshold}),
         },
     )
 

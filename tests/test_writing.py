@@ -18,12 +18,15 @@ def test_a_failure_leaves_what_was_there(tmp_path):
     path.write_text("old")
     folder.mkdir()
     (folder / "old").touch()
-    with pytest.raises(RuntimeError), whole_file(path) as fresh:
-        fresh.write_text("half")
-        raise RuntimeError
-    with pytest.raises(RuntimeError), whole_folder(folder) as fresh:
-        (fresh / "half").touch()
-        raise RuntimeError
+
+    def fail():
+        with whole_file(path) as fresh, whole_folder(folder) as filled:
+            fresh.write_text("half")
+            (filled / "half").touch()
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
     assert path.read_text() == "old"
     assert sorted(entry.name for entry in tmp_path.rglob("*")) == ["a.txt", "b", "old"]
 

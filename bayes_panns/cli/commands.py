@@ -266,6 +266,7 @@ def inspect(path: Path) -> None:
 @_DRAWS
 @click.option("--json", "output", type=click.Path(path_type=Path), help="Write the metrics there too; - is stdout.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Keep the predictions and the truth in this folder.")
+@click.option("--intervals", is_flag=True, help="A 95 % bootstrap interval for each metric, over recordings.")
 @click.option("--covariance", is_flag=True, help="Keep the epistemic covariance between labels too; for -o.")
 @_DEVICE
 @_GUIDE
@@ -277,6 +278,7 @@ def evaluate(
     draws: "Draws",
     output: Path | None,
     out: Path | None,
+    intervals: bool,
     covariance: bool,
     device: str,
     guide: str | None,
@@ -286,7 +288,7 @@ def evaluate(
     \b
     Example:
       bayes-panns evaluate runs/esc10 --data stores/esc10.h5 --folds 5 --ood stores/fsdd.h5
-      bayes-panns evaluate runs/esc10 --data stores/esc10.h5 --folds 5 -o runs/esc10/evaluation
+      bayes-panns evaluate runs/esc10 --data stores/esc10.h5 --folds 5 --intervals -o runs/esc10/evaluation
     """
     from bayes_panns.posterior import load
     from bayes_panns.workflow import choose_device, evaluate_posterior
@@ -302,19 +304,24 @@ def evaluate(
     )
     if out is not None:
         evaluation.save(out)
-    # JSON has no NaN or infinity: what is undefined is left out.
-    metrics = {
-        name: value
-        for name, value in evaluation.metrics.items()
-        if not isinstance(value, float) or math.isfinite(value)
+    bounds = evaluation.intervals() if intervals else {}
+    metrics = evaluation.metrics | {
+        f"{name}/{end}": value
+        for name, each in bounds.items()
+        for end, value in (("low", each.low), ("high", each.high))
     }
-    text = json.dumps(metrics, indent=2) + "\n"
+    # JSON has no NaN or infinity: what is undefined is left out.
+    defined = {name: value for name, value in metrics.items() if not isinstance(value, float) or math.isfinite(value)}
+    text = json.dumps(defined, indent=2) + "\n"
     if output == Path("-"):
         click.echo(text, nl=False)
         return
-    width = max(map(len, metrics))
-    for name, value in metrics.items():
-        click.echo(f"{name.ljust(width)}  {value:.4f}" if isinstance(value, float) else f"{name.ljust(width)}  {value}")
+    shown = [name for name in evaluation.metrics if name in defined]
+    width = max(map(len, shown))
+    for name in shown:
+        value = defined[name]
+        line = f"{name.ljust(width)}  {value:.4f}" if isinstance(value, float) else f"{name.ljust(width)}  {value}"
+        click.echo(f"{line}  ({bounds[name].low:.4f} to {bounds[name].high:.4f})" if name in bounds else line)
     if output is not None:
         _write(text, output)
 

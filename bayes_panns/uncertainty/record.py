@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -12,8 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bayes_panns.errors import BayesPannsError
+from bayes_panns.uncertainty.bootstrap import RESAMPLES, Interval, bootstrap
+from bayes_panns.uncertainty.conformal import label_sets, set_quality
 from bayes_panns.uncertainty.decomposition import StandardError, Uncertainty, concatenate
-from bayes_panns.uncertainty.evaluation import evaluate
+from bayes_panns.uncertainty.evaluation import evaluate, intervals
 from bayes_panns.writing import whole_folder
 
 FORMAT = 1
@@ -36,7 +39,8 @@ class Evaluation:
         sources: ``(N,)``, the recording each clip was cut from, where known: clips of one recording are not
             independent, so recordings are what a bootstrap resamples.
         ood_names: The out-of-distribution clips' names.
-        provenance: ``posterior`` (its folder), ``stores``, ``folds``, ``ood`` (stores) and ``draws``.
+        provenance: ``posterior`` (its folder), ``stores``, ``folds``, ``ood`` (stores) and ``draws``; of a calibrated
+            posterior also the ``threshold`` of its label sets.
     """
 
     metrics: dict[str, Any]
@@ -61,6 +65,27 @@ class Evaluation:
             return np.arange(len(self.names))
         known = np.where(self.sources == "", [f"\0{clip}" for clip in range(len(self.names))], self.sources)
         return np.unique(known, return_inverse=True)[1]
+
+    def intervals(self, *, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Interval]:
+        """The 95 % bootstrap interval of every metric, from resampled recordings: see :func:`intervals`.
+
+        Args:
+            resamples: How many.
+            seed: Of the random choice.
+        """
+        found = intervals(
+            self.uncertainty, self.target, self.task, self.ood, groups=self.groups, resamples=resamples, seed=seed
+        )
+        threshold = self.provenance.get("threshold")
+        if threshold is None:
+            return found
+        inside = self.uncertainty.probability, self.target
+        return found | {
+            f"set/{name}": bootstrap(
+                partial(metric, threshold=threshold), *inside, groups=self.groups, resamples=resamples, seed=seed
+            )
+            for name, metric in _OF_SETS.items()
+        }
 
     def save(self, folder: str | Path) -> None:
         """Write to ``folder``, whole or not at all; an evaluation that is there is replaced.
@@ -139,6 +164,11 @@ class Evaluation:
         metrics = evaluate(uncertainty, target, uncertainty.task, ood)
         # A pass at the posterior mean is of 0 draws, though it is one set of predictions.
         metrics["draws"] = words["provenance"]["draws"]
+        threshold = words["provenance"].get("threshold")
+        if threshold is not None:
+            metrics |= {
+                f"set/{name}": metric(uncertainty.probability, target, threshold) for name, metric in _OF_SETS.items()
+            }
         return cls(metrics=metrics, uncertainty=uncertainty, target=target, ood=ood, **words)
 
     @classmethod
@@ -178,6 +208,18 @@ class Evaluation:
 def is_evaluation(folder: Path) -> bool:
     """Whether ``folder`` holds an evaluation."""
     return (folder / _JSON).is_file()
+
+
+def _set_coverage(probability: NDArray[np.float64], target: NDArray[np.bool_], threshold: float) -> float:
+    return set_quality(label_sets(probability, threshold), target).coverage
+
+
+def _set_size(probability: NDArray[np.float64], target: NDArray[np.bool_], threshold: float) -> float:
+    return set_quality(label_sets(probability, threshold), target).size
+
+
+_OF_SETS = {"coverage": _set_coverage, "size": _set_size}
+"""The metrics of a calibrated posterior's label sets."""
 
 
 def _sources(evaluation: Evaluation) -> NDArray[np.str_]:

@@ -376,6 +376,12 @@ def test_calibrate_keeps_a_temperature_and_predict_shows_the_sets(home, tmp_path
     window = json.loads(run("predict", posterior, sound, "--draws", 2, "--format", "json").stdout)["windows"][0]
     assert set(window["set"]) <= {"high", "low", "mid"}
     assert "80 % set" in run("predict", posterior, sound, "--draws", 2).stdout
+    result = run("evaluate", posterior, "--data", home / "clips.h5", "--draws", 2, "--intervals", "--json", "-")
+    metrics = json.loads(result.stdout)
+    assert 0 <= metrics["set/coverage/low"] <= metrics["set/coverage"] <= metrics["set/coverage/high"] <= 1
+    assert metrics["cal/nll/low"] < metrics["cal/nll"] < metrics["cal/nll/high"]
+    result = run("evaluate", posterior, "--data", home / "clips.h5", "--draws", 2, "--intervals")
+    assert re.search(r"^set/size +\d\.\d{4}  \(\d\.\d{4} to \d\.\d{4}\)$", result.stdout, re.MULTILINE)
 
 
 def test_an_evaluation_can_be_kept(home, tmp_path):
