@@ -1,8 +1,19 @@
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sklearn.metrics import brier_score_loss, log_loss
 
-from bayes_panns.uncertainty import ace, brier, ece, nll, reliability
+from bayes_panns.uncertainty import (
+    ace,
+    brier,
+    brier_split,
+    classwise_ece,
+    classwise_reliability,
+    ece,
+    nll,
+    reliability,
+)
 from bayes_panns.uncertainty.calibration import EPSILON
 
 P = np.array([[0.9, 0.1], [0.9, 0.1], [0.3, 0.7], [0.45, 0.55]])
@@ -54,12 +65,98 @@ def test_calibrated_predictions_have_hardly_any_error(metric):
     assert metric(sharpened, t, "one-of-k") > 0.1
 
 
+def test_classwise_ece_by_hand():
+    # Label 0: 0.9 twice, present once; 0.3, absent; 0.45, present. Label 1 mirrors it.
+    each = (2 * 0.4 + 0.3 + 0.55) / 4
+    np.testing.assert_allclose(classwise_ece(P, T), [each, each])
+    # With one label more that is never there and hardly thought to be.
+    more = np.c_[P, np.full(4, 0.02)], np.c_[T, np.zeros(4, dtype=bool)]
+    np.testing.assert_allclose(classwise_ece(*more), [each, each, 0.02])
+
+
+@pytest.mark.parametrize("equal_mass", [False, True])
+def test_each_labels_reliability_is_that_of_its_column_alone(equal_mass):
+    rng = np.random.default_rng(0)
+    p = rng.random((60, 3))
+    t = rng.random(p.shape) < p
+    bins = classwise_reliability(p, t, equal_mass=equal_mass)
+    assert len(bins) == 3
+    for k, label in enumerate(bins):
+        alone = reliability(p[:, [k]], t[:, [k]], "multi-label", equal_mass=equal_mass)
+        for name in ("confidence", "frequency", "count", "edges"):
+            np.testing.assert_array_equal(getattr(label, name), getattr(alone, name))
+        assert not label.top_label
+        assert label.equal_mass == equal_mass
+    if not equal_mass:
+        np.testing.assert_allclose(classwise_ece(p, t), [label.error for label in bins])
+
+
+def test_bins_lie_between_their_edges():
+    rng = np.random.default_rng(0)
+    p = rng.random((200, 1)) ** 2
+    for equal_mass in (False, True):
+        bins = reliability(p, p > 0.5, "multi-label", equal_mass=equal_mass)
+        assert (bins.edges[0], bins.edges[-1], len(bins.edges)) == (0, 1, 16)
+        assert (bins.edges[:-1] <= bins.confidence).all()
+        assert (bins.confidence < bins.edges[1:]).all()
+
+
 def test_nll_and_brier_by_hand():
     assert nll(P, T, "one-of-k") == pytest.approx(-np.log([0.9, 0.1, 0.7, 0.45]).mean())
     # With two labels that mirror each other, each counts once.
     assert nll(P, T, "multi-label") == pytest.approx(2 * nll(P, T, "one-of-k"))
     assert brier(P, T, "one-of-k") == pytest.approx(2 * np.mean([0.01, 0.81, 0.09, 0.3025]))
     assert brier(P, T, "multi-label") == pytest.approx(np.mean([0.01, 0.81, 0.09, 0.3025]))
+
+
+def test_the_parts_of_the_brier_score_by_hand():
+    p, t = np.array([[0.2], [0.4], [0.6], [0.8]]), np.array([[False], [True], [False], [True]])
+    # Isotonic regression pools the two in the middle: 0, 1/2, 1/2, 1; the label's frequency is 1/2.
+    split = brier_split(p, t, "multi-label")
+    assert split.uncertainty == 0.25
+    assert split.resolution == pytest.approx((0.25 + 0 + 0 + 0.25) / 4)
+    # The squared errors are 0.04, 0.36, 0.36, 0.04, and after calibration 0, 0.25, 0.25, 0.
+    assert split.reliability == pytest.approx(0.2 - 0.125)
+    both = brier_split(np.c_[p, 1 - p], np.c_[t, ~t], "one-of-k")
+    assert both.reliability == pytest.approx(2 * split.reliability)
+    np.testing.assert_allclose(both.label_resolution, [0.125, 0.125])
+
+
+def test_the_parts_of_extreme_forecasts():
+    t = np.eye(2, dtype=bool)[[0, 1, 1, 0, 1]]
+    right = brier_split(t.astype(float), t, "one-of-k")
+    assert (right.reliability, right.resolution) == (0, pytest.approx(right.uncertainty))
+    wrong = brier_split(1.0 - t, t, "one-of-k")
+    # No rising map makes anything of it but a constant.
+    assert (wrong.reliability, wrong.resolution) == pytest.approx((2 - wrong.uncertainty, 0))
+    constant = brier_split(np.full(t.shape, 0.5), t, "one-of-k")
+    assert constant.resolution == pytest.approx(0)
+    assert constant.reliability == pytest.approx(2 * 0.1**2)
+    absent = brier_split(np.array([[0.3], [0.1]]), np.zeros((2, 1), dtype=bool), "multi-label")
+    assert (absent.uncertainty, absent.resolution, absent.reliability) == (0, 0, pytest.approx(0.05))
+
+
+@given(
+    st.integers(0, 9999),
+    st.integers(1, 30),
+    st.integers(2, 5),
+    st.sampled_from([1, 3, 10**6]),
+    st.sampled_from(["one-of-k", "multi-label"]),
+)
+@settings(max_examples=100, deadline=None)
+def test_the_brier_score_is_the_sum_of_its_parts(seed, clips, labels, steps, task):
+    rng = np.random.default_rng(seed)
+    p = rng.integers(0, steps + 1, (clips, labels)) / steps
+    t = (
+        rng.random(p.shape) < 0.5
+        if task == "multi-label"
+        else np.eye(labels, dtype=bool)[rng.integers(0, labels, clips)]
+    )
+    split = brier_split(p, t, task)
+    parts = split.reliability, split.resolution, split.uncertainty
+    assert min(parts) >= 0
+    assert min(*split.label_reliability, *split.label_resolution, *split.label_uncertainty) >= 0
+    assert parts[0] - parts[1] + parts[2] == pytest.approx(brier(p, t, task), abs=1e-12)
 
 
 def test_agreement_with_scikit_learn():
@@ -86,9 +183,12 @@ def test_one_clip():
     p, t = np.array([[0.8, 0.2]]), np.array([[True, False]])
     for metric in (ece, ace):
         assert metric(p, t, "one-of-k") == pytest.approx(0.2)
+    np.testing.assert_allclose(classwise_ece(p, t), [0.2, 0.2])
+    split = brier_split(p, t, "one-of-k")
+    assert (split.reliability, split.resolution, split.uncertainty) == (pytest.approx(0.08), 0, 0)
 
 
-@pytest.mark.parametrize("metric", [ece, ace, nll, brier])
+@pytest.mark.parametrize("metric", [ece, ace, nll, brier, brier_split])
 def test_an_unknown_task_is_refused(metric):
     with pytest.raises(ValueError, match="task 'both'"):
         metric(P, T, "both")
