@@ -25,6 +25,8 @@ class Data(BaseModel):
         folds: The folds to fit on; by default all.
         validation: The share of clips held out to be scored after each epoch, never two cuts of one recording on both
             sides where recordings are known.
+        share: The share of the clips to fit on, to see what fewer labels cost: see
+            :meth:`~bayes_panns.clips.ClipSet.sample`. Validation clips are taken from it.
         task: ``one-of-k`` or ``multi-label``; by default what the store says.
     """
 
@@ -33,6 +35,7 @@ class Data(BaseModel):
     stores: list[str] = []
     folds: list[int] | None = None
     validation: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    share: Annotated[float, Field(gt=0, le=1)] = 1.0
     task: Literal["one-of-k", "multi-label"] | None = None
 
 

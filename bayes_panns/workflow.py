@@ -285,6 +285,8 @@ def divide(recipe: Run) -> tuple[ClipSet | None, ClipSet]:
     if not recipe.data.stores:
         raise RecipeError("no clips to fit: name a store with --data, or in the recipe's data.stores")
     clips = ClipSet(recipe.data.stores, folds=recipe.data.folds)
+    if recipe.data.share < 1:
+        clips = clips.sample(recipe.data.share, seed=recipe.fit.seed)
     return clips.split(recipe.data.validation, seed=recipe.fit.seed) if recipe.data.validation else (None, clips)
 
 

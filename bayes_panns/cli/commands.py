@@ -182,6 +182,78 @@ def finetune(**options: Any) -> None:
 
 
 @main.command()
+@click.argument("run", metavar="RUN")
+@click.option("--from", "upstream", type=click.Path(), help="The posterior that every fit starts from.")
+@click.option("--data", "stores", multiple=True, type=click.Path(), help="A store with folds; repeatable.")
+@click.option("--guide", "guides", multiple=True, metavar="G", help="A guide recipe, or its name; repeat to compare.")
+@click.option("--seeds", callback=_numbers, metavar="N,...", help="Fit each with these seeds [the recipe's].")
+@click.option("--folds", callback=_numbers, metavar="N,...", help="Score on these folds only.")
+@click.option("--ood", multiple=True, type=click.Path(), help="A store of clips that show no label; repeatable.")
+@_DRAWS
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="Where results go [runs/RUN-crossval].")
+@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Replace any recipe value.")
+@click.option("--resume", is_flag=True, help="Go on in DIR: what is fitted is kept.")
+@_DEVICE
+def crossval(
+    run: str,
+    upstream: str | None,
+    stores: tuple[str, ...],
+    guides: tuple[str, ...],
+    seeds: list[int] | None,
+    folds: list[int] | None,
+    ood: tuple[str, ...],
+    draws: "Draws",
+    out: Path | None,
+    changes: tuple[str, ...],
+    resume: bool,
+    device: str,
+) -> None:
+    """Fit to all folds but one and score on that one, for each of the data set's own folds.
+
+    Prints each metric's mean and standard deviation over the folds and the 95 % t interval of the mean, for several
+    guides side by side with their paired differences; DIR/results.json holds every number and DIR/table.tex a table.
+    Each fit is a run in DIR/GUIDE/seed-N/fold-N.
+
+    \b
+    Example:
+      bayes-panns crossval esc10 --from runs/us8k --data stores/esc10.h5 --guide flip --guide det
+      bayes-panns crossval esc10 --from runs/us8k --data stores/esc10.h5 --set data.share=0.25 -o runs/quarter
+      bayes-panns report runs/esc10-crossval/flip/seed-0
+    """
+    from bayes_panns.crossval import crossval as cross_validate
+    from bayes_panns.crossval import write_results
+    from bayes_panns.recipes import read_run
+    from bayes_panns.report import crossval_latex, crossval_table
+
+    recipe = read_run(run, changes)
+    if stores:
+        recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"stores": list(stores)})})
+    if upstream is not None:
+        recipe = recipe.model_copy(update={"upstream": upstream})
+    folder = out or Path("runs") / f"{Path(run).stem}-crossval"
+    result = cross_validate(
+        recipe,
+        folder,
+        guides=guides,
+        seeds=seeds or (),
+        folds=folds,
+        ood=ood,
+        draws=draws,
+        device=device,
+        resume=resume,
+        progress=sys.stderr.isatty(),
+        say=_say,
+    )
+    if result is None:
+        _say(f"interrupted; --resume goes on in {folder}")
+        click.get_current_context().exit(130)
+    write_results(result, folder / "results.json")
+    _write(crossval_latex(result), folder / "table.tex")
+    click.echo(crossval_table(result), nl=False)
+    _say(f"every number in {folder}/results.json, a LaTeX table in {folder}/table.tex")
+
+
+@main.command()
 @click.argument("catalog", type=click.Choice(["esc50", "urbansound8k", "folder"]))
 @click.argument("source", type=click.Path(path_type=Path))
 @click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="The store to write.")

@@ -505,6 +505,29 @@ class ClipSet:
         mask = np.isin(group, first)
         return self.select(indices=np.flatnonzero(mask)), self.select(indices=np.flatnonzero(~mask))
 
+    def sample(self, share: float, seed: int) -> "ClipSet":
+        """A random part of the clips, with the same share of each label, and at least one clip, where each has one.
+
+        A smaller share's clips are among a larger one's, for the same seed. Clips with several labels, or none, are
+        drawn without regard to them.
+
+        Args:
+            share: Share of the clips, in (0, 1].
+            seed: The same seed gives the same clips.
+
+        Raises:
+            StoreError: ``share`` is out of range.
+        """
+        if not 0 < share <= 1:
+            raise StoreError(f"a sample takes a share above 0 and up to 1, not {share}")
+        target = self.target()
+        one_of_k = self.task is Task.ONE_OF_K and target.shape[1] > 0
+        group = target.argmax(axis=1) if one_of_k else np.zeros(len(self), dtype=int)
+        order = np.random.default_rng(seed).permutation(len(self))
+        members = [order[group[order] == each] for each in np.unique(group)]
+        chosen = [each[: max(1, round(share * len(each)))] for each in members]
+        return self.select(indices=np.sort(np.concatenate(chosen)))
+
     def _check_agreement(self) -> None:
         reference, *others = self.stores
         seen = {reference.path.resolve()}

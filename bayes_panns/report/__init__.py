@@ -7,11 +7,14 @@ from bayes_panns.report.figures import (
     uncertainty_histograms,
 )
 from bayes_panns.report.summaries import describe
+from bayes_panns.report.tables import crossval_latex, crossval_table
 from bayes_panns.report.tags import FORMATS, render
 
 __all__ = [
     "FORMATS",
     "comparison",
+    "crossval_latex",
+    "crossval_table",
     "describe",
     "render",
     "save",

@@ -60,10 +60,9 @@ class Evaluation:
 
     @property
     def groups(self) -> NDArray[np.int_]:
-        """``(N,)``, a number for each clip's recording; a clip of unknown recording counts as one of its own."""
-        if self.sources is None:
-            return np.arange(len(self.names))
-        known = np.where(self.sources == "", [f"\0{clip}" for clip in range(len(self.names))], self.sources)
+        """``(N,)``, a number for each clip's recording, or for its name where the recording is unknown."""
+        names = np.array([f"\0{name}" for name in self.names])
+        known = names if self.sources is None else np.where(self.sources == "", names, self.sources)
         return np.unique(known, return_inverse=True)[1]
 
     def intervals(self, *, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Interval]:

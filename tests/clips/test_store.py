@@ -429,3 +429,25 @@ class TestWriter:
             self.writer(tmp_path / "a.h5", samples=0)
         with pytest.raises(StoreError, match="6 waveforms, but 2 rows of fold"):
             store(tmp_path / "a.h5", fold=[1, 2])
+
+
+def test_a_sample_keeps_the_share_of_each_label_and_grows_with_the_share(tmp_path):
+    label = np.repeat([0, 1, 2], [40, 20, 3])
+    write(tmp_path / "s.h5", np.zeros((63, 10)), np.eye(3, dtype=bool)[label], ("a", "b", "c"), Task.ONE_OF_K, 8000)
+    clips = ClipSet(tmp_path / "s.h5")
+    quarter, tenth = clips.sample(0.25, seed=3), clips.sample(0.1, seed=3)
+    assert quarter.target().sum(axis=0).tolist() == [10, 5, 1]
+    assert tenth.target().sum(axis=0).tolist() == [4, 2, 1]
+    assert set(tenth.names) <= set(quarter.names)
+    assert quarter.names == clips.sample(0.25, seed=3).names
+    assert quarter.names != clips.sample(0.25, seed=4).names
+    assert clips.sample(1.0, seed=0).names == clips.names
+    for share in (0, 1.5):
+        with pytest.raises(StoreError, match="above 0 and up to 1"):
+            clips.sample(share, seed=0)
+
+
+def test_a_sample_of_clips_with_several_labels_is_of_all_of_them(tmp_path):
+    target = np.random.default_rng(0).random((20, 3)) < 0.4
+    write(tmp_path / "s.h5", np.zeros((20, 10)), target, ("a", "b", "c"), Task.MULTI_LABEL, 8000)
+    assert len(ClipSet(tmp_path / "s.h5").sample(0.25, seed=0)) == 5

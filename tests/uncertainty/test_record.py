@@ -59,6 +59,9 @@ def test_clips_of_one_recording_are_one_group_and_the_unknown_are_their_own():
     assert groups[0] != groups[1]
     assert groups[2] == groups[3] != groups[4]
     assert evaluation(sources=False).groups.tolist() == list(range(8))
+    # The same clips under another posterior are the same groups, not new ones.
+    twice = Evaluation.pool([evaluation(), evaluation()])
+    np.testing.assert_array_equal(twice.groups[:8], twice.groups[8:])
 
 
 def test_folds_pool_into_one_evaluation():
