@@ -318,9 +318,11 @@ def _binned(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int_]]:
     """Mean confidence, frequency, count: ``(BINS, C)``, of each column between inner edges ``(BINS - 1, 1 or C)``."""
     columns = confidence.shape[1]
-    index = np.stack(
-        [np.searchsorted(edges[:, c % edges.shape[1]], confidence[:, c], side="right") for c in range(columns)], axis=1
-    )
+    if edges.shape[1] == 1:
+        index = np.searchsorted(edges[:, 0], confidence, side="right")
+    else:
+        each = zip(edges.T, confidence.T, strict=True)
+        index = np.stack([np.searchsorted(edge, values, side="right") for edge, values in each], axis=1)
     place = (index * columns + np.arange(columns)).ravel()
 
     def total(values: NDArray | None = None) -> NDArray:
