@@ -1,8 +1,10 @@
 """Predictive uncertainty split into what the sound leaves open and what the model does not know."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -10,6 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bayes_panns.uncertainty.checks import ONE_OF_K, check_task
+from bayes_panns.uncertainty.drawing import clean, legend_above, next_line
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _GROUPS = 20
 """Groups of draws, of which the jackknife leaves out one at a time: a standard error is good to about a sixth."""
@@ -48,7 +54,7 @@ class StandardError:
         """Those of :meth:`Uncertainty.per_clip`, each ``(N,)``; labels vary together, so they do not just add up."""
         return {name: getattr(self, f"clip_{name}") for name in _SUMMED}
 
-    def unknown(self) -> "StandardError":
+    def unknown(self) -> StandardError:
         """The same with NaN everywhere."""
         return _joined([self], lambda arrays: np.full_like(arrays[0], np.nan))
 
@@ -91,7 +97,7 @@ class Uncertainty:
     task: str
     covariance: NDArray[np.float64] | None = None
 
-    def take(self, index: NDArray[np.integer]) -> "Uncertainty":
+    def take(self, index: NDArray[np.integer]) -> Uncertainty:
         """The predictions of some of the clips: ``index``, integers of shape ``(M,)``, in this order."""
         return replace(
             _joined([self], lambda arrays: arrays[0][index]),
@@ -132,6 +138,43 @@ class Uncertainty:
         first, second = np.triu_indices(len(mean), k=1)
         order = np.argsort(-np.abs(mean[first, second]), kind="stable")
         return [(labels[i], labels[j], float(mean[i, j])) for i, j in zip(first[order], second[order], strict=True)]
+
+    def plot(self, ax: Axes, label: str | None = None, color: str | None = None) -> None:
+        """Draws a dot a clip: its aleatoric against its epistemic part, in nats; several sets may share the Axes.
+
+        Args:
+            ax: where to draw.
+            label: what the clips are called.
+            color: by default the palette's next.
+        """
+        style = next_line(ax, color)
+        ax.plot(self.expected_entropy, self.mutual_information, "o", ms=4, alpha=0.6, color=style["color"], label=label)
+        ax.set(xlabel="aleatoric: expected entropy / nats", ylabel="epistemic: mutual information / nats")
+        if label is not None:
+            legend_above(ax)
+        clean(ax)
+
+    def plot_covariance(self, ax: Axes, labels: Sequence[str], top: int = 12) -> None:
+        """Draws which labels the draws confuse together, as a heat map of the mean epistemic covariance.
+
+        Args:
+            ax: where to draw.
+            labels: K names.
+            top: how many labels, those of the largest epistemic variance; in the order of ``labels``.
+
+        Raises:
+            ValueError: the covariance was not asked for.
+        """
+        mean = self._known_covariance().mean(axis=0)
+        shown = np.sort(np.argsort(-np.diagonal(mean), kind="stable")[:top])
+        values = mean[np.ix_(shown, shown)]
+        between = values[~np.eye(len(shown), dtype=bool)]
+        most = np.abs(between).max() if between.any() else 1.0
+        image = ax.imshow(values, cmap="RdBu_r", vmin=-most, vmax=most)
+        ax.set_xticks(range(len(shown)), [labels[k] for k in shown], rotation=45, ha="right")
+        ax.set_yticks(range(len(shown)), [labels[k] for k in shown])
+        ax.figure.colorbar(image, ax=ax, label="epistemic covariance", extend="max")
+        clean(ax)
 
     def _known_covariance(self) -> NDArray[np.float64]:
         if self.covariance is None:
@@ -219,7 +262,7 @@ class Moments:
             task=self.task,
         )
 
-    def _parts(self, sums: "_Sums") -> dict[str, Tensor]:
+    def _parts(self, sums: _Sums) -> dict[str, Tensor]:
         """What the draws in ``sums`` say, by the names of :class:`StandardError`."""
         shift = sums.deviation / sums.draws
         p = (self._first + shift).clamp(0, 1)
@@ -237,7 +280,7 @@ class Moments:
         parts["expected_entropy"] = sums.entropy / sums.draws
         return parts | {"mutual_information": parts["entropy"] - parts["expected_entropy"]}
 
-    def _standard_errors(self, everything: "_Sums", parts: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _standard_errors(self, everything: _Sums, parts: dict[str, Tensor]) -> dict[str, Tensor]:
         """The delete-a-group jackknife for groups of unequal size: equations 5 and 6 of Busing et al., 1999."""
         if len(self._groups) < 2:
             return {name: torch.full_like(part, torch.nan) for name, part in parts.items()}
@@ -264,7 +307,7 @@ class _Sums:
     products: Tensor
     entropy: Tensor
 
-    def __add__(self, other: "_Sums") -> "_Sums":
+    def __add__(self, other: _Sums) -> _Sums:
         return _Sums(
             self.draws + other.draws,
             self.deviation + other.deviation,
@@ -272,7 +315,7 @@ class _Sums:
             self.entropy + other.entropy,
         )
 
-    def __sub__(self, other: "_Sums") -> "_Sums":
+    def __sub__(self, other: _Sums) -> _Sums:
         return _Sums(
             self.draws - other.draws,
             self.deviation - other.deviation,

@@ -4,6 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from matplotlib.figure import Figure
 
 from bayes_panns.uncertainty import Moments, concatenate, decompose
 
@@ -165,6 +166,21 @@ def test_which_labels_are_confused_together():
         u.confused_together(["dog", "baby", "rain", "wind"])
     with pytest.raises(ValueError, match="covariance=True"):
         decompose(draws, "multi-label").correlation()
+
+
+def test_pictures_show_the_clips_and_the_labels_confused_together():
+    draws = torch.rand(6, 9, 4, generator=torch.Generator().manual_seed(0))
+    u = decompose(draws, "multi-label", covariance=True)
+    ax = Figure().subplots()
+    u.plot(ax, "held out")
+    np.testing.assert_array_equal(ax.lines[0].get_xdata(), u.expected_entropy)
+    np.testing.assert_array_equal(ax.lines[0].get_ydata(), u.mutual_information)
+    heat = Figure().subplots()
+    u.plot_covariance(heat, ["a", "b", "c", "d"], top=3)
+    shown = [text.get_text() for text in heat.get_xticklabels()]
+    kept = np.sort(np.argsort(-u.epistemic.mean(axis=0))[:3])
+    assert shown == [["a", "b", "c", "d"][k] for k in kept]
+    np.testing.assert_allclose(heat.images[0].get_array(), u.covariance.mean(axis=0)[np.ix_(kept, kept)])
 
 
 def test_one_of_k_by_hand():
