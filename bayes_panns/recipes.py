@@ -28,6 +28,8 @@ class Data(BaseModel):
         share: The share of the clips to fit on, to see what fewer labels cost: see
             :meth:`~bayes_panns.clips.ClipSet.sample`. Validation clips are taken from it.
         task: ``one-of-k`` or ``multi-label``; by default what the store says.
+        labels: A CSV file with the label names of stores that hold none, as
+            :func:`~bayes_panns.clips.read_labels` reads it; the option ``--labels`` takes its place.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
@@ -37,6 +39,7 @@ class Data(BaseModel):
     validation: Annotated[float, Field(ge=0, lt=1)] = 0.1
     share: Annotated[float, Field(gt=0, le=1)] = 1.0
     task: Literal["one-of-k", "multi-label"] | None = None
+    labels: str | None = None
 
 
 class Run(BaseModel):

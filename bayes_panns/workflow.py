@@ -13,10 +13,10 @@ import torch
 
 from bayes_panns import __version__
 from bayes_panns.bayes import MeanField
-from bayes_panns.clips import ClipSet, Task
+from bayes_panns.clips import ClipSet, Task, read_labels
 from bayes_panns.errors import FitError, RecipeError, StoreError
 from bayes_panns.nets import HEAD
-from bayes_panns.posterior import Calibration, Inherited, Posterior, load, save
+from bayes_panns.posterior import Calibration, Ensemble, Inherited, Posterior, Predictor, load, save
 from bayes_panns.recipes import Run, read_run, read_strategy
 from bayes_panns.svi import Embeddings, Features, Fit, require_fixed
 from bayes_panns.uncertainty import (
@@ -155,7 +155,7 @@ def fit(
 
 
 def evaluate_posterior(
-    posterior: Posterior,
+    posterior: Predictor,
     stores: Sequence[str | Path],
     *,
     folds: Sequence[int] | None = None,
@@ -167,7 +167,7 @@ def evaluate_posterior(
     """Score a posterior on labelled clips and, where given, against out-of-distribution ones.
 
     Args:
-        posterior: What to score.
+        posterior: What to score, or an ensemble of several.
         stores: Files of clips with the posterior's labels, in any order.
         folds: The folds to score; by default all.
         ood: Files of clips that show none of the labels.
@@ -189,7 +189,7 @@ def evaluate_posterior(
 
 
 def evaluate_clips(
-    posterior: Posterior,
+    posterior: Predictor,
     clips: ClipSet,
     ood: ClipSet | None = None,
     *,
@@ -218,6 +218,9 @@ def evaluate_clips(
         ood_names=[] if ood is None else ood.names,
         provenance={
             "posterior": None if posterior.folder is None else str(posterior.folder),
+            **(
+                {"members": [str(each.folder) for each in posterior.members]} if isinstance(posterior, Ensemble) else {}
+            ),
             "stores": [str(store.path) for store in clips.stores],
             "folds": "all" if clips.folds is None else sorted({int(fold) for fold in clips.folds}),
             "ood": [] if ood is None else [str(store.path) for store in ood.stores],
@@ -284,7 +287,8 @@ def divide(recipe: Run) -> tuple[ClipSet | None, ClipSet]:
     """
     if not recipe.data.stores:
         raise RecipeError("no clips to fit: name a store with --data, or in the recipe's data.stores")
-    clips = ClipSet(recipe.data.stores, folds=recipe.data.folds)
+    labels = None if recipe.data.labels is None else read_labels(recipe.data.labels)
+    clips = ClipSet(recipe.data.stores, folds=recipe.data.folds, labels=labels)
     if recipe.data.share < 1:
         clips = clips.sample(recipe.data.share, seed=recipe.fit.seed)
     return clips.split(recipe.data.validation, seed=recipe.fit.seed) if recipe.data.validation else (None, clips)
@@ -325,7 +329,7 @@ def choose_device(device: str) -> torch.device:
     return torch.device("cuda" if device == "cuda" or (device == "auto" and torch.cuda.is_available()) else "cpu")
 
 
-def _check_rate(posterior: Posterior, clips: ClipSet) -> None:
+def _check_rate(posterior: Predictor, clips: ClipSet) -> None:
     if clips.sample_rate != posterior.sample_rate:
         raise StoreError(
             f"{clips.stores[0].path}: sample rate {clips.sample_rate} Hz, but the posterior's is "
@@ -333,12 +337,17 @@ def _check_rate(posterior: Posterior, clips: ClipSet) -> None:
         )
 
 
-def _target(posterior: Posterior, clips: ClipSet) -> np.ndarray:
-    """The clips' targets ``(N, K)``, in the order of the posterior's labels."""
+def _target(posterior: Predictor, clips: ClipSet) -> np.ndarray:
+    """The clips' targets ``(N, K)``, in the order of the posterior's labels.
+
+    Stores without label names, such as PANNs' packs, are taken to have the posterior's, in its order.
+    """
     path = clips.stores[0].path
     # One label a clip is a case of any number of them, but not the other way round.
     if clips.task == Task.MULTI_LABEL and posterior.task == Task.ONE_OF_K:
         raise StoreError(f"{path}: its task is {clips.task}, but the posterior's is {posterior.task}")
+    if not any(store.named for store in clips.stores) and len(clips.labels) == len(posterior.labels):
+        return clips.target()
     if set(clips.labels) != set(posterior.labels):
         missing = sorted(set(posterior.labels) - set(clips.labels))
         extra = sorted(set(clips.labels) - set(posterior.labels))

@@ -104,6 +104,7 @@ def _fit_options(command: Callable) -> Callable:
         (
             click.argument("run", metavar="RUN"),
             click.option("--data", "stores", multiple=True, type=click.Path(), help="A store to fit on; repeatable."),
+            click.option("--labels", metavar="CSV", help="Label names for stores without, such as PANNs' packs."),
             click.option("--guide", metavar="G", help="A guide recipe, its name, or module:function of your own."),
             click.option("-o", "--out", type=click.Path(path_type=Path), help="Where results go [runs/RUN]."),
             _DEVICE,
@@ -119,6 +120,7 @@ def _fit_options(command: Callable) -> Callable:
 def _fit(
     run: str,
     stores: tuple[str, ...],
+    labels: str | None,
     guide: str | None,
     out: Path | None,
     device: str,
@@ -131,8 +133,8 @@ def _fit(
     from bayes_panns.workflow import fit
 
     recipe = read_run(run, changes)
-    if stores:
-        recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"stores": list(stores)})})
+    data = ({"stores": list(stores)} if stores else {}) | ({"labels": labels} if labels else {})
+    recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update=data)})
     if seed is not None:
         recipe = recipe.model_copy(update={"fit": recipe.fit.model_copy(update={"seed": seed})})
     update = {"guide": guide, "upstream": upstream}
@@ -254,7 +256,7 @@ def crossval(
 
 
 @main.command()
-@click.argument("catalog", type=click.Choice(["esc50", "urbansound8k", "folder"]))
+@click.argument("catalog", type=click.Choice(["audioset", "esc50", "urbansound8k", "dcase2013", "folder"]))
 @click.argument("source", type=click.Path(path_type=Path))
 @click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="The store to write.")
 @click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="Clip length [the catalog's].")
@@ -273,6 +275,9 @@ def crossval(
 )
 @click.option("--min-count", type=click.IntRange(min=1), default=1, help="For folder: drop labels with fewer clips.")
 @click.option("--esc10", is_flag=True, help="For esc50: only the clips of ESC-10.")
+@click.option(
+    "--split", type=click.Choice(["balanced", "unbalanced", "eval"]), help="For audioset [all that is there]."
+)
 def pack(
     catalog: str,
     source: Path,
@@ -282,25 +287,27 @@ def pack(
     exclude: str,
     min_count: int,
     esc10: bool,
+    split: str | None,
 ) -> None:
     """Pack a data set into a store, PANNs' HDF5 layout.
 
-    CATALOG says how SOURCE is laid out: esc50 (also ESC-10), urbansound8k, or folder: one sub-folder a class, a CSV of
-    file and labels (several joined by ;), or recordings without labels. Files that cannot be read are skipped and
-    counted.
+    CATALOG says how SOURCE is laid out: audioset, esc50 (also ESC-10), urbansound8k, dcase2013, or folder: one
+    sub-folder a class, a CSV of file and labels (several joined by ;), or recordings without labels. docs/data/ has a
+    page on each. Files that are missing or cannot be read are skipped and counted.
 
     \b
     Example:
       bayes-panns pack esc50 ESC-50-master -o stores/esc10.h5 --esc10
+      bayes-panns pack audioset audioset -o stores/balanced.h5 --split balanced
       bayes-panns pack folder tags.csv -o stores/tagged.h5 --min-count 20
     """
     from bayes_panns.clips import CATALOGS
     from bayes_panns.clips import pack as pack_catalog
 
-    given = {"min_count": min_count if min_count > 1 else None, "esc10": esc10 or None}
+    given = {"min_count": min_count if min_count > 1 else None, "esc10": esc10 or None, "split": split}
     options = {name: value for name, value in given.items() if value is not None}
     for name in options:
-        if catalog != {"min_count": "folder", "esc10": "esc50"}[name]:
+        if catalog != {"min_count": "folder", "esc10": "esc50", "split": "audioset"}[name]:
             raise click.UsageError(f"--{name.replace('_', '-')} is not for the catalog {catalog}")
     listed = CATALOGS[catalog](source, **options)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -331,7 +338,7 @@ def inspect(path: Path) -> None:
 
 
 @main.command()
-@click.argument("posterior", type=click.Path(path_type=Path))
+@click.argument("posteriors", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="POSTERIOR...")
 @click.option("--data", "stores", multiple=True, required=True, type=click.Path(), help="A labelled store; repeatable.")
 @click.option("--folds", callback=_numbers, metavar="N,...", help="Score these folds only.")
 @click.option("--ood", multiple=True, type=click.Path(), help="A store of clips that show no label; repeatable.")
@@ -343,7 +350,7 @@ def inspect(path: Path) -> None:
 @_DEVICE
 @_GUIDE
 def evaluate(
-    posterior: Path,
+    posteriors: tuple[Path, ...],
     stores: tuple[str, ...],
     folds: list[int] | None,
     ood: tuple[str, ...],
@@ -357,16 +364,20 @@ def evaluate(
 ) -> None:
     """Score a posterior: how often it is right, and whether it knows when it is not.
 
+    Several posteriors of the same labels are scored as one ensemble; --draws are shared out among them.
+
     \b
     Example:
       bayes-panns evaluate runs/esc10 --data stores/esc10.h5 --folds 5 --ood stores/fsdd.h5
       bayes-panns evaluate runs/esc10 --data stores/esc10.h5 --folds 5 --intervals -o runs/esc10/evaluation
+      bayes-panns evaluate runs/det-0 runs/det-1 runs/det-2 --data stores/esc10.h5 --folds 5
     """
-    from bayes_panns.posterior import load
+    from bayes_panns.posterior import Ensemble, load
     from bayes_panns.workflow import choose_device, evaluate_posterior
 
+    members = [load(each, device=choose_device(device), guide_function=guide) for each in posteriors]
     evaluation = evaluate_posterior(
-        load(posterior, device=choose_device(device), guide_function=guide),
+        members[0] if len(members) == 1 else Ensemble(members),
         stores,
         folds=folds,
         ood=ood,
@@ -446,6 +457,52 @@ def calibrate(
         f"{loaded.folder}: temperature {found.temperature:.3f}; a set is every label at {found.threshold:.3f} or above "
         f"({found.coverage:g} of the true ones; {found.clips[0]} + {found.clips[1]} clips)"
     )
+
+
+@main.command()
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN...")
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="The file [RUN/report.html].")
+@click.option("--data", "stores", multiple=True, type=click.Path(), help="Score now, on this store; repeatable.")
+@click.option("--folds", callback=_numbers, metavar="N,...", help="Score these folds only.")
+@click.option("--ood", multiple=True, type=click.Path(), help="A store of clips that show no label; repeatable.")
+@_DRAWS
+@_DEVICE
+@_GUIDE
+def report(
+    runs: tuple[Path, ...],
+    out: Path | None,
+    stores: tuple[str, ...],
+    folds: list[int] | None,
+    ood: tuple[str, ...],
+    draws: "Draws",
+    device: str,
+    guide: str | None,
+) -> None:
+    """Make an HTML page of what a run is worth, with clips to look at and listen to; of several, compare them.
+
+    RUN is the folder of a run, a posterior, an evaluation or a cross-validation. Without --data it shows the run's
+    evaluation, or else scores the clips that the run held out. The page is one file and needs no network.
+
+    \b
+    Example:
+      bayes-panns report runs/esc10 --data stores/esc10.h5 --folds 5 --ood stores/fsdd.h5
+      bayes-panns report runs/esc10-flip runs/esc10-drop -o comparison.html
+    """
+    from bayes_panns.report import write_report
+
+    path = write_report(
+        runs,
+        out,
+        stores=stores,
+        folds=folds,
+        ood=ood,
+        draws=draws,
+        device=device,
+        guide_function=guide,
+        progress=sys.stderr.isatty(),
+        say=_say,
+    )
+    click.echo(path)
 
 
 @main.command()

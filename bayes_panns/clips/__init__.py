@@ -1,11 +1,23 @@
 """Labelled clips: HDF5 stores in PANNs' layout, and the catalogs they are packed from."""
 
-from bayes_panns.clips.catalogs import CATALOGS, Catalog, Clip, esc50, folder, urbansound8k
+from bayes_panns.clips.catalogs import (
+    CATALOGS,
+    SPLITS,
+    Catalog,
+    Clip,
+    audioset,
+    dcase2013,
+    esc50,
+    folder,
+    read_labels,
+    urbansound8k,
+)
 from bayes_panns.clips.pack import PackReport, pack
 from bayes_panns.clips.store import ClipSet, Store, StoreWriter, Task, write
 
 __all__ = [
     "CATALOGS",
+    "SPLITS",
     "Catalog",
     "Clip",
     "ClipSet",
@@ -13,9 +25,12 @@ __all__ = [
     "Store",
     "StoreWriter",
     "Task",
+    "audioset",
+    "dcase2013",
     "esc50",
     "folder",
     "pack",
+    "read_labels",
     "urbansound8k",
     "write",
 ]

@@ -1,6 +1,7 @@
 """Catalogs: a folder of recordings, in a data set's own layout, to labelled clips."""
 
 import csv
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +11,30 @@ from typing import Any
 from bayes_panns.audio.files import SUFFIXES, find
 from bayes_panns.clips.store import Task
 from bayes_panns.errors import AudioError, StoreError
+
+SPLITS = {
+    "balanced": "balanced_train_segments.csv",
+    "unbalanced": "unbalanced_train_segments.csv",
+    "eval": "eval_segments.csv",
+}
+"""AudioSet's three parts and the files that list them; their clips are in folds 1, 2 and 3."""
+
+SCENES = (
+    "bus",
+    "busystreet",
+    "office",
+    "openairmarket",
+    "park",
+    "quietstreet",
+    "restaurant",
+    "supermarket",
+    "tube",
+    "tubestation",
+)
+"""The classes of DCASE 2013's scenes."""
+
+SCENE_FOLDS = 5
+"""Folds that DCASE 2013's development set is dealt to; the test set is the next."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +77,76 @@ class Catalog:
     clips: tuple[Clip, ...]
     root: Path
     options: dict[str, Any] = field(default_factory=dict)
+
+
+def audioset(source: Path, *, split: str | None = None) -> Catalog:
+    """AudioSet: its CSV files, and a folder of the clips that you could get.
+
+    The CSV files, as Google publishes them, lie in the folder itself or in one of its sub-folders; the recordings, each
+    cut to its segment, anywhere below. A recording is found by its name, whatever its sound format: ``Y<id>`` as PANNs'
+    script names them, ``<id>``, or either with the segment's start, and perhaps its end, in seconds or milliseconds
+    behind it, as in ``<id>_30000_40000`` or ``<id>_30.0-40.0``. Clips are called ``Y<id>.wav``, as in PANNs' own packs.
+
+    Args:
+        source: The folder that holds ``class_labels_indices.csv`` and the segments' CSV files.
+        split: ``balanced``, ``unbalanced`` or ``eval``; by default every one that is listed there.
+
+    Raises:
+        StoreError: A CSV file is missing or damaged, the split is not one of AudioSet's, or no recording is there.
+    """
+    source = _folder(source, "AudioSet", "class_labels_indices.csv and the segments' CSV files")
+    if split is not None and split not in SPLITS:
+        raise StoreError(f"AudioSet has no split {split!r}; choose one of {', '.join(SPLITS)}")
+    index = _listed_below(source, "class_labels_indices.csv")
+    labels = read_labels(index)
+    columns = {row["mid"]: _whole(index, line, row, "index") for line, row in _rows(index, ("index", "mid"))}
+    tables = {
+        name: table
+        for name, file in SPLITS.items()
+        if split in (None, name) and (table := _listed_below(source, file)).is_file()
+    }
+    if not tables:
+        wanted = SPLITS[split] if split else f"any of {', '.join(SPLITS.values())}"
+        raise StoreError(f"{source}: lacks {wanted}; put Google's CSV files there, or in a sub-folder")
+    try:
+        sounds = _Segments(find(source))
+    except AudioError as error:
+        raise StoreError(str(error)) from error
+    clips = tuple(
+        Clip(
+            path=sounds.locate(name, start) or source / f"Y{name}.wav",
+            name=f"Y{name}.wav",
+            labels=tuple(sorted({_known(table, line, columns, mid) for mid in mids})),
+            fold=1 + list(SPLITS).index(part),
+            source=name,
+        )
+        for part, table in tables.items()
+        for line, name, start, mids in _segment_rows(table)
+    )
+    options = {"split": split} if split else {}
+    where = next(iter(tables.values())) if split else source
+    return Catalog("audioset", labels, Task.MULTI_LABEL, 10.0, _some_there(where, clips), source, options)
+
+
+def read_labels(table: str | Path) -> tuple[str, ...]:
+    """The label names of AudioSet's ``class_labels_indices.csv``, or of any CSV file with its columns.
+
+    For stores that hold no names, such as PANNs' own packs.
+
+    Args:
+        table: A CSV file with the columns ``index``, counting from 0 without a gap, and ``display_name``.
+
+    Raises:
+        StoreError: There is no such file, or it is damaged.
+    """
+    table = Path(table)
+    if not table.is_file():
+        raise StoreError(f"{table}: no such file; name AudioSet's class_labels_indices.csv, or one like it")
+    rows = list(_rows(table, ("index", "display_name")))
+    labels, columns = _numbered_labels(table, rows, "index", "display_name", len(rows))
+    if len(columns) < len(rows):
+        raise StoreError(f"{table}: numbers some labels alike; number them from 0 up")
+    return labels
 
 
 def esc50(source: Path, *, esc10: bool = False) -> Catalog:
@@ -119,6 +214,41 @@ def urbansound8k(source: Path) -> Catalog:
     return Catalog("urbansound8k", labels, Task.ONE_OF_K, 4.0, _some_there(table, clips), source)
 
 
+def dcase2013(source: Path) -> Catalog:
+    """DCASE 2013's scenes: ``scenes_stereo/``, the development set, and ``scenes_stereo_testset/``; one alone will do.
+
+    Files are called by their class and a number, as in ``bus01.wav``. The challenge scored each system by five-fold
+    cross-validation on the test set and gave the development set no folds. Here the test set is fold 6, kept whole, and
+    the development set is dealt to folds 1 to 5: of each class the first fifth of its recordings, in the order of their
+    numbers, goes to fold 1, and so on. Neighbours in number stay together.
+
+    Args:
+        source: The folder that holds the two.
+
+    Raises:
+        StoreError: The folder holds neither, or a recording in it is not named after a scene.
+    """
+    source = _folder(source, "DCASE 2013's scenes", "scenes_stereo/ and scenes_stereo_testset/")
+    parts = [source / "scenes_stereo", source / "scenes_stereo_testset"]
+    there = [part for part in parts if part.is_dir()]
+    if not there:
+        raise StoreError(
+            f"{source}: holds neither scenes_stereo/ nor scenes_stereo_testset/; unpack the archives there"
+        )
+    clips: list[Clip] = []
+    for part in there:
+        try:
+            found = [(*_scene(path), path) for path in find(part)]
+        except AudioError as error:
+            raise StoreError(str(error)) from error
+        for label in range(len(SCENES)):
+            recordings = sorted((number, path) for scene, number, path in found if scene == label)
+            for rank, (_, path) in enumerate(recordings):
+                fold = SCENE_FOLDS if part == parts[1] else rank * SCENE_FOLDS // len(recordings)
+                clips.append(Clip(path, path.relative_to(source).as_posix(), (label,), fold + 1))
+    return Catalog("dcase2013", SCENES, Task.ONE_OF_K, 30.0, tuple(clips), source)
+
+
 def folder(source: Path, *, min_count: int = 1) -> Catalog:
     """Your own recordings: a folder with a sub-folder a class, a folder without classes, or a CSV file.
 
@@ -151,7 +281,13 @@ def folder(source: Path, *, min_count: int = 1) -> Catalog:
     return Catalog("folder", labels, task, 10.0, clips, root, options)
 
 
-CATALOGS: dict[str, Callable[..., Catalog]] = {"esc50": esc50, "urbansound8k": urbansound8k, "folder": folder}
+CATALOGS: dict[str, Callable[..., Catalog]] = {
+    "audioset": audioset,
+    "esc50": esc50,
+    "urbansound8k": urbansound8k,
+    "dcase2013": dcase2013,
+    "folder": folder,
+}
 """Every catalog by its name."""
 
 
@@ -169,6 +305,81 @@ class _Sounds:
             there = sorted(path.parent.iterdir()) if path.parent.is_dir() else []
             self._by_stem[path.parent] = {file.stem: file for file in there if file.suffix.lower() in SUFFIXES}
         return self._by_stem[path.parent].get(path.stem, path)
+
+
+_SEGMENT_NAME = re.compile(r"Y?(?P<id>[\w-]{11})(_(?P<start>\d+(\.\d+)?)([_-]\d+(\.\d+)?)?)?", re.ASCII)
+"""How downloaders call a segment's file: a YouTube id has 11 characters."""
+
+
+class _Segments:
+    """Finds the recording of a segment of AudioSet among files."""
+
+    def __init__(self, files: Iterable[Path]) -> None:
+        self._by_id: dict[str, list[tuple[float | None, Path]]] = {}
+        for file in files:
+            if named := _SEGMENT_NAME.fullmatch(file.stem):
+                start = None if named["start"] is None else float(named["start"])
+                self._by_id.setdefault(named["id"], []).append((start, file))
+
+    def locate(self, name: str, start: float) -> Path | None:
+        """The first file of the video ``name`` that states no other start, in seconds or milliseconds; or None."""
+        fitting = (None, start, 1000 * start)
+        return next((file for stated, file in self._by_id.get(name, ()) if stated in fitting), None)
+
+
+def _listed_below(source: Path, name: str) -> Path:
+    """The file ``name`` in ``source`` or in a sub-folder of it; where there is none, where it should be."""
+    return next((path for path in (source / name, *sorted(source.glob(f"*/{name}"))) if path.is_file()), source / name)
+
+
+def _segment_rows(table: Path) -> Iterator[tuple[int, str, float, list[str]]]:
+    """The rows of a segments' CSV file: line number, YouTube id, start in seconds, and the labels' machine ids."""
+    first: dict[str, int] = {}
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            # A space follows each comma, before the quotes too.
+            reader = csv.reader(file, skipinitialspace=True, strict=True)
+            for row in reader:
+                line = reader.line_num
+                if not row or row[0].startswith("#"):
+                    continue
+                if len(row) != 4:
+                    raise StoreError(
+                        f"{table}: line {line} has {len(row)} fields, not 4: id, start, end and the labels in quotes"
+                    )
+                name, start, _, mids = row
+                if name in first:
+                    raise StoreError(
+                        f"{table}: line {line} lists {name!r} again, after line {first[name]}; remove one of them"
+                    )
+                first[name] = line
+                try:
+                    seconds = float(start)
+                except ValueError as error:
+                    raise StoreError(
+                        f"{table}: line {line} starts at {start!r}, not a number of seconds; mend the line"
+                    ) from error
+                yield line, name, seconds, mids.split(",")
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise StoreError(f"{table}: cannot be read as CSV in UTF-8 ({error}); save it as such") from error
+    except OSError as error:
+        raise StoreError(f"{table}: cannot be read ({error.strerror}); check its permissions") from error
+    if not first:
+        raise StoreError(f"{table}: lists no segments; get it again")
+
+
+def _known(table: Path, line: int, columns: dict[str, int], mid: str) -> int:
+    if mid not in columns:
+        raise StoreError(f"{table}: line {line} has the label {mid!r}, which class_labels_indices.csv does not list")
+    return columns[mid]
+
+
+def _scene(path: Path) -> tuple[int, int]:
+    """The class and the number in a name such as ``bus01.wav``."""
+    named = re.fullmatch(r"(?P<scene>[a-z]+)(?P<number>\d+)", path.stem)
+    if named is None or named["scene"] not in SCENES:
+        raise StoreError(f"{path}: is not called by a scene and a number, as bus01.wav is; move it elsewhere")
+    return SCENES.index(named["scene"]), int(named["number"])
 
 
 def _labelled_by_folder(source: Path) -> tuple[tuple[str, ...], Task, tuple[Clip, ...]]:

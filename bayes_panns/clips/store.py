@@ -67,6 +67,7 @@ class Store:
         path: The HDF5 file.
         names: One name a clip.
         labels: K label names.
+        named: Whether the labels have names: the store's own, or those given.
         task: What the labels mean; multi-label where the store does not say.
         sample_rate: In Hz.
         samples: Length of each clip, in samples.
@@ -264,6 +265,7 @@ class Store:
         if named is not None and len(named) != count:
             raise StoreError(f"{self.path}: has {count} labels, but {len(named)} label names; give one a label")
         labels = given if own is None else tuple(self._texts(own))
+        self.named: bool = labels is not None
         if labels is None:
             return tuple(f"label {index}" for index in range(count))
         if given is not None and given != labels:
