@@ -208,6 +208,7 @@ def evaluate_clips(
             _check_rate(posterior, each)
     uncertainty = predict(posterior, clips, draws, covariance=covariance, progress=progress)
     outside = None if ood is None else predict(posterior, ood, draws, covariance=covariance, progress=progress)
+    members = posterior.members if isinstance(posterior, Ensemble) else ()
     return Evaluation.of(
         uncertainty,
         target,
@@ -218,9 +219,7 @@ def evaluate_clips(
         ood_names=[] if ood is None else ood.names,
         provenance={
             "posterior": None if posterior.folder is None else str(posterior.folder),
-            **(
-                {"members": [str(each.folder) for each in posterior.members]} if isinstance(posterior, Ensemble) else {}
-            ),
+            **({"members": [str(each.folder) for each in members]} if members else {}),
             "stores": [str(store.path) for store in clips.stores],
             "folds": "all" if clips.folds is None else sorted({int(fold) for fold in clips.folds}),
             "ood": [] if ood is None else [str(store.path) for store in ood.stores],

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from bayes_panns.clips import ClipSet, Task, write
-from bayes_panns.errors import FitError, RecipeError, StoreError
-from bayes_panns.posterior import load, save_calibration
+from bayes_panns.errors import FitError, PosteriorError, RecipeError, StoreError
+from bayes_panns.posterior import Ensemble, load, save_calibration
 from bayes_panns.recipes import Data, Run, read_run
 from bayes_panns.svi import FitSettings
 from bayes_panns.uncertainty import label_sets, predict_logits
@@ -287,3 +287,30 @@ def test_a_run_that_held_nothing_out_needs_a_store(stores, tmp_path):
     fit(recipe(stores["downstream"]), tmp_path / "run")
     with pytest.raises(StoreError, match="held no clips out; name a store"):
         held_out(tmp_path / "run")
+
+
+def test_several_posteriors_are_one_ensemble(stores, tmp_path):
+    store = stores["downstream"]
+    members = []
+    for seed, guide in enumerate(("det", "det", "flip")):
+        fit(recipe(store, guide=guide, seed=seed), tmp_path / str(seed))
+        members.append(load(tmp_path / str(seed)))
+    points = evaluate_posterior(Ensemble(members[:2]), [store], draws=20)
+    alone = [evaluate_posterior(each, [store]).uncertainty.probability for each in members[:2]]
+    np.testing.assert_allclose(points.uncertainty.probability, np.mean(alone, axis=0), atol=1e-6)
+    np.testing.assert_allclose(points.uncertainty.epistemic, np.var(alone, axis=0), atol=1e-6)
+    assert points.metrics["draws"] == 0
+    assert points.provenance["members"] == [str(each.folder) for each in members[:2]]
+    mixed = evaluate_posterior(Ensemble(members), [store], draws=9)
+    # A third of the draws, and a whole number of mirrored pairs: 4; and one pass of each of the others.
+    assert mixed.uncertainty.draws == 6
+    with pytest.raises(PosteriorError, match="no moments"):
+        evaluate_posterior(Ensemble(members), [store], draws="moments")
+    with pytest.raises(PosteriorError, match="needs a posterior"):
+        Ensemble([])
+
+
+def test_members_of_other_labels_are_no_ensemble(stores, upstream, tmp_path):
+    fit(recipe(stores["downstream"]), tmp_path / "run")
+    with pytest.raises(PosteriorError, match="has other labels than"):
+        Ensemble([load(upstream), load(tmp_path / "run")])

@@ -1,6 +1,16 @@
 """Fitted posteriors: save, load, draw."""
 
 from bayes_panns.posterior.disk import load, save, save_calibration
+from bayes_panns.posterior.ensemble import Ensemble, Predictor
 from bayes_panns.posterior.posterior import Calibration, Inherited, Posterior
 
-__all__ = ["Calibration", "Inherited", "Posterior", "load", "save", "save_calibration"]
+__all__ = [
+    "Calibration",
+    "Ensemble",
+    "Inherited",
+    "Posterior",
+    "Predictor",
+    "load",
+    "save",
+    "save_calibration",
+]

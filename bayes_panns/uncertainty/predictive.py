@@ -16,7 +16,7 @@ from tqdm import tqdm
 from bayes_panns.audio.files import read
 from bayes_panns.clips import ClipSet
 from bayes_panns.errors import AudioError
-from bayes_panns.posterior import Posterior
+from bayes_panns.posterior import Posterior, Predictor
 from bayes_panns.uncertainty.conformal import label_sets
 from bayes_panns.uncertainty.decomposition import Moments, Uncertainty, concatenate
 from bayes_panns.uncertainty.propagated import from_moments
@@ -36,12 +36,12 @@ Draws = int | Literal["moments"]
 
 
 def predict(
-    posterior: Posterior, clips: ClipSet, draws: Draws = 20, *, covariance: bool = False, progress: bool = False
+    posterior: Predictor, clips: ClipSet, draws: Draws = 20, *, covariance: bool = False, progress: bool = False
 ) -> Uncertainty:
     """The posterior's predictions for every clip of a set, in memory that does not grow with it.
 
     Args:
-        posterior: What predicts.
+        posterior: What predicts, or an ensemble of several.
         clips: What is predicted, at the posterior's sample rate.
         draws: Posterior draws a clip; 0 is one pass at the posterior mean, ``"moments"`` one that propagates moments.
         covariance: Whether to keep the covariance between labels too: N x K x K numbers.
@@ -115,7 +115,7 @@ class Tags:
 
 
 def tag(
-    posterior: Posterior,
+    posterior: Predictor,
     files: Sequence[str | Path],
     draws: Draws = 20,
     *,
@@ -174,7 +174,7 @@ def tag(
     return replace(tags, sets=label_sets(uncertainty.probability, calibration.threshold), coverage=calibration.coverage)
 
 
-def _of_any_length(posterior: Posterior, waveforms: list[Tensor], draws: Draws) -> Uncertainty:
+def _of_any_length(posterior: Predictor, waveforms: list[Tensor], draws: Draws) -> Uncertainty:
     """The predictions for waveforms of any lengths, in their order; those of one length go through the net together."""
     order = sorted(range(len(waveforms)), key=lambda index: len(waveforms[index]))
     groups = [
@@ -185,7 +185,7 @@ def _of_any_length(posterior: Posterior, waveforms: list[Tensor], draws: Draws) 
 
 
 def _uncertainty(
-    posterior: Posterior, waveforms: Tensor | list[Tensor], draws: Draws, *, covariance: bool = False
+    posterior: Predictor, waveforms: Tensor | list[Tensor], draws: Draws, *, covariance: bool = False
 ) -> Uncertainty:
     if draws == "moments":
         loc, deviations = posterior.moments(waveforms)

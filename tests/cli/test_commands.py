@@ -384,6 +384,12 @@ def test_calibrate_keeps_a_temperature_and_predict_shows_the_sets(home, tmp_path
     assert re.search(r"^set/size +\d\.\d{4}  \(\d\.\d{4} to \d\.\d{4}\)$", result.stdout, re.MULTILINE)
 
 
+def test_several_posteriors_are_scored_as_one(home):
+    once = run("evaluate", home / "run", "--data", home / "clips.h5", "--draws", 2, "--json", "-").stdout
+    twice = run("evaluate", home / "run", home / "run", "--data", home / "clips.h5", "--draws", 4, "--json", "-").stdout
+    assert json.loads(twice)["cal/nll"] == pytest.approx(json.loads(once)["cal/nll"])
+
+
 def test_an_evaluation_can_be_kept(home, tmp_path):
     kept = tmp_path / "kept"
     result = run("evaluate", home / "run", "--data", home / "clips.h5", "--draws", 2, "-o", kept, "--covariance")

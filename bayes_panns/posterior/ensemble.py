@@ -1,0 +1,114 @@
+"""Several posteriors as one predictor: a deep ensemble, or draws of several fits."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from torch import Tensor
+
+from bayes_panns.clips import Task
+from bayes_panns.errors import PosteriorError
+from bayes_panns.posterior.posterior import Calibration, Posterior
+
+
+class Predictor(Protocol):
+    """What predictions need of a posterior; an :class:`Ensemble` has it too."""
+
+    labels: tuple[str, ...]
+    sample_rate: int
+    clip_seconds: float
+    calibration: Calibration | None
+    folder: Path | None
+
+    @property
+    def task(self) -> Task:
+        """What the labels mean."""
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether two draws of a prediction can differ."""
+
+    @property
+    def mirrored(self) -> bool:
+        """Whether draws come in mirrored pairs."""
+
+    def probability(self, logits: Tensor) -> Tensor:
+        """The labels' probabilities for logits ``(N, K)``."""
+
+    def draws(self, clips: Tensor | Sequence[Tensor], draws: int = 20) -> Iterator[Tensor]:
+        """Probabilities ``(N, K)``, a draw at a time."""
+
+    def moments(self, clips: Tensor | Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """The moments of the logits: means ``(N, K)`` and deviations ``(R, N, K)``."""
+
+
+class Ensemble:
+    """Several posteriors of the same labels, each as likely as the others.
+
+    What they disagree on is epistemic: members with point weights make the deep ensemble of Lakshminarayanan et al.,
+    2017 (arXiv:1612.01474), Bayesian ones the mixture of their posteriors. A member's own temperature is applied to its
+    draws; label sets are of single posteriors only.
+
+    Args:
+        members: At least one.
+
+    Raises:
+        PosteriorError: There are none, or they differ in labels, task, sample rate or clip length.
+    """
+
+    calibration: Calibration | None = None
+    folder: Path | None = None
+
+    def __init__(self, members: Sequence[Posterior]):
+        if not members:
+            raise PosteriorError("an ensemble needs a posterior")
+        first = members[0]
+        for name in ("labels", "task", "sample_rate", "clip_seconds"):
+            for other in members[1:]:
+                if getattr(other, name) != getattr(first, name):
+                    whose, than = other.folder or "a member", first.folder or "the first"
+                    raise PosteriorError(f"{whose}: has other {name} than {than}; an ensemble needs the same")
+        self.members = tuple(members)
+        self.labels, self.sample_rate, self.clip_seconds = first.labels, first.sample_rate, first.clip_seconds
+
+    @property
+    def task(self) -> Task:
+        """What the labels mean."""
+        return self.members[0].task
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether two draws of a member can differ."""
+        return any(member.stochastic for member in self.members)
+
+    @property
+    def mirrored(self) -> bool:
+        """Whether draws come in mirrored pairs, which are not independent draws."""
+        return all(member.mirrored for member in self.members)
+
+    def probability(self, logits: Tensor) -> Tensor:
+        """The labels' probabilities for logits ``(N, K)``, at no temperature."""
+        return self.members[0].model.likelihood.probability(logits)
+
+    def draws(self, clips: Tensor | Sequence[Tensor], draws: int = 20) -> Iterator[Tensor]:
+        """Draws of each member in turn.
+
+        Args:
+            clips: Waveforms, as :meth:`Posterior.draws` takes them.
+            draws: How many in all, shared out evenly, and rounded up to whole pairs for each mirrored member; 0 for
+                one pass at the mean of each. A member with point weights always makes one pass.
+
+        Yields:
+            Probabilities of each label, shape ``(N, K)``, on the CPU.
+        """
+        share = -(-draws // len(self.members))
+        for member in self.members:
+            yield from member.draws(clips, share + share % 2 if member.mirrored else share)
+
+    def moments(self, clips: Tensor | Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Refused: a mixture of Gaussians is none.
+
+        Raises:
+            PosteriorError: Always.
+        """
+        raise PosteriorError("an ensemble has no moments; take draws")
