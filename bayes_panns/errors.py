@@ -21,5 +21,9 @@ class PosteriorError(BayesPannsError):
     """A posterior folder that is missing, damaged, of a newer format, or does not fit the task."""
 
 
+class CheckpointError(BayesPannsError):
+    """A published checkpoint that cannot be had, is damaged, or is of another network."""
+
+
 class FitError(BayesPannsError):
     """A fit that cannot go on: a non-finite loss, nothing to train, or nothing to resume from."""

@@ -560,6 +560,134 @@ def predict(
         _say(f"{len(paths) - len(tags.skipped)} files tagged, {len(tags.skipped)} skipped")
 
 
+@main.command("import")
+@click.argument("kind", type=click.Choice(["panns", "vi-pann"]))
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), metavar="POSTERIOR", help="A folder.")
+@click.option("--labels", type=click.Path(path_type=Path), metavar="CSV", help="AudioSet's class_labels_indices.csv.")
+@click.option(
+    "--net",
+    type=click.Choice(["resnet22", "resnet38", "resnet54", "resnet14-narrow"]),
+    help="The network [what the checkpoint's keys say].",
+)
+@click.option(
+    "--scale",
+    type=click.Choice(["fan-in", "moped"]),
+    help="Make point weights variational: scales of FACTOR / sqrt(fan-in), or of FACTOR times the weight's size.",
+)
+@click.option("--factor", type=click.FloatRange(min=0, min_open=True), help="For --scale [0.1].")
+@click.option("--guide", metavar="G", help="For --scale: the guide recipe that says which weights [flip].")
+def import_(
+    kind: str,
+    checkpoint: Path,
+    out: Path,
+    labels: Path | None,
+    net: str | None,
+    scale: str | None,
+    factor: float | None,
+    guide: str | None,
+) -> None:
+    """Make a posterior of a published checkpoint.
+
+    PANNs' ResNet22, ResNet38 and ResNet54 become point weights or, with --scale, a Bayesian start; VI-PANN's Flipout
+    checkpoint becomes a mean-field posterior. fetch downloads them; see docs/published-checkpoints.md.
+
+    \b
+    Example:
+      bayes-panns import panns ResNet54_mAP=0.429.pth -o panns --labels class_labels_indices.csv
+      bayes-panns import panns ResNet54_mAP=0.429.pth -o start --labels class_labels_indices.csv --scale moped
+      bayes-panns import vi-pann flipout.pth -o vi-pann --labels class_labels_indices.csv
+    """
+    if scale is None and (factor is not None or guide is not None):
+        raise click.UsageError(f"--{'guide' if factor is None else 'factor'} is for --scale; give that too")
+    from bayes_panns.clips import read_labels
+    from bayes_panns.interop import import_checkpoint
+    from bayes_panns.posterior import save
+
+    names = None if labels is None else read_labels(labels)
+    given = {name: value for name, value in (("factor", factor), ("guide", guide)) if value is not None}
+    posterior = import_checkpoint(checkpoint, kind, labels=names, net=net, scale=scale, **given)  # type: ignore[arg-type]
+    save(posterior, out)
+    _say(
+        f"{out}: {posterior.net}, {len(posterior.labels)} labels, {posterior.sample_rate} Hz; "
+        f"{len(posterior.gaussians())} weight tensors variational, {len(posterior.points())} others"
+    )
+
+
+@main.command()
+@click.argument("posterior", type=click.Path(path_type=Path))
+@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), metavar="FILE", help="The file to write.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["panns", "arviz"]),
+    default="panns",
+    show_default=True,
+    help="The posterior mean as a PANNs checkpoint, or draws of the last layer as netCDF.",
+)
+@click.option("--data", "stores", multiple=True, type=click.Path(), help="For arviz: a store to predict; repeatable.")
+@click.option("--folds", callback=_numbers, metavar="N,...", help="For arviz: predict these folds only.")
+@click.option("--draws", type=click.IntRange(min=1), help="For arviz: how many [100].")
+@_GUIDE
+def export(
+    posterior: Path,
+    out: Path,
+    form: str,
+    stores: tuple[str, ...],
+    folds: list[int] | None,
+    draws: int | None,
+    guide: str | None,
+) -> None:
+    """Write a posterior for other tools.
+
+    As a PANNs checkpoint, which PANNs' own code loads, it is the posterior's mean. For ArviZ it is draws of the last
+    layer's weights and, with --data, the probabilities that the same draws predict.
+
+    \b
+    Example:
+      bayes-panns export runs/esc10 -o esc10.pth
+      bayes-panns export runs/esc10 -o esc10.nc --format arviz --data stores/esc10.h5 --folds 5
+    """
+    if form == "panns" and (stores or folds is not None or draws is not None):
+        raise click.UsageError("--data, --folds and --draws are for --format arviz")
+    if folds is not None and not stores:
+        raise click.UsageError("--folds is for --data; give that too")
+    from bayes_panns.clips import ClipSet
+    from bayes_panns.interop import export_arviz, export_panns
+    from bayes_panns.posterior import load
+
+    loaded = load(posterior, guide_function=guide)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if form == "panns":
+        export_panns(loaded, out)
+        if loaded.calibration is not None:
+            _say(f"its temperature of {loaded.calibration.temperature:.3f} has no place in a PANNs checkpoint")
+    else:
+        clips = ClipSet(list(stores), folds=folds) if stores else None
+        export_arviz(loaded, out, clips, draws=draws or 100, progress=sys.stderr.isatty())
+    _say(f"{out}: written")
+
+
+@main.command()
+@click.argument("name")
+@click.option("-o", "--out", type=click.Path(path_type=Path), metavar="FILE", help="Where to put it [its own name].")
+def fetch(name: str, out: Path | None) -> None:
+    """Download a published checkpoint, or check one that is there.
+
+    NAME: panns-resnet22, panns-resnet38, panns-resnet54, vi-pann-flipout, vi-pann-deterministic or audioset-labels. An
+    interrupted download goes on where it stopped, and its checksum is compared with the published one.
+
+    \b
+    Example:
+      bayes-panns fetch panns-resnet54
+      bayes-panns fetch audioset-labels
+    """
+    from bayes_panns.interop import fetch as download
+
+    path = download(name, out, progress=sys.stderr.isatty())
+    _say(f"{path}: is what was published; its SHA-256 is in {path}.sha256")
+
+
 @main.command()
 @click.option("-o", "--out", type=click.Path(path_type=Path), default=Path("demo"), show_default=True, help="A folder.")
 @_DEVICE

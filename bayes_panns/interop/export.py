@@ -1,0 +1,70 @@
+"""A posterior's mean as a checkpoint that PANNs' own code loads."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bayes_panns.audio.features import LogMel
+from bayes_panns.bayes import mean_weights
+from bayes_panns.interop.checkpoints import Remembered
+from bayes_panns.nets import build
+from bayes_panns.posterior import Posterior
+from bayes_panns.writing import whole_file
+
+
+def export_panns(posterior: Posterior, path: str | Path) -> None:
+    """Write :func:`panns_checkpoint` to a ``.pth`` file, whole or not at all.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    with whole_file(Path(path)) as fresh:
+        torch.save(panns_checkpoint(posterior), fresh)
+
+
+def panns_checkpoint(posterior: Posterior) -> dict[str, Any]:
+    """A posterior's mean, for the network of the same name in PANNs' code, made with the front end of the same rate.
+
+    A guide that is not mean-field gives its median. A calibrated temperature has no place in such a checkpoint.
+
+    Returns:
+        ``model``: PANNs' state_dict, its spectrogram and mel matrices included, so that a strict load works.
+        ``bayes_panns``: labels, task, sample rate and clip length, by which it is imported again; PANNs ignores it.
+    """
+    means = {name.removeprefix("net."): value for name, value in mean_weights(posterior.guide).items()}
+    learned = means | posterior.points()
+    with torch.device("meta"):
+        order = build(posterior.net, len(posterior.labels)).state_dict()
+    state = front_end_matrices(posterior.front_end) | {name: learned[name] for name in order}
+    remembered = Remembered(
+        labels=posterior.labels,
+        task=posterior.task,
+        sample_rate=posterior.sample_rate,
+        clip_seconds=posterior.clip_seconds,
+    )
+    return {
+        "model": {name: value.detach().cpu().contiguous() for name, value in state.items()},
+        "bayes_panns": remembered.model_dump(mode="json"),
+    }
+
+
+def front_end_matrices(front_end: LogMel) -> dict[str, Tensor]:
+    """What PANNs' networks keep of their front end among their weights, by PANNs' names.
+
+    Returns:
+        The windowed discrete Fourier transform as two convolutions, real and imaginary part of
+        hann(t) exp(-2 pi i f t / n), each ``(n / 2 + 1, 1, n)``, and the mel filters, ``(n / 2 + 1, 64)``.
+    """
+    window = front_end.settings.window
+    frequency, time = torch.arange(window // 2 + 1)[:, None], torch.arange(window)
+    # The angle within one turn is exact in whole numbers; in double precision after that.
+    angle = (frequency * time % window).double() * (2 * math.pi / window)
+    hann = torch.hann_window(window, periodic=True, dtype=torch.float64)
+    return {
+        "spectrogram_extractor.stft.conv_real.weight": (angle.cos() * hann).float()[:, None],
+        "spectrogram_extractor.stft.conv_imag.weight": (-angle.sin() * hann).float()[:, None],
+        "logmel_extractor.melW": front_end.mel.mel_scale.fb.clone(),
+    }
