@@ -1,4 +1,4 @@
-"""Labelled clips: HDF5 stores in PANNs' layout, and the catalogs they are packed from."""
+"""Labelled clips: HDF5 stores in PANNs' layout, the catalogs they are packed from, and samplers of batches."""
 
 from bayes_panns.clips.catalogs import (
     CATALOGS,
@@ -13,6 +13,7 @@ from bayes_panns.clips.catalogs import (
     urbansound8k,
 )
 from bayes_panns.clips.pack import PackReport, pack
+from bayes_panns.clips.samplers import Sampler
 from bayes_panns.clips.store import ClipSet, Store, StoreWriter, Task, write
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "Clip",
     "ClipSet",
     "PackReport",
+    "Sampler",
     "Store",
     "StoreWriter",
     "Task",

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from bayes_panns.audio.augment import Mixup, SpecAugment
 from bayes_panns.bayes import BayesianNet, MeanField, logits_under, mean_weights
-from bayes_panns.clips import Task
+from bayes_panns.clips import Sampler, Task
 from bayes_panns.errors import FitError
 from bayes_panns.nets import HEAD
 from bayes_panns.svi.elbo import MeanFieldELBO
@@ -39,9 +39,11 @@ class FitSettings(BaseModel):
     """The settings of a fit: the table ``[fit]`` of a run recipe.
 
     Attributes:
-        epochs: Passes over the clips.
+        epochs: Passes over the clips; of a sampling that is not random, steps enough to show as many.
         steps_per_epoch: Steps after which metrics and a checkpoint are written; by default one pass.
         batch_size: Clips a step.
+        sampling: Which clips: ``random``, each once an epoch; ``balanced``, labels equally often, as in PANNs; or
+            ``alternate``, a batch of these and one of those. See :class:`~bayes_panns.clips.Sampler`.
         learning_rate: Adam's peak step size.
         schedule: ``cosine``: half a cosine down to 0; ``constant``.
         kl_weight: The weight of the KL: 1 is the ELBO, below it a tempered posterior.
@@ -58,6 +60,7 @@ class FitSettings(BaseModel):
     epochs: Annotated[int, Field(ge=1)] = 30
     steps_per_epoch: Annotated[int, Field(ge=1)] | None = None
     batch_size: Annotated[int, Field(ge=1)] = 32
+    sampling: Literal["random", "balanced", "alternate"] = "random"
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     schedule: Literal["constant", "cosine"] = "cosine"
     kl_weight: Annotated[float, Field(ge=0)] = 1.0
@@ -120,9 +123,9 @@ class Fit:
         self.device, self.progress, self._say = torch.device(device), progress, say
         self.step = 0
         self.metrics: dict[str, float] = {}
-        batches = math.ceil(len(data) / settings.batch_size)
-        self.steps = settings.epochs * batches
-        self._batches = batches
+        self._sampler = Sampler(data.target, settings.batch_size, sampling=settings.sampling, seed=settings.seed)
+        self._batches = self._sampler.batches
+        self.steps = settings.epochs * self._batches
         self._elbo = MeanFieldELBO()
         # Guides that build themselves from a run of the model do so here, in eval mode: BatchNorm must not move.
         self.model.eval()
@@ -187,12 +190,9 @@ class Fit:
         return self.step == self.steps
 
     def _order(self) -> Iterator[Tensor]:
-        """The batches still to come; the order of an epoch depends on nothing but the seed and its number."""
+        """The batches still to come."""
         while self.step < self.steps:
-            epoch, done = divmod(self.step, self._batches)
-            generator = torch.Generator().manual_seed(self.settings.seed * 1_000_003 + epoch)
-            # Batches of nearly one size: a last one of a single clip would upset BatchNorm.
-            yield from torch.randperm(len(self.data), generator=generator).tensor_split(self._batches)[done:]
+            yield self._sampler.batch(self.step)
 
     def _step(self, index: Tensor) -> float:
         settings = self.settings

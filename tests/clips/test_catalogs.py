@@ -1,8 +1,21 @@
+import shutil
+
 import numpy as np
 import pytest
 import soundfile
 
-from bayes_panns.clips import CATALOGS, Task, esc50, folder, urbansound8k
+from bayes_panns.clips import (
+    CATALOGS,
+    Store,
+    Task,
+    audioset,
+    dcase2013,
+    esc50,
+    folder,
+    pack,
+    read_labels,
+    urbansound8k,
+)
 from bayes_panns.errors import StoreError
 
 ESC_HEAD = "filename,fold,target,category,esc10,src_file,take"
@@ -68,6 +81,177 @@ def test_urbansound8k(tmp_path):
     assert (catalog.labels, catalog.seconds) == (("car_horn", "dog_bark"), 4.0)
     assert [(clip.labels, clip.fold, clip.source) for clip in catalog.clips] == [((1,), 5, "9"), ((0,), 10, "8")]
     assert all(clip.path.is_file() for clip in catalog.clips)
+
+
+SEGMENTS = (
+    "# Segments csv created Sun Mar  5 10:54:25 2017",
+    "# num_ytids=2, num_segs=2, num_unique_labels=3, num_positive_labels=4",
+    "# YTID, start_seconds, end_seconds, positive_labels",
+)
+
+
+def segments(path, *rows):
+    return table(path, *SEGMENTS, *(f'{name}, {start:.3f}, {start + 10:.3f}, "{mids}"' for name, start, mids in rows))
+
+
+@pytest.fixture
+def audio_set(tmp_path):
+    """AudioSet as PANNs' scripts leave it, with the ids that give parsers trouble."""
+    table(
+        tmp_path / "metadata" / "class_labels_indices.csv",
+        "index,mid,display_name",
+        '0,/m/09x0r,"Speech"',
+        '1,/m/05zppz,"Male speech, man speaking"',
+        '2,/t/dd00003,"Bark"',
+    )
+    segments(
+        tmp_path / "metadata" / "balanced_train_segments.csv",
+        ("--PJHxphWEs", 30, "/m/09x0r,/t/dd00003"),
+        ("Y0_b-d_fg_3", 0, "/m/05zppz"),
+    )
+    segments(tmp_path / "metadata" / "eval_segments.csv", ("-0RWZT-miFs", 420, "/t/dd00003"))
+    sound(tmp_path / "audios" / "balanced_train_segments" / "Y--PJHxphWEs.wav")
+    sound(tmp_path / "audios" / "eval_segments" / "Y-0RWZT-miFs.wav")
+    return tmp_path
+
+
+class TestAudioSet:
+    def test_all_splits(self, audio_set):
+        catalog = audioset(audio_set)
+        assert catalog.labels == ("Speech", "Male speech, man speaking", "Bark")
+        assert (catalog.task, catalog.seconds, catalog.options) == (Task.MULTI_LABEL, 10.0, {})
+        assert [(clip.name, clip.labels, clip.fold, clip.source) for clip in catalog.clips] == [
+            ("Y--PJHxphWEs.wav", (0, 2), 1, "--PJHxphWEs"),
+            ("YY0_b-d_fg_3.wav", (1,), 1, "Y0_b-d_fg_3"),
+            ("Y-0RWZT-miFs.wav", (2,), 3, "-0RWZT-miFs"),
+        ]
+        assert [clip.path.is_file() for clip in catalog.clips] == [True, False, True]
+
+    def test_one_split(self, audio_set):
+        catalog = audioset(audio_set, split="eval")
+        assert ([clip.fold for clip in catalog.clips], catalog.options) == ([3], {"split": "eval"})
+        with pytest.raises(StoreError, match=r"lacks unbalanced_train_segments\.csv"):
+            audioset(audio_set, split="unbalanced")
+        with pytest.raises(StoreError, match="no split 'test'; choose one of balanced, unbalanced, eval"):
+            audioset(audio_set, split="test")
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "YY0_b-d_fg_3.wav",  # PANNs' download script
+            "Y0_b-d_fg_3.flac",
+            "Y0_b-d_fg_3_30000_40000.flac",  # audiosetdl
+            "Bark/Y0_b-d_fg_3_30.0-40.0.ogg",  # audioset-download
+            "YY0_b-d_fg_3_30.000_40.000.wav",  # DCASE's own
+            "Y0_b-d_fg_3_30.mp3",
+        ],
+    )
+    def test_downloaders_names(self, tmp_path, name):
+        table(tmp_path / "class_labels_indices.csv", "index,mid,display_name", "0,/m/09x0r,Speech")
+        segments(tmp_path / "balanced_train_segments.csv", ("Y0_b-d_fg_3", 30, "/m/09x0r"))
+        path = tmp_path / "sound" / name
+        path.parent.mkdir(parents=True)
+        path.touch()
+        assert [clip.path for clip in audioset(tmp_path).clips] == [path]
+
+    @pytest.mark.parametrize("name", ["Y0_b-d_fg_3_40000_50000.wav", "Y0_b-d_fg_3x.wav", "XY0_b-d_fg_3.wav"])
+    def test_another_segments_recording_is_not_taken(self, tmp_path, name):
+        table(tmp_path / "class_labels_indices.csv", "index,mid,display_name", "0,/m/09x0r,Speech")
+        segments(tmp_path / "balanced_train_segments.csv", ("Y0_b-d_fg_3", 30, "/m/09x0r"))
+        (tmp_path / name).touch()
+        with pytest.raises(StoreError, match=r"none of its files is there: 1 file \(YY0_b-d_fg_3\.wav\)"):
+            audioset(tmp_path)
+
+    def test_missing_clips_are_counted_when_packed(self, audio_set):
+        report = pack(audioset(audio_set), audio_set / "s.h5", sample_rate=8000, seconds=0.1, progress=False)
+        assert (report.packed, report.skipped) == (2, (("YY0_b-d_fg_3.wav", "no such file"),))
+        store = Store(audio_set / "s.h5")
+        assert store.labels[1] == "Male speech, man speaking"
+        assert store.target().tolist() == [[True, False, True], [False, False, True]]
+        assert store.folds.tolist() == [1, 3]
+
+    @pytest.mark.parametrize(
+        ("row", "match"),
+        [
+            ('abcdefghijk, 0.000, 10.000, "/m/none"', "line 4 has the label '/m/none', which .* does not list"),
+            ('abcdefghijk, x, 10.000, "/m/09x0r"', "line 4 starts at 'x', not a number of seconds"),
+            ("abcdefghijk, 0.000, 10.000, /m/09x0r,/t/dd00003", "line 4 has 5 fields, not 4"),
+            ('abcdefghijk, 0.000, 10.000, "/m/09x0r', "cannot be read as CSV"),
+            (
+                'abcdefghijk, 0, 10, "/m/09x0r"\nabcdefghijk, 30, 40, "/m/09x0r"',
+                "line 5 lists 'abcdefghijk' again, after line 4",
+            ),
+            ("", "lists no segments"),
+        ],
+    )
+    def test_damaged_csv(self, audio_set, row, match):
+        table(audio_set / "metadata" / "balanced_train_segments.csv", *SEGMENTS, row)
+        with pytest.raises(StoreError, match=match):
+            audioset(audio_set)
+
+    def test_missing_parts(self, tmp_path, audio_set):
+        (audio_set / "metadata" / "balanced_train_segments.csv").unlink()
+        (audio_set / "metadata" / "eval_segments.csv").unlink()
+        with pytest.raises(StoreError, match=r"lacks any of balanced_train_segments\.csv, "):
+            audioset(audio_set)
+
+    def test_label_names(self, audio_set):
+        path = audio_set / "metadata" / "class_labels_indices.csv"
+        assert read_labels(path) == ("Speech", "Male speech, man speaking", "Bark")
+        with pytest.raises(StoreError, match="no such file; name AudioSet's"):
+            read_labels(audio_set / "none.csv")
+        table(path, "index,display_name", "0,a", "2,b")
+        with pytest.raises(StoreError, match="line 3 has index 2, not one of 0 to 1"):
+            read_labels(path)
+        table(path, "index,display_name", "0,a", "0,a")
+        with pytest.raises(StoreError, match="numbers some labels alike"):
+            read_labels(path)
+
+
+SCENE_NAMES = ("bus", "busystreet", "office", "openairmarket", "park", "quietstreet", "restaurant")
+SCENE_NAMES += ("supermarket", "tube", "tubestation")
+
+
+class TestDcase2013:
+    @pytest.mark.parametrize("nested", ["", "scenes_stereo/"])
+    def test_development_and_test(self, tmp_path, nested):
+        for scene in SCENE_NAMES:
+            for number in (1, 3, 4, 6, 8, 9, 12, 13, 17, 20):
+                (tmp_path / "scenes_stereo" / nested).mkdir(parents=True, exist_ok=True)
+                (tmp_path / "scenes_stereo" / nested / f"{scene}{number:02}.wav").touch()
+            (tmp_path / "scenes_stereo_testset").mkdir(exist_ok=True)
+            (tmp_path / "scenes_stereo_testset" / f"{scene}01.wav").touch()
+        (tmp_path / "scenes_stereo" / "README.txt").touch()
+        catalog = dcase2013(tmp_path)
+        assert (catalog.labels, catalog.task, catalog.seconds) == (SCENE_NAMES, Task.ONE_OF_K, 30.0)
+        assert len(catalog.clips) == len({clip.name for clip in catalog.clips}) == 110
+        for label, scene in enumerate(SCENE_NAMES):
+            clips = [clip for clip in catalog.clips if clip.labels == (label,)]
+            assert [clip.fold for clip in clips] == [1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6]
+            assert [clip.name for clip in clips][-2:] == [
+                f"scenes_stereo/{nested}{scene}20.wav",
+                f"scenes_stereo_testset/{scene}01.wav",
+            ]
+
+    def test_one_of_them_alone(self, tmp_path):
+        (tmp_path / "scenes_stereo_testset").mkdir()
+        (tmp_path / "scenes_stereo_testset" / "tube07.wav").touch()
+        (only,) = dcase2013(tmp_path).clips
+        assert (only.labels, only.fold) == ((8,), 6)
+
+    def test_what_is_not_there_or_not_a_scene(self, tmp_path):
+        with pytest.raises(StoreError, match="no such folder"):
+            dcase2013(tmp_path / "none")
+        with pytest.raises(StoreError, match="holds neither scenes_stereo/ nor"):
+            dcase2013(tmp_path)
+        (tmp_path / "scenes_stereo").mkdir()
+        with pytest.raises(StoreError, match="holds no sound file"):
+            dcase2013(tmp_path)
+        for name in ("beach01.wav", "bus.wav", "test_bus01.wav"):
+            (tmp_path / "scenes_stereo" / name).touch()
+            with pytest.raises(StoreError, match=rf"{name}: is not called by a scene and a number"):
+                dcase2013(tmp_path)
+            (tmp_path / "scenes_stereo" / name).unlink()
 
 
 class TestFolder:
@@ -193,3 +377,17 @@ def test_real_catalogs(real_data):
     assert {clip.path for clip in tags.clips} == {clip.path for clip in urban.clips}
     assert all(sum(index in clip.labels for clip in tags.clips) >= 20 for index in range(len(tags.labels)))
     assert folder(real_data / "fsdd").task == Task.UNLABELLED
+
+
+def test_a_real_audioset_clip(real_data, tmp_path):
+    (tmp_path / "audios").mkdir()
+    labels = (real_data / "audioset" / "class_labels_indices.csv").read_text(encoding="utf-8")
+    (tmp_path / "class_labels_indices.csv").write_text(labels, encoding="utf-8")
+    shutil.copy(real_data / "audioset" / "R9_ZSCveAHg_7s.wav", tmp_path / "audios" / "YR9_ZSCveAHg.wav")
+    segments(tmp_path / "eval_segments.csv", ("R9_ZSCveAHg", 30, "/m/07qw_06,/m/09x0r"))
+    catalog = audioset(tmp_path, split="eval")
+    assert (len(catalog.labels), catalog.labels[0], catalog.labels[-1]) == (527, "Speech", "Field recording")
+    report = pack(catalog, tmp_path / "eval.h5", progress=False)
+    store = Store(tmp_path / "eval.h5")
+    assert (report.packed, store.samples, store.seconds[0]) == (1, 320000, pytest.approx(7, abs=0.1))
+    assert [catalog.labels[index] for index in np.flatnonzero(store.target()[0])] == ["Speech", "Wail, moan"]

@@ -9,7 +9,7 @@ import torch
 
 from bayes_panns.audio.features import LogMel
 from bayes_panns.bayes import BayesianNet, MeanField, MultiLabel, OneOfK, Settings, Strategy
-from bayes_panns.clips import ClipSet, Task, write
+from bayes_panns.clips import ClipSet, Sampler, Task, write
 from bayes_panns.errors import FitError, StoreError
 from bayes_panns.nets import build
 from bayes_panns.svi import Features, Fit, FitSettings
@@ -72,7 +72,16 @@ def test_it_learns_to_tell_tones_apart(store, tmp_path):
     assert all(line["kl"] > 0 for line in lines)
 
 
-@pytest.mark.parametrize("options", [{}, {"mixup": True, "spec_augment": True}, {"keep": "none"}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"mixup": True, "spec_augment": True},
+        {"keep": "none"},
+        {"sampling": "balanced", "mixup": True},
+        {"sampling": "alternate"},
+    ],
+)
 def test_a_resumed_fit_is_the_fit_that_never_stopped(store, tmp_path, options):
     whole = job(store, tmp_path / "whole", **options)
     whole.run()
@@ -172,6 +181,18 @@ def test_multi_label_is_scored_by_mean_average_precision(store, tmp_path):
     fit = job(store, tmp_path / "run", task=Task.MULTI_LABEL, validation=True, epochs=1)
     fit.run()
     assert 0 < metrics(tmp_path / "run")[0]["val/map"] <= 1
+
+
+@pytest.mark.parametrize("sampling", ["random", "balanced", "alternate"])
+def test_the_sampling_decides_which_clips_a_step_sees(store, tmp_path, sampling):
+    seen = []
+    fit = job(store, tmp_path / "run", sampling=sampling, seed=5)
+    step = fit._step
+    fit._step = lambda index: seen.append(index) or step(index)
+    fit.run()
+    sampler = Sampler(fit.data.target, 8, sampling=sampling, seed=5)
+    assert len(seen) == 6
+    assert all(torch.equal(index, sampler.batch(number)) for number, index in enumerate(seen))
 
 
 def test_metrics_and_checkpoints_can_come_more_often(store, tmp_path):

@@ -1,0 +1,104 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bayes_panns.clips import Sampler
+from bayes_panns.errors import StoreError
+
+KINDS = ("random", "balanced", "alternate")
+SKEWED = torch.arange(4).repeat_interleave(torch.tensor([700, 200, 90, 10]))
+"""1,000 clips, one label each, 70 times as many of the first as of the last."""
+
+
+def drawn(sampler, passes):
+    return torch.cat([sampler.batch(step) for step in range(passes * sampler.batches)])
+
+
+def multi_label(clips=600, labels=7):
+    """Common and rare labels, many together; some clips without."""
+    generator = torch.Generator().manual_seed(0)
+    share = torch.logspace(-0.3, -2, labels)
+    return (torch.rand((clips, labels), generator=generator) < share).float()
+
+
+@given(clips=st.integers(1, 40), batch=st.integers(1, 12), number=st.integers(0, 3), seed=st.integers(0, 2**40 - 1))
+def test_random_shows_every_clip_once_a_pass(clips, batch, number, seed):
+    sampler = Sampler(torch.zeros(clips, dtype=torch.long), batch, seed=seed)
+    batches = [sampler.batch(number * sampler.batches + place) for place in range(sampler.batches)]
+    assert torch.cat(batches).sort().values.tolist() == list(range(clips))
+    sizes = [len(each) for each in batches]
+    assert max(sizes) <= batch
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_balanced_draws_each_label_equally_often():
+    label = SKEWED[drawn(Sampler(SKEWED, 32, sampling="balanced"), 3)]
+    assert label.bincount().tolist() == [750] * 4
+    at_random = SKEWED[drawn(Sampler(SKEWED, 32), 3)]
+    assert at_random.bincount().tolist() == [2100, 600, 270, 30]
+
+
+def test_balanced_shows_a_labels_clips_in_turn():
+    clip = drawn(Sampler(SKEWED, 32, sampling="balanced"), 3)
+    for label in range(4):
+        members = (label == SKEWED).nonzero().flatten()
+        times = clip[label == SKEWED[clip]].bincount(minlength=1000)[members]
+        assert times.max() - times.min() <= 1
+    rare = clip[SKEWED[clip] == 3]
+    orders = [tuple(each.tolist()) for each in rare.split(10)]
+    assert all(sorted(each) == list(range(990, 1000)) for each in orders)
+    assert len(set(orders)) == len(orders), "in a new order each time"
+
+
+def test_balanced_with_several_labels_a_clip():
+    target = multi_label()
+    before = target.mean(dim=0)
+    clip = drawn(Sampler(target, 32, sampling="balanced"), 20)
+    after = target[clip].mean(dim=0)
+    # Each label is drawn in one of 7 draws; beyond that, it comes along with others.
+    assert (after > 1 / 7 - 0.001).all()
+    assert after.max() / after.min() < 0.4 * before.max() / before.min()
+    assert (target[clip].sum(dim=1) > 0).all(), "a clip without labels is never drawn"
+    assert len(clip.unique()) == int((target.sum(dim=1) > 0).sum()), "every other one is"
+
+
+def test_a_batch_no_larger_than_the_labels_shows_each_once():
+    # What PANNs' mixup pairs are then made of: clips drawn for different labels.
+    target = torch.arange(64).repeat(3)
+    sampler = Sampler(target, 32, sampling="balanced")
+    for step in range(sampler.batches):
+        assert len(target[sampler.batch(step)].unique()) == 32
+
+
+def test_labels_without_clips_are_passed_over():
+    target = torch.tensor([5, 5, 2])
+    assert target[drawn(Sampler(target, 2, sampling="balanced"), 20)].bincount().tolist() == [0, 0, 30, 0, 0, 30]
+    with pytest.raises(StoreError, match="no clip has a label to balance by"):
+        Sampler(torch.zeros(3, 2), 2, sampling="balanced")
+
+
+def test_alternate_takes_turns():
+    kinds = {kind: Sampler(SKEWED, 32, sampling=kind, seed=3) for kind in KINDS}
+    for step in range(3 * kinds["random"].batches):
+        expected = kinds["random" if step % 2 else "balanced"].batch(step // 2)
+        assert torch.equal(kinds["alternate"].batch(step), expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_batch_is_a_function_of_seed_and_step(kind):
+    target = multi_label()
+    whole = Sampler(target, 32, sampling=kind, seed=1)
+    batches = [whole.batch(step) for step in range(5 * whole.batches)]
+    for step in np.random.default_rng(0).permutation(len(batches)):
+        assert torch.equal(Sampler(target, 32, sampling=kind, seed=1).batch(int(step)), batches[step])
+        assert torch.equal(whole.batch(int(step)), batches[step])
+    assert not torch.equal(drawn(Sampler(target, 32, sampling=kind, seed=2), 1), torch.cat(batches[: whole.batches]))
+    assert not torch.equal(torch.cat(batches[: whole.batches]), torch.cat(batches[whole.batches : 2 * whole.batches]))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_set_of_one_label_and_few_clips(kind):
+    sampler = Sampler(torch.zeros(3, dtype=torch.long), 2, sampling=kind)
+    assert sorted(drawn(sampler, 2).tolist()) == [0, 0, 1, 1, 2, 2]
