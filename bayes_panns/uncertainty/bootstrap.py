@@ -44,7 +44,7 @@ def bootstrap(
     resamples: int = RESAMPLES,
     level: float = LEVEL,
     seed: int = 0,
-    pivotal: bool = False,
+    centred: bool = False,
 ) -> Interval:
     """The bootstrap interval of a metric, by resampling clips with replacement (Efron, 1979).
 
@@ -55,7 +55,7 @@ def bootstrap(
 
     A resample holds some clips twice and lacks a third of them. For most metrics that is harmless: clips that are the
     same count as one with a larger weight. A calibration error, though, is larger the fewer clips there are to average,
-    and so larger in a resample than in the data; give ``pivotal=True`` for those.
+    and so larger in a resample than in the data; give ``centred=True`` for those.
 
     A resample where the metric is NaN, such as an AUC without a positive clip, is left out. Where more than half are,
     the interval is NaN.
@@ -75,9 +75,10 @@ def bootstrap(
         resamples: how many.
         level: the share of the resampled values that the interval holds.
         seed: of the random choice.
-        pivotal: the basic interval instead, from 2 value - q_high to 2 value - q_low, which takes off the bias that
-            resampling adds (Davison and Hinkley, 1997, section 5.2; for calibration errors Kumar et al., 2019,
-            arXiv:1909.10155). It may leave the metric's range, and need not hold the value.
+        centred: take off the bias that resampling adds, by its bootstrap estimate: the mean of the resampled values
+            less the value (Efron and Tibshirani, 1993, section 10.2). The bias that the metric has for its number of
+            clips stays, in the value and in the interval: it is one for what as many other clips would show on average,
+            not for the calibration error of endless clips, which is smaller.
 
     Raises:
         ValueError: the arrays do not fit together, are empty, or a setting makes no sense.
@@ -93,7 +94,7 @@ def bootstrap(
         return np.array([metric(*(array[i] for array, i in zip(arrays, chosen, strict=True)))], dtype=np.float64)
 
     samples = [Sample(lengths[0], groups)] if together else [Sample(length) for length in lengths]
-    (interval,) = percentiles(statistic, samples, resamples, level, seed, np.array([pivotal]))
+    (interval,) = percentiles(statistic, samples, resamples, level, seed, np.array([centred]))
     return interval
 
 
@@ -106,7 +107,7 @@ def paired(
     resamples: int = RESAMPLES,
     level: float = LEVEL,
     seed: int = 0,
-    pivotal: bool = False,
+    centred: bool = False,
 ) -> Interval:
     """The interval of ``metric(a, *shared) - metric(b, *shared)``, for two sets of predictions of the same clips.
 
@@ -122,7 +123,7 @@ def paired(
         resamples: as in :func:`bootstrap`.
         level: as in :func:`bootstrap`.
         seed: as in :func:`bootstrap`.
-        pivotal: as in :func:`bootstrap`.
+        centred: as in :func:`bootstrap`.
 
     Raises:
         ValueError: as in :func:`bootstrap`.
@@ -132,7 +133,7 @@ def paired(
         return metric(a, *shared) - metric(b, *shared)
 
     return bootstrap(
-        difference, a, b, *shared, groups=groups, resamples=resamples, level=level, seed=seed, pivotal=pivotal
+        difference, a, b, *shared, groups=groups, resamples=resamples, level=level, seed=seed, centred=centred
     )
 
 
@@ -194,7 +195,7 @@ def percentiles(
     resamples: int,
     level: float,
     seed: int,
-    pivotal: NDArray[np.bool_],
+    centred: NDArray[np.bool_],
 ) -> list[Interval]:
     """The intervals of M metrics that are computed together; see :func:`bootstrap`.
 
@@ -204,7 +205,7 @@ def percentiles(
         resamples: how many.
         level: the share of the resampled values that an interval holds.
         seed: of the random choice.
-        pivotal: ``(M,)``, which intervals are the basic one.
+        centred: ``(M,)``, which intervals are centred.
 
     Raises:
         ValueError: ``resamples`` or ``level`` makes no sense.
@@ -215,14 +216,14 @@ def percentiles(
     values = statistic(*(np.arange(sample.clips) for sample in samples))
     drawn = np.array([statistic(*(sample.draw(random) for sample in samples)) for _ in range(resamples)])
     intervals = []
-    for value, column, reflected in zip(values, drawn.T, pivotal, strict=True):
+    for value, column, moved in zip(values, drawn.T, centred, strict=True):
         defined = column[~np.isnan(column)]
         if np.isnan(value) or 2 * len(defined) < resamples:
             low = high = np.nan
         else:
             # Values that occurred: between a finite and an infinite one there is nothing to interpolate.
             low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2], method="inverted_cdf")
-            if reflected:
-                low, high = 2 * value - high, 2 * value - low
+            if moved:
+                low, high = np.array([low, high]) - (defined.mean() - value)
         intervals.append(Interval(float(value), float(low), float(high)))
     return intervals

@@ -26,8 +26,16 @@ from bayes_panns.uncertainty.selective import pavpu, risk_coverage, scores
 RISK = 0.05
 """The risk of ``sc/coverage_at_5_percent_risk``."""
 
-BIASED = ("cal/ece", "cal/ace", "cal/classwise_ece", "cal/brier_reliability", "cal/brier_resolution")
-"""The metrics that are larger the fewer clips there are, so that their intervals are pivotal; never below 0."""
+BIASED = (
+    "cls/map",
+    "cal/ece",
+    "cal/ace",
+    "cal/classwise_ece",
+    "cal/brier_reliability",
+    "cal/brier_resolution",
+    "cal/brier_uncertainty",
+)
+"""The metrics that resampling moves, and whose intervals are therefore centred: none of them can be below 0."""
 
 
 def evaluate(
@@ -75,8 +83,10 @@ def intervals(
 ) -> dict[str, Interval]:
     """:func:`evaluate` with a bootstrap interval for every metric, from the same resamples.
 
-    The intervals are those of :func:`~bayes_panns.uncertainty.bootstrap`, pivotal and not below 0 for the metrics
-    of :data:`BIASED`. In a resample without some label, a mean over labels is over the others.
+    The intervals are those of :func:`~bayes_panns.uncertainty.bootstrap`, centred for the metrics of :data:`BIASED`:
+    those say what as many other clips would show. A calibrated model, too, shows a calibration error on few clips. In
+    a resample without some label, a mean over labels is over the others. 1000 resamples of 400 clips, 10 labels and
+    300 clips from outside take 5 s on one core.
 
     Args:
         uncertainty: the predictions for N clips and K labels.
@@ -214,8 +224,8 @@ def _intervals(
     def statistic(inside: NDArray[np.intp], outside: NDArray[np.intp] | slice = slice(0)) -> NDArray[np.float64]:
         return np.array(list(metrics(inside, outside).values()))
 
-    pivotal = np.isin(names, BIASED)
-    return dict(zip(names, percentiles(statistic, samples, resamples, level, seed, pivotal), strict=True))
+    centred = np.isin(names, BIASED)
+    return dict(zip(names, percentiles(statistic, samples, resamples, level, seed, centred), strict=True))
 
 
 def _minus(a: float, b: float) -> float:

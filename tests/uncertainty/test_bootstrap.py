@@ -112,20 +112,38 @@ def test_an_infinite_value_is_an_end_like_any_other():
     assert (found.low, found.high) == (0.1, np.inf)
 
 
-def test_the_pivotal_interval_reflects_the_percentile_one():
+def calibrated(rng, clips):
+    p = rng.random((clips, 1))
+    return p, rng.random(p.shape) < p
+
+
+def pooled_ece(p, t):
+    return ece(p, t, "multi-label")
+
+
+def test_a_centred_interval_is_the_percentile_one_moved():
+    p, target = calibrated(np.random.default_rng(0), 100)
+    seen = []
+    plain = bootstrap(lambda p, t: seen.append(pooled_ece(p, t)) or seen[-1], p, target, resamples=200)
+    centred = bootstrap(pooled_ece, p, target, resamples=200, centred=True)
+    bias = np.mean(seen[1:]) - plain.value
+    # The model is calibrated, and resamples make it look worse than the clips themselves do.
+    assert bias > 0.01
+    assert (centred.low, centred.high) == pytest.approx((plain.low - bias, plain.high - bias))
+    assert centred.low < centred.value < centred.high
+
+
+def test_centred_intervals_of_a_calibration_error_hold_what_other_clips_show():
     rng = np.random.default_rng(0)
-    p = rng.random((100, 1))
-    target = rng.random(p.shape) < p
-
-    def metric(p, t):
-        return ece(p, t, "multi-label")
-
-    plain = bootstrap(metric, p, target, resamples=200)
-    pivotal = bootstrap(metric, p, target, resamples=200, pivotal=True)
-    assert pivotal.low == 2 * plain.value - plain.high
-    assert pivotal.high == 2 * plain.value - plain.low
-    # The model is calibrated, and the resamples make it look worse than the clips themselves do.
-    assert plain.low > pivotal.low
+    expected = np.mean([pooled_ece(*calibrated(rng, 100)) for _ in range(500)])
+    held = np.zeros(2)
+    for seed in range(60):
+        example = calibrated(rng, 100)
+        for index, centred in enumerate((False, True)):
+            found = bootstrap(pooled_ece, *example, resamples=100, seed=seed, centred=centred)
+            held[index] += found.low <= expected <= found.high
+    assert held[1] >= 0.9 * 60
+    assert held[0] < 0.8 * 60
 
 
 def test_one_clip():

@@ -126,14 +126,23 @@ def test_intervals_are_those_of_each_metrics_own_bootstrap(example):
     assert found["cls/auc"] == bootstrap(mean_auc, u.probability, target, **own)
     assert found["cal/nll"] == bootstrap(lambda p, t: nll(p, t, task), u.probability, target, **own)
     assert found["unc/epistemic"] == bootstrap(lambda e: float(e.sum(axis=1).mean()), u.epistemic, **own)
-    reflected = bootstrap(lambda p, t: ace(p, t, task), u.probability, target, pivotal=True, **own)
-    assert (found["cal/ace"].low, found["cal/ace"].high) == (max(reflected.low, 0), max(reflected.high, 0))
+    assert found["cal/ace"] == bootstrap(lambda p, t: ace(p, t, task), u.probability, target, centred=True, **own)
     # What clips from outside score does not change the clips from inside that are drawn first.
     outside = intervals(u, target, task, ood, resamples=50, seed=3)
     assert set(outside) > set(found)
     for suffix in suffixes(task == "one-of-k"):
         assert outside[f"ood/auroc{suffix}"].low < outside[f"ood/auroc{suffix}"].high
     assert outside["ood/auroc"].low <= outside["ood/auroc"].value <= outside["ood/auroc"].high
+
+
+def test_no_interval_of_a_calibration_error_goes_below_0():
+    # Half of the clips at one half: no error, but hardly a resample without.
+    half = decompose(torch.full((1, 20, 1), 0.5), "multi-label")
+    target = np.arange(20)[:, None] % 2 == 0
+    found = intervals(half, target, "multi-label", resamples=60)["cal/ece"]
+    assert (found.value, found.low) == (0, 0)
+    assert found.high > 0
+    assert bootstrap(lambda t: abs(t.mean() - 0.5), target, resamples=60, centred=True).low < 0
 
 
 def test_intervals_of_whole_recordings(example):
