@@ -180,11 +180,11 @@ def cards(subject: Subject, count: int, room: Room) -> tuple[dict[str, list[Card
         for kind, indices in chosen.items():
             side = int(kind in _STRANGE)
             local = indices - starts[side]
-            if (part.clips, part.strangers)[side] is not None:
+            if part.posterior is not None and (part.clips, part.strangers)[side] is not None:
                 wanted += [(kind, int(index)) for index in local[(local >= 0) & (local < len(names[side]))]]
         if wanted:
             posterior = part.load()
-            draws, said = _draws(posterior, evaluation.uncertainty.draws)
+            draws, said = _draws(posterior, evaluation.metrics["draws"])
             fold = part.name if len(subject.scored) > 1 else ""
             for (kind, index), card in zip(wanted, _cards(part, posterior, wanted, draws, fold, room), strict=True):
                 made[kind][index + starts[kind in _STRANGE]] = card

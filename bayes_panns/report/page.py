@@ -23,6 +23,7 @@ from bayes_panns.report.sections import Section, paragraph, sections
 from bayes_panns.report.subjects import Data, Subject, read_subjects
 from bayes_panns.report.words import HEADLINES, name, number, span
 from bayes_panns.uncertainty import Draws, Evaluation, Interval
+from bayes_panns.uncertainty.bootstrap import RESAMPLES
 from bayes_panns.writing import whole_file
 
 BYTES = 7_000_000
@@ -190,7 +191,12 @@ def _intervals(evaluation: Evaluation | None) -> Mapping[str, Interval]:
     if evaluation is None:
         return {}
     return uncertainty.intervals(
-        evaluation.uncertainty, evaluation.target, evaluation.task, evaluation.ood, groups=evaluation.groups
+        evaluation.uncertainty,
+        evaluation.target,
+        evaluation.task,
+        evaluation.ood,
+        groups=evaluation.groups,
+        resamples=RESAMPLES,
     )
 
 
@@ -226,7 +232,7 @@ def _facts(subject: Subject) -> list[tuple[str, str]]:
         if evaluation.ood is not None:
             stores = ", ".join(Path(store).name for store in said.get("ood", [])) or "clips"
             facts.append(("Out of distribution", f"{len(evaluation.ood_names)} clips of {stores}"))
-        facts.append(("Draws", str(evaluation.uncertainty.draws)))
+        facts.append(("Draws", str(evaluation.metrics["draws"])))
     if "versions" in made:
         facts.append(("Versions", ", ".join(f"{package} {release}" for package, release in made["versions"].items())))
     return facts
@@ -286,7 +292,15 @@ def _differences(first: Evaluation, other: Evaluation) -> Mapping[str, Interval]
     ood = None
     if first.ood is not None and other.ood is not None and first.ood_names == other.ood_names:
         ood = (other.ood, first.ood)
-    return uncertainty.compare(other.uncertainty, first.uncertainty, first.target, first.task, ood, groups=first.groups)
+    return uncertainty.compare(
+        other.uncertainty,
+        first.uncertainty,
+        first.target,
+        first.task,
+        ood,
+        groups=first.groups,
+        resamples=RESAMPLES,
+    )
 
 
 def _compared(interval: Interval | None, difference: Interval | None, better: str) -> Compared:

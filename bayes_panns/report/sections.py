@@ -79,6 +79,7 @@ class Section:
         text: How to read it; may be empty.
         headlines: Numbers in large print.
         charts: Its charts.
+        smaller: Charts of the same for one label after the other.
         tables: Its tables.
         kinds: Its clips.
     """
@@ -88,6 +89,7 @@ class Section:
     text: str = ""
     headlines: Sequence[Headline] = ()
     charts: Sequence[Chart] = ()
+    smaller: Sequence[Chart] = ()
     tables: Sequence[Table] = ()
     kinds: Sequence[Kind] = ()
 
@@ -229,17 +231,16 @@ def _calibration(subject: Subject, evaluation: Evaluation, draw: Charts) -> Sect
         alt = f"Sizes of label sets: coverage {quality.coverage:.3f}, {quality.size:.2f} labels a set."
         made.append(draw("Label sets", quality.plot, alt, caption=caption))
     error = uncertainty.classwise_ece(p, target)
-    worst = [int(k) for k in np.argsort(-error, kind="stable")[:WORST] if target[:, k].any()]
     each = uncertainty.classwise_reliability(p, target)
-    for k in worst:
+    smaller = []
+    for k in [k for k in np.argsort(-error, kind="stable").tolist() if target[:, k].any()][:WORST]:
         label = evaluation.labels[k]
         alt = f"Reliability diagram of {label}, calibration error {error[k]:.3f}. {_binned(each[k])}"
-        made.append(draw(f"{label}: ECE {error[k]:.3f}", _without_legend(each[k].plot), alt, size=(3.4, 2.5)))
-    text = "Whether a probability of 80 % comes true four times in five."
-    if worst:
-        few = len(worst) < len(evaluation.labels)
-        text += f" Below stand the {len(worst)} labels that are farthest from it." if few else ""
-    return Section("calibration", "Calibration", text, charts=made)
+        smaller.append(draw(f"{label}: ECE {error[k]:.3f}", _small(each[k].plot), alt, size=(3.4, 2.3)))
+    text = f"Whether what is said to be {percent(0.8)} sure comes true four times in five."
+    if len(smaller) < len(evaluation.labels):
+        text += f" Below, the {len(smaller)} labels whose own probability is farthest from that."
+    return Section("calibration", "Calibration", text, charts=made, smaller=smaller)
 
 
 def _selection(evaluation: Evaluation, draw: Charts) -> Section:
@@ -445,8 +446,8 @@ def _clips(subject: Subject, count: int, room: Room) -> Section | None:
     kinds = [Kind(*KINDS[kind], cards=made) for kind, made in found.items()]
     silent = any(not card.audio for made in found.values() for card in made)
     text = (
-        f"{said} A clip stands under the first heading that fits it. The spectrograms are the log-mels that the "
-        "network hears, 70 dB from light to dark."
+        f"{said} Rails run from 0 to 1. A clip stands under the first heading that fits it. The spectrograms are the "
+        "log-mels that the network hears, 70 dB from light to dark."
     )
     if silent:
         text += " Some clips have no sound, to keep the page small."
@@ -460,7 +461,7 @@ def _weights(subject: Subject, draw: Charts) -> Section | None:
         if not parts:
             return None
         return Section(
-            "weights", "Weights", "The posterior has no weights that are each Normal, so there is no |loc| / scale."
+            "weights", "Weights", "No weight has a Normal posterior of its own, so there is no |loc| / scale."
         )
     names = list(measured[0])
     quantiles = {name: np.mean([found[name][0] for found in measured], axis=0) for name in names}
@@ -528,14 +529,18 @@ def _histogram(groups: Mapping[str, NDArray[np.floating]], label: str) -> Callab
     return lambda ax: uncertainty_histograms(ax, groups, label)
 
 
-def _without_legend(plot: Callable[[Axes], None]) -> Callable[[Axes], None]:
-    """For diagrams of a kind that the page has explained before."""
+def _small(plot: Callable[[Axes], None]) -> Callable[[Axes], None]:
+    """A reliability diagram of a kind that the page has explained before, without what it need not say again."""
 
     def draw(ax: Axes) -> None:
         plot(ax)
         legend = ax.get_legend()
         if legend is not None:
             legend.remove()
+        ax.set_ylabel("share that have it")
+        for strip in ax.child_axes:
+            strip.set_ylabel("")
+            strip.tick_params(axis="y", which="both", left=False, labelleft=False)
 
     return draw
 

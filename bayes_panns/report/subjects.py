@@ -255,12 +255,16 @@ def _validated(part: Part, data: Data) -> Part:
 def _evaluated(folder: Path) -> Part:
     """The part that a saved evaluation is of."""
     evaluation = Evaluation.load(folder)
+    said = evaluation.provenance.get("posterior")
     # A run may have been moved, and its evaluation with it.
-    said = Path(str(evaluation.provenance.get("posterior", "")))
     near = folder.resolve().parent
-    home = near if (near / RUN_TOML).is_file() else said
-    run = next((place for place in (home, home.parent) if (place / RUN_TOML).is_file()), None)
-    posterior = next((place for place in (home / "posterior", home) if (place / "posterior.toml").is_file()), None)
+    homes = [near] if (near / RUN_TOML).is_file() else [Path(said), Path(said).parent] if isinstance(said, str) else []
+    run = next((home for home in homes if (home / RUN_TOML).is_file()), None)
+    places = [place for home in homes for place in (home / "posterior", home)]
+    posterior = next((place for place in places if (place / "posterior.toml").is_file()), None)
+    missing = "The evaluation is not of one posterior on disk: clips and weights are not shown."
+    if isinstance(said, str):
+        missing = f"The posterior is gone, so clips and weights are not shown: {said}"
     part = Part(
         name=folder.resolve().name,
         folder=run or folder,
@@ -272,7 +276,7 @@ def _evaluated(folder: Path) -> Part:
         clips=None,
         strangers=None,
         guide_function=None,
-        notes=() if posterior is not None else (f"The posterior, {said}, is gone: nothing is shown of its weights.",),
+        notes=() if posterior is not None else (missing,),
         warnings=(),
     )
     return _with_clips(part, evaluation)

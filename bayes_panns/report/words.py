@@ -164,7 +164,7 @@ def _coverage(evaluation: Evaluation, value: float) -> str:
 
 def _epistemic(evaluation: Evaluation, value: float) -> str:
     total = evaluation.metrics["unc/total"]
-    if evaluation.uncertainty.draws in (0, 1) or value == 0:
+    if value == 0:
         return "There is one prediction and no draws, so nothing is known of what the model does not know."
     share = value / total if total else 0.0
     return f"The draws' disagreement: {percent(share)} of the total variance {total:.3f}. On the rest the draws agree."
