@@ -8,16 +8,24 @@ A posterior fitted with such a guide is opened only when the function is named a
 """
 
 from pyro import poutine
-from pyro.infer.autoguide import AutoGuideList, AutoLowRankMultivariateNormal, AutoNormal
+from pyro.infer.autoguide import AutoGuideList, AutoLowRankMultivariateNormal, AutoNormal, init_to_value
 
 from bayes_panns.bayes import BayesianNet
+
+
+def auto_normal(model: BayesianNet) -> AutoNormal:
+    """Pyro's own mean-field guide, started from the network's initial weights."""
+    return AutoNormal(model, init_loc_fn=init_to_value(values=model.initial), init_scale=0.01)
 
 
 def low_rank_head(model: BayesianNet) -> AutoGuideList:
     """A joint posterior of low rank over the last layer, where weights trade off, and mean-field elsewhere."""
     head = [site for site in model.sites if site.startswith("net.fc_audioset.")]
     rest = [site for site in model.sites if site not in head]
+    start = init_to_value(values=model.initial)
     guide = AutoGuideList(model)
-    guide.append(AutoNormal(poutine.block(model, expose=rest), init_scale=0.01))
-    guide.append(AutoLowRankMultivariateNormal(poutine.block(model, expose=head), init_scale=0.01, rank=4))
+    guide.append(AutoNormal(poutine.block(model, expose=rest), init_loc_fn=start, init_scale=0.01))
+    guide.append(
+        AutoLowRankMultivariateNormal(poutine.block(model, expose=head), init_loc_fn=start, init_scale=0.01, rank=4)
+    )
     return guide

@@ -10,7 +10,7 @@ import argparse
 
 import torch
 from pyro.infer import SVI, Predictive, TraceMeanField_ELBO
-from pyro.infer.autoguide import AutoNormal
+from pyro.infer.autoguide import AutoNormal, init_to_value
 from pyro.optim import ClippedAdam
 
 from bayes_panns.audio.features import LogMel
@@ -32,6 +32,10 @@ def bayesian_net(count: int) -> BayesianNet:
     return BayesianNet(net, priors, OneOfK(), clips=count)
 
 
+def stock(model: BayesianNet) -> AutoNormal:
+    return AutoNormal(model, init_loc_fn=init_to_value(values=model.initial), init_scale=0.01)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clips", type=int, default=160)
@@ -41,7 +45,7 @@ def main() -> None:
     logmel, label = clips(arguments.clips, seed=0)
     held_logmel, held_label = clips(arguments.held_out, seed=1)
 
-    for make_guide in (MeanField, lambda model: AutoNormal(model, init_scale=0.01)):
+    for make_guide in (MeanField, stock):
         torch.manual_seed(0)
         model = bayesian_net(arguments.clips)
         guide = make_guide(model)

@@ -17,8 +17,23 @@ from bayes_panns.workflow import evaluate_posterior, fit
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 
 TINY = {
+    "nuts_head.py": [
+        *("--clips", "12", "--held-out", "8", "--backbone-clips", "16", "--epochs", "1"),
+        *("--steps", "3", "--draws", "4", "--warmup", "4"),
+    ],
     "plain_pyro.py": ["--clips", "16", "--held-out", "8", "--steps", "3"],
-    "swap_priors_and_guides.py": ["--clips", "16", "--held-out", "8", "--epochs", "1"],
+    "swap_priors_and_guides.py": [
+        "--clips",
+        "16",
+        "--held-out",
+        "8",
+        "--epochs",
+        "1",
+        "--draws",
+        "2",
+        "--resamples",
+        "9",
+    ],
 }
 
 

@@ -103,9 +103,6 @@ for site, where in posterior.model.sites.items():
         f"{(loc.abs() < 0.01).float().mean():>7.0%}{scale.median():>7.3f}{(loc.abs() / scale).median():>7.2f}"
         f"{kl:>11.0f}{layer['KL of width'] / kl:>10.0%}"
     )
-first = posterior.guide.loc("net.conv_block_after1.conv1.weight").detach()
-silent = first.abs().amax(dim=(1, 2, 3)) * posterior.model.sites["net.conv_block_after1.conv1.weight"].fan_in ** 0.5
-print(f"output channels of conv_block_after1.conv1 with every loc at 0: {(silent < 0.01).sum()} of {len(silent)}")
 
 # %%
 figure, axes = plt.subplots(1, 3, figsize=(12, 5), sharey=True, layout="constrained")
@@ -139,16 +136,33 @@ legend_above(axes[2])
 # %% [markdown]
 # Neither signal to noise nor movement alone says "learned". A weight that never moved keeps its random start, whose
 # size is about the prior's, over a scale of 0.1: a median near 7 is what an untouched layer shows, and the shortcuts
-# (`downsample`) are such layers. In the wide late layers the opposite has happened. Whole channels fell silent, no
-# gradient reached their weights any more, and only the prior spoke to them: the locs went to 0, which counts as a long
-# way moved, and the scales began to grow. What was learned lies in between: the last layers, and what is left of the
-# stages before them.
+# (`downsample`) are such layers. And a weight that went to 0 has moved a long way, without having learned anything.
 #
 # Nearly all of the KL is the price of being narrow. The scales have come only a small part of the way from their start
 # to the prior, so this width is as much the choice of `init_scale` and of the number of steps as it is the data's; a
 # tempered fit of a few hundred steps is no measurement of a posterior's width.
 
 # %% [markdown]
+# ## Two thirds at exactly 0
+#
+# In the last two convolutions about two thirds of the locs are at 0. Which ones? By place in the 3 x 3 kernel:
+
+# %%
+site = "net.conv_block_after1.conv1.weight"
+taps = (
+    (posterior.guide.loc(site).detach().abs() * posterior.model.sites[site].fan_in ** 0.5 < 0.01).float().mean((0, 1))
+)
+print("share of locs at 0; rows: time, columns: frequency")
+for row in taps.tolist():
+    print("".join(f"{share:>8.0%}" for share in row))
+
+# %% [markdown]
+# Only the middle row is in use. The network halves time five times, so that clips of half a second are a single frame
+# long when they arrive there: the rows before and after never see anything but the padding. No gradient reaches those
+# weights, only the prior speaks to them, and it takes the locs to 0 and widens the scales. A point estimate would have
+# left them at their random start, where nothing tells them from the others. So the posterior has found what is wrong
+# with this network for these clips: it is too deep for them, and a third of all its weights are idle.
+#
 # ## How the scales moved
 
 # %%
@@ -168,8 +182,9 @@ ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize="x
 clean(ax)
 
 # %% [markdown]
-# The layers that end wide are those of the last stages, where there are by far the most weights. That the curves
-# flatten is the learning rate's doing, which falls to 0, and no sign that the widths have arrived.
+# The layers that end wide are those of the last stages, where by far the most weights are and each matters least. In
+# the two with idle weights the mean is over two kinds. That the curves flatten is the learning rate's doing, which
+# falls to 0, and no sign that the widths have arrived.
 
 # %% [markdown]
 # ## Pruning by signal to noise
@@ -224,9 +239,8 @@ legend_above(axes[0])
 
 # %% [markdown]
 # More than half of the weights can go and nothing is lost; at random, a tenth is too many. That |loc| alone does about
-# as well shows where most of the free share comes from: locs that the prior took to 0. The scale begins to count only
-# where what is removed begins to hurt, and past that point both orders end in a constant answer, worse than none by
-# NLL: no BatchNorm was fitted anew.
+# as well shows where much of the free share comes from: the idle weights. The scale begins to count only where what is
+# removed begins to hurt. Past that point both orders end in a constant answer, for which no BatchNorm was fitted anew.
 #
 # How many of the weights a layer keeps when half of all are removed, in the order of signal to noise:
 

@@ -39,7 +39,7 @@ from bayes_panns.uncertainty.drawing import INK, PALETTE, clean, legend_above
 from bayes_panns.workflow import fit
 
 SMALL = bool(os.environ.get("SMALL"))
-CLIPS, HELD_OUT, EPOCHS, DRAWS, PRIOR_DRAWS = (32, 16, 1, 4, 4) if SMALL else (480, 240, 12, 40, 100)
+CLIPS, HELD_OUT, EPOCHS, DRAWS, PRIOR_DRAWS = (32, 16, 1, 4, 4) if SMALL else (320, 200, 15, 32, 60)
 WEIGHTS = (1e-3, 1.0) if SMALL else (1e-3, 1e-2, 1.0)
 WORK = Path(tempfile.mkdtemp())
 K = len(DOWNSTREAM)

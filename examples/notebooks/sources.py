@@ -37,7 +37,7 @@ from bayes_panns.uncertainty.drawing import INK, PALETTE, clean, legend_above
 from bayes_panns.workflow import fit
 
 SMALL = bool(os.environ.get("SMALL"))
-SIZES, HELD_OUT, STEPS, DRAWS = ((16, 32), 16, 2, 8) if SMALL else ((60, 120, 240, 480), 160, 360, 32)
+SIZES, HELD_OUT, STEPS, DRAWS = ((16, 32), 16, 2, 8) if SMALL else ((60, 120, 240, 480), 120, 300, 24)
 MANY = 16 if SMALL else 256
 WORK = Path(tempfile.mkdtemp())
 
