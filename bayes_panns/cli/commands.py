@@ -674,8 +674,13 @@ def export(
 def fetch(name: str, out: Path | None) -> None:
     """Download a published checkpoint, or check one that is there.
 
-    NAME: panns-resnet22, panns-resnet38, panns-resnet54, vi-pann-flipout, vi-pann-deterministic or audioset-labels. An
-    interrupted download goes on where it stopped, and its checksum is compared with the published one.
+    An interrupted download goes on where it stopped, and its checksum is compared with the published one.
+
+    \b
+    NAME is one of
+      panns-resnet22, panns-resnet38, panns-resnet54    point weights
+      vi-pann-flipout, vi-pann-deterministic            from a browser; here they are checked
+      audioset-labels                                   the label names of them all
 
     \b
     Example:

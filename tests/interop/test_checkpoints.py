@@ -1,0 +1,343 @@
+"""Published checkpoints, made from a formula, through the real commands."""
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from click.testing import CliRunner
+from safetensors.torch import load_file
+from torch.distributions import Normal, kl_divergence
+
+from bayes_panns.cli import main
+from bayes_panns.clips import Task
+from bayes_panns.errors import CheckpointError
+from bayes_panns.interop import PUBLISHED, import_checkpoint
+from bayes_panns.nets import NETS, build
+from bayes_panns.posterior import load
+
+LABELS = ("dog", "rain", "siren")
+
+
+def run(*arguments, code=0):
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == code, result.output
+    return result
+
+
+def state_dict(net="resnet14-narrow", labels=3):
+    """A network with BatchNorm statistics and biases that are not the initial ones."""
+    state = build(net, labels).state_dict()
+    for name, value in state.items():
+        if value.is_floating_point() and value.dim() == 1:
+            value.uniform_(0.5, 1.5) if name.endswith(("weight", "running_var")) else value.normal_(0, 0.1)
+    return state
+
+
+def flipout(state):
+    """As bayesian-torch would hold it, with variational convolutions."""
+    held = {}
+    for name, value in state.items():
+        if value.dim() == 4:
+            held[name.replace(".weight", ".mu_kernel")] = value
+            held[name.replace(".weight", ".rho_kernel")] = torch.empty_like(value).uniform_(-4, -2)
+        else:
+            held[name] = value
+    return held
+
+
+@pytest.fixture
+def saved(tmp_path):
+    def save(content, name="net.pth", **options):
+        torch.save(content, tmp_path / name, **options)
+        return tmp_path / name
+
+    return save
+
+
+@pytest.fixture(scope="module")
+def golden(reference, tmp_path_factory):
+    """The reference's waveforms as files, AudioSet-like labels, and its checkpoints by kind, as published."""
+    formula, values = reference
+    folder = tmp_path_factory.mktemp("golden")
+    for index, waveform in enumerate(formula.waveform(2, 64000)):
+        soundfile.write(folder / f"{index}.wav", waveform, 32000, subtype="FLOAT")
+    rows = [f'{index},/m/{index},"Label {index}, of 527"' for index in range(527)]
+    (folder / "labels.csv").write_text("\n".join(["index,mid,display_name", *rows]) + "\n")
+
+    def checkpoint(keys):
+        return {
+            name: torch.from_numpy(np.asarray(formula.tensor(name, shape)))
+            for name, shape in json.loads(str(values[keys])).items()
+        }
+
+    return folder, values, checkpoint
+
+
+def predicted(posterior, folder):
+    result = run("predict", posterior, folder / "0.wav", folder / "1.wav", "--draws", 0, "--format", "json")
+    tags = json.loads(result.stdout)
+    assert tags["labels"][526] == "Label 526, of 527"
+    return np.array([window["probability"] for window in tags["windows"]])
+
+
+@pytest.mark.slow
+def test_the_published_panns_network_is_imported_predicts_and_is_exported_as_it_was(golden, tmp_path):
+    folder, values, checkpoint = golden
+    published = checkpoint("keys")
+    torch.save({"model": published, "iteration": 700000}, tmp_path / "net.pth")
+    labels = ("--labels", folder / "labels.csv")
+    shown = run("import", "panns", tmp_path / "net.pth", "-o", tmp_path / "posterior", *labels)
+    assert "resnet54, 527 labels, 32000 Hz; 0 weight tensors variational, 345 others" in shown.stderr
+    np.testing.assert_allclose(predicted(tmp_path / "posterior", folder), values["probs"], rtol=0, atol=1e-4)
+    run("export", tmp_path / "posterior", "-o", tmp_path / "again.pth")
+    again = torch.load(tmp_path / "again.pth", weights_only=True)["model"]
+    assert set(again) == set(published)
+    for name, value in published.items():
+        assert again[name].shape == value.shape
+        assert again[name].dtype == value.dtype
+        if not name.startswith(("spectrogram", "logmel")):
+            assert torch.equal(again[name], value), name
+
+
+@pytest.mark.slow
+def test_the_published_flipout_network_is_imported_with_its_mean_its_scales_and_its_kl(golden, tmp_path):
+    folder, values, checkpoint = golden
+    published = checkpoint("flipout_keys")
+    torch.save({"model": published}, tmp_path / "net.pth")
+    labels = ("--labels", folder / "labels.csv")
+    shown = run("import", "vi-pann", tmp_path / "net.pth", "-o", tmp_path / "posterior", *labels)
+    assert "56 weight tensors variational" in shown.stderr
+    mean = 1 / (1 + np.exp(-values["mean_logits"].astype(float)))
+    np.testing.assert_allclose(predicted(tmp_path / "posterior", folder), mean, rtol=0, atol=1e-4)
+    tensors = load_file(tmp_path / "posterior" / "guide.safetensors")
+    kl = 0.0
+    for name in [name.removesuffix(".scale") for name in tensors if name.endswith(".scale")]:
+        kl += kl_divergence(
+            Normal(tensors[f"{name}.loc"].double(), tensors[f"{name}.scale"].double()), Normal(0, 1)
+        ).sum()
+    assert float(kl) == pytest.approx(float(values["kl"]), rel=1e-6)
+
+
+def test_a_flipout_checkpoint_is_a_mean_field_posterior_under_its_own_prior(saved):
+    held = flipout(state_dict())
+    posterior = import_checkpoint(saved({"model": held}), "vi-pann", labels=LABELS)
+    gaussians, points = posterior.gaussians(), posterior.points()
+    assert set(gaussians) == {name.replace("mu_kernel", "weight") for name in held if name.endswith("mu_kernel")}
+    assert {"fc1.weight", "fc1.bias", "fc_audioset.weight", "bn0.running_mean"} <= set(points)
+    loc, scale = gaussians["conv_block1.conv2.weight"]
+    assert torch.equal(loc, held["conv_block1.conv2.mu_kernel"])
+    torch.testing.assert_close(scale, held["conv_block1.conv2.rho_kernel"].exp().log1p())
+    prior = posterior.model.net.conv_block1.conv2._pyro_samples["weight"]
+    assert torch.equal(prior.mean, torch.zeros_like(loc))
+    assert torch.equal(prior.stddev, torch.ones_like(loc))
+
+
+def test_linear_layers_that_were_made_variational_after_publication_are_too(saved):
+    held = flipout(state_dict())
+    for name in ("fc_audioset.weight", "fc_audioset.bias"):
+        value = held.pop(name)
+        layer, _, what = name.rpartition(".")
+        held |= {f"{layer}.mu_{what}": value, f"{layer}.rho_{what}": torch.full_like(value, -3.0)}
+    gaussians = import_checkpoint(saved(held), "vi-pann", labels=LABELS).gaussians()
+    assert torch.equal(gaussians["fc_audioset.bias"][0], held["fc_audioset.mu_bias"])
+    assert float(gaussians["fc_audioset.weight"][1].mean()) == pytest.approx(np.log1p(np.exp(-3)))
+
+
+@pytest.mark.parametrize("kind", ["panns", "vi-pann"])
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_point_weights_stay_points_bare_or_not(saved, kind, wrapped):
+    state = state_dict()
+    path = saved({"model": state, "iteration": 5} if wrapped else state)
+    posterior = import_checkpoint(path, kind, labels=LABELS)
+    assert not posterior.gaussians()
+    assert (posterior.net, posterior.task, posterior.labels) == ("resnet14-narrow", Task.MULTI_LABEL, LABELS)
+    assert posterior.points().keys() == state.keys()
+    assert all(torch.equal(posterior.points()[name], value) for name, value in state.items())
+    assert posterior.provenance.get("steps") == (5 if wrapped else None)
+    with torch.no_grad():
+        net = build("resnet14-narrow", 3).eval()
+        net.load_state_dict(state)
+        waveform = 0.1 * torch.randn(2, 16000)
+        expected = net(posterior.front_end(waveform)).sigmoid()
+    torch.testing.assert_close(next(posterior.draws(waveform, 0)), expected)
+
+
+def test_each_net_is_told_by_its_keys(saved):
+    """Only the shapes matter: a file of views of one number is small."""
+    with torch.device("meta"):
+        shapes = {net: build(net, 3).state_dict() for net in NETS}
+    for state in shapes.values():
+        small = {name: torch.zeros(()).expand(value.shape) for name, value in state.items()}
+        with pytest.raises(CheckpointError, match="has 3 labels, and 1 are named"):
+            import_checkpoint(saved(small), "panns", labels=("one",))
+
+
+def test_the_published_files_are_as_large_as_these_tensors():
+    """What is left is what a file of torch's holds beside them, some hundreds of bytes a tensor."""
+
+    def size(net, twice=0):
+        with torch.device("meta"):
+            state = build(net, 527).state_dict()
+        constants = 4 * (2 * 513 * 1024 + 513 * 64)
+        tensors = sum(value.numel() * value.element_size() for value in state.values())
+        kernels = [value.numel() for value in state.values() if value.dim() == 4]
+        return constants + tensors + 4 * twice * sum(kernels), len(state) + 3, len(kernels)
+
+    tensors, count, _ = size("resnet38")
+    assert 50 < (PUBLISHED["panns-resnet38"].size - tensors) / count < 400
+    # Both files of VI-PANN hold the same besides: the sampler.
+    more = PUBLISHED["vi-pann-flipout"].size - PUBLISHED["vi-pann-deterministic"].size
+    difference = size("resnet54", twice=1)[0] - size("resnet54")[0]
+    assert 50 < (more - difference) / size("resnet54")[2] < 400
+
+
+@pytest.mark.parametrize(("rate", "window"), [(32000, 1024), (16000, 512), (8000, 256)])
+def test_the_front_end_is_told_by_its_matrix_whose_values_do_not_matter(saved, rate, window):
+    matrix = {"spectrogram_extractor.stft.conv_real.weight": torch.full((window // 2 + 1, 1, window), torch.nan)}
+    assert import_checkpoint(saved(matrix | state_dict()), "panns", labels=LABELS).sample_rate == rate
+
+
+def test_another_front_end_is_refused(saved):
+    matrix = {"spectrogram_extractor.stft.conv_real.weight": torch.ones(1025, 1, 2048)}
+    with pytest.raises(CheckpointError, match="window of 2048 samples; those known have 1024, 512, 256"):
+        import_checkpoint(saved(matrix | state_dict()), "panns", labels=LABELS)
+
+
+def test_fan_in_scales_are_the_factor_by_the_root_of_the_fan_in(saved):
+    state = state_dict()
+    posterior = import_checkpoint(saved(state), "panns", labels=LABELS, scale="fan-in", factor=0.3)
+    loc, scale = posterior.gaussians()["conv_block1.conv2.weight"]
+    assert torch.equal(loc, state["conv_block1.conv2.weight"])
+    torch.testing.assert_close(scale, torch.full_like(loc, 0.3 / (16 * 9) ** 0.5))
+    assert posterior.gaussians()["fc1.bias"][1].mean() == pytest.approx(0.3 / 128**0.5)
+    assert len(posterior.gaussians()) == len(posterior.model.sites)
+    assert posterior.provenance["scale"] == "fan-in"
+
+
+def test_moped_scales_are_a_fraction_of_the_weights_with_a_floor(saved):
+    state = state_dict()
+    state["fc_audioset.weight"][0, :2] = torch.tensor([0.0, -0.5])
+    posterior = import_checkpoint(saved(state), "panns", labels=LABELS, scale="moped", factor=0.2, guide="det-flip")
+    assert set(posterior.gaussians()) == {"fc_audioset.weight", "fc_audioset.bias"}
+    loc, scale = posterior.gaussians()["fc_audioset.weight"]
+    assert float(scale[0, 1]) == pytest.approx(0.1)
+    assert float(scale[0, 0]) == pytest.approx(0.01 * 0.2 / 128**0.5)
+    large = loc.abs() > 0.01
+    torch.testing.assert_close(scale[large], 0.2 * loc.abs()[large])
+
+
+def test_a_bayesian_start_can_be_fine_tuned(saved, tmp_path):
+    (tmp_path / "labels.csv").write_text("index,mid,display_name\n0,/m/a,dog\n1,/m/b,rain\n2,/m/c,siren\n")
+    path = saved(state_dict())
+    run("import", "panns", path, "-o", tmp_path / "p", "--labels", tmp_path / "labels.csv", "--scale", "moped")
+    start = load(tmp_path / "p")
+    fresh = import_checkpoint(path, "panns", labels=LABELS, scale="fan-in")
+    assert fresh.start_from(start).new == ()
+    torch.testing.assert_close(fresh.gaussians()["fc1.weight"][1], start.gaussians()["fc1.weight"][1])
+
+
+def test_what_a_training_run_kept_beside_the_weights_is_no_hindrance(saved, tmp_path):
+    """VI-PANN's files hold the sampler's NumPy arrays, in the serialisation of the time."""
+    sampler = {"indexes_per_class": [np.arange(5), np.arange(3, dtype=np.int32)], "pointer": np.int64(3), "queue": [1]}
+    content = {"iteration": 3, "sampler": sampler, "model": state_dict()}
+    new, old = saved(content), saved(content, "old.pth", _use_new_zipfile_serialization=False)
+    # NumPy 1 called it that.
+    old.write_bytes(old.read_bytes().replace(b"numpy._core.multiarray", b"numpy.core.multiarray"))
+    for path in (new, old):
+        assert import_checkpoint(path, "panns", labels=LABELS).provenance["steps"] == 3
+
+
+class Code:
+    def __reduce__(self):
+        return print, ("run",)
+
+
+def without(state, name):
+    return {key: value for key, value in state.items() if key != name}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            lambda: without(state_dict(), "fc1.bias"),
+            r"\(resnet14-narrow, the nearest of those known\): it lacks fc1.bias",
+        ),
+        (lambda: state_dict() | {"conv9.weight": torch.zeros(2)}, "it has conv9.weight, which that network has not"),
+        (
+            lambda: state_dict() | {"fc1.weight": torch.zeros(64, 128)},
+            "it has fc1.weight of shape 64 x 128, where it is 128 x 128",
+        ),
+        (lambda: flipout(state_dict()), "conv_block1.conv1.mu_kernel, a Flipout layer's.* import it as vi-pann"),
+        (lambda: state_dict(labels=5), "has 5 labels, and 3 are named"),
+        (
+            lambda: state_dict() | {"fc1.bias": torch.full((128,), torch.inf)},
+            "fc1.bias holds values that are not finite",
+        ),
+        (lambda: {"model": 3}, "holds no state_dict"),
+        (lambda: [1, 2], "holds no state_dict"),
+        (lambda: {"model": state_dict(), "bayes_panns": {"labels": "x"}}, "is damaged: bayes_panns.labels"),
+        (
+            lambda: {"model": state_dict(), "more": Code()},
+            r"holds code \(\S*print\), not only weights, and is not opened",
+        ),
+    ],
+)
+def test_what_is_no_such_checkpoint_is_told_in_one_line(saved, content, message, capsys):
+    path = saved(content())
+    with pytest.raises(CheckpointError, match=message) as error:
+        import_checkpoint(path, "panns", labels=LABELS)
+    assert "\n" not in str(error.value)
+    assert str(error.value).startswith(str(path))
+    assert capsys.readouterr().out == ""
+
+
+def test_a_named_net_is_what_it_is_compared_with(saved):
+    with pytest.raises(
+        CheckpointError, match=r"PANNs ResNet38 \(resnet38\): it has conv_block1.conv1.weight of shape 16"
+    ):
+        import_checkpoint(saved(state_dict()), "panns", labels=LABELS, net="resnet38")
+
+
+def test_a_scale_without_a_mean_or_of_what_has_none_is_refused(saved):
+    held = flipout(state_dict())
+    with pytest.raises(CheckpointError, match=r"a rho for fc1.weight and no mu of its shape"):
+        import_checkpoint(saved(held | {"fc1.rho_weight": torch.zeros(3)}), "vi-pann", labels=LABELS)
+    odd = without(held, "bn0.weight") | {"bn0.mu_weight": torch.ones(64), "bn0.rho_weight": torch.ones(64)}
+    with pytest.raises(CheckpointError, match=r"a scale for bn0.weight, which cannot be variational"):
+        import_checkpoint(saved(odd), "vi-pann", labels=LABELS)
+    with pytest.raises(CheckpointError, match="has scales of its own; leave --scale out"):
+        import_checkpoint(saved(held), "vi-pann", labels=LABELS, scale="moped")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda whole: whole[:2000],
+        lambda whole: whole[:-2000],
+        lambda whole: b"",
+        lambda whole: b"<html>not found</html>",
+        lambda whole: pickle.dumps(3)[:-1],
+    ],
+)
+@pytest.mark.parametrize("new", [True, False])
+def test_a_damaged_file_is_told_in_one_line(saved, tmp_path, damage, new):
+    path = saved(state_dict(), _use_new_zipfile_serialization=new)
+    path.write_bytes(damage(path.read_bytes()))
+    result = run("import", "panns", path, "-o", tmp_path / "p", code=1)
+    assert result.stderr.count("\n") == 1
+    assert f"{path}: " in result.stderr
+    assert not (tmp_path / "p").exists()
+
+
+def test_labels_are_asked_for_and_a_missing_file_is_told(saved, tmp_path):
+    result = run("import", "panns", saved(state_dict()), "-o", tmp_path / "p", code=1)
+    assert "does not say what its 3 labels are; give their CSV with --labels" in result.stderr
+    assert "no such file" in run("import", "panns", tmp_path / "x.pth", "-o", tmp_path / "p", code=1).stderr
+    result = run("import", "panns", saved(state_dict()), "-o", tmp_path / "p", "--factor", 0.2, code=2)
+    assert "--factor is for --scale" in result.stderr
