@@ -104,7 +104,7 @@ for first, second, mean in found.confused_together(labels)[:8]:
     interval = bootstrap(np.mean, found.covariance[:, j, k], resamples=RESAMPLES)
     print(
         f"{first + ' and ' + second:<26}{mean:>14.5f}{f'({interval.low:.5f} to {interval.high:.5f})':>24}"
-        f"{correlation[j, k]:>16.3f}"
+        f"{correlation[j, k]:>18.3f}"
     )
 
 # %% [markdown]
