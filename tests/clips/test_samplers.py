@@ -90,8 +90,8 @@ def test_alternate_takes_turns():
 def test_a_batch_is_a_function_of_seed_and_step(kind):
     target = multi_label()
     whole = Sampler(target, 32, sampling=kind, seed=1)
-    batches = [whole.batch(step) for step in range(5 * whole.batches)]
-    for step in np.random.default_rng(0).permutation(len(batches)):
+    batches = [whole.batch(step) for step in range(3 * whole.batches)]
+    for step in np.random.default_rng(0).permutation(len(batches))[:12]:
         assert torch.equal(Sampler(target, 32, sampling=kind, seed=1).batch(int(step)), batches[step])
         assert torch.equal(whole.batch(int(step)), batches[step])
     assert not torch.equal(drawn(Sampler(target, 32, sampling=kind, seed=2), 1), torch.cat(batches[: whole.batches]))
