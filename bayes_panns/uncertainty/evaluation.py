@@ -148,7 +148,7 @@ def compare(
 
     def difference(inside: NDArray[np.intp], outside: NDArray[np.intp]) -> dict[str, float]:
         one, two = first.metrics(inside, outside), second.metrics(inside, outside)
-        return {name: _minus(one[name], two[name]) for name in one}
+        return {name: one[name] - two[name] for name in one}
 
     return _intervals(difference, first, groups, resamples, level, seed)
 
@@ -226,8 +226,3 @@ def _intervals(
 
     centred = np.isin(names, BIASED)
     return dict(zip(names, percentiles(statistic, samples, resamples, level, seed, centred), strict=True))
-
-
-def _minus(a: float, b: float) -> float:
-    """The difference; NaN, without a warning, where both are infinite."""
-    return a - b if np.isfinite(a) or np.isfinite(b) else float("nan")

@@ -52,6 +52,13 @@ def test_confidences_of_exactly_0_and_1_fall_in_the_outer_bins():
     assert np.isnan(bins.frequency[1:-1]).all()
 
 
+def test_a_confidence_on_an_edge_is_in_the_bin_that_begins_there():
+    edges = reliability(P, T, "multi-label").edges
+    np.testing.assert_allclose(edges, np.arange(16) / 15)
+    bins = reliability(edges[[[3], [7]]], np.ones((2, 1), dtype=bool), "multi-label")
+    assert np.flatnonzero(bins.count).tolist() == [3, 7]
+
+
 @pytest.mark.parametrize("metric", [ece, ace])
 def test_calibrated_predictions_have_hardly_any_error(metric):
     rng = np.random.default_rng(0)
@@ -132,6 +139,10 @@ def test_the_parts_of_extreme_forecasts():
     constant = brier_split(np.full(t.shape, 0.5), t, "one-of-k")
     assert constant.resolution == pytest.approx(0)
     assert constant.reliability == pytest.approx(2 * 0.1**2)
+    # A rounding error away from calibrated, where the difference of the errors comes out below 0.
+    nearly = np.array([[0.5], [0.6]])[[0, 0, 1, 1, 1, 1, 1]] * (1 + 2e-16)
+    rounded = brier_split(nearly, np.array([[0], [1], [0], [1], [1], [0], [1]], dtype=bool), "multi-label")
+    assert rounded.reliability == 0
     absent = brier_split(np.array([[0.3], [0.1]]), np.zeros((2, 1), dtype=bool), "multi-label")
     assert (absent.uncertainty, absent.resolution, absent.reliability) == (0, 0, pytest.approx(0.05))
 
