@@ -149,7 +149,8 @@ def render_page(subjects: Sequence[Subject]) -> str:
         # What is left is shared by the subjects that are still to come.
         share = Room(room.left // (len(subjects) - place))
         given = share.left
-        parts, notes = sections(subject, found, draw, clips=clips, room=share)
+        resamples = 0 if subject.evaluation is None else _resamples(subject.evaluation)
+        parts, notes = sections(subject, found, draw, resamples=resamples, clips=clips, room=share)
         room.left -= given - share.left
         said = [note for part in subject.parts for note in part.notes]
         warnings = [warning for part in subject.parts for warning in part.warnings]
@@ -187,6 +188,11 @@ def _distinct(names: Sequence[str]) -> list[str]:
     return [f"{name} ({place})" if names.count(name) > 1 else name for place, name in enumerate(names, start=1)]
 
 
+def _resamples(evaluation: Evaluation) -> int:
+    """Fewer where a resample takes seconds."""
+    return max(RESAMPLES // 10, min(RESAMPLES, 200_000_000 // evaluation.target.size))
+
+
 def _intervals(evaluation: Evaluation | None) -> Mapping[str, Interval]:
     if evaluation is None:
         return {}
@@ -196,7 +202,7 @@ def _intervals(evaluation: Evaluation | None) -> Mapping[str, Interval]:
         evaluation.task,
         evaluation.ood,
         groups=evaluation.groups,
-        resamples=RESAMPLES,
+        resamples=_resamples(evaluation),
     )
 
 
@@ -283,7 +289,7 @@ def _compare(
     if len(alike) < len(names) - 1:
         text += f" Where clips differ from those of {names[0]}, or nothing was scored, there is no difference to take."
     if first is not None:
-        text += f" {paragraph(first)}"
+        text += f" {paragraph(first, _resamples(first))}"
     return Comparison(names, text, lines, _comparing(names, evaluations, metrics, intervals, draw))
 
 
@@ -299,7 +305,7 @@ def _differences(first: Evaluation, other: Evaluation) -> Mapping[str, Interval]
         first.task,
         ood,
         groups=first.groups,
-        resamples=RESAMPLES,
+        resamples=_resamples(first),
     )
 
 

@@ -16,7 +16,6 @@ from bayes_panns.report.listening import KINDS, Card, Room, cards, right
 from bayes_panns.report.subjects import Part, Subject
 from bayes_panns.report.words import Headline, every, headlines, number, percent
 from bayes_panns.uncertainty import Evaluation, Interval
-from bayes_panns.uncertainty.bootstrap import RESAMPLES
 
 WORST = 6
 """How many labels get a reliability diagram of their own."""
@@ -95,7 +94,13 @@ class Section:
 
 
 def sections(
-    subject: Subject, intervals: Mapping[str, Interval], draw: Charts, *, clips: int, room: Room
+    subject: Subject,
+    intervals: Mapping[str, Interval],
+    draw: Charts,
+    *,
+    resamples: int,
+    clips: int,
+    room: Room,
 ) -> tuple[list[Section], list[str]]:
     """All that there is to say of a subject.
 
@@ -103,6 +108,7 @@ def sections(
         subject: What it is about.
         intervals: The metrics of its evaluation; empty where it has none.
         draw: Draws the charts.
+        resamples: How many the intervals come from.
         clips: How many clips of each kind to show.
         room: How many bytes of sound and pictures the page still takes.
 
@@ -113,7 +119,7 @@ def sections(
     found: list[Section | None] = []
     notes: list[str] = []
     if evaluation is not None:
-        found.append(_numbers(evaluation, intervals))
+        found.append(_numbers(evaluation, intervals, resamples))
     found.append(_training(subject, draw))
     if evaluation is not None:
         found += [
@@ -138,20 +144,21 @@ def sections(
     return [section for section in found if section is not None], notes
 
 
-def paragraph(evaluation: Evaluation) -> str:
-    """How the intervals came about."""
+def paragraph(evaluation: Evaluation, resamples: int) -> str:
+    """How the intervals of an evaluation came about, from how many resamples."""
     clips, recordings = len(evaluation.names), len(np.unique(evaluation.groups))
     unit = f"the {recordings} recordings that the {clips} clips were cut from"
     if recordings == clips:
         unit = f"the {clips} clips"
     return (
-        f"Intervals are 95 % bootstrap intervals, from {RESAMPLES} resamples of "
+        f"Intervals are 95 % bootstrap intervals, from {resamples} resamples of "
         f"{unit}: how far a number could be off for the clips that happened to be there. Another fit would move it too."
     )
 
 
-def _numbers(evaluation: Evaluation, intervals: Mapping[str, Interval]) -> Section:
-    return Section("numbers", "In numbers", paragraph(evaluation), headlines=headlines(evaluation, intervals))
+def _numbers(evaluation: Evaluation, intervals: Mapping[str, Interval], resamples: int) -> Section:
+    said = paragraph(evaluation, resamples)
+    return Section("numbers", "In numbers", said, headlines=headlines(evaluation, intervals))
 
 
 def _metrics(evaluation: Evaluation, intervals: Mapping[str, Interval]) -> Section:
@@ -178,7 +185,8 @@ def _training(subject: Subject, draw: Charts) -> Section | None:
     for key in keys:
         name = key.removeprefix("val/")
         if name not in (key, "nll"):
-            title = NAMES[name][0] if name in NAMES else name.replace("_", " ")
+            known = [NAMES[f"{family}/{name}"][0] for family in ("cls", "cal") if f"{family}/{name}" in NAMES]
+            title = known[0] if known else name.replace("_", " ")
             panels[f"Validation {title}"] = {key: name}
     made = []
     for title, curves in panels.items():
@@ -211,6 +219,7 @@ def _calibration(subject: Subject, evaluation: Evaluation, draw: Charts) -> Sect
             bins.plot,
             f"Reliability diagram, ECE {bins.error:.3f}. {_binned(bins)}",
             caption="Bars that end on the diagonal keep their word. The strip on top counts the predictions.",
+            size=(3.4, 3.2),
         ),
         draw(
             "What the Brier score is made of",
@@ -218,6 +227,7 @@ def _calibration(subject: Subject, evaluation: Evaluation, draw: Charts) -> Sect
             f"Brier score: uncertainty {split.uncertainty:.3f}, less resolution {split.resolution:.3f}, plus "
             f"reliability {split.reliability:.3f}.",
             caption="Resolution is gained by telling clips apart, reliability lost by saying wrong probabilities.",
+            size=(3.4, 3.2),
         ),
     ]
     calibration = subject.parts[0].header.get("calibration")

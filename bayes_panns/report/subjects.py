@@ -18,6 +18,8 @@ from bayes_panns.svi import METRICS, read_metrics
 from bayes_panns.uncertainty import Draws, Evaluation, is_evaluation
 from bayes_panns.workflow import RUN_TOML, choose_device, divide, evaluate_clips
 
+_ITSELF = "The posterior"
+
 EVALUATION = "evaluation"
 """Where a run's own evaluation stands, in its folder."""
 
@@ -249,7 +251,10 @@ def _validated(part: Part, data: Data) -> Part:
         f"Scored on the {len(held)} clips that the run held out of its training set. They come from the same stores as "
         "what it was fitted to, and may have guided its settings: name others with --data for a fair test."
     )
-    return replace(part, evaluation=_scored(part, held, data), clips=held, notes=(*part.notes, note))
+    evaluation = _scored(part, held, data)
+    # It was not fitted to these clips of its stores; what it started from may have been.
+    warnings = tuple(warning for warning in _leaks(part, evaluation) if not warning.startswith(_ITSELF))
+    return replace(part, evaluation=evaluation, clips=held, notes=(*part.notes, note), warnings=warnings)
 
 
 def _evaluated(folder: Path) -> Part:
@@ -297,6 +302,12 @@ def _with_clips(part: Part, evaluation: Evaluation) -> Part:
             return None
         return clips
 
+    calibrated = set((part.header.get("calibration") or {}).get("data", []))
+    if calibrated & {Path(store).name for store in said.get("stores", [])}:
+        notes.append(
+            f"Its temperature and its label sets were fitted to clips of {', '.join(sorted(calibrated))}: if they are "
+            "among those scored here, its calibration looks better than it is."
+        )
     if part.header and tuple(part.header["labels"]) != evaluation.labels:
         raise BayesPannsError(f"{part.folder}: its evaluation is of other labels than its posterior's; evaluate again")
     folds = None if said.get("folds") in (None, "all") else said["folds"]
@@ -316,14 +327,14 @@ def _leaks(part: Part, evaluation: Evaluation) -> Iterator[str]:
     """Which of the scored stores the posterior, or one it started from, had been fitted to."""
     stores = {Path(store).name for store in evaluation.provenance.get("stores", [])}
     scored = evaluation.provenance.get("folds", "all")
-    fitted, who = part.header.get("provenance", {}), "The posterior"
+    fitted, who = part.header.get("provenance", {}), _ITSELF
     while fitted:
         shared, folds = sorted(stores & set(fitted.get("data", []))), fitted.get("folds", "all")
         both = "all" if "all" in (scored, folds) else sorted(set(scored) & set(folds))
         if shared and both:
             which = "" if both == "all" else f", fold {', '.join(map(str, both))}"
             yield f"{who} was fitted to clips of {', '.join(shared)}{which}, and is scored on them here."
-        fitted, who = fitted.get("upstream"), "The posterior that it started from"
+        fitted, who = fitted.get("upstream"), "What it started from"
 
 
 def _natural(path: Path) -> list[tuple[int, str]]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from bayes_panns.report.figures import NAMES
 from bayes_panns.report.listening import right
-from bayes_panns.uncertainty import Evaluation, Interval
+from bayes_panns.uncertainty import Evaluation, Interval, clip_loss
 
 HEADLINES = (
     "cls/accuracy",
@@ -147,12 +147,9 @@ def _nll(evaluation: Evaluation, value: float) -> str:
 
 
 def _aurc(evaluation: Evaluation, value: float) -> str:
-    if evaluation.task == "one-of-k":
-        loss = f"the share of errors {1 - evaluation.metrics['cls/accuracy']:.3f}"
-        what = "Errors"
-    else:
-        loss, what = "the mean loss", "Loss"
-    return f"{what} among the clips kept, averaged over how many are kept; an order by chance gives {loss}."
+    what = "Errors" if evaluation.task == "one-of-k" else "Loss"
+    loss = clip_loss(evaluation.uncertainty.probability, evaluation.target, evaluation.task).mean()
+    return f"{what} among the clips kept, averaged over how many are kept; an order by chance gives {loss:.3f}."
 
 
 def _coverage(evaluation: Evaluation, value: float) -> str:

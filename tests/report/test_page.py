@@ -18,9 +18,11 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from click.testing import CliRunner
 from markupsafe import Markup
 from matplotlib.image import imread
 
+from bayes_panns.cli import main
 from bayes_panns.clips import Task, write
 from bayes_panns.errors import BayesPannsError
 from bayes_panns.posterior import load
@@ -176,7 +178,7 @@ def test_a_run_has_every_section_and_the_contents_lead_to_them(html):
     assert {link.removeprefix("#") for link in links} <= set(ids)
     levels = [level for level, _ in found.headings]
     assert levels[0] == 1
-    assert all(after <= before + 2 for before, after in pairwise(levels))
+    assert all(after <= before + 1 for before, after in pairwise(levels))
 
 
 def test_pictures_have_words_and_charts_are_whole(html):
@@ -247,7 +249,7 @@ def test_headlines_have_an_interval_and_a_meaning(home):
     found = Page(render_page([subject]))
     hits = (subject.evaluation.uncertainty.probability.argmax(1) == subject.evaluation.target.argmax(1)).sum()
     assert f"{hits} of 8 clips get their label" in found.text
-    assert "25 resamples" not in found.text
+    assert "from 25 resamples of" in found.text
     assert "the 4 recordings that the 8 clips were cut from" in found.text
     assert re.search(r"out of distribution, AUROC.*?\d\.\d{3} \d\.\d{3} to \d\.\d{3}", found.text)
     for name in subject.evaluation.metrics:
@@ -426,16 +428,28 @@ def test_scoring_what_was_fitted_to_is_a_warning(home, runs):
     assert subject.parts[0].warnings == ()
 
 
-def test_runs_side_by_side(home, drawn):
+def test_runs_side_by_side(home):
     subjects = [subject for name in ("flip", "drop") for subject in read_subjects(home / name, QUICK)]
     found = Page(render_page(subjects))
     assert sections(found) == ["Side by side", "flip", "drop"]
-    assert [text for level, text in found.headings if level == 3][: len(WHOLE)] == WHOLE
+    second = [text for _, text in found.headings].index("flip")
+    assert [text for level, text in found.headings[second:] if level == 3][: len(WHOLE)] == WHOLE
     a, b = (subject.evaluation.metrics["cal/nll"] for subject in subjects)
     assert re.search(rf"NLL / nats.*?{number(a)}.*?{number(b)}.*?{re.escape(number(b - a))} \(", found.text)
     assert "drop and flip were scored on the same clips" in found.text
     ids = [attributes["id"] for _, attributes in found.elements if "id" in attributes]
     assert len(set(ids)) == len(ids)
+
+
+def test_runs_share_pictures(home, drawn, monkeypatch):
+    monkeypatch.setattr(page, "sections", lambda *_, **__: ([], []))
+    text = render_page([subject for name in ("flip", "drop") for subject in read_subjects(home / name, QUICK)])
+    drawings = re.findall(r'<svg class="chart".*?</svg>', text, flags=re.DOTALL)
+    assert len(drawings) == 9
+    for drawing in drawings:
+        said = "".join(ElementTree.fromstring(drawing).itertext())
+        assert "flip" in said
+        assert "drop" in said
 
 
 def test_other_clips_have_no_difference(home, runs):
@@ -552,6 +566,16 @@ def test_mistakes_get_one_line(runs, monkeypatch, arguments, message):
     with pytest.raises(BayesPannsError, match=message) as caught:
         write_report(**arguments)
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_the_command_calls_it(runs, monkeypatch):
+    monkeypatch.chdir(runs)
+    result = CliRunner().invoke(main, ["report", "flip", "-o", "page.html"])
+    assert (result.exit_code, result.stdout) == (0, "page.html\n")
+    assert sections(Page(Path("page.html").read_text(encoding="utf-8"))) == WHOLE
+    result = CliRunner().invoke(main, ["report", "flip", "drop"])
+    assert result.exit_code == 1
+    assert result.stderr == "bayes-panns: a report on several runs needs a place: name the file with -o\n"
 
 
 @pytest.mark.slow
