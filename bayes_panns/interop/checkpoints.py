@@ -181,7 +181,7 @@ def _split(path: Path, state: Mapping[str, Tensor], kind: str) -> tuple[dict[str
     for name, value in state.items():
         if name.startswith(CONSTANTS):
             continue
-        if not value.isfinite().all():
+        if not value.sum().isfinite():
             raise CheckpointError(f"{path}: {name} holds values that are not finite; get the file again")
         found = _VARIATIONAL.fullmatch(name)
         if found is None:

@@ -71,7 +71,7 @@ def test_the_draws_of_the_head_are_those_that_predict(arviz, store):
     expected = torch.from_numpy(logits / 2).softmax(dim=-1).numpy()
     np.testing.assert_allclose(probability.values[0], expected, rtol=1e-4, atol=1e-6)
     np.testing.assert_array_equal(data.predictions_constant_data["target"], clips.target())
-    assert data.posterior.attrs["mirrored"] == 1
+    assert data.attrs["mirrored"] == 1
 
 
 def test_every_draw_is_the_guides(arviz):
@@ -118,6 +118,7 @@ def test_the_command_writes_netcdf(arviz, store, tmp_path):
     expected = to_inference_data(posterior, draws=4).posterior["head_weight"]
     np.testing.assert_array_equal(data.posterior["head_weight"], expected)
     assert data.predictions["probability"].shape == (1, 4, 4, 3)
+    assert (data.attrs["mirrored"], data.attrs["net"]) == (1, "resnet14-narrow")
     result = CliRunner().invoke(main, ["export", str(tmp_path / "p"), "-o", str(out), "--folds", "1"])
     assert result.exit_code == 2
 
