@@ -77,16 +77,9 @@ class CrossValidation:
     def intervals(self) -> dict[str, dict[str, Interval]]:
         """Each strategy's pooled metrics with bootstrap intervals over recordings.
 
-        Without those of out-of-distribution clips: pooled, each of these counts once for every fit.
+        Out-of-distribution clips count once for every fit, and stay together in a resample.
         """
-        return {
-            name: {
-                metric: interval
-                for metric, interval in self.pooled(name).intervals(resamples=self.resamples).items()
-                if not metric.startswith("ood/")
-            }
-            for name in self.evaluations
-        }
+        return {name: self.pooled(name).intervals(resamples=self.resamples) for name in self.evaluations}
 
     @cached_property
     def differences(self) -> dict[tuple[str, str], dict[str, Interval]]:

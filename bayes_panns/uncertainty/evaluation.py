@@ -77,6 +77,7 @@ def intervals(
     ood: Uncertainty | None = None,
     *,
     groups: NDArray | None = None,
+    ood_groups: NDArray | None = None,
     resamples: int = RESAMPLES,
     level: float = LEVEL,
     seed: int = 0,
@@ -92,8 +93,9 @@ def intervals(
         uncertainty: the predictions for N clips and K labels.
         target: ``(N, K)``, one-hot for one-of-K.
         task: ``"one-of-k"`` or ``"multi-label"``; that of ``uncertainty``.
-        ood: the predictions for clips of none of the labels, resampled on their own, each clip by itself.
+        ood: the predictions for clips of none of the labels, resampled on their own.
         groups: ``(N,)``, such as the recording that each clip was cut from: whole groups are resampled.
+        ood_groups: the same for the clips of ``ood``.
         resamples: how many.
         level: the share of the resampled values that an interval holds.
         seed: of the random choice.
@@ -102,7 +104,7 @@ def intervals(
         ValueError: as :func:`evaluate` and :func:`~bayes_panns.uncertainty.bootstrap`.
     """
     predictions = _Predictions.of(uncertainty, target, task, ood)
-    found = _intervals(predictions.metrics, predictions, groups, resamples, level, seed)
+    found = _intervals(predictions.metrics, predictions, (groups, ood_groups), resamples, level, seed)
     return {
         name: Interval(each.value, *np.maximum([each.low, each.high], 0).tolist()) if name in BIASED else each
         for name, each in found.items()
@@ -117,6 +119,7 @@ def compare(
     ood: tuple[Uncertainty, Uncertainty] | None = None,
     *,
     groups: NDArray | None = None,
+    ood_groups: NDArray | None = None,
     resamples: int = RESAMPLES,
     level: float = LEVEL,
     seed: int = 0,
@@ -132,6 +135,7 @@ def compare(
         task: ``"one-of-k"`` or ``"multi-label"``; that of both.
         ood: the predictions of each for the same clips of none of the labels.
         groups: as in :func:`intervals`.
+        ood_groups: as in :func:`intervals`.
         resamples: as in :func:`intervals`.
         level: as in :func:`intervals`.
         seed: as in :func:`intervals`.
@@ -150,7 +154,7 @@ def compare(
         one, two = first.metrics(inside, outside), second.metrics(inside, outside)
         return {name: one[name] - two[name] for name in one}
 
-    return _intervals(difference, first, groups, resamples, level, seed)
+    return _intervals(difference, first, (groups, ood_groups), resamples, level, seed)
 
 
 @dataclass(frozen=True)
@@ -211,15 +215,15 @@ class _Predictions:
 def _intervals(
     metrics: Callable[[Any, Any], dict[str, float]],
     predictions: _Predictions,
-    groups: NDArray | None,
+    groups: tuple[NDArray | None, NDArray | None],
     resamples: int,
     level: float,
     seed: int,
 ) -> dict[str, Interval]:
     names = list(metrics(slice(None), slice(None)))
-    samples = [Sample(len(predictions.target), groups)]
+    samples = [Sample(len(predictions.target), groups[0])]
     if predictions.outside_clips:
-        samples.append(Sample(predictions.outside_clips))
+        samples.append(Sample(predictions.outside_clips, groups[1]))
 
     def statistic(inside: NDArray[np.intp], outside: NDArray[np.intp] | slice = slice(0)) -> NDArray[np.float64]:
         return np.array(list(metrics(inside, outside).values()))

@@ -73,7 +73,14 @@ class Evaluation:
             seed: Of the random choice.
         """
         found = intervals(
-            self.uncertainty, self.target, self.task, self.ood, groups=self.groups, resamples=resamples, seed=seed
+            self.uncertainty,
+            self.target,
+            self.task,
+            self.ood,
+            groups=self.groups,
+            ood_groups=None if self.ood is None else np.unique(self.ood_names, return_inverse=True)[1],
+            resamples=resamples,
+            seed=seed,
         )
         threshold = self.provenance.get("threshold")
         if threshold is None:

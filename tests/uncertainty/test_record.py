@@ -1,5 +1,5 @@
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -76,6 +76,17 @@ def test_folds_pool_into_one_evaluation():
     assert pooled.provenance["folds"] == [[1], [2]]
     assert pooled.provenance["pooled"] == 2
     assert len(set(pooled.groups)) == 5 + 8
+
+
+def test_out_of_distribution_clips_of_every_fold_stay_together_in_a_resample():
+    """The same predictions twice know no more than once; taken for new clips they would seem to."""
+    one = evaluation(clips=40)
+    one = replace(one, ood_names=[f"{clip}.wav" for clip in range(5)])
+    width = {}
+    for name, each in (("one", one), ("twice", Evaluation.pool([one, one]))):
+        interval = each.intervals(resamples=300)["ood/auroc"]
+        width[name] = interval.high - interval.low
+    assert width["twice"] == pytest.approx(width["one"], rel=0.2)
 
 
 @pytest.mark.parametrize("other", [{"ood": False}, {"draws": 4}, {"labels": ("a", "b", "d")}])
