@@ -45,8 +45,8 @@ WORK = Path(tempfile.mkdtemp())
 # ## The fit
 #
 # The narrow residual network, every convolution and linear layer variational, prior Normal(0, 1 / fan-in). The KL is
-# weighted down to a thousandth, as in the package's recipes: with a thousand weights a clip, an untempered fit would
-# learn nothing (the notebook on predictive checks shows that).
+# weighted down to a thousandth, as in the package's recipes: with a thousand weights a clip, an untempered fit learns
+# far less (the notebook on predictive checks shows that).
 
 # %%
 for name, count, seed in (("fit", CLIPS, 0), ("held-out", HELD_OUT, 1)):
