@@ -98,15 +98,12 @@ def plain(text: str, limit: int = 28) -> str:
     return ("\u200a" if shown.startswith("_") else "") + shown.replace("$", r"\$")
 
 
-def curve(
-    metrics: Sequence[Sequence[Mapping[str, float]]], curves: Mapping[str, str], *, log: bool = False
-) -> Callable[[Axes], None]:
+def curve(metrics: Sequence[Sequence[Mapping[str, float]]], curves: Mapping[str, str]) -> Callable[[Axes], None]:
     """Draws values over the epochs; those of several runs, as of a cross-validation, in thin lines of one colour.
 
     Args:
         metrics: The lines of ``metrics.jsonl``, for each run.
         curves: The keys to draw, and what to call each.
-        log: Whether the axis of the values is logarithmic.
     """
 
     def draw(ax: Axes) -> None:
@@ -123,8 +120,6 @@ def curve(
                 )
         if len(curves) > 1:
             ax.legend(loc="upper right", frameon=False, fontsize="small")
-        if log:
-            ax.set_yscale("log")
         _epochs(ax)
 
     return draw
@@ -146,7 +141,9 @@ def scales(metrics: Sequence[Mapping[str, float]], groups: Mapping[str, Sequence
             epochs = [line["epoch"] for line in lines]
             ax.plot(epochs, values, color=colour, linewidth=1.6, label=plain(name))
         ax.set_yscale("log")
-        ax.set_ylabel("posterior scale")
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        ax.yaxis.set_minor_formatter(NullFormatter())
         ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize="small")
         _epochs(ax)
 

@@ -233,7 +233,7 @@ def _facts(subject: Subject) -> list[tuple[str, str]]:
     if evaluation is not None:
         said = evaluation.provenance
         stores = ", ".join(Path(store).name for store in said.get("stores", [])) or "clips"
-        folds = "" if len(subject.scored) > 1 else _folds(said.get("folds", "all"))
+        folds = ", each by the run of its fold" if len(subject.scored) > 1 else _folds(said.get("folds", "all"))
         facts.append(("Scored on", f"{len(evaluation.names)} clips of {stores}{folds}"))
         if evaluation.ood is not None:
             stores = ", ".join(Path(store).name for store in said.get("ood", [])) or "clips"

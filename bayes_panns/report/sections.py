@@ -14,7 +14,7 @@ from bayes_panns.report.charts import Chart, Charts
 from bayes_panns.report.figures import NAMES, uncertainty_histograms
 from bayes_panns.report.listening import KINDS, Card, Room, cards, right
 from bayes_panns.report.subjects import Part, Subject
-from bayes_panns.report.words import Headline, every, headlines, number, percent
+from bayes_panns.report.words import Headline, every, headlines, number, percent, span
 from bayes_panns.uncertainty import Evaluation, Interval
 
 WORST = 6
@@ -126,7 +126,7 @@ def sections(
             _calibration(subject, evaluation, draw),
             _selection(evaluation, draw),
             _split(evaluation, draw),
-            _strangers(evaluation, draw),
+            _strangers(evaluation, intervals, draw),
             _confusion(evaluation, draw),
             _covariance(evaluation),
             _labels(evaluation),
@@ -310,7 +310,7 @@ def _split(evaluation: Evaluation, draw: Charts) -> Section:
         made.append(
             draw(
                 f"{title.capitalize()} uncertainty",
-                _histogram(groups, f"{title} variance, summed over the labels"),
+                _histogram(groups, f"{title} variance of a clip"),
                 f"Histogram of the clips' {title} uncertainty; medians: {middle}.",
                 size=(3.4, 2.8),
             )
@@ -322,7 +322,7 @@ def _split(evaluation: Evaluation, draw: Charts) -> Section:
     return Section("uncertainty", "Where the uncertainty lies", text, charts=made)
 
 
-def _strangers(evaluation: Evaluation, draw: Charts) -> Section | None:
+def _strangers(evaluation: Evaluation, intervals: Mapping[str, Interval], draw: Charts) -> Section | None:
     if evaluation.ood is None:
         return None
     inside, outside = uncertainty.scores(evaluation.uncertainty), uncertainty.scores(evaluation.ood)
@@ -346,7 +346,20 @@ def _strangers(evaluation: Evaluation, draw: Charts) -> Section | None:
         text += (
             " Each fold's posterior scored them, so each clip counts more than once and the intervals are too narrow."
         )
-    return Section("ood", "Out of distribution", text, charts=[chart])
+    rows = []
+    for name in found:
+        suffix = "" if name == "entropy" else f"_{name}"
+        measured = [intervals[f"ood/{metric}{suffix}"] for metric in ("auroc", "aupr", "fpr95")]
+        values = [Cell(f"{number(each.value)} ({span(each)})", each.value) for each in measured]
+        rows.append([Cell(name.replace("_", " "), name), *values])
+    columns = (
+        ("score", ""),
+        ("AUROC", "Higher is better."),
+        ("AUPR", "Higher is better."),
+        ("FPR at 95 % TPR", "Lower."),
+    )
+    table = Table("How well each score tells them apart, with 95 % intervals", columns, rows)
+    return Section("ood", "Out of distribution", text, charts=[chart], tables=[table])
 
 
 def _confusion(evaluation: Evaluation, draw: Charts) -> Section | None:
@@ -392,7 +405,7 @@ def _covariance(evaluation: Evaluation) -> Section | None:
         correlation = covariance / float(deviation[row] * deviation[column])
         together = int((evaluation.target[:, row] & evaluation.target[:, column]).sum())
         labels = [Cell(evaluation.labels[k], evaluation.labels[k]) for k in (row, column)]
-        shown = [Cell(f"{covariance:.2e}".replace("-", "−"), covariance), Cell(number(correlation), correlation)]
+        shown = [Cell(f"{covariance:.3g}".replace("-", "−"), covariance), Cell(number(correlation), correlation)]
         table.append([*labels, *shown, Cell(str(together), float(together))])
     if not table:
         return None
