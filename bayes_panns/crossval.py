@@ -113,7 +113,7 @@ def crossval(
     Each fit is a run in ``folder/<strategy>/seed-<seed>/fold-<fold>``, with its predictions in ``evaluation/``.
 
     Args:
-        recipe: The run; ``data.folds``, where given, are the folds there are.
+        recipe: The run; its ``data.folds`` gives way to all folds but one.
         folder: Where the runs go.
         guides: Guide recipes to compare; by default the recipe's.
         seeds: Seeds of the fits; by default the recipe's.
@@ -136,7 +136,7 @@ def crossval(
         raise FitError(f"{folder}: is not empty; go on with it with --resume, or choose another folder with -o")
     if not recipe.data.stores:
         raise RecipeError("no clips to fit: name a store with --data, or in the recipe's data.stores")
-    there = _folds(ClipSet(recipe.data.stores, folds=recipe.data.folds))
+    there = _folds(ClipSet(recipe.data.stores))
     chosen = there if folds is None else list(folds)
     if set(chosen) - set(there) or len(there) < 2:
         named = ", ".join(map(str, there))

@@ -35,7 +35,8 @@ def store(tmp_path_factory):
 
 def recipe(store):
     return Run(
-        data=Data(stores=[store], validation=0.0),
+        # A recipe's folds are for a single fit.
+        data=Data(stores=[store], folds=[1, 2], validation=0.0),
         fit=FitSettings(epochs=2, batch_size=8, spec_augment=False),
     )
 
