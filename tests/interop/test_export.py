@@ -63,6 +63,8 @@ def test_the_front_ends_matrices_make_the_spectrogram_that_the_posterior_takes(r
     front_end = LogMel(rate)
     matrices = front_end_matrices(front_end)
     window, hop = front_end.settings.window, front_end.settings.hop
+    # A quarter of one turn into the window, where hann is 1/2: exp(-i pi / 2) = -i, a sign that power does not show.
+    assert matrices["spectrogram_extractor.stft.conv_imag.weight"][1, 0, window // 4] == pytest.approx(-0.5)
     waveform = 0.1 * torch.randn(2, rate // 2)
     padded = F.pad(waveform[:, None], (window // 2, window // 2), mode="reflect")
     real, imaginary = (
