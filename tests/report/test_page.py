@@ -435,8 +435,11 @@ def test_runs_side_by_side(home):
     assert sections(found) == ["Side by side", "flip", "drop"]
     second = [text for _, text in found.headings].index("flip")
     assert [text for level, text in found.headings[second:] if level == 3][: len(WHOLE)] == WHOLE
-    a, b = (subject.evaluation.metrics["cal/nll"] for subject in subjects)
-    assert re.search(rf"NLL / nats.*?{number(a)}.*?{number(b)}.*?{re.escape(number(b - a))} \(", found.text)
+    for metric, title in (("cal/nll", "NLL / nats"), ("ood/auroc", "out of distribution, AUROC")):
+        a, b = (subject.evaluation.metrics[metric] for subject in subjects)
+        shown = re.escape(("+" if b > a else "") + number(b - a))
+        assert re.search(rf"{title} .{{0,20}}{number(a)}.{{0,40}}{number(b)}.{{0,40}} {shown} \(", found.text)
+    assert subjects[0].evaluation.metrics["ood/auroc"] != subjects[1].evaluation.metrics["ood/auroc"]
     assert "drop and flip were scored on the same clips" in found.text
     ids = [attributes["id"] for _, attributes in found.elements if "id" in attributes]
     assert len(set(ids)) == len(ids)
