@@ -670,7 +670,7 @@ def export(
 
 @main.command()
 @click.argument("name")
-@click.option("-o", "--out", type=click.Path(path_type=Path), metavar="FILE", help="Where to put it [its own name].")
+@click.option("-o", "--out", type=click.Path(path_type=Path), metavar="FILE", help="A file, or a folder [this one].")
 def fetch(name: str, out: Path | None) -> None:
     """Download a published checkpoint, or check one that is there.
 

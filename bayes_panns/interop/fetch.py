@@ -94,7 +94,7 @@ def fetch(name: str, path: str | Path | None = None, *, progress: bool = False) 
 
     Args:
         name: One of :data:`PUBLISHED`.
-        path: Where to put it; by default its own name, in this folder.
+        path: Where to put it: a file, or a folder, by default this one, for a file of its own name.
         progress: Whether to show a progress bar.
 
     Returns:
@@ -108,7 +108,9 @@ def fetch(name: str, path: str | Path | None = None, *, progress: bool = False) 
         known = ", ".join(f"{each} ({published.summary})" for each, published in PUBLISHED.items())
         raise CheckpointError(f"{name}: no such file is known; there are {known}")
     published = PUBLISHED[name]
-    path = Path(published.file if path is None else path)
+    path = Path() if path is None else Path(path)
+    if path.is_dir():
+        path /= published.file
     if path.exists():
         wrong, sha256 = _check(path, published)
         if wrong:

@@ -76,7 +76,7 @@ def test_a_file_is_downloaded_and_its_sha256_recorded(server, published, tmp_pat
     digest = hashlib.sha256(CONTENT).hexdigest()
     assert (tmp_path / "net=1.pth.sha256").read_text() == f"{digest}  net=1.pth\n"
     assert {each.name for each in tmp_path.iterdir()} == {"net=1.pth", "net=1.pth.sha256"}
-    fetch("net")
+    assert fetch("net", tmp_path) == tmp_path / "net=1.pth"
     assert server.asked == [None], "what is there is checked, and not downloaded again"
 
 
