@@ -1,7 +1,8 @@
 """What a prior and a guide do: the same fit under each, side by side, and in words what changed.
 
 A strategy is data, the same that guides/*.toml hold; here it is changed in Python. The last two guides are Pyro's own:
-see own_guide.py.
+see own_guide.py. They start with one width for every layer, where a strategy's widths go with the fan-in; so the
+package's guide is there with that one width too, and is what they are to be compared with.
 
     python examples/swap_priors_and_guides.py --epochs 12
 """
@@ -30,10 +31,12 @@ STRATEGIES: dict[str, Strategy | str] = {
     "wider posterior": Strategy(default=Settings(init_scale=0.3)),
     "one draw a batch": Strategy(default=Settings(estimator="weights")),
     "Monte Carlo dropout": Strategy(dropout="always", default=Settings(posterior="point")),
+    "one width for all": "bayes_panns.bayes:MeanField",
     "stock AutoNormal": "own_guide:auto_normal",
     "low-rank head": "own_guide:low_rank_head",
 }
-"""Each differs from the first in what its name says; a string names a guide in Python."""
+"""Each differs from the first in what its name says, the last two in their widths as well; a string names a guide in
+Python."""
 
 SHOWN = {
     "cls/accuracy": "accuracy",

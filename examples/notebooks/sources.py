@@ -130,6 +130,13 @@ clean(ax)
 legend_above(ax)
 
 # %% [markdown]
+# The smallest block but one makes the most of it: the first convolutions, with fewer than one in two hundred of the
+# weights. An output there sums nine inputs or 144, so that little of its noise averages out, and everything after
+# listens to it. The last layer, which is all that a posterior of the last layer draws, makes next to none here. The
+# parts nearly add up to the whole: the blocks' noises hardly meet. How wide the first block is was set by the recipe
+# (`init_scale`) and barely changed by the fit, as the notebook on anatomy shows; so most of this uncertainty was
+# chosen.
+#
 # ## How many draws?
 #
 # The package gives each number a standard error for its finite number of draws, by the jackknife over groups of draws.
@@ -174,9 +181,10 @@ for ax, claimed, true, title in ((axes[0], 1, 2, "a probability"), (axes[1], 3, 
 legend_above(axes[0])
 
 # %% [markdown]
-# The reference has an error of its own, as large as that of the last row, so the two curves must part there. With few
-# draws the epistemic variance is also too small on average: a variance over T draws misses the variance of their mean,
-# and mirrored pairs, which share their noise, change by how much.
+# The reference has an error of its own, as large as that of the last row, so the true error ends too high there by a
+# factor of up to sqrt(2). Before that the claim falls short of the truth by a fifth or so: mirrored draws, and the
+# rotated noise that several of them share, are taken for more independent than they are. With few draws the epistemic
+# variance is also too small on average, since a variance over T draws misses the variance of their mean.
 
 # %% [markdown]
 # ## Aleatoric: mixing two sounds
@@ -218,6 +226,11 @@ clean(ax)
 legend_above(ax)
 
 # %% [markdown]
+# Both grow, and by about the same factor; and a tenth of the other sound does nearly all of it, after which nothing
+# more happens. So the draws do not agree on "it is one of these two", they go different ways, and the aleatoric part
+# cannot be read as the ambiguity of the sound alone. The two parts are told apart by the identity, but not by what
+# causes them.
+#
 # ## Epistemic: more data
 
 # %%
@@ -244,3 +257,9 @@ ax.set_xticks(SIZES, [str(size) for size in SIZES])
 ax.minorticks_off()
 clean(ax)
 legend_above(ax)
+
+# %% [markdown]
+# With eight times the clips the epistemic part falls by about a quarter, in size and as a share, and not at every
+# step. That is far from the fall that a posterior would show whose width the data decide. The number of steps is the
+# same, and with it the way that the scales can go from where they start; and accuracy and NLL are best in between,
+# since more clips in as many steps are each seen less often.
