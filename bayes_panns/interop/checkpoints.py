@@ -193,8 +193,7 @@ def _split(path: Path, state: Mapping[str, Tensor], kind: str) -> tuple[dict[str
         if found["part"] == "mu":
             locs[plain] = value
         else:
-            # In double precision, as the published scales are small against softplus's 1 + exp(rho).
-            scales[plain] = F.softplus(value.double()).float()
+            scales[plain] = F.softplus(value)
     for name, value in scales.items():
         if name not in locs or locs[name].shape != value.shape:
             raise CheckpointError(f"{path}: has a rho for {name} and no mu of its shape; it is not whole")
