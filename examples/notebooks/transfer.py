@@ -323,9 +323,9 @@ for name in names:
 
 # %% [markdown]
 # Here the two differ in what they know of the unknown. The transferred posterior is less sure of the street than of
-# ESC-10, by its entropy and, less so, by what its draws disagree on; that of the fit from scratch is at chance. The
-# differences between them are clear of 0. So a fit of every weight can have draws that disagree about strange sounds,
-# but the entropy, which needs no draws, remains the better score.
+# ESC-10, by its entropy and, less so, by what its draws disagree on; the draws of the fit from scratch disagree no
+# more on the street than on ESC-10. The differences between the two fits are clear of 0. So a fit of every weight can
+# have draws that disagree about strange sounds, but the entropy, which needs no draws, remains the better score.
 #
 # Class by class it is uneven. Gun shots are taken for known sounds by both, with the least disagreement of all. Barks
 # are called dog in less than half of the clips, and are as doubtful as the rest: recordings of the street are far from
