@@ -28,7 +28,7 @@ from bayes_panns.errors import BayesPannsError
 from bayes_panns.posterior import load
 from bayes_panns.recipes import Data as RecipeData
 from bayes_panns.recipes import Run
-from bayes_panns.report import Data, charts, page, read_subjects, render_page, write_report
+from bayes_panns.report import Data, Part, Subject, charts, page, read_subjects, render_page, write_report
 from bayes_panns.report.charts import Charts, plain
 from bayes_panns.report.listening import Room, cards, choose
 from bayes_panns.report.words import headlines, number
@@ -289,6 +289,17 @@ def test_what_the_numbers_mean():
     assert "costs 0.69" in lines["cal/nll"].meaning
     assert "no draws" in lines["unc/epistemic"].meaning
     assert "cls/map" not in lines
+
+
+@pytest.mark.parametrize(("clips", "task"), [([1], "one-of-k"), ([0, 0, 1], "one-of-k"), ([None, None], "multi-label")])
+def test_few_clips_and_labels_without_any_make_a_page(drawn, clips, task):
+    p = np.random.default_rng(0).dirichlet(np.ones(3), (2, len(clips)))
+    target = np.array([[k == clip for k in range(3)] for clip in clips])
+    made = evaluation(p, target, task, ood=p[:, :1])
+    part = Part("few", Path("few"), None, {}, None, [], made, None, None, None, (), ())
+    found = Page(render_page([Subject("few", "evaluation", (part,))]))
+    assert "Label by label" in sections(found)
+    assert len(found.all("svg")) >= 8
 
 
 def test_numbers_as_people_read_them():
