@@ -182,9 +182,9 @@ legend_above(axes[0])
 
 # %% [markdown]
 # The reference has an error of its own, as large as that of the last row, so the true error ends too high there by a
-# factor of up to sqrt(2). Before that the claim falls short of the truth by a fifth or so, probably because mirrored
-# draws, and the rotated noise that several of them share, are taken for more independent than they are. With few draws
-# the epistemic variance is also too small on average, since a variance over T draws misses the variance of their mean.
+# factor of about sqrt(2). Before that it lies above the claim by up to a quarter. All clips are predicted by the same
+# draws, so this is one experiment and not one a clip, and that much may be chance. With few draws the epistemic
+# variance is also too small on average, since a variance over T draws misses the variance of their mean.
 
 # %% [markdown]
 # ## Aleatoric: mixing two sounds
