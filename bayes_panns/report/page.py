@@ -196,14 +196,7 @@ def _resamples(evaluation: Evaluation) -> int:
 def _intervals(evaluation: Evaluation | None) -> Mapping[str, Interval]:
     if evaluation is None:
         return {}
-    return uncertainty.intervals(
-        evaluation.uncertainty,
-        evaluation.target,
-        evaluation.task,
-        evaluation.ood,
-        groups=evaluation.groups,
-        resamples=_resamples(evaluation),
-    )
+    return evaluation.intervals(resamples=_resamples(evaluation))
 
 
 def _facts(subject: Subject) -> list[tuple[str, str]]:
@@ -220,15 +213,21 @@ def _facts(subject: Subject) -> list[tuple[str, str]]:
             ("Guide", guide),
             ("Labels", f"{len(header['labels'])}, {header['task']}"),
         ]
-    if made and len(subject.parts) == 1:
+    # An imported checkpoint was fitted elsewhere: its own provenance says so.
+    fitted = "epochs" in made
+    if "checkpoint" in made:
+        facts.append(("Imported from", made["checkpoint"]))
+    if fitted and len(subject.parts) == 1:
         folds = _folds(made.get("folds", "all"))
         facts.append(("Fitted to", f"{made['clips']} clips of {', '.join(made['data'])}{folds}"))
-    if made:
+    if fitted:
         tempered = ", a tempered posterior" if made["tempered"] else ""
         stopped = "" if made["complete"] else ", interrupted"
         facts.append(("Fit", f"{made['epochs']:g} epochs, KL weight {made['kl_weight']:g}{tempered}{stopped}"))
     if "upstream" in made:
-        facts.append(("Started from", f"{made['upstream']['folder']} ({', '.join(made['upstream']['data'])})"))
+        upstream = made["upstream"]
+        data = ", ".join(upstream["data"]) if "data" in upstream else upstream.get("checkpoint", "")
+        facts.append(("Started from", f"{upstream['folder']} ({data})" if data else upstream["folder"]))
     evaluation = subject.evaluation
     if evaluation is not None:
         said = evaluation.provenance
@@ -305,6 +304,7 @@ def _differences(first: Evaluation, other: Evaluation) -> Mapping[str, Interval]
         first.task,
         ood,
         groups=first.groups,
+        ood_groups=first.ood_groups if ood is not None else None,
         resamples=_resamples(first),
     )
 

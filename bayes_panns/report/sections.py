@@ -343,9 +343,7 @@ def _strangers(evaluation: Evaluation, intervals: Mapping[str, Interval], draw: 
     clips = len(evaluation.ood_names)
     text = f"Whether {clips} clips of none of the labels stand out as more uncertain."
     if evaluation.provenance.get("pooled", 1) > 1:
-        text += (
-            " Each fold's posterior scored them, so each clip counts more than once and the intervals are too narrow."
-        )
+        text += " Each fold's posterior scored them, so each clip counts more than once."
     rows = []
     for name in found:
         suffix = "" if name == "entropy" else f"_{name}"

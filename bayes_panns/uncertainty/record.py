@@ -65,6 +65,11 @@ class Evaluation:
         known = names if self.sources is None else np.where(self.sources == "", names, self.sources)
         return np.unique(known, return_inverse=True)[1]
 
+    @property
+    def ood_groups(self) -> NDArray[np.int_] | None:
+        """``(M,)``, a number for each out-of-distribution clip's name: several posteriors may have scored it."""
+        return None if self.ood is None else np.unique(self.ood_names, return_inverse=True)[1]
+
     def intervals(self, *, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Interval]:
         """The 95 % bootstrap interval of every metric, from resampled recordings: see :func:`intervals`.
 
@@ -78,7 +83,7 @@ class Evaluation:
             self.task,
             self.ood,
             groups=self.groups,
-            ood_groups=None if self.ood is None else np.unique(self.ood_names, return_inverse=True)[1],
+            ood_groups=self.ood_groups,
             resamples=resamples,
             seed=seed,
         )

@@ -25,7 +25,7 @@ from matplotlib.image import imread
 from bayes_panns.cli import main
 from bayes_panns.clips import Task, write
 from bayes_panns.errors import BayesPannsError
-from bayes_panns.posterior import load
+from bayes_panns.posterior import load, save
 from bayes_panns.recipes import Data as RecipeData
 from bayes_panns.recipes import Run
 from bayes_panns.report import Data, Part, Subject, charts, page, read_subjects, render_page, write_report
@@ -612,3 +612,16 @@ def test_names_that_are_the_same_are_told_apart(home, tmp_path):
     (subject,) = read_subjects(home / "flip", QUICK)
     found = Page(render_page([subject, replace(subject, name="flip")]))
     assert sections(found) == ["Side by side", "flip (1)", "flip (2)"]
+
+
+def test_a_posterior_that_was_imported_is_reported_on_and_so_is_what_started_from_it(home, tmp_path):
+    posterior = load(home / "flip")
+    posterior.provenance = {"imported": "panns", "checkpoint": "ResNet54.pth", "versions": {"torch": "2"}}
+    save(posterior, tmp_path / "imported")
+    page = render_page(read_subjects(tmp_path / "imported", Data(stores=[home / "clips.h5"], draws=2)))
+    assert "Imported from" in page
+    assert "ResNet54.pth" in page
+    posterior.provenance = load(home / "flip").provenance | {"upstream": {"folder": "imported", **posterior.provenance}}
+    save(posterior, tmp_path / "tuned")
+    page = render_page(read_subjects(tmp_path / "tuned", Data(stores=[home / "clips.h5"], draws=2)))
+    assert "imported (ResNet54.pth)" in page
