@@ -54,7 +54,7 @@ STORES, RUNS = Path(os.environ.get("STORES", "stores")), Path(os.environ.get("RU
 STEPS, DRAWS, STARTS = (10, 4, 1) if SMALL else (250, 50, 1)
 FOLDS = (1, 2) if SMALL else (1, 2, 3, 4, 5)
 LABELS = (10, 20, 30) if SMALL else (10, 20, 30, 40, 60, 80, 120)
-WIDTH = 10.0  # of the prior, in units of 1 / sqrt(fan-in): what cross-validation chose in the notebook on ESC-10
+WIDTH = 10.0  # of the prior, in units of 1 / sqrt(fan-in): among the best in the notebook on ESC-10
 
 # %% [markdown]
 # ## The learner
