@@ -354,20 +354,18 @@ for ax, name in zip(panels, ("last layer", "last layer, principal axes", "flip")
 # **Near sounds.** At the package's width the mutual information of a last layer points the wrong way, if anywhere: its
 # draws disagree more about ESC-10 than about the street. With the width that cross-validation chose it is better than
 # chance, and in the principal axes it is as good as the entropy. So epistemic uncertainty that means something needed
-# three things: `kl_weight` 1, a width chosen by the data, and axes in which the weights are nearly independent. It is
-# still no better than a look at the top of the spectrum: in UrbanSound8K much was recorded at low rates, and the
-# trivial score tells near sounds at least as well as any posterior does. Without that band the trivial score falls the
-# most, but all intervals overlap.
+# three things: `kl_weight` 1, a width chosen by the data, and axes in which the weights are nearly independent.
 #
-# **Fits of the whole network.** At `kl_weight` 1e-3 the entropy of `flip` is as good a score as any here, and what its
-# draws disagree on a weaker one. That the whole network was fitted to ESC-10, rather than a last layer to the
-# embeddings of another task, counts for more than how the uncertainty is split.
+# **Fits of the whole network** do better on near sounds, by their entropy; `det`, which has no draws at all, as well
+# as `flip`. What the draws of `flip` disagree on is a weaker score, and those of `drop` are about at chance. To have
+# fitted the network to ESC-10 counts for more than how its uncertainty is split. And the best of them is about as good
+# as a look at the top of the spectrum: in UrbanSound8K much was recorded at low rates. Without that band the trivial
+# score falls, and those of the whole networks hardly do, so they hear something else; but all these intervals overlap.
 #
-# **Speech.** Mutual information of the plain last layer is as good as perfect, and so is the trivial score. The draws
-# notice something that is easy to notice. Part of it is the missing band: known sounds that have lost everything above
-# 4 kHz are flagged as well, by mutual information more than by entropy, though far less than speech. The expected
-# entropy, the aleatoric side, does far worse than mutual information on speech: which is what the split promises, and
-# the one place here where it clearly does so.
+# **Speech.** Mutual information of the plain last layer is as good as perfect, and so is the trivial score. Part of
+# what its draws notice is the missing band: known sounds that have lost everything above 4 kHz are flagged as well,
+# though far less than speech. The expected entropy, the aleatoric side, does far worse there, which is what the split
+# promises; in the whole networks it is the other way round, and mutual information says little.
 
 # %% [markdown]
 # ## More labels
@@ -529,8 +527,8 @@ for ax in panels[:, 0]:
 # ## What held and what did not
 #
 # - Epistemic uncertainty falls as labels are added: held, clearly.
-# - Epistemic uncertainty tells sounds never heard: for speech yes, and so does a trivial score; for near sounds only
-#   with chosen width and axes, no better than entropy, and no better than the top of the spectrum.
+# - Epistemic uncertainty tells sounds never heard: for speech that of a last layer does, and so does a trivial score;
+#   for near sounds only with chosen width and axes, no better than entropy, and no better than the trivial score.
 # - Aleatoric uncertainty rises with noise: only in a model that has met noise. With another sound mixed in it does in
 #   both.
 # - A mean-field posterior's epistemic uncertainty depends on choices that accuracy does not show: the three last
