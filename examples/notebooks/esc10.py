@@ -359,8 +359,9 @@ for ax, name in zip(panels, ("last layer", "last layer, principal axes", "flip")
 # **Fits of the whole network** do better on near sounds, by their entropy; `det`, which has no draws at all, as well
 # as `flip`. What the draws of `flip` disagree on is a weaker score, and those of `drop` are about at chance. To have
 # fitted the network to ESC-10 counts for more than how its uncertainty is split. And the best of them is about as good
-# as a look at the top of the spectrum: in UrbanSound8K much was recorded at low rates. Without that band the trivial
-# score falls, and those of the whole networks hardly do, so they hear something else; but all these intervals overlap.
+# as a look at the top of the spectrum: the copy of UrbanSound8K that these words were written from had been resampled
+# to 22 kHz, which the original is not. Without that band the trivial score falls, and those of the whole networks
+# hardly do, so they hear something else; but all these intervals overlap.
 #
 # **Speech.** Mutual information of the plain last layer is as good as perfect, and so is the trivial score. Part of
 # what its draws notice is the missing band: known sounds that have lost everything above 4 kHz are flagged as well,

@@ -329,5 +329,5 @@ for name in names:
 #
 # Class by class it is uneven. Gun shots are taken for known sounds by both, with the least disagreement of all. Barks
 # are called dog in less than half of the clips, and are as doubtful as the rest: recordings of the street are far from
-# ESC-10's even where the label is the same. And UrbanSound8K's recordings often lack the top of the spectrum, which
-# any of these scores may have noticed instead; the notebook on ESC-10 looks into that.
+# ESC-10's even where the label is the same. And the copy of UrbanSound8K used here had lost the top of its spectrum,
+# which any of these scores may have noticed instead; the notebook on ESC-10 looks into that.
