@@ -106,7 +106,11 @@ class BayesianNet(PyroModule):
         return self.dropout != "always" and all(site.name.startswith(f"{HEAD}.") for site in self.sites.values())
 
     def embed(self, clips: Tensor) -> Tensor:
-        """What the last layer sees of clips, taken as :meth:`forward` takes them: shape ``(batch, embedding)``."""
+        """What the last layer sees of clips, taken as :meth:`forward` takes them: shape ``(batch, embedding)``.
+
+        By the weights that the network holds: a variational backbone's mean something under a guide's draw only, as
+        :func:`~bayes_panns.bayes.draw_weights` and :func:`~bayes_panns.bayes.mean_weights` give them.
+        """
         return cast(ResNet, self.net).embed(self._logmel(clips))
 
     def forward(
@@ -117,7 +121,7 @@ class BayesianNet(PyroModule):
         augment: Callable[[Tensor], Tensor] | None = None,
         embedded: bool = False,
     ) -> Tensor:
-        """Run the model.
+        """Run the model; by itself, as any Pyro model, it draws its weights from the prior.
 
         Args:
             clips: Waveforms, shape ``(batch, samples)``, or log-mels in dB, shape ``(batch, frames, mels)``.
