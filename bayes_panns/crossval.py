@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from bayes_panns.clips import ClipSet
+from bayes_panns.clips import ClipSet, Task
 from bayes_panns.errors import FitError, RecipeError, StoreError
 from bayes_panns.posterior import Posterior, load
 from bayes_panns.posterior.disk import read_header
@@ -24,6 +24,9 @@ from bayes_panns.workflow import RUN_TOML, evaluate_posterior, fit
 from bayes_panns.writing import whole_file
 
 LEVEL = 0.95
+
+_TOLD = {Task.ONE_OF_K: ("cls/accuracy", "cal/nll"), Task.MULTI_LABEL: ("cls/map", "cal/nll")}
+"""What is said of each fold when it is scored."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +151,6 @@ def crossval(
     for name, guide in strategies.items():
         for seed in seeds or [recipe.fit.seed]:
             for fold in chosen:
-                say(f"{name}, seed {seed}, fold {fold}")
                 one = recipe.model_copy(
                     update={
                         "guide": guide,
@@ -157,10 +159,12 @@ def crossval(
                     }
                 )
                 run = folder / name / f"seed-{seed}" / f"fold-{fold}"
-                posterior = _fitted(one, run, device, resume, progress, say)
+                posterior = _fitted(one, run, device, resume, progress)
                 if posterior is None:
                     return None
                 evaluation = _scored(posterior, run, recipe.data.stores, fold, ood, draws, progress)
+                shown = ", ".join(f"{metric} {evaluation.metrics[metric]:.3f}" for metric in _TOLD[posterior.task])
+                say(f"{name}, seed {seed}, fold {fold}: {shown}")
                 found.setdefault(name, {}).setdefault(seed, {})[fold] = evaluation
     return CrossValidation(found)
 
@@ -188,15 +192,13 @@ def write_results(result: CrossValidation, path: str | Path) -> None:
         fresh.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
 
 
-def _fitted(
-    recipe: Run, folder: Path, device: str, resume: bool, progress: bool, say: Callable[[str], None]
-) -> Posterior | None:
+def _fitted(recipe: Run, folder: Path, device: str, resume: bool, progress: bool) -> Posterior | None:
     """The run's posterior: fitted now, or found complete; None where the fit was interrupted."""
     begun = resume and (folder / RUN_TOML).is_file()
     ended = begun and (folder / "posterior").is_dir() and read_run(folder / RUN_TOML) == recipe
     if ended and read_header(folder / "posterior")["provenance"].get("complete"):
         return load(folder)
-    fitted = fit(recipe, folder, device=device, resume=begun, progress=progress, say=say)
+    fitted = fit(recipe, folder, device=device, resume=begun, progress=progress)
     return load(folder) if fitted.complete else None
 
 

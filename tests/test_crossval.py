@@ -14,6 +14,7 @@ from bayes_panns.cli import main
 from bayes_panns.clips import Task, write
 from bayes_panns.crossval import crossval, write_results
 from bayes_panns.errors import FitError, StoreError
+from bayes_panns.posterior.disk import read_header
 from bayes_panns.recipes import Data, Run
 from bayes_panns.report import crossval_latex, crossval_table
 from bayes_panns.svi import FitSettings
@@ -152,8 +153,9 @@ def test_the_command_prints_the_table_and_leaves_every_number(store, tmp_path):
     assert "flip: mean ± sd (95 % interval)" in result.stdout
     assert json.loads((tmp_path / "cv" / "results.json").read_text())["strategies"]["flip"]["folds"] == [1, 2, 3]
     assert (tmp_path / "cv" / "table.tex").is_file()
-    assert "8 clips of" not in result.stderr  # half of 12
-    assert "6 clips of" in result.stderr
+    assert "flip, seed 0, fold 3: cls/accuracy" in result.stderr
+    header = read_header(tmp_path / "cv" / "flip" / "seed-0" / "fold-1" / "posterior")
+    assert header["provenance"]["clips"] == 6  # half of 12
     assert CliRunner().invoke(main, [*command, "--resume"]).stdout == result.stdout
 
 
