@@ -11,6 +11,7 @@ import click
 
 from bayes_panns import __version__
 from bayes_panns.errors import BayesPannsError
+from bayes_panns.writing import whole_file
 
 if TYPE_CHECKING:
     from bayes_panns.uncertainty import Draws
@@ -56,9 +57,8 @@ def _write(text: str, output: Path | None) -> None:
         return
     if not output.parent.is_dir():
         raise BayesPannsError(f"{output}: there is no folder {output.parent} to write it to; make it first")
-    temporary = output.with_name(f".{output.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(output)
+    with whole_file(output) as part:
+        part.write_text(text, encoding="utf-8")
 
 
 def _numbers(context: click.Context, parameter: click.Parameter, value: str | None) -> list[int] | None:

@@ -3,9 +3,7 @@
 Give the Axes room with ``Figure(layout="constrained")``.
 """
 
-import contextlib
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 from numpy.typing import NDArray
 
 from bayes_panns.uncertainty.drawing import FAINT, INK, PALETTE, clean, legend_above, percent
+from bayes_panns.writing import whole_file
 
 _SCORES = ("confidence", "entropy", "mutual_information", "expected_entropy", "total", "aleatoric", "epistemic")
 
@@ -182,13 +181,8 @@ def save(figure: Figure, path: Path) -> None:
         figure: what to draw.
         path: where to; its folder exists.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with whole_file(path) as part:
         figure.savefig(part, format="png", dpi=150)
-        part.replace(path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            part.unlink()
 
 
 def _grid(panels: int, width: float, height: float) -> tuple[Figure, list[Axes]]:

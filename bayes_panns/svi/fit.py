@@ -30,6 +30,7 @@ from bayes_panns.svi.elbo import MeanFieldELBO
 from bayes_panns.svi.embeddings import Embeddings
 from bayes_panns.svi.features import Features
 from bayes_panns.svi.schedules import kl_warmup, learning_rate
+from bayes_panns.writing import whole_file
 
 CHECKPOINT = "checkpoint.pt"
 METRICS = "metrics.jsonl"
@@ -311,9 +312,8 @@ class Fit:
             state["backbone"] = self.data.backbone
         if self.device.type == "cuda":
             state["cuda_rng"] = torch.cuda.get_rng_state(self.device)
-        temporary = self.folder / f"{CHECKPOINT}.tmp"
-        torch.save(state, temporary)
-        temporary.replace(self.folder / CHECKPOINT)
+        with whole_file(self.folder / CHECKPOINT) as part:
+            torch.save(state, part)
 
     def load_checkpoint(self) -> None:
         """Go on from the folder's checkpoint; the fit then runs as if it had never stopped.
