@@ -14,6 +14,7 @@ from bayes_panns.audio.soundscapes import DOWNSTREAM, NOVEL, UPSTREAM, soundscap
 from bayes_panns.clips import Task, write
 from bayes_panns.posterior import load
 from bayes_panns.recipes import read_run
+from bayes_panns.report.subjects import EVALUATION
 from bayes_panns.svi import METRICS, read_metrics
 from bayes_panns.uncertainty import Evaluation, reliability, risk_coverage, tag, top_label
 from bayes_panns.workflow import RUN_TOML, evaluate_posterior, fit
@@ -111,7 +112,10 @@ def run(
     examples = tag(load(runs["transferred"]), sorted(sounds.glob("*.wav")), DRAWS)
     say("What the transferred posterior says of three held-out and three novel sounds:\n")
     say(report.render(examples, "table"))
-    say(f"figures in {figures}, sounds to listen to in {sounds}, everything in {folder}")
+    for name, evaluation in evaluations.items():
+        evaluation.save(runs[name] / EVALUATION)
+    page = report.write_report(list(runs.values()), folder / "report.html", say=say)
+    say(f"a report with all of it in {page}, figures in {figures}, sounds to listen to in {sounds}")
     return results
 
 

@@ -3,10 +3,12 @@ import json
 import pytest
 
 from bayes_panns.demo import SHOWN, Sizes, run, table
+from bayes_panns.report import page
 
 
 @pytest.mark.slow
-def test_the_demo_tells_the_whole_story_and_may_run_again(tmp_path):
+def test_the_demo_tells_the_whole_story_and_may_run_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(page, "RESAMPLES", 25)
     sizes = Sizes(upstream=40, downstream=16, held_out=16, novel=10)
     for _ in range(2):
         lines = []
@@ -18,6 +20,9 @@ def test_the_demo_tells_the_whole_story_and_may_run_again(tmp_path):
     assert "new: fc_audioset.weight" in text
     folder = tmp_path / "demo"
     assert json.loads((folder / "results.json").read_text()) == results
+    html = (folder / "report.html").read_text()
+    assert "Side by side" in html
+    assert "<audio" in html
     names = {path.stem for path in (folder / "figures").glob("*.png")}
     assert {"comparison", "reliability", "uncertainty", "risk-coverage", "training-upstream"} <= names
     assert all(path.stat().st_size > 10_000 for path in (folder / "figures").glob("*.png"))
