@@ -12,7 +12,7 @@ from bayes_panns.errors import FitError, PosteriorError, RecipeError, StoreError
 from bayes_panns.posterior import Ensemble, load, save_calibration
 from bayes_panns.recipes import Data, Run, read_run
 from bayes_panns.svi import FitSettings
-from bayes_panns.uncertainty import label_sets, predict_logits
+from bayes_panns.uncertainty import conformal_threshold, label_sets, predict_logits
 from bayes_panns.workflow import calibrate, divide, evaluate_posterior, fit, held_out
 
 RATE = 8000
@@ -261,6 +261,9 @@ def test_a_calibrated_posterior_is_tempered_and_kept_so(stores, tmp_path, task):
     rows = [clips.names.index(name) for name in half.names]
     sets = label_sets(evaluation.uncertainty.probability[rows], found.threshold - 1e-6)
     assert sets[evaluation.target[rows]].mean() >= 0.7
+    # It is that of the tempered probabilities, as they are predicted.
+    expected = conformal_threshold(evaluation.uncertainty.probability[rows], evaluation.target[rows], 0.7)
+    assert found.threshold == pytest.approx(expected, abs=1e-5)
 
     tensors = (fitted.folder / "posterior" / "guide.safetensors").read_bytes()
     save_calibration(posterior)

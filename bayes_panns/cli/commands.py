@@ -373,8 +373,11 @@ def evaluate(
       bayes-panns evaluate runs/det-0 runs/det-1 runs/det-2 --data stores/esc10.h5 --folds 5
     """
     from bayes_panns.posterior import Ensemble, load
+    from bayes_panns.uncertainty.record import require_place
     from bayes_panns.workflow import choose_device, evaluate_posterior
 
+    if out is not None:
+        require_place(out)
     members = [load(each, device=choose_device(device), guide_function=guide) for each in posteriors]
     evaluation = evaluate_posterior(
         members[0] if len(members) == 1 else Ensemble(members),

@@ -105,8 +105,7 @@ class Evaluation:
             BayesPannsError: ``folder`` holds something else.
         """
         folder = Path(folder)
-        if folder.exists() and not is_evaluation(folder) and any(folder.iterdir()):
-            raise BayesPannsError(f"{folder}: is there and is no evaluation; choose another folder")
+        require_place(folder)
         arrays = {"target": self.target} | _flat(self.uncertainty, "clips/")
         if self.ood is not None:
             arrays |= _flat(self.ood, "ood/")
@@ -214,6 +213,16 @@ class Evaluation:
             provenance=first.provenance
             | {"folds": [each.provenance.get("folds") for each in evaluations], "pooled": len(evaluations)},
         )
+
+
+def require_place(folder: Path) -> None:
+    """See that an evaluation may be written to ``folder``; worth knowing before one is made.
+
+    Raises:
+        BayesPannsError: It holds something else.
+    """
+    if folder.exists() and not is_evaluation(folder) and (folder.is_file() or any(folder.iterdir())):
+        raise BayesPannsError(f"{folder}: is there and is no evaluation; choose another folder")
 
 
 def is_evaluation(folder: Path) -> bool:

@@ -397,3 +397,8 @@ def test_an_evaluation_can_be_kept(home, tmp_path):
     evaluation = Evaluation.load(kept)
     assert evaluation.provenance["posterior"] == str((home / "run" / "posterior").resolve())
     assert evaluation.uncertainty.covariance.shape == (18, 3, 3)
+    # Told before anything is predicted.
+    result = run("evaluate", home / "run", "--data", home / "nowhere.h5", "-o", home / "sounds", code=1)
+    assert "is no evaluation" in result.stderr
+    result = run("evaluate", home / "run", "--data", home / "nowhere.h5", "-o", home / "clips.h5", code=1)
+    assert "is no evaluation" in result.stderr
