@@ -140,13 +140,23 @@ class _Stages(nn.Module):
 
 @dataclass(frozen=True)
 class Architecture:
-    """What distinguishes the networks: the block, how many a stage, the first width and the embedding's size."""
+    """What distinguishes the networks.
+
+    Attributes:
+        block: The residual block.
+        depths: How many blocks each stage has.
+        width: Channels of the first stage.
+        embedding: The embedding's size.
+        summary: What it is, in a few words.
+        pool: How many frames of the spectrogram are averaged into one before the first convolution.
+    """
 
     block: type[BasicBlock] | type[Bottleneck]
     depths: tuple[int, int, int, int]
     width: int
     embedding: int
     summary: str
+    pool: int = 1
 
 
 NETS = {
@@ -154,6 +164,7 @@ NETS = {
     "resnet38": Architecture(BasicBlock, (3, 4, 6, 3), 64, 2048, "PANNs ResNet38"),
     "resnet54": Architecture(Bottleneck, (3, 4, 6, 3), 64, 2048, "PANNs ResNet54"),
     "resnet14-narrow": Architecture(BasicBlock, (1, 1, 1, 1), 16, 128, "the same blocks for two cores and minutes"),
+    "resnet14-coarse": Architecture(BasicBlock, (1, 1, 1, 1), 16, 128, "the narrow one, at 50 frames a second", 2),
 }
 """The networks by name."""
 
@@ -169,6 +180,7 @@ class ResNet(nn.Module):
     def __init__(self, architecture: Architecture, classes: int):
         super().__init__()
         width, embedding = architecture.width, architecture.embedding
+        self.pool = architecture.pool
         self.bn0 = nn.BatchNorm2d(MEL_BINS)
         self.conv_block1 = ConvBlock(1, width, pool=2)
         self.resnet = _Stages(architecture.block, architecture.depths, width)
@@ -187,7 +199,8 @@ class ResNet(nn.Module):
         """Logits of a batch of spectrograms.
 
         Args:
-            logmel: dB, shape ``(batch, frames, 64)``; fewer than 32 frames are padded with silence.
+            logmel: dB, shape ``(batch, frames, 64)``; fewer than 32 (times ``pool``) frames are padded
+                with silence.
             augment: Applied to the normalised spectrogram, shape ``(batch, 1, frames, 64)``, as PANNs places it.
 
         Returns:
@@ -197,11 +210,14 @@ class ResNet(nn.Module):
 
     def embed(self, logmel: Tensor, augment: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """The clips' embeddings, shape ``(batch, embedding)``: what the last linear layer sees."""
-        x = F.pad(logmel, (0, 0, 0, max(0, MINIMUM_FRAMES - logmel.shape[1])), value=SILENCE_DB)
+        shortest = MINIMUM_FRAMES * self.pool
+        x = F.pad(logmel, (0, 0, 0, max(0, shortest - logmel.shape[1])), value=SILENCE_DB)
         # bn0 takes the mel bins as its channels.
         x = self.bn0(x.transpose(1, 2).unsqueeze(-1)).permute(0, 3, 2, 1)
         if augment is not None:
             x = augment(x)
+        if self.pool > 1:
+            x = F.avg_pool2d(x, (self.pool, 1))
         x = self.dropout_maps(self.conv_block1(x))
         x = self.dropout_maps(F.avg_pool2d(self.resnet(x), 2))
         x = self.dropout_maps(self.conv_block_after1(x)).mean(dim=3)
