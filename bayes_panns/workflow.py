@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import tomli_w
@@ -95,6 +96,12 @@ def fit(
     )
     inherited = None if upstream is None else posterior.start_from(upstream)
     _freeze(posterior, recipe.freeze)
+    rotated = isinstance(posterior.guide, MeanField) and posterior.guide.axes is not None
+    if rotated and recipe.fit.features != "embeddings":
+        raise RecipeError(
+            'posterior "rotated" takes its axes from the embeddings of a frozen backbone: set '
+            'fit.features = "embeddings", as the recipe rotated-head does'
+        )
     if recipe.fit.features == "embeddings":
         require_fixed(posterior.model)
     _prepare(folder, recipe, resume)
@@ -102,9 +109,11 @@ def fit(
     say(f"{len(fitted)} clips of {fitted.seconds_per_clip:g} s, {len(fitted.labels)} labels ({task}), on {chosen}")
     if inherited is not None:
         say(f"taken from {recipe.upstream}: {len(inherited.taken)} tensors; new: {', '.join(inherited.new) or 'none'}")
-    kept: Callable[[ClipSet], Features | Embeddings]
+    kept: Callable[..., Features | Embeddings]
+    data: Features | Embeddings
     if recipe.fit.features == "embeddings":
         kept = partial(Embeddings, model=posterior.model, task=task, device=chosen, progress=progress, say=say)
+        data = kept(fitted, views=recipe.fit.views, seed=recipe.fit.seed)
     else:
         kept = partial(
             Features,
@@ -114,10 +123,11 @@ def fit(
             folder=folder,
             progress=progress,
         )
+        data = kept(fitted)
     job = Fit(
         posterior.model,
         posterior.guide,
-        kept(fitted),
+        data,
         recipe.fit,
         folder,
         validation=None if held is None else kept(held),
@@ -129,6 +139,12 @@ def fit(
     if resume and job.checkpointed:
         job.load_checkpoint()
         say(f"resuming at epoch {job.epoch:.1f} of {recipe.fit.epochs}")
+    elif rotated:
+        assert isinstance(data, Embeddings)
+        new = inherited is None or f"{HEAD}.weight" in inherited.new
+        width = cast(MeanField, posterior.guide).align(data.views, data.target if new else None)
+        start = "fitted to the clips" if new else "the upstream posterior's"
+        say(f"last layer rotated: its mean is {start}, its prior's standard deviation {width:.3g}")
     complete = job.run()
     posterior.metrics = dict(job.metrics)
     posterior.provenance = {

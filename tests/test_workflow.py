@@ -11,7 +11,7 @@ from bayes_panns.clips import ClipSet, Task, write
 from bayes_panns.errors import FitError, PosteriorError, RecipeError, StoreError
 from bayes_panns.posterior import Ensemble, load, save_calibration
 from bayes_panns.recipes import Data, Run, read_run
-from bayes_panns.svi import FitSettings
+from bayes_panns.svi import Fit, FitSettings
 from bayes_panns.uncertainty import conformal_threshold, label_sets, predict_logits
 from bayes_panns.workflow import calibrate, divide, evaluate_posterior, fit, held_out
 
@@ -161,17 +161,74 @@ def test_a_head_on_the_embeddings_of_a_frozen_backbone_is_a_posterior_like_any_o
     assert scores[1]["unc/epistemic"] > 0
 
 
-@pytest.mark.parametrize("guide", ["det-flip", "drop", "det"])
+ROTATED = {"guide": "rotated-head", "freeze": ["backbone"], "features": "embeddings", "views": 2, "batch_size": 64}
+
+
+def test_a_rotated_head_starts_from_the_upstream_heads_mean(stores, upstream, tmp_path):
+    said = []
+    det = fit(recipe(stores["downstream"], guide="det", upstream=str(upstream)), tmp_path / "det").folder
+    run = recipe(stores["downstream"], upstream=str(det), **ROTATED, epochs=1, learning_rate=1e-12)
+    head = fit(run, tmp_path / "head", say=said.append).posterior
+    assert any("rotated: its mean is the upstream posterior's" in line for line in said)
+    for name, value in load(det).points().items():
+        if name.startswith("fc_audioset."):
+            assert head.gaussians()[name][0].numpy() == pytest.approx(value.numpy(), abs=1e-5)
+    assert head.guide.axes.centre.abs().max() > 0
+    logged = json.loads((tmp_path / "head" / "metrics.jsonl").read_text())
+    width = head.model.prior("net.fc_audioset.weight").variance.mean().sqrt().item()
+    assert logged["prior/fc_audioset.weight"] == pytest.approx(width, rel=1e-5)
+    assert {"scale/fc_audioset.weight", "scale/fc_audioset.bias"} <= logged.keys()
+
+
+def test_a_rotated_head_for_new_labels_is_fitted_first_and_resumes_exactly(stores, upstream, tmp_path, monkeypatch):
+    said = []
+    run = recipe(stores["downstream"], upstream=str(upstream), **ROTATED, epochs=6, learning_rate=1e-2)
+    whole = fit(run, tmp_path / "whole", say=said.append)
+    assert any("rotated: its mean is fitted to the clips" in line for line in said)
+    assert evaluate_posterior(load(whole.folder), [stores["downstream"]], draws=4).metrics["unc/epistemic"] > 0
+    with monkeypatch.context() as patch:
+        patch.setattr(Fit, "run", lambda job, run=Fit.run: stop_after(job, run))
+        assert not fit(run, tmp_path / "parts").complete
+    parts = fit(run, tmp_path / "parts", resume=True)
+    assert parts.complete
+    for name, value in whole.posterior.guide.state_dict().items():
+        assert torch.equal(parts.posterior.guide.state_dict()[name], value), name
+
+
+def test_a_rotated_head_needs_embeddings(stores, upstream, tmp_path):
+    with pytest.raises(RecipeError, match="takes its axes from the embeddings of a frozen backbone"):
+        fit(recipe(stores["downstream"], guide="rotated-head", upstream=str(upstream)), tmp_path / "run")
+
+
+@pytest.mark.parametrize("guide", ["last-layer", "low-rank-head", "map-head"])
+def test_strategies_of_the_last_layer_run_on_fixed_features(stores, upstream, tmp_path, guide):
+    run = recipe(stores["downstream"], **{**ROTATED, "guide": guide}, upstream=str(upstream))
+    metrics = evaluate_posterior(load(fit(run, tmp_path / "run").folder), [stores["downstream"]], draws=4).metrics
+    assert (metrics["unc/epistemic"] > 0) == (guide != "map-head")
+
+
+def test_a_run_that_freezes_trains_no_other_kind_either(stores, upstream, tmp_path):
+    run = recipe(stores["downstream"], guide="map", upstream=str(upstream), freeze=["resnet", "conv_block1"])
+    before, after = load(upstream), fit(run, tmp_path / "run").posterior
+    moved = {
+        name.split(".")[0]
+        for name, (loc, _) in before.gaussians().items()
+        if name.split(".")[0] != "fc_audioset" and not torch.equal(after.points()[name], loc)
+    }
+    assert moved == {"conv_block_after1", "fc1"}
+
+
+@pytest.mark.parametrize(
+    "guide", ["det-flip", "drop", "det", "map", "low-rank-head", "flip-last-stage", "flip-upstream-prior"]
+)
 def test_every_strategy_runs_from_end_to_end(stores, upstream, tmp_path, guide):
     fitted = fit(recipe(stores["downstream"], guide=guide, upstream=str(upstream), mixup=True), tmp_path / "run")
     metrics = evaluate_posterior(load(fitted.folder), [stores["downstream"]], draws=3).metrics
-    assert metrics["draws"] == (0 if guide == "det" else 3)
-    assert (metrics["unc/epistemic"] > 0) == (guide != "det")
+    assert metrics["draws"] == (0 if guide in ("det", "map") else 3)
+    assert (metrics["unc/epistemic"] > 0) == (guide not in ("det", "map"))
 
 
 def test_a_stopped_run_goes_on_and_a_finished_one_stays(stores, tmp_path, monkeypatch):
-    from bayes_panns.svi import Fit
-
     whole = fit(recipe(stores["upstream"]), tmp_path / "whole")
     original = Fit.run
     monkeypatch.setattr(Fit, "run", lambda self: stop_after(self, original))

@@ -13,6 +13,7 @@ pyro.settings.set(module_local_params=True)
 from bayes_panns.bayes.draws import draw_weights, head_logits, logits_under, mean_weights, mirrored_draws  # noqa: E402
 from bayes_panns.bayes.estimators import ESTIMATORS, Estimator  # noqa: E402
 from bayes_panns.bayes.guide import MeanField  # noqa: E402
+from bayes_panns.bayes.laplace import HeadLaplace, fitted_head, head_laplace  # noqa: E402
 from bayes_panns.bayes.likelihoods import (  # noqa: E402
     LIKELIHOODS,
     ExpectedCategorical,
@@ -23,6 +24,7 @@ from bayes_panns.bayes.likelihoods import (  # noqa: E402
 from bayes_panns.bayes.model import BayesianNet  # noqa: E402
 from bayes_panns.bayes.moments import gaussian_weights, moments_under  # noqa: E402
 from bayes_panns.bayes.priors import FanIn, FromPosterior, Laplace, Normal, Prior  # noqa: E402
+from bayes_panns.bayes.rotated import RotatedNormal  # noqa: E402
 from bayes_panns.bayes.sites import Site, sites  # noqa: E402
 from bayes_panns.bayes.strategy import Rule, Settings, Strategy  # noqa: E402
 
@@ -34,6 +36,7 @@ __all__ = [
     "ExpectedCategorical",
     "FanIn",
     "FromPosterior",
+    "HeadLaplace",
     "Laplace",
     "Likelihood",
     "MeanField",
@@ -41,12 +44,15 @@ __all__ = [
     "Normal",
     "OneOfK",
     "Prior",
+    "RotatedNormal",
     "Rule",
     "Settings",
     "Site",
     "Strategy",
     "draw_weights",
+    "fitted_head",
     "gaussian_weights",
+    "head_laplace",
     "head_logits",
     "logits_under",
     "mean_weights",

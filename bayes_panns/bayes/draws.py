@@ -44,10 +44,11 @@ def draw_weights(guide: Callable, *args: Any) -> dict[str, Tensor]:
 def mirrored_draws(guide: MeanField, seed: int) -> Iterator[dict[str, Tensor]]:
     """Draw the weights again and again, in the same memory and in mirrored pairs, without end.
 
-    Each draw is exactly one of the posterior: loc + scale * e with e standard Normal. Draws 2t and 2t + 1 have opposite
-    e, so that what is odd in it cancels in their mean (Hammersley and Morton, 1956). Four pairs share one noise, in
-    four rotations under which any linear function of the weights takes independent values (orthogonal coupling: Rowland
-    et al., 2018, "Geometrically coupled Monte Carlo sampling"); so a draw costs little more than a pass over memory.
+    Each draw is exactly one of the posterior: loc + scale * e with e standard Normal, or what the guide makes of such
+    factors, which is linear in them. Draws 2t and 2t + 1 have opposite e, so that what is odd in it cancels in their
+    mean (Hammersley and Morton, 1956). Four pairs share one noise, in four rotations under which any linear function of
+    the weights takes independent values (orthogonal coupling: Rowland et al., 2018, "Geometrically coupled Monte Carlo
+    sampling"); so a draw costs little more than a pass over memory.
     The variance of a mean of draws has to be taken over the pairs, which are independent to first order.
 
     Args:
@@ -57,21 +58,22 @@ def mirrored_draws(guide: MeanField, seed: int) -> Iterator[dict[str, Tensor]]:
     Yields:
         The weights by site name; the next draw overwrites them.
     """
-    locs = {site: guide.loc(site).detach() for site in guide.sites}
-    scales = {site: guide.scale(site) for site in guide.sites}
-    weights = {site: torch.empty_like(loc) for site, loc in locs.items()}
-    noises = {site: loc.new_empty(4, -(-loc.numel() // 4)) for site, loc in locs.items()}
+    factors = guide.factors()
+    locs = {name: loc.detach() for name, (loc, _) in factors.items()}
+    scales = {name: scale for name, (_, scale) in factors.items()}
+    values = {name: torch.empty_like(loc) for name, loc in locs.items()}
+    noises = {name: loc.new_empty(4, -(-loc.numel() // 4)) for name, loc in locs.items()}
     seeds = torch.Generator().manual_seed(seed)
     while True:
         for noise in noises.values():
             standard_normal_(noise.view(-1), int(torch.randint(1 << 62, (), generator=seeds)))
         for rotation in _ROTATIONS:
-            for site, weight in weights.items():
-                _rotate(weight, locs[site], scales[site], noises[site], rotation)
-            yield dict(weights)
-            for site, weight in weights.items():
-                torch.lerp(weight, locs[site], 2, out=weight)  # loc - (weight - loc)
-            yield dict(weights)
+            for name, value in values.items():
+                _rotate(value, locs[name], scales[name], noises[name], rotation)
+            yield guide.weights(values)
+            for name, value in values.items():
+                torch.lerp(value, locs[name], 2, out=value)  # loc - (value - loc)
+            yield guide.weights(values)
 
 
 def _rotate(weight: Tensor, loc: Tensor, scale: Tensor, noise: Tensor, rotation: Sequence[tuple[int, int]]) -> None:

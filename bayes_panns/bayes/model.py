@@ -2,19 +2,23 @@
 
 import copy
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from operator import attrgetter
 from typing import Literal, cast
 
 import pyro
 import pyro.distributions as dist
 import torch
 from pyro import poutine
+from pyro.infer.autoguide.utils import deep_setattr
 from pyro.nn import PyroModule, PyroSample
 from pyro.nn.module import to_pyro_module_
 from torch import Tensor, nn
 
 from bayes_panns.audio.features import LogMel
 from bayes_panns.bayes.likelihoods import Likelihood
+from bayes_panns.bayes.priors import stretched
 from bayes_panns.bayes.sites import Site, sites
 from bayes_panns.bayes.strategy import Strategy
 from bayes_panns.nets import HEAD, ResNet
@@ -38,6 +42,8 @@ class BayesianNet(PyroModule):
     Args:
         net: The network; it is taken over and changed in place.
         priors: A distribution for each Bayesian parameter by name, with the parameter's shape as its event.
+        learned: Names of parameters whose prior's width is learned: its scale is multiplied by the exponential of a
+            parameter of the model, ``prior_log_widths.<site>``, at first 0.
         likelihood: What the labels are, given the logits.
         clips: The size of the data set; ``None`` takes each batch for the whole of it.
         front_end: Waveform to log-mel; without one the model takes log-mels only.
@@ -53,6 +59,7 @@ class BayesianNet(PyroModule):
         priors: Mapping[str, dist.TorchDistribution],
         likelihood: Likelihood,
         *,
+        learned: Collection[str] = (),
         clips: int | None = None,
         front_end: LogMel | None = None,
         dropout: Literal["off", "fit", "always"] = "off",
@@ -65,10 +72,16 @@ class BayesianNet(PyroModule):
         """Their values as the network had them, by site: where a guide may start."""
         to_pyro_module_(net)
         self._sampled = []
+        self.prior_log_widths = PyroModule()
         for name, prior in priors.items():
             layer_name, _, attribute = name.rpartition(".")
             layer = net.get_submodule(layer_name)
-            setattr(layer, attribute, PyroSample(prior))
+            if name in learned:
+                width = nn.Parameter(self.initial[f"net.{name}"].new_zeros(()))
+                deep_setattr(self.prior_log_widths, f"net.{name}", width)
+                setattr(layer, attribute, PyroSample(_LearnedPrior(prior, self.prior_log_widths, f"net.{name}")))
+            else:
+                setattr(layer, attribute, PyroSample(prior))
             self._sampled.append((layer, attribute))
         self.net = net
         self.likelihood = likelihood
@@ -93,25 +106,43 @@ class BayesianNet(PyroModule):
         Raises:
             RecipeError: The recipe does not fit the network, or wants an upstream posterior that is not given.
         """
-        priors = {
-            site.name: settings.make_prior(upstream)(site)
-            for site, settings in strategy.resolve(net).items()
-            if settings.posterior == "normal"
-        }
-        return cls(net, priors, likelihood, clips=clips, front_end=front_end, dropout=strategy.dropout)
+        chosen = {site: each for site, each in strategy.resolve(net).items() if each.posterior != "point"}
+        priors = {site.name: settings.make_prior(upstream)(site) for site, settings in chosen.items()}
+        learned = [site.name for site, settings in chosen.items() if settings.learn_prior]
+        return cls(net, priors, likelihood, learned=learned, clips=clips, front_end=front_end, dropout=strategy.dropout)
 
     @property
     def only_head(self) -> bool:
         """Whether all that a draw of the weights changes is the last layer: then :meth:`embed` need run once only."""
         return self.dropout != "always" and all(site.name.startswith(f"{HEAD}.") for site in self.sites.values())
 
-    def embed(self, clips: Tensor) -> Tensor:
-        """What the last layer sees of clips, taken as :meth:`forward` takes them: shape ``(batch, embedding)``.
+    @property
+    def learned(self) -> tuple[str, ...]:
+        """The sites whose prior's width is learned."""
+        return tuple(name for name in self.sites if isinstance(self._kept(name), _LearnedPrior))
+
+    def prior(self, site: str) -> dist.TorchDistribution:
+        """The prior of ``site``, as wide as it is now."""
+        kept = self._kept(site)
+        return kept(self) if isinstance(kept, _LearnedPrior) else kept
+
+    @torch.no_grad()
+    def set_prior_scale(self, site: str, scale: float) -> None:
+        """Make the learned prior of ``site`` that wide: the root of its mean variance."""
+        now = self.prior(site).variance.mean().sqrt()
+        attrgetter(site)(self.prior_log_widths).add_((scale / now).log())
+
+    def _kept(self, site: str) -> "dist.TorchDistribution | _LearnedPrior":
+        layer_name, _, attribute = site.rpartition(".")
+        return cast(dict, self.get_submodule(layer_name)._pyro_samples)[attribute]
+
+    def embed(self, clips: Tensor, augment: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """What the last layer sees of clips, both taken as :meth:`forward` takes them: shape ``(batch, embedding)``.
 
         By the weights that the network holds: a variational backbone's mean something under a guide's draw only, as
         :func:`~bayes_panns.bayes.draw_weights` and :func:`~bayes_panns.bayes.mean_weights` give them.
         """
-        return cast(ResNet, self.net).embed(self._logmel(clips))
+        return cast(ResNet, self.net).embed(self._logmel(clips), augment)
 
     def forward(
         self,
@@ -132,9 +163,9 @@ class BayesianNet(PyroModule):
         Returns:
             Logits, shape ``(batch, K)``.
         """
-        for parameter in self.net.parameters():
+        for parameter in self.parameters():
             # SVI asks each parameter for this; Pyro gives it to local PyroParams but not to plain parameters.
-            parameter.unconstrained = weakref.ref(parameter)  # type: ignore[attr-defined]
+            parameter.unconstrained = weakref.ref(parameter)
         # In a fixed order, and outside the plate: the first access is what samples.
         for layer, attribute in self._sampled:
             getattr(layer, attribute)
@@ -154,13 +185,16 @@ class BayesianNet(PyroModule):
     def freeze(self, *parts: str) -> None:
         """Stop training these parts, by the name of a module: no gradients, and eval mode always.
 
-        Only parameters of the network are held here; a guide's are held by :meth:`MeanField.freeze`.
+        Parameters of the network and learned widths of priors are held here; a guide's by :meth:`MeanField.freeze`.
 
         Raises:
             AttributeError: The network has no module of that name.
         """
         for part in parts:
             self.net.get_submodule(part).requires_grad_(False)
+            for site in self.learned:
+                if site.startswith(f"net.{part}."):
+                    attrgetter(site)(self.prior_log_widths).requires_grad_(False)
         self._frozen += parts
         self.train(self.training)
 
@@ -181,7 +215,8 @@ class BayesianNet(PyroModule):
         self.initial = {name: fn(value) for name, value in self.initial.items()}
         for layer, attribute in self._sampled:
             priors = cast(dict, layer._pyro_samples)
-            priors[attribute] = _moved(priors[attribute], fn)
+            kept = priors[attribute]
+            priors[attribute] = kept.moved(fn) if isinstance(kept, _LearnedPrior) else _moved(kept, fn)
         return self
 
     def drop(self, on: bool) -> None:
@@ -189,6 +224,23 @@ class BayesianNet(PyroModule):
         for module in self.net.modules():
             if isinstance(module, nn.Dropout):
                 module.train(on)
+
+
+@dataclass(frozen=True)
+class _LearnedPrior:
+    """A prior whose width is a parameter, as Pyro asks for it when it samples the site."""
+
+    start: dist.TorchDistribution
+    log_widths: PyroModule
+    site: str
+
+    def __call__(self, module: nn.Module) -> dist.TorchDistribution:
+        # Through the module, so that Pyro knows of the parameter.
+        return stretched(self.start, attrgetter(self.site)(self.log_widths).exp())
+
+    def moved(self, fn: Callable[[Tensor], Tensor]) -> "_LearnedPrior":
+        """The same, moved with its model, which moves the parameter itself."""
+        return _LearnedPrior(_moved(self.start, fn), self.log_widths, self.site)
 
 
 def _moved(distribution: dist.TorchDistribution, fn: Callable[[Tensor], Tensor]) -> dist.TorchDistribution:

@@ -120,15 +120,15 @@ class Gaussian(_Propagated):
 
 @torch.no_grad()
 def gaussian_weights(guide: MeanField) -> dict[str, GaussianWeight]:
-    """The posterior's weights by site name, for :func:`moments_under`."""
+    """The weights by site name, for :func:`moments_under`, of a posterior in which all are independent."""
     # Seeded: the same posterior has the same moments.
     generator = torch.Generator().manual_seed(SEED)
-    return {
-        site: GaussianWeight.make(
-            loc := guide.loc(site).detach(), guide.scale(site), _signs(len(loc), generator).to(loc)
-        )
-        for site in guide.sites
-    }
+    gaussians = guide.gaussians()
+    weights = {}
+    for site, loc in guide.means().items():
+        scale = gaussians[site][1] if site in gaussians else torch.zeros_like(loc)
+        weights[site] = GaussianWeight.make(loc, scale, _signs(len(loc), generator).to(loc))
+    return weights
 
 
 @torch.no_grad()

@@ -82,5 +82,18 @@ class FromPosterior:
         return dist.Normal(self.locs[site.name], self.widen * self.scales[site.name]).to_event(len(site.shape))
 
 
+def stretched(prior: dist.TorchDistribution, factor: Tensor) -> dist.TorchDistribution:
+    """A Normal or Laplace prior with its scale multiplied by ``factor``, 0-d; its mean stays.
+
+    Raises:
+        ValueError: It is of another kind.
+    """
+    base = prior.base_dist if isinstance(prior, dist.Independent) else prior
+    if not isinstance(base, dist.Normal | dist.Laplace):
+        raise ValueError(f"a prior whose width is learned is Normal or Laplace, not {type(base).__name__}")
+    wider = type(base)(base.loc, base.scale * factor, validate_args=False)
+    return wider.to_event(len(prior.event_shape))
+
+
 def _broadcast(distribution: dist.TorchDistribution, site: Site) -> dist.TorchDistribution:
     return distribution.expand(site.shape).to_event(len(site.shape))

@@ -16,6 +16,7 @@ from bayes_panns.bayes.estimators import LOCAL_REFUSED
 from bayes_panns.bayes.priors import FanIn, FromPosterior, Laplace, Normal, Prior
 from bayes_panns.bayes.sites import Site, sites
 from bayes_panns.errors import RecipeError
+from bayes_panns.nets import HEAD
 
 Positive = Annotated[float, Field(gt=0)]
 
@@ -28,19 +29,25 @@ class Settings(_Strict):
     """How one site is treated.
 
     Attributes:
-        posterior: ``normal``: a mean-field Normal; ``point``: an ordinary weight without prior or uncertainty.
+        posterior: ``normal``: a mean-field Normal; ``point``: an ordinary weight without prior or uncertainty; ``map``:
+            a point under its prior. For both sites of the last layer: ``rotated``, a mean-field Normal along other axes
+            than the weights' own; ``low-rank``, a Normal with a covariance of low rank and a diagonal.
         prior: ``fan-in``: Normal(0, ``prior_scale`` / sqrt(fan-in)); ``normal``: Normal(0, ``prior_scale``);
             ``laplace``: as fan-in, with a Laplace's tails; ``upstream``: the posterior that the fit starts from, its
             scales times ``prior_scale``, and ``fan-in`` for sites that it does not hold.
         prior_scale: See ``prior``.
+        learn_prior: Whether the prior's width is learned with the posterior, one factor a site, by the ELBO alone
+            (empirical Bayes, or type-II maximum likelihood); ``prior`` is then where it starts.
         init_scale: The posterior's standard deviation at the start, in units of 1 / sqrt(fan-in), where it is not
-            taken from an upstream posterior.
-        estimator: How a fit draws the site: ``flipout``, ``mirrored``, ``weights``, or ``local`` (linear layers only).
+            taken from an upstream posterior or, for ``rotated``, from the clips.
+        estimator: How a fit draws a ``normal`` site: ``flipout``, ``mirrored``, ``weights``, or ``local`` (linear
+            layers only). Those of the other kinds are drawn once for the batch.
     """
 
-    posterior: Literal["normal", "point"] = "normal"
+    posterior: Literal["normal", "point", "map", "rotated", "low-rank"] = "normal"
     prior: Literal["fan-in", "normal", "laplace", "upstream"] = "fan-in"
     prior_scale: Positive = 1.0
+    learn_prior: bool = False
     init_scale: Positive = 0.1
     estimator: Literal["flipout", "mirrored", "weights", "local"] = "flipout"
 
@@ -71,9 +78,10 @@ class Rule(_Strict):
     """
 
     match: str | list[str]
-    posterior: Literal["normal", "point"] | None = None
+    posterior: Literal["normal", "point", "map", "rotated", "low-rank"] | None = None
     prior: Literal["fan-in", "normal", "laplace", "upstream"] | None = None
     prior_scale: Positive | None = None
+    learn_prior: bool | None = None
     init_scale: Positive | None = None
     estimator: Literal["flipout", "mirrored", "weights", "local"] | None = None
 
@@ -103,8 +111,8 @@ class Strategy(_Strict):
         """The settings of each site of ``net``, in the order of its parameters.
 
         Raises:
-            RecipeError: A rule matches no site, two rules contradict each other, or ``local`` is wanted for a
-                convolution.
+            RecipeError: A rule matches no site, two rules contradict each other, ``local`` is wanted for a
+                convolution, or ``rotated`` or ``low-rank`` for other sites than those of the last layer.
         """
         found = sites(net)
         for rule in self.rule:
@@ -114,6 +122,13 @@ class Strategy(_Strict):
         for site, chosen in resolved.items():
             if chosen.posterior == "normal" and chosen.estimator == "local" and len(site.shape) > 2:
                 raise RecipeError(f"site {site.name}: {LOCAL_REFUSED}")
+        for kind in ("rotated", "low-rank"):
+            those = [site.name for site, chosen in resolved.items() if chosen.posterior == kind]
+            if those and set(those) != {f"{HEAD}.weight", f"{HEAD}.bias"}:
+                raise RecipeError(
+                    f'posterior "{kind}" is for the last layer, weight and bias: match = "{HEAD}.*"; here it is for '
+                    f"{', '.join(those[:3])}{' ...' if len(those) > 3 else ''}"
+                )
         return resolved
 
     def settings(self, name: str) -> Settings:

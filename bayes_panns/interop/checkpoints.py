@@ -128,7 +128,8 @@ def import_checkpoint(
             for site in posterior.model.sites.values()
         }
     cast(MeanField, posterior.guide).assign({f"net.{name}": (locs[name], value) for name, value in scales.items()})
-    posterior.model.load_state_dict({f"net.{name}": locs[name] for name in posterior.points()})
+    for name, value in posterior.points().items():
+        value.copy_(locs[name])
     posterior.model.eval()
     posterior.provenance = {
         "imported": kind,

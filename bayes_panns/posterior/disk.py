@@ -1,12 +1,15 @@
 """Posteriors on disk: a folder with ``posterior.toml`` and ``guide.safetensors``, data and never code.
 
 ``guide.safetensors`` holds ``<parameter>.loc`` and ``<parameter>.scale`` for each variational weight and
-``<parameter>`` for each point weight and BatchNorm statistic, by PANNs' parameter names. A guide of the user's own
-stands under ``guide/`` as its module names its parameters.
+``<parameter>`` for each point weight and BatchNorm statistic, by PANNs' parameter names; ``<parameter>.prior_width`` is
+what a prior's scale was multiplied by, where it was learned. A guide of the user's own stands under ``guide/`` as its
+module names its parameters, and so does what a recipe's guide has beside locs and scales: a last layer of low rank; or
+the axes of a rotated one, whose loc and scale are those of its factors.
 """
 
 import hashlib
 import tomllib
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from bayes_panns.bayes import MeanField, Strategy
 from bayes_panns.clips import Task
@@ -23,7 +26,7 @@ from bayes_panns.errors import BayesPannsError, PosteriorError
 from bayes_panns.posterior.posterior import Calibration, Posterior
 from bayes_panns.writing import whole_file, whole_folder
 
-FORMAT = 2
+FORMAT = 3
 """The version of the folder's format that this code writes; it reads this one and those before it."""
 
 _TOML, _TENSORS = "posterior.toml", "guide.safetensors"
@@ -57,12 +60,14 @@ def save(posterior: Posterior, folder: str | Path) -> None:
     folder = Path(folder)
     if folder.exists() and not (folder / _TOML).is_file() and any(folder.iterdir()):
         raise PosteriorError(f"{folder}: is there and is no posterior; choose another folder")
+    guide = posterior.guide
     tensors = posterior.points()
-    if isinstance(posterior.guide, MeanField):
-        for name, (loc, scale) in posterior.gaussians().items():
-            tensors |= {f"{name}.loc": loc, f"{name}.scale": scale}
-    else:
-        tensors |= {f"guide/{name}": value for name, value in posterior.guide.state_dict().items()}
+    tensors |= {f"{name}.prior_width": width for name, width in posterior.prior_widths().items()}
+    if isinstance(guide, MeanField):
+        for site in guide.scaled:
+            name = site.removeprefix("net.")
+            tensors |= {f"{name}.loc": guide.loc(site), f"{name}.scale": guide.scale(site)}
+    tensors |= {f"guide/{name}": value for name, value in _beside(guide).items()}
     with whole_folder(folder) as fresh:
         save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, fresh / _TENSORS)
         header = _Header(
@@ -170,20 +175,37 @@ def _fill(posterior: Posterior, tensors: dict[str, Tensor]) -> None:
     Raises:
         KeyError, RuntimeError: One is missing, left over or of another shape.
     """
-    left = dict(tensors)
-    posterior.model.load_state_dict({f"net.{name}": left.pop(name) for name in posterior.points()})
-    if isinstance(posterior.guide, MeanField):
-        pairs = {name: (left.pop(f"{name}.loc"), left.pop(f"{name}.scale")) for name in posterior.gaussians()}
-        posterior.guide.assign({f"net.{name}": pair for name, pair in pairs.items()})
+    guide, left = posterior.guide, dict(tensors)
+    for name, value in posterior.points().items():
+        _copy(value, left.pop(name), name)
+    for name in posterior.prior_widths():
+        attrgetter(f"net.{name}")(posterior.model.prior_log_widths).copy_(left.pop(f"{name}.prior_width").log())
+    if isinstance(guide, MeanField):
+        names = {site: site.removeprefix("net.") for site in guide.scaled}
+        guide.assign({site: (left.pop(f"{name}.loc"), left.pop(f"{name}.scale")) for site, name in names.items()})
     else:
         # Guides that build themselves from a run of the model need one before they can be filled.
         posterior.model.eval()
         target = torch.zeros(1).long() if posterior.task is Task.ONE_OF_K else torch.zeros(1, len(posterior.labels))
-        posterior.guide(torch.zeros(1, round(posterior.clip_seconds * posterior.sample_rate)), target)
-        state = {name: left.pop(f"guide/{name}") for name in posterior.guide.state_dict()}
-        posterior.guide.load_state_dict(state)
+        guide(torch.zeros(1, round(posterior.clip_seconds * posterior.sample_rate)), target)
+    for name, value in _beside(guide).items():
+        _copy(value, left.pop(f"guide/{name}"), name)
     if left:
         raise KeyError(f"{len(left)} tensors too many, such as {next(iter(left))}")
+
+
+def _beside(guide: nn.Module) -> dict[str, Tensor]:
+    """The state of a guide, but for the locs and scales of a mean-field one; where it is kept, not copies."""
+    state = guide.state_dict()
+    if not isinstance(guide, MeanField):
+        return state
+    return {name: value for name, value in state.items() if not name.startswith(("locs.", "log_scales."))}
+
+
+def _copy(into: Tensor, value: Tensor, name: str) -> None:
+    if into.shape != value.shape:
+        raise RuntimeError(f"{name} is of shape {tuple(value.shape)}, not {tuple(into.shape)}")
+    into.copy_(value)
 
 
 def _toml(header: _Header) -> str:

@@ -4,6 +4,7 @@ import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -163,26 +164,37 @@ class Posterior:
     @property
     def stochastic(self) -> bool:
         """Whether two draws of a prediction can differ."""
-        return bool(self.model.sites) or self.model.dropout == "always"
+        drawn = self.guide.drawn if isinstance(self.guide, MeanField) else self.model.sites
+        return bool(drawn) or self.model.dropout == "always"
 
     def gaussians(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """(loc, scale) of each variational weight by parameter name; empty unless the guide is mean-field."""
+        """Mean and standard deviation of each variational weight by parameter name: its own, whatever its factors.
+
+        Empty for a guide of the user's own.
+        """
         if not isinstance(self.guide, MeanField):
             return {}
-        return {
-            site.removeprefix("net."): (self.guide.loc(site).detach(), self.guide.scale(site).detach())
-            for site in self.guide.sites
-        }
+        return {site.removeprefix("net."): pair for site, pair in self.guide.gaussians().items()}
 
     def points(self) -> dict[str, Tensor]:
-        """Every weight that is no sample site, and BatchNorm's statistics, by name."""
-        return {name.removeprefix("net."): value for name, value in self.model.state_dict().items()}
+        """Every weight that has no width, and BatchNorm's statistics, by name; where they are kept, not copies."""
+        state = {name: value for name, value in self.model.state_dict().items() if name.startswith("net.")}
+        if isinstance(self.guide, MeanField):
+            state |= {site: self.guide.loc(site).detach() for site in self.guide.sites if site not in self.guide.drawn}
+        return {name.removeprefix("net."): value for name, value in state.items()}
+
+    def prior_widths(self) -> dict[str, Tensor]:
+        """What the scale of each prior whose width is learned is multiplied by, 0-d, by parameter name."""
+        return {
+            site.removeprefix("net."): attrgetter(site)(self.model.prior_log_widths).detach().exp()
+            for site in self.model.learned
+        }
 
     @torch.no_grad()
     def start_from(self, upstream: "Posterior") -> Inherited:
         """Take over what ``upstream`` knows: each shared weight's loc and, where both are variational, its scale.
 
-        The head is taken only where the label names are the same.
+        The head is taken only where the label names are the same. Learned widths of priors are not taken over.
 
         Raises:
             PosteriorError: ``upstream`` is of another network or front end.
@@ -194,7 +206,7 @@ class Posterior:
             if mine != other:
                 raise PosteriorError(f"the upstream posterior's {what} is {other} and this run's is {mine}; use one")
         if not isinstance(self.guide, MeanField) or not isinstance(upstream.guide, MeanField):
-            raise PosteriorError("only mean-field and point guides can start from a posterior, or be started from")
+            raise PosteriorError("only the guide of a recipe can start from a posterior, or be started from")
         known: dict[str, tuple[Tensor, Tensor | None]] = {**upstream.gaussians()}
         known |= {name: (value, None) for name, value in upstream.points().items()}
         if upstream.labels != self.labels:
@@ -210,7 +222,7 @@ class Posterior:
     @property
     def mirrored(self) -> bool:
         """Whether :meth:`draws` come in mirrored pairs, which are not independent draws."""
-        return bool(self.model.sites) and isinstance(self.guide, MeanField) and self.model.dropout != "always"
+        return isinstance(self.guide, MeanField) and bool(self.guide.drawn) and self.model.dropout != "always"
 
     def probability(self, logits: Tensor) -> Tensor:
         """The labels' probabilities for a draw's logits ``(N, K)``, at the calibrated temperature."""
@@ -297,10 +309,13 @@ class Posterior:
             sum over R of the products of their deviations. See :mod:`bayes_panns.bayes.moments`.
 
         Raises:
-            PosteriorError: The guide is no mean-field guide, or dropout is part of the posterior.
+            PosteriorError: The guide is no mean-field guide, its last layer is rotated or of low rank, or dropout is
+                part of the posterior.
         """
         if not isinstance(self.guide, MeanField):
             raise PosteriorError("moments are known of mean-field and point guides only; take draws")
+        if not self.guide.independent:
+            raise PosteriorError("moments are known of independent weights, and the last layer's are not; take draws")
         if self.model.dropout == "always":
             raise PosteriorError("no moments are known of dropout; take draws")
         self.model.eval()

@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from bayes_panns.audio.augment import SpecAugment
 from bayes_panns.audio.features import LogMel
 from bayes_panns.bayes import BayesianNet
 from bayes_panns.clips import ClipSet, Store, Task
@@ -44,12 +46,16 @@ class Embeddings:
         clips: The clips.
         model: The model, with a front end; what stands before its last layer is frozen and deterministic.
         task: How the targets are read.
+        views: How many embeddings a clip has beside its own: those of its spectrogram with
+            :class:`~bayes_panns.audio.augment.SpecAugment`'s stripes. They are computed each time.
+        seed: Seeds the stripes.
         device: Where to compute.
         progress: Whether to show a bar while they are computed.
         say: Called with a line for each store: where its embeddings come from.
 
     Attributes:
         backbone: A digest of all that makes embeddings of waveforms.
+        views: The embeddings, shape ``(clips, 1 + views, embedding)``: each clip's own, then its others.
 
     Raises:
         RecipeError: The backbone is not frozen, or not deterministic.
@@ -64,6 +70,8 @@ class Embeddings:
         model: BayesianNet,
         task: Task,
         *,
+        views: int = 0,
+        seed: int = 0,
         device: torch.device | str = "cpu",
         progress: bool = False,
         say: Callable[[str], None] = lambda line: None,
@@ -73,21 +81,27 @@ class Embeddings:
         self.target = targets(clips, task)
         self.backbone = _fingerprint(model)
         self._model, self._device, self._progress, self._say = model.to(device).eval(), device, progress, say
-        self._embedding = torch.empty(len(clips), cast(nn.Linear, model.net.get_submodule(HEAD)).in_features)
+        self._size = cast(nn.Linear, model.net.get_submodule(HEAD)).in_features
+        self.views = torch.empty(len(clips), 1 + views, self._size)
+        generator = torch.Generator().manual_seed(seed)
         for store, positions, rows in clips.by_store():
-            self._embedding[positions] = torch.from_numpy(self._of(store, rows))
+            self.views[positions, 0] = torch.from_numpy(self._of(store, rows))
+            if views:
+                self.views[positions, 1:] = torch.from_numpy(self._masked(store, rows, views, generator))
 
     def __len__(self) -> int:
         return len(self.clips)
 
     def batch(self, index: Tensor, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
-        """The clips at ``index``, int64 of shape ``(batch,)``.
+        """The clips at ``index``, int64 of shape ``(batch,)``; of several views, one of each by torch's random state.
 
         Returns:
             Embeddings ``(batch, embedding)``; and the targets, int64 ``(batch,)`` for one-of-K, float ``(batch, K)``
             for multi-label.
         """
-        return self._embedding[index].to(device), self.target[index].to(device)
+        count = self.views.shape[1]
+        view = torch.randint(count, index.shape) if count > 1 else 0
+        return self.views[index, view].to(device), self.target[index].to(device)
 
     def _of(self, store: Store, rows: np.ndarray) -> np.ndarray:
         """The embeddings of the clips of ``store`` at ``rows``: from its file, or computed and added to it."""
@@ -116,17 +130,31 @@ class Embeddings:
 
     def _add(self, known: dict[bytes, np.ndarray], missing: dict[bytes, int], store: Store) -> None:
         digests, rows = list(missing), np.array(list(missing.values()))
-        frames = cast(LogMel, self._model.front_end).frames(store.samples)
-        size = max(1, min(_CHUNK, _MEMORY // cast(ResNet, self._model.net).activation_bytes(frames)))
         with tqdm(total=len(missing), desc="embeddings", unit="clip", disable=not self._progress) as bar:
-            for start in range(0, len(missing), size):
-                chunk = slice(start, start + size)
+            for chunk in self._chunks(store, len(rows)):
                 known |= zip(digests[chunk], self._compute(store, rows[chunk]), strict=True)
                 bar.update(len(rows[chunk]))
 
+    def _masked(self, store: Store, rows: np.ndarray, views: int, generator: torch.Generator) -> np.ndarray:
+        """Embeddings ``(rows, views, embedding)`` of the clips of ``store`` at ``rows`` with stripes masked."""
+        masked = np.empty((len(rows), views, self._size), dtype=np.float32)
+        augment = partial(SpecAugment(), generator=generator)
+        with tqdm(total=views * len(rows), desc="views", unit="clip", disable=not self._progress) as bar:
+            for chunk in self._chunks(store, len(rows)):
+                for view in range(views):
+                    masked[chunk, view] = self._compute(store, rows[chunk], augment)
+                    bar.update(len(rows[chunk]))
+        return masked
+
+    def _chunks(self, store: Store, clips: int) -> list[slice]:
+        frames = cast(LogMel, self._model.front_end).frames(store.samples)
+        size = max(1, min(_CHUNK, _MEMORY // cast(ResNet, self._model.net).activation_bytes(frames)))
+        return [slice(start, start + size) for start in range(0, clips, size)]
+
     @torch.no_grad()
-    def _compute(self, store: Store, rows: np.ndarray) -> np.ndarray:
-        return self._model.embed(torch.from_numpy(store.waveform(rows)).to(self._device)).cpu().numpy()
+    def _compute(self, store: Store, rows: np.ndarray, augment: Callable[[Tensor], Tensor] | None = None) -> np.ndarray:
+        waveform = torch.from_numpy(store.waveform(rows)).to(self._device)
+        return self._model.embed(waveform, augment).cpu().numpy()
 
     def _read(self, path: Path) -> dict[bytes, np.ndarray]:
         """The embeddings in a file by the digest of their clip; none where there is no file, or a damaged one."""
@@ -135,7 +163,7 @@ class Embeddings:
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 digests, embeddings = arrays["digest"], arrays["embedding"]
-            if embeddings.shape != (len(digests), self._embedding.shape[1]) or embeddings.dtype != np.float32:
+            if embeddings.shape != (len(digests), self._size) or embeddings.dtype != np.float32:
                 raise ValueError(f"it holds {embeddings.dtype} of shape {embeddings.shape}")
             return {digest.tobytes(): embedding for digest, embedding in zip(digests, embeddings, strict=True)}
         except Exception as error:

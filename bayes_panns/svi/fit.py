@@ -53,6 +53,8 @@ class FitSettings(BaseModel):
         mixup: Whether to mix pairs of clips and their targets.
         features: What a step starts from: log-mels, kept in ``memory`` or on ``disk``, or ``none`` of them kept; or
             ``embeddings`` of a frozen backbone, computed once and kept beside the store.
+        views: With ``embeddings``, how many views of each clip a step may take beside the clip itself: embeddings of
+            its spectrogram under SpecAugment's stripes, computed once a fit.
         seed: Seeds the initial weights, the order of clips, augmentation and draws.
     """
 
@@ -69,6 +71,7 @@ class FitSettings(BaseModel):
     spec_augment: bool = True
     mixup: bool = False
     features: Literal["memory", "disk", "none", "embeddings"] = "memory"
+    views: Annotated[int, Field(ge=0)] = 0
     seed: Annotated[int, Field(ge=0, lt=2**40)] = 0
 
     @field_validator("features")
@@ -81,6 +84,13 @@ class FitSettings(BaseModel):
                 "augmented", "Embeddings are computed once and not augmented; set {wanted}", {"wanted": wanted}
             )
         return features
+
+    @field_validator("views")
+    @classmethod
+    def _views_are_embeddings(cls, views: int, fields: ValidationInfo) -> int:
+        if views and fields.data.get("features") != "embeddings":
+            raise PydanticCustomError("views", 'Views are of embeddings; set fit.features = "embeddings"')
+        return views
 
 
 class Fit:
@@ -243,7 +253,7 @@ class Fit:
             self.metrics |= self.validate()
             self._objective.train()
         with (self.folder / METRICS).open("a") as file:
-            file.write(json.dumps(self.metrics | self._scales()) + "\n")
+            file.write(json.dumps(self.metrics | self._scales() | self._prior_scales()) + "\n")
         shown = ", ".join(f"{name} {value}" for name, value in self._shown(nll).items())
         self._say(f"epoch {self.epoch:.4g} of {self.settings.epochs}: {shown}, {seconds:.1f} s")
 
@@ -253,8 +263,16 @@ class Fit:
         if not isinstance(self.guide, MeanField):
             return {}
         return {
-            f"scale/{site.removeprefix('net.')}": self.guide.scale(site).log().mean().exp().item()
-            for site in self.guide.sites
+            f"scale/{site.removeprefix('net.')}": scale.log().mean().exp().item()
+            for site, (_, scale) in self.guide.gaussians().items()
+        }
+
+    @torch.no_grad()
+    def _prior_scales(self) -> dict[str, float]:
+        """The same of each prior whose width is learned, as ``prior/<parameter>``."""
+        return {
+            f"prior/{site.removeprefix('net.')}": self.model.prior(site).variance.log().mean().div(2).exp().item()
+            for site in self.model.learned
         }
 
     def _shown(self, nll: float) -> dict[str, str]:

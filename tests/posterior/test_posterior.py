@@ -37,9 +37,23 @@ def predictions(posterior, clips, draws=3, **options):
     return torch.stack(list(posterior.draws(clips, draws, **options)))
 
 
-@pytest.mark.parametrize("name", ["flip", "det-flip", "drop", "det"])
-def test_what_is_saved_is_what_is_loaded(tmp_path, clips, name):
+KINDS = ["flip", "det-flip", "drop", "det", "rotated-head", "low-rank-head", "map", "map-head", "last-layer"]
+
+
+def stirred(name):
+    """A posterior of a recipe, with nothing in its guide or its priors at the start."""
     posterior = build(read_strategy(name))
+    if posterior.guide.axes is not None:
+        posterior.guide.align(torch.randn(20, 2, 128))
+    with torch.no_grad():
+        for parameter in (*posterior.guide.parameters(), *posterior.model.prior_log_widths.parameters()):
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return posterior
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_what_is_saved_is_what_is_loaded(tmp_path, clips, name):
+    posterior = stirred(name)
     posterior.provenance, posterior.metrics = {"seed": 3, "upstream": {"folder": "x"}}, {"val/nll": 0.5}
     save(posterior, tmp_path / "posterior")
     loaded = load(tmp_path)
@@ -47,6 +61,8 @@ def test_what_is_saved_is_what_is_loaded(tmp_path, clips, name):
         torch.testing.assert_close(predictions(loaded, clips, draws), predictions(posterior, clips, draws))
     for attribute in ("net", "labels", "task", "sample_rate", "clip_seconds", "strategy", "provenance", "metrics"):
         assert getattr(loaded, attribute) == getattr(posterior, attribute)
+    for site in posterior.model.sites:
+        torch.testing.assert_close(loaded.model.prior(site).variance, posterior.model.prior(site).variance)
     assert {path.name for path in (tmp_path / "posterior").iterdir()} == {"posterior.toml", "guide.safetensors"}
     assert {path.name for path in tmp_path.iterdir()} == {"posterior"}
 
@@ -164,14 +180,63 @@ def test_the_same_labels_keep_the_head(clips):
     torch.testing.assert_close(predictions(downstream, clips), predictions(upstream, clips))
 
 
-@pytest.mark.parametrize(("up", "down"), [("flip", "det"), ("det", "flip"), ("flip", "det-flip"), ("det-flip", "drop")])
+@pytest.mark.parametrize(
+    ("up", "down"),
+    [
+        ("flip", "det"),
+        ("det", "flip"),
+        ("flip", "det-flip"),
+        ("det-flip", "drop"),
+        ("det", "rotated-head"),
+        ("rotated-head", "flip"),
+        ("rotated-head", "rotated-head"),
+        ("low-rank-head", "det"),
+        ("flip", "low-rank-head"),
+        ("map", "flip"),
+        ("flip", "map"),
+    ],
+)
 def test_transfer_goes_between_strategies(clips, up, down):
-    upstream, downstream = build(read_strategy(up)), build(read_strategy(down))
+    upstream, downstream = stirred(up), build(read_strategy(down))
     scale = downstream.gaussians().get("fc1.weight", (None, torch.zeros(1)))[1].clone()
     assert downstream.start_from(upstream).new == ()
     torch.testing.assert_close(predictions(downstream, clips, 0), predictions(upstream, clips, 0))
-    if up == "det":
+    if (up, down) == ("det", "flip"):
         torch.testing.assert_close(downstream.gaussians()["fc1.weight"][1], scale)
+
+
+@pytest.mark.parametrize(("name", "drawn"), [("rotated-head", True), ("low-rank-head", True), ("map", False)])
+def test_draws_of_every_kind_come_in_pairs_if_there_are_any(clips, name, drawn):
+    posterior = stirred(name)
+    assert posterior.stochastic == posterior.mirrored == drawn
+    assert len(predictions(posterior, clips)) == (3 if drawn else 1)
+    if drawn:
+        logits = torch.stack(list(posterior.logits(clips, 4)))
+        (at_mean,) = posterior.logits(clips, 0)
+        torch.testing.assert_close((logits[0] + logits[1]) / 2, at_mean, atol=1e-4, rtol=1e-4)
+        assert logits.std(dim=0).min() > 0
+        with pytest.raises(PosteriorError, match="independent weights"):
+            posterior.moments(clips)
+    else:
+        assert posterior.moments(clips)[1].abs().max() == 0
+
+
+@pytest.mark.parametrize("name", ["rotated-head", "low-rank-head"])
+def test_a_last_layer_of_any_kind_can_be_the_prior(name):
+    upstream = stirred(name)
+    downstream = build(Strategy(default=Settings(prior="upstream")), upstream=upstream)
+    mean, std = upstream.gaussians()["fc_audioset.weight"]
+    prior = downstream.model.prior("net.fc_audioset.weight")
+    torch.testing.assert_close(prior.mean, mean)
+    torch.testing.assert_close(prior.variance.sqrt(), std)
+
+
+def test_the_width_of_a_prior_is_no_weight_and_not_taken_over():
+    upstream, downstream = stirred("last-layer"), build(read_strategy("last-layer"))
+    assert set(upstream.prior_widths()) == {"fc_audioset.weight"}
+    assert not [name for name in upstream.points() if "prior" in name]
+    downstream.start_from(upstream)
+    assert downstream.prior_widths() == {"fc_audioset.weight": 1.0}
 
 
 def test_the_upstream_posterior_can_be_the_prior():
@@ -227,7 +292,7 @@ def test_a_guide_of_the_users_own_is_kept_and_needs_their_word_to_be_opened(tmp_
         load(tmp_path / "p")
     loaded = load(tmp_path / "p", guide_function="own_guides:make")
     torch.testing.assert_close(predictions(loaded, clips, 2), predictions(posterior, clips, 2))
-    with pytest.raises(PosteriorError, match="mean-field"):
+    with pytest.raises(PosteriorError, match="only the guide of a recipe"):
         build().start_from(posterior)
     with pytest.raises(RecipeError, match="nowhere:make: cannot be imported"):
         build(guide_function="nowhere:make")
@@ -246,7 +311,7 @@ def edited(folder, change):
         (lambda p: (p / "guide.safetensors").unlink(), "is missing"),
         (lambda p: (p / "guide.safetensors").write_bytes((p / "guide.safetensors").read_bytes()[:-9]), "truncated"),
         (lambda p: (p / "posterior.toml").write_text("net = "), "is damaged"),
-        (lambda p: edited(p, lambda t: t.update(format_version=3)), "format 3 is newer than this bayes_panns reads"),
+        (lambda p: edited(p, lambda t: t.update(format_version=4)), "format 4 is newer than this bayes_panns reads"),
         (lambda p: edited(p, lambda t: t.pop("labels")), "labels: Field required"),
         (lambda p: edited(p, lambda t: t.update(net="resnet99")), "no such network"),
         (lambda p: edited(p, lambda t: t["labels"].append("snow")), "does not hold what its header says"),

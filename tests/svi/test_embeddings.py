@@ -50,9 +50,9 @@ def count(monkeypatch):
     """How many clips went through a backbone since it was last asked."""
     seen, embed = [], BayesianNet.embed
 
-    def counting(self, clips):
+    def counting(self, clips, *options):
         seen.append(len(clips))
-        return embed(self, clips)
+        return embed(self, clips, *options)
 
     def asked():
         total = sum(seen)
@@ -188,11 +188,11 @@ def test_an_interrupted_computation_leaves_what_it_has(store, monkeypatch, count
     monkeypatch.setattr(embeddings, "_CHUNK", 8)
     counting = BayesianNet.embed
 
-    def interrupted(self, clips):
+    def interrupted(self, clips, *options):
         if len(kept_so_far) == 2:
             raise KeyboardInterrupt
         kept_so_far.append(len(clips))
-        return counting(self, clips)
+        return counting(self, clips, *options)
 
     kept_so_far = []
     with monkeypatch.context() as patch:
