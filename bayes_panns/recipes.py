@@ -52,6 +52,9 @@ class Run(BaseModel):
             model; the option ``--guide`` takes its place.
         upstream: The folder of the posterior to start from; the option ``--from`` takes its place.
         freeze: Modules of the network that are not trained, such as ``resnet``; ``backbone`` is all but the last layer.
+        head: Where a last layer for new labels starts: ``random``; or ``probe``, the most probable one on the upstream
+            backbone's embeddings, so that its first steps do not spoil what the backbone knows (Kumar et al., 2022,
+            arXiv:2202.10054).
         data: Which clips.
         fit: How to fit.
     """
@@ -63,6 +66,7 @@ class Run(BaseModel):
     guide: str = "flip"
     upstream: str | None = None
     freeze: list[str] = []
+    head: Literal["random", "probe"] = "random"
     data: Data = Data()
     fit: FitSettings = FitSettings()
 

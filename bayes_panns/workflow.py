@@ -13,13 +13,14 @@ import tomli_w
 import torch
 
 from bayes_panns import __version__
-from bayes_panns.bayes import MeanField
+from bayes_panns.audio.augment import SpecAugment
+from bayes_panns.bayes import MeanField, embeddings_under, fitted_head, mean_weights
 from bayes_panns.clips import ClipSet, Task, read_labels
 from bayes_panns.errors import FitError, RecipeError, StoreError
 from bayes_panns.nets import HEAD
 from bayes_panns.posterior import Calibration, Ensemble, Inherited, Posterior, Predictor, load, save
 from bayes_panns.recipes import Run, read_run, read_strategy
-from bayes_panns.svi import Embeddings, Features, Fit, require_fixed
+from bayes_panns.svi import Embeddings, Features, Fit, FitSettings, require_fixed
 from bayes_panns.uncertainty import (
     Draws,
     Evaluation,
@@ -33,6 +34,12 @@ RUN_TOML = "run.toml"
 
 BACKBONE = "backbone"
 """In a recipe's ``freeze``, all modules but the last layer."""
+
+_PROBE_VIEWS = 3
+"""Views of each clip with SpecAugment's stripes that a probed last layer is fitted on, beside the clip itself."""
+
+_PROBE_BIAS = 10.0
+"""The standard deviation of its bias under the prior: wide."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +102,8 @@ def fit(
         clips=len(fitted),
     )
     inherited = None if upstream is None else posterior.start_from(upstream)
+    if recipe.head == "probe" and (inherited is None or not isinstance(posterior.guide, MeanField)):
+        raise RecipeError('head = "probe" needs a posterior to start from (finetune --from) and a guide recipe')
     _freeze(posterior, recipe.freeze)
     rotated = isinstance(posterior.guide, MeanField) and posterior.guide.axes is not None
     if rotated and recipe.fit.features != "embeddings":
@@ -124,6 +133,7 @@ def fit(
             progress=progress,
         )
         data = kept(fitted)
+    new = inherited is None or f"{HEAD}.weight" in inherited.new
     job = Fit(
         posterior.model,
         posterior.guide,
@@ -139,9 +149,11 @@ def fit(
     if resume and job.checkpointed:
         job.load_checkpoint()
         say(f"resuming at epoch {job.epoch:.1f} of {recipe.fit.epochs}")
+    elif recipe.head == "probe" and new:
+        _probe(posterior, data, chosen, recipe.fit)
+        say("last layer: starts as the most probable one on the upstream's embeddings")
     elif rotated:
         assert isinstance(data, Embeddings)
-        new = inherited is None or f"{HEAD}.weight" in inherited.new
         width = cast(MeanField, posterior.guide).align(data.views, data.target if new else None)
         start = "fitted to the clips" if new else "the upstream posterior's"
         say(f"last layer rotated: its mean is {start}, its prior's standard deviation {width:.3g}")
@@ -392,6 +404,34 @@ def _freeze(posterior: Posterior, parts: Sequence[str]) -> None:
     frozen = [part for part in parts if part != BACKBONE] + backbone
     posterior.model.freeze(*frozen)
     posterior.guide.freeze(*frozen)
+
+
+def _probe(posterior: Posterior, data: Features | Embeddings, device: torch.device, settings: FitSettings) -> None:
+    """Fit the last layer alone, on embeddings under the means of the backbone's weights."""
+    if isinstance(data, Embeddings):
+        views = data.views
+    else:
+        posterior.model.to(device).eval()
+        posterior.model.drop(False)
+        weights = mean_weights(posterior.guide.to(device))
+        masked = partial(SpecAugment(), generator=torch.Generator().manual_seed(settings.seed))
+        augmentations = [None] + [masked] * (_PROBE_VIEWS if settings.spec_augment else 0)
+        views = torch.cat(
+            [
+                torch.stack([embeddings_under(posterior.model, weights, clips, each) for each in augmentations], dim=1)
+                for clips, _ in (data.batch(index, device) for index in torch.arange(len(data)).split(32))
+            ]
+        )
+    # In units of their own spread, so that the prior of width 1 is as wide for any backbone.
+    spread = views.flatten(0, 1).var(dim=0).mean().sqrt()
+    weight, bias = fitted_head(
+        views / spread,
+        data.target.to(views.device),
+        len(posterior.labels),
+        posterior.model.likelihood,
+        bias_prior_scale=_PROBE_BIAS,
+    )
+    posterior.start_head(weight / spread, bias)
 
 
 def _prepare(folder: Path, recipe: Run, resume: bool) -> None:

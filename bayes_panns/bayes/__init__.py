@@ -10,7 +10,14 @@ import pyro
 # Must be set before any PyroModule is built.
 pyro.settings.set(module_local_params=True)
 
-from bayes_panns.bayes.draws import draw_weights, head_logits, logits_under, mean_weights, mirrored_draws  # noqa: E402
+from bayes_panns.bayes.draws import (  # noqa: E402
+    draw_weights,
+    embeddings_under,
+    head_logits,
+    logits_under,
+    mean_weights,
+    mirrored_draws,
+)
 from bayes_panns.bayes.estimators import ESTIMATORS, Estimator  # noqa: E402
 from bayes_panns.bayes.guide import MeanField  # noqa: E402
 from bayes_panns.bayes.laplace import HeadLaplace, fitted_head, head_laplace  # noqa: E402
@@ -50,6 +57,7 @@ __all__ = [
     "Site",
     "Strategy",
     "draw_weights",
+    "embeddings_under",
     "fitted_head",
     "gaussian_weights",
     "head_laplace",

@@ -97,6 +97,17 @@ def logits_under(model: BayesianNet, weights: Mapping[str, Tensor], clips: Tenso
 
 
 @torch.no_grad()
+def embeddings_under(
+    model: BayesianNet,
+    weights: Mapping[str, Tensor],
+    clips: Tensor,
+    augment: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
+    """Embeddings ``(batch, E)`` of clips under given weights; see :meth:`BayesianNet.embed`."""
+    return poutine.condition(model.embed, data=dict(weights))(clips, augment)
+
+
+@torch.no_grad()
 def head_logits(model: BayesianNet, weights: Mapping[str, Tensor], embedding: Tensor) -> Tensor:
     """Logits ``(N, K)`` of clips' embeddings ``(N, E)`` under given weights of the last layer."""
     # Not through Pyro, whose bookkeeping would take longer than the layer.

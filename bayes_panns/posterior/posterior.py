@@ -219,6 +219,16 @@ class Posterior:
                 value.copy_(known[name][0])
         return Inherited(taken, tuple(name for name in [*gaussians, *points] if name not in known))
 
+    @torch.no_grad()
+    def start_head(self, weight: Tensor, bias: Tensor) -> None:
+        """Start the last layer at these means, ``(K, E)`` and ``(K,)``."""
+        points = dict(self.model.net.named_parameters())
+        for name, value in ((f"{HEAD}.weight", weight), (f"{HEAD}.bias", bias)):
+            if name in points:
+                points[name].copy_(value)
+            else:
+                cast(MeanField, self.guide).assign({f"net.{name}": (value, None)})
+
     @property
     def mirrored(self) -> bool:
         """Whether :meth:`draws` come in mirrored pairs, which are not independent draws."""
