@@ -180,12 +180,15 @@ def test_a_rotated_head_starts_from_the_upstream_heads_mean(stores, upstream, tm
     assert {"scale/fc_audioset.weight", "scale/fc_audioset.bias"} <= logged.keys()
 
 
-def test_a_rotated_head_for_new_labels_is_fitted_first_and_resumes_exactly(stores, upstream, tmp_path, monkeypatch):
+@pytest.mark.parametrize("store", ["downstream", "many"])
+def test_a_rotated_head_for_new_labels_is_fitted_first_and_resumes_exactly(
+    stores, upstream, tmp_path, monkeypatch, store
+):
     said = []
-    run = recipe(stores["downstream"], upstream=str(upstream), **ROTATED, epochs=6, learning_rate=1e-2)
+    run = recipe(stores[store], upstream=str(upstream), **ROTATED, epochs=6, learning_rate=1e-2)
     whole = fit(run, tmp_path / "whole", say=said.append)
     assert any("rotated: its mean is fitted to the clips" in line for line in said)
-    assert evaluate_posterior(load(whole.folder), [stores["downstream"]], draws=4).metrics["unc/epistemic"] > 0
+    assert evaluate_posterior(load(whole.folder), [stores[store]], draws=4).metrics["unc/epistemic"] > 0
     with monkeypatch.context() as patch:
         patch.setattr(Fit, "run", lambda job, run=Fit.run: stop_after(job, run))
         assert not fit(run, tmp_path / "parts").complete

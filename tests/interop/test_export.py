@@ -22,9 +22,11 @@ def build(strategy="flip", **options):
     return Posterior.build(**{**settings, "clip_seconds": 0.5, "strategy": strategy, **options})
 
 
-@pytest.mark.parametrize("strategy", ["flip", "det-flip", "det"])
+@pytest.mark.parametrize("strategy", ["flip", "det-flip", "det", "rotated-head", "low-rank-head", "map"])
 def test_the_mean_is_exported_and_imported_again_with_nothing_lost(tmp_path, strategy):
     posterior = build(strategy)
+    if posterior.guide.axes is not None:
+        posterior.guide.align(torch.randn(20, 2, 128))
     export_panns(posterior, tmp_path / "net.pth")
     again = import_checkpoint(tmp_path / "net.pth", "panns")
     for attribute in ("net", "labels", "task", "sample_rate", "clip_seconds"):
