@@ -149,14 +149,14 @@ def fit(
     if resume and job.checkpointed:
         job.load_checkpoint()
         say(f"resuming at epoch {job.epoch:.1f} of {recipe.fit.epochs}")
-    elif recipe.head == "probe" and new:
-        _probe(posterior, data, chosen, recipe.fit)
-        say("last layer: starts as the most probable one on the upstream's embeddings")
     elif rotated:
         assert isinstance(data, Embeddings)
         width = cast(MeanField, posterior.guide).align(data.views, data.target if new else None)
         start = "fitted to the clips" if new else "the upstream posterior's"
         say(f"last layer rotated: its mean is {start}, its prior's standard deviation {width:.3g}")
+    elif recipe.head == "probe" and new:
+        _probe(posterior, data, chosen, recipe.fit)
+        say("last layer: starts as the most probable one on the upstream's embeddings")
     complete = job.run()
     posterior.metrics = dict(job.metrics)
     posterior.provenance = {

@@ -91,9 +91,10 @@ def head_laplace(
 def fitted_head(
     views: Tensor, target: Tensor, labels: int, likelihood: Likelihood, *, bias_prior_scale: float
 ) -> tuple[Tensor, Tensor]:
-    """Weight ``(K, E)`` and bias ``(K,)`` of the most probable last layer, its weights Normal(0, 1) beforehand.
+    """Weight ``(K, E)`` and bias ``(K,)`` of the most probable last layer.
 
-    Logistic regression by L-BFGS; each view counts 1 / V of a clip.
+    Logistic regression by L-BFGS; each view counts 1 / V of a clip. The prior of the weights is Normal(0, 1) where
+    embeddings are measured in their own spread, the root of their mean variance: the same for any backbone.
 
     Args:
         views: Embeddings, shape ``(N, V, E)``.
@@ -106,7 +107,9 @@ def fitted_head(
     flat = views.flatten(0, 1).double()
     # From the mean embedding, the problem is conditioned far better.
     centre = flat.mean(dim=0)
-    centred, repeated = flat - centre, target.repeat_interleave(count, dim=0)
+    # Embeddings that are all the same have none.
+    spread = flat.var(dim=0, correction=0).mean().clamp(min=torch.finfo(flat.dtype).tiny).sqrt()
+    centred, repeated = (flat - centre) / spread, target.repeat_interleave(count, dim=0)
     weight = torch.zeros(labels, size, dtype=torch.float64, device=views.device, requires_grad=True)
     bias = torch.zeros(labels, dtype=torch.float64, device=views.device, requires_grad=True)
     optimizer = torch.optim.LBFGS([weight, bias], max_iter=200, line_search_fn="strong_wolfe")
@@ -122,4 +125,5 @@ def fitted_head(
 
     with torch.enable_grad():
         optimizer.step(loss)
+    weight = weight / spread
     return weight.detach().to(views), (bias - weight @ centre).detach().to(views)
