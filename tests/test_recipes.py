@@ -47,6 +47,7 @@ def test_set_replaces_any_value(recipe):
         ("fit.epochs=2.5", "fit.epochs = 2.5: input should be a valid integer"),
         ("data.validation=1.5", "data.validation = 1.5: input should be less than 1"),
         ('fit.features="embeddings"', "embeddings are computed once and not augmented; set fit.spec_augment = false"),
+        ("fit.views=4", 'views = 4: views are of embeddings; set fit.features = "embeddings"'),
         ('fit.schedule="step"', "fit.schedule = 'step': input should be 'constant' or 'cosine'"),
         ("epochs", "write it as key=value"),
         ("net.width=3", "net is a value, not a table"),

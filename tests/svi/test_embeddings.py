@@ -305,3 +305,34 @@ def test_a_store_may_move_with_its_embeddings(store, tmp_path, count):
     count()
     embedded(tmp_path / "away" / store.name)
     assert count() == 1
+
+
+def test_views_are_embeddings_of_masked_spectrograms_beside_the_clips_own(store):
+    model, clips = network(), ClipSet(store)
+    own, _ = embedded(store, model)
+    made = Embeddings(clips, model, Task.ONE_OF_K, views=3, seed=5)
+    assert made.views.shape == (CLIPS, 4, 128)
+    assert torch.equal(made.views[:, 0], own)
+    distance = (made.views[:, 1:] - made.views[:, :1]).norm(dim=2) / made.views[:, :1].norm(dim=2)
+    assert 0 < distance.mean() < 1
+    assert not torch.equal(made.views[:, 1], made.views[:, 2])
+    assert torch.equal(made.views, Embeddings(clips, model, Task.ONE_OF_K, views=3, seed=5).views)
+    assert not torch.equal(made.views, Embeddings(clips, model, Task.ONE_OF_K, views=3, seed=6).views)
+
+
+def test_a_batch_takes_each_view_of_a_clip_as_often(store):
+    made = Embeddings(ClipSet(store), network(), Task.ONE_OF_K, views=2)
+    # Stripes may hide all of so short a clip, twice.
+    made.views.normal_()
+    index = torch.tensor([7, 2]).repeat_interleave(3000)
+    values, target = made.batch(index)
+    assert target.tolist() == [1] * 3000 + [2] * 3000
+    for clip, taken in zip((7, 2), values.split(3000), strict=True):
+        hits = torch.stack([(taken == view).all(dim=1) for view in made.views[clip]])
+        assert hits.any(dim=0).all()
+        assert hits.float().mean(dim=1).tolist() == pytest.approx([1 / 3] * 3, abs=0.04)
+
+
+def test_views_are_for_embeddings_only():
+    with pytest.raises(ValueError, match=r'Views are of embeddings; set fit.features = "embeddings"'):
+        FitSettings(views=2)
