@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +116,9 @@ def crossval(
     Each fit is a run in ``folder/<strategy>/seed-<seed>/fold-<fold>``, with its predictions in ``evaluation/``.
 
     Args:
-        recipe: The run; its ``data.folds`` gives way to all folds but one.
+        recipe: The run; its ``data.folds`` gives way to all folds but one. Its ``upstream`` may be one strategy of
+            another cross-validation, ``folder/<strategy>``: then each fit starts from the posterior of its own seed and
+            fold, which has not seen the fold that is scored either.
         folder: Where the runs go.
         guides: Guide recipes to compare; by default the recipe's.
         seeds: Seeds of the fits; by default the recipe's.
@@ -132,7 +134,8 @@ def crossval(
         The evaluations, or None where a fit was interrupted.
 
     Raises:
-        BayesPannsError: As :func:`~bayes_panns.workflow.fit`; the clips have no folds, or two guides share a name.
+        BayesPannsError: As :func:`~bayes_panns.workflow.fit`; the clips have no folds, two guides share a name, or the
+            upstream cross-validation lacks a seed or fold.
     """
     folder = Path(folder)
     if not resume and folder.exists() and any(folder.iterdir()):
@@ -147,6 +150,7 @@ def crossval(
     strategies = {_name(guide): guide for guide in guides or [recipe.guide]}
     if len(strategies) < len(guides):
         raise RecipeError(f"two guides have one name: {', '.join(guides)}")
+    upstreams = _upstreams(recipe.upstream, seeds or [recipe.fit.seed], chosen)
     found: dict[str, dict[int, dict[int, Evaluation]]] = {}
     for name, guide in strategies.items():
         for seed in seeds or [recipe.fit.seed]:
@@ -154,11 +158,12 @@ def crossval(
                 one = recipe.model_copy(
                     update={
                         "guide": guide,
+                        "upstream": upstreams[seed, fold],
                         "data": recipe.data.model_copy(update={"folds": [each for each in there if each != fold]}),
                         "fit": recipe.fit.model_copy(update={"seed": seed}),
                     }
                 )
-                run = folder / name / f"seed-{seed}" / f"fold-{fold}"
+                run = run_folder(folder / name, seed, fold)
                 posterior = _fitted(one, run, device, resume, progress)
                 if posterior is None:
                     return None
@@ -167,6 +172,17 @@ def crossval(
                 say(f"{name}, seed {seed}, fold {fold}: {shown}")
                 found.setdefault(name, {}).setdefault(seed, {})[fold] = evaluation
     return CrossValidation(found)
+
+
+def run_folder(strategy: str | Path, seed: int, fold: int) -> Path:
+    """Where a cross-validation has the run of a seed and fold.
+
+    Args:
+        strategy: The folder of the strategy in that of the cross-validation.
+        seed: Of the fit.
+        fold: The one that it is scored on.
+    """
+    return Path(strategy) / f"seed-{seed}" / f"fold-{fold}"
 
 
 def write_results(result: CrossValidation, path: str | Path) -> None:
@@ -190,6 +206,22 @@ def write_results(result: CrossValidation, path: str | Path) -> None:
         )
     with whole_file(Path(path)) as fresh:
         fresh.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
+
+
+def _upstreams(upstream: str | None, seeds: Sequence[int], folds: Sequence[int]) -> dict[tuple[int, int], str | None]:
+    """Where the fit of each seed and fold starts."""
+    pairs = list(product(seeds, folds))
+    if upstream is None or not any(Path(upstream).glob("seed-*")):
+        return dict.fromkeys(pairs, upstream)
+    runs = {pair: run_folder(upstream, *pair) for pair in pairs}
+    for (seed, fold), run in runs.items():
+        if not (run / "posterior").is_dir():
+            raise FitError(
+                f"{upstream}: has no posterior of seed {seed}, fold {fold}, for that fit to start from; fit it first"
+            )
+        if not read_header(run / "posterior")["provenance"].get("complete"):
+            raise FitError(f"{run}: its fit was interrupted; go on with it first, with --resume")
+    return {pair: str(run) for pair, run in runs.items()}
 
 
 def _fitted(recipe: Run, folder: Path, device: str, resume: bool, progress: bool) -> Posterior | None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 from scipy import stats
 
@@ -14,6 +15,7 @@ from bayes_panns.cli import main
 from bayes_panns.clips import Task, write
 from bayes_panns.crossval import crossval, write_results
 from bayes_panns.errors import FitError, StoreError
+from bayes_panns.posterior import load
 from bayes_panns.posterior.disk import read_header
 from bayes_panns.recipes import Data, Run
 from bayes_panns.report import crossval_latex, crossval_table
@@ -141,6 +143,44 @@ def test_mistakes_are_told(store, tmp_path):
     write(tmp_path / "n.h5", np.zeros((2, 4000)), np.eye(2, dtype=bool), ("a", "b"), Task.ONE_OF_K, RATE)
     with pytest.raises(StoreError, match="no folds"):
         crossval(recipe(str(tmp_path / "n.h5")), tmp_path / "y")
+
+
+@pytest.mark.slow
+def test_each_fit_starts_from_the_upstream_posterior_of_its_seed_and_fold(store, tmp_path):
+    quick = recipe(store).model_copy(update={"fit": FitSettings(epochs=1, batch_size=16, spec_augment=False)})
+    crossval(quick, tmp_path / "first", guides=["det"], seeds=[0, 1], folds=[1, 2], draws=0)
+    heads = quick.model_copy(update={"upstream": str(tmp_path / "first" / "det"), "freeze": ["backbone"]})
+    crossval(heads, tmp_path / "second", guides=["det-flip"], seeds=[0, 1], folds=[1, 2], draws=2)
+    backbones = set()
+    for seed in (0, 1):
+        for fold in (1, 2):
+            before, after = (
+                load(module.run_folder(tmp_path / which, seed, fold)) for which in ("first/det", "second/det-flip")
+            )
+            # Nothing of the scored fold leaks in through the upstream posterior.
+            assert after.provenance["upstream"]["folds"] == [each for each in (1, 2, 3) if each != fold]
+            assert after.provenance["upstream"]["seed"] == seed
+            weights = [each.points()["conv_block1.conv1.weight"] for each in (before, after)]
+            torch.testing.assert_close(*weights, rtol=0, atol=0)
+            backbones.add(weights[0].sum().item())
+    assert len(backbones) == 4
+
+
+def test_an_upstream_seed_or_fold_that_is_missing_is_told_before_any_fit(store, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "fit", None)
+    upstream = tmp_path / "cv" / "det"
+    heads = recipe(store).model_copy(update={"upstream": str(upstream)})
+    for fold in (1, 2):
+        (upstream / "seed-3" / f"fold-{fold}" / "posterior").mkdir(parents=True)
+    monkeypatch.setattr(module, "read_header", lambda folder: {"provenance": {"complete": True}})
+    with pytest.raises(FitError, match="no posterior of seed 3, fold 3"):
+        crossval(heads, tmp_path / "x", seeds=[3])
+    with pytest.raises(FitError, match="no posterior of seed 0, fold 1"):
+        crossval(heads, tmp_path / "x", folds=[1, 2])
+    monkeypatch.setattr(module, "read_header", lambda folder: {"provenance": {"complete": False}})
+    with pytest.raises(FitError, match="was interrupted"):
+        crossval(heads, tmp_path / "x", seeds=[3], folds=[1, 2])
+    assert not (tmp_path / "x").exists()
 
 
 @pytest.mark.slow

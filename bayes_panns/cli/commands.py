@@ -185,7 +185,12 @@ def finetune(**options: Any) -> None:
 
 @main.command()
 @click.argument("run", metavar="RUN")
-@click.option("--from", "upstream", type=click.Path(), help="The posterior that every fit starts from.")
+@click.option(
+    "--from",
+    "upstream",
+    type=click.Path(),
+    help="The posterior that every fit starts from; or DIR/GUIDE of another crossval: each from that seed and fold.",
+)
 @click.option("--data", "stores", multiple=True, type=click.Path(), help="A store with folds; repeatable.")
 @click.option("--guide", "guides", multiple=True, metavar="G", help="A guide recipe, or its name; repeat to compare.")
 @click.option("--seeds", callback=_numbers, metavar="N,...", help="Fit each with these seeds [the recipe's].")
@@ -214,12 +219,13 @@ def crossval(
 
     Prints each metric's mean and standard deviation over the folds and the 95 % t interval of the mean, for several
     guides side by side with their paired differences; DIR/results.json holds every number and DIR/table.tex a table.
-    Each fit is a run in DIR/GUIDE/seed-N/fold-N.
+    Each fit is a run in DIR/GUIDE/seed-N/fold-N, where another crossval's fits of the same seeds and folds can start.
 
     \b
     Example:
       bayes-panns crossval esc10 --from runs/us8k --data stores/esc10.h5 --guide flip --guide det
       bayes-panns crossval esc10 --from runs/us8k --data stores/esc10.h5 --set data.share=0.25 -o runs/quarter
+      bayes-panns crossval rotated-head --from runs/esc10-crossval/det --data stores/esc10.h5
       bayes-panns report runs/esc10-crossval/flip/seed-0
     """
     from bayes_panns.crossval import crossval as cross_validate
