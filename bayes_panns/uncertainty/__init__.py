@@ -10,6 +10,7 @@ from bayes_panns.uncertainty.calibration import (
     classwise_ece,
     classwise_reliability,
     ece,
+    ece_if_calibrated,
     nll,
     reliability,
 )
@@ -25,7 +26,7 @@ from bayes_panns.uncertainty.classification import (
     top_label,
 )
 from bayes_panns.uncertainty.conformal import SetQuality, conformal_threshold, label_sets, set_quality
-from bayes_panns.uncertainty.decomposition import Moments, StandardError, Uncertainty, concatenate, decompose
+from bayes_panns.uncertainty.decomposition import Moments, StandardError, Uncertainty, concatenate, decompose, mixture
 from bayes_panns.uncertainty.detection import Detection, aupr, auroc, detection, fpr95
 from bayes_panns.uncertainty.evaluation import compare, evaluate, intervals
 from bayes_panns.uncertainty.predictive import Draws, Tags, Window, predict, predict_logits, tag
@@ -41,7 +42,7 @@ from bayes_panns.uncertainty.selective import (
     risk_coverage,
     scores,
 )
-from bayes_panns.uncertainty.temperature import fit_temperature
+from bayes_panns.uncertainty.temperature import cross_fitted_temperatures, fit_temperature, logits_of
 
 __all__ = [
     "BrierSplit",
@@ -76,10 +77,12 @@ __all__ = [
     "concatenate",
     "conformal_threshold",
     "coverage_at_risk",
+    "cross_fitted_temperatures",
     "d_prime",
     "decompose",
     "detection",
     "ece",
+    "ece_if_calibrated",
     "evaluate",
     "fit_temperature",
     "fpr95",
@@ -88,8 +91,10 @@ __all__ = [
     "is_evaluation",
     "label_ranking_average_precision",
     "label_sets",
+    "logits_of",
     "mean_auc",
     "mean_average_precision",
+    "mixture",
     "nll",
     "paired",
     "pavpu",

@@ -142,6 +142,39 @@ def ece(probability: NDArray[np.floating], target: NDArray[np.bool_], task: str)
     return reliability(probability, target, task).error
 
 
+def ece_if_calibrated(
+    probability: NDArray[np.floating], task: str, *, repeats: int = 200, seed: int = 0
+) -> NDArray[np.float64]:
+    """What :func:`ece` would be if the probabilities were right, for labels drawn from them.
+
+    A perfectly calibrated model has a calibration error too on few clips, the larger the less sure it is: an ECE is to
+    be read beside this (Vaicenavicius et al., 2019, arXiv:1902.06977, consistency resampling). Clips are drawn
+    independently, also those of one recording, so it is rather too small.
+
+    Args:
+        probability: ``(N, K)``.
+        task: ``"one-of-k"`` or ``"multi-label"``.
+        repeats: how often labels are drawn.
+        seed: of the random choice.
+
+    Returns:
+        ``(repeats,)``.
+    """
+    check_task(task)
+    random = np.random.default_rng(seed)
+    p = probability.astype(np.float64)
+    count = p.shape[1]
+    found = np.empty(repeats)
+    for index in range(repeats):
+        if task == ONE_OF_K:
+            level = random.random((len(p), 1)) * p.sum(axis=1, keepdims=True)
+            drawn = np.eye(count, dtype=bool)[(p.cumsum(axis=1) <= level).sum(axis=1).clip(max=count - 1)]
+        else:
+            drawn = random.random(p.shape) < p
+        found[index] = ece(probability, drawn, task)
+    return found
+
+
 def ace(probability: NDArray[np.floating], target: NDArray[np.bool_], task: str) -> float:
     """Adaptive calibration error: as :func:`ece`, over 15 bins of equal mass.
 

@@ -355,6 +355,57 @@ def concatenate(parts: Sequence[Uncertainty]) -> Uncertainty:
     return replace(_joined(parts, np.concatenate), standard_error=errors)
 
 
+def mixture(parts: Sequence[Uncertainty]) -> Uncertainty:
+    """The predictions of several posteriors for the same clips as those of one, each posterior as likely as the others.
+
+    By the law of total variance over posteriors and draws: probability, aleatoric part and expected entropy are means,
+    and the epistemic part, or covariance, is the mean one plus the population variance of the means. Where all have
+    equally many draws, it is what :func:`decompose` makes of all draws together. Posteriors of a single draw make the
+    deep ensemble of Lakshminarayanan et al., 2017 (arXiv:1612.01474).
+
+    Standard errors are NaN: the draws of several posteriors may come from the same random numbers.
+
+    Args:
+        parts: at least one, of the same task and of N clips and K labels in the same order, and all with the covariance
+            or none. The mixture's ``draws`` is the sum of theirs, or ``"moments"`` where all are of moments.
+
+    Raises:
+        ValueError: there are none, or they differ.
+    """
+    kinds = {(part.task, part.draws == "moments", part.probability.shape, part.covariance is None) for part in parts}
+    if len(kinds) != 1:
+        raise ValueError("parts must be of one task, the same clips and labels, and all of draws or all of moments")
+    first = parts[0]
+    # A mean may leave [0, 1] by rounding.
+    p = np.mean([part.probability for part in parts], axis=0).clip(0, 1)
+    away = [part.probability - p for part in parts]
+    total = p * (1 - p)
+    epistemic = np.mean([part.epistemic + each**2 for part, each in zip(parts, away, strict=True)], axis=0)
+    entropy = _entropy(torch.from_numpy(p), first.task).numpy()
+    expected = np.mean([part.expected_entropy for part in parts], axis=0)
+    covariance = (
+        None
+        if first.covariance is None
+        else np.mean(
+            [part.covariance + each[:, :, None] * each[:, None, :] for part, each in zip(parts, away, strict=True)],
+            axis=0,
+        )
+    )
+    return Uncertainty(
+        probability=p,
+        aleatoric=np.mean([part.aleatoric for part in parts], axis=0),
+        epistemic=epistemic,
+        total=total,
+        entropy=entropy,
+        expected_entropy=expected,
+        mutual_information=np.maximum(entropy - expected, 0),
+        standard_error=first.standard_error.unknown(),
+        draws="moments" if first.draws == "moments" else sum(int(part.draws) for part in parts),
+        task=first.task,
+        covariance=covariance,
+    )
+
+
 _Arrays = TypeVar("_Arrays", Uncertainty, StandardError)
 
 

@@ -10,13 +10,17 @@ from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from scipy.special import expit, softmax
 
 from bayes_panns.errors import BayesPannsError
 from bayes_panns.uncertainty.bootstrap import RESAMPLES, Interval, bootstrap
+from bayes_panns.uncertainty.checks import ONE_OF_K
 from bayes_panns.uncertainty.conformal import label_sets, set_quality
-from bayes_panns.uncertainty.decomposition import StandardError, Uncertainty, concatenate
+from bayes_panns.uncertainty.decomposition import StandardError, Uncertainty, concatenate, decompose, mixture
 from bayes_panns.uncertainty.evaluation import evaluate, intervals
+from bayes_panns.uncertainty.temperature import logits_of
 from bayes_panns.writing import whole_folder
 
 FORMAT = 1
@@ -214,6 +218,83 @@ class Evaluation:
             | {"folds": [each.provenance.get("folds") for each in evaluations], "pooled": len(evaluations)},
         )
 
+    @classmethod
+    def mix(cls, evaluations: Sequence["Evaluation"]) -> "Evaluation":
+        """Several posteriors' evaluations of the same clips as that of their :func:`mixture`, without predicting again.
+
+        ``provenance["members"]`` lists the posteriors, ``provenance["draws"]`` is the sum of theirs; label sets are of
+        single posteriors only.
+
+        Args:
+            evaluations: At least one; of the same labels, and of the same clips in the same order, those from outside
+                as well.
+
+        Raises:
+            BayesPannsError: They are of other clips or labels.
+        """
+        first, *others = evaluations
+        for each in others:
+            for what in ("labels", "task", "names", "ood_names"):
+                if getattr(each, what) != getattr(first, what):
+                    raise BayesPannsError(
+                        "evaluations can be mixed if they are of the same labels and the same clips in the same order; "
+                        f"the {what} of {each.provenance.get('posterior')} are not those of "
+                        f"{first.provenance.get('posterior')}"
+                    )
+            if not np.array_equal(each.target, first.target):
+                raise BayesPannsError("evaluations can be mixed if they agree on the truth; these do not")
+        try:
+            inside = mixture([each.uncertainty for each in evaluations])
+            outside = [each.ood for each in evaluations if each.ood is not None]
+            mixed = mixture(outside) if outside else None
+        except ValueError as error:
+            raise BayesPannsError(f"evaluations cannot be mixed: {error}") from error
+        kept = {name: value for name, value in first.provenance.items() if name != "threshold"}
+        members = [
+            member
+            for each in evaluations
+            for member in each.provenance.get("members", [each.provenance.get("posterior")])
+        ]
+        draws = [each.provenance["draws"] for each in evaluations]
+        return cls.of(
+            inside,
+            first.target,
+            mixed,
+            names=first.names,
+            labels=first.labels,
+            sources=first.sources,
+            ood_names=first.ood_names,
+            provenance=kept
+            | {"posterior": None, "members": members, "draws": "moments" if "moments" in draws else sum(draws)},
+        )
+
+    def tempered(self, temperature: float) -> "Evaluation":
+        """The same at another temperature, for a posterior of a single draw, such as a Det's.
+
+        ``provenance["temperature"]`` says which. Label sets, which hold for the temperature before, are gone.
+
+        Args:
+            temperature: What divides the logits; above 1 it softens.
+
+        Raises:
+            BayesPannsError: There were several draws: their logits are not in an evaluation.
+        """
+        if self.uncertainty.draws != 1:
+            raise BayesPannsError(
+                f"the predictions are a mean of {self.uncertainty.draws} draws, and only single ones can be tempered"
+            )
+        kept = {name: value for name, value in self.provenance.items() if name != "threshold"}
+        return Evaluation.of(
+            _tempered(self.uncertainty, temperature),
+            self.target,
+            None if self.ood is None else _tempered(self.ood, temperature),
+            names=self.names,
+            labels=self.labels,
+            sources=self.sources,
+            ood_names=self.ood_names,
+            provenance=kept | {"temperature": temperature},
+        )
+
 
 def require_place(folder: Path) -> None:
     """See that an evaluation may be written to ``folder``; worth knowing before one is made.
@@ -240,6 +321,12 @@ def _set_size(probability: NDArray[np.float64], target: NDArray[np.bool_], thres
 
 _OF_SETS = {"coverage": _set_coverage, "size": _set_size}
 """The metrics of a calibrated posterior's label sets."""
+
+
+def _tempered(uncertainty: Uncertainty, temperature: float) -> Uncertainty:
+    scaled = logits_of(uncertainty.probability, uncertainty.task) / temperature
+    p = softmax(scaled, axis=1) if uncertainty.task == ONE_OF_K else expit(scaled)
+    return decompose(torch.from_numpy(p)[None], uncertainty.task, covariance=uncertainty.covariance is not None)
 
 
 def _sources(evaluation: Evaluation) -> NDArray[np.str_]:

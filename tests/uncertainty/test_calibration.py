@@ -11,6 +11,7 @@ from bayes_panns.uncertainty import (
     classwise_ece,
     classwise_reliability,
     ece,
+    ece_if_calibrated,
     nll,
     reliability,
 )
@@ -203,3 +204,27 @@ def test_one_clip():
 def test_an_unknown_task_is_refused(metric):
     with pytest.raises(ValueError, match="task 'both'"):
         metric(P, T, "both")
+
+
+@pytest.mark.parametrize("task", ["one-of-k", "multi-label"])
+def test_the_ece_of_a_calibrated_model_is_what_labels_drawn_from_it_show(task):
+    random = np.random.default_rng(3)
+    p = random.dirichlet(np.full(4, 0.3), 300) if task == "one-of-k" else random.random((300, 4))
+    expected = ece_if_calibrated(p, task)
+    assert expected.shape == (200,)
+    shown = []
+    for _ in range(200):
+        drawn = random.random(p.shape) < p
+        if task == "one-of-k":
+            drawn = np.eye(4, dtype=bool)[[random.choice(4, p=each) for each in p]]
+        shown.append(ece(p, drawn, task))
+    # Two means of 200: their difference is good to a few standard errors.
+    error = np.hypot(expected.std(), np.std(shown)) / 200**0.5
+    assert abs(expected.mean() - np.mean(shown)) < 4 * error
+    np.testing.assert_array_equal(expected, ece_if_calibrated(p, task))
+
+
+def test_a_sure_and_calibrated_model_has_no_ece():
+    p = np.array([[0.0, 1.0], [1.0, 0.0]])
+    np.testing.assert_array_equal(ece_if_calibrated(p, "one-of-k", repeats=5), np.zeros(5))
+    np.testing.assert_array_equal(ece_if_calibrated(p, "multi-label", repeats=5), np.zeros(5))

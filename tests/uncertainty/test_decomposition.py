@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from matplotlib.figure import Figure
 
-from bayes_panns.uncertainty import Moments, concatenate, decompose
+from bayes_panns.uncertainty import Moments, concatenate, decompose, mixture
 
 TASKS = ("one-of-k", "multi-label")
 
@@ -267,3 +267,43 @@ def test_misuse_is_refused():
         concatenate([decompose(torch.rand(t, 2, 2), "multi-label") for t in (1, 2)])
     with pytest.raises(ValueError, match="parts"):
         concatenate([])
+
+
+@pytest.mark.parametrize("task", TASKS)
+@settings(max_examples=50, deadline=None)
+@given(data=st.data(), members=st.integers(1, 3))
+def test_a_mixture_is_all_draws_together(task, data, members):
+    draws = data.draw(draws_of(task))
+    generator = torch.Generator().manual_seed(members)
+    groups = [draws[:, torch.randperm(draws.shape[1], generator=generator)] for _ in range(members)]
+    mixed = mixture([decompose(group, task, covariance=True) for group in groups])
+    together = decompose(torch.cat(groups), task, covariance=True)
+    for name in (*PARTS, "covariance"):
+        np.testing.assert_allclose(getattr(mixed, name), getattr(together, name), atol=1e-12, err_msg=name)
+    assert (mixed.draws, mixed.task) == (together.draws, task)
+    assert np.isnan(mixed.standard_error.probability).all()
+    assert np.isnan(mixed.standard_error.covariance).all()
+
+
+def test_posteriors_of_a_mixture_count_the_same_whatever_their_draws():
+    one = decompose(torch.tensor([[[0.8, 0.2]]]), "one-of-k")
+    many = decompose(torch.tensor([[[0.2, 0.8]]] * 9), "one-of-k")
+    mixed = mixture([one, many])
+    np.testing.assert_allclose(mixed.probability, [[0.5, 0.5]], atol=1e-7)
+    # They disagree, and none of them has a doubt of its own.
+    np.testing.assert_allclose(mixed.epistemic, [[0.09, 0.09]], atol=1e-7)
+    assert mixed.draws == 10
+    assert mixed.covariance is None
+
+
+def test_only_predictions_of_the_same_clips_mix():
+    one = decompose(torch.rand(2, 3, 2), "multi-label")
+    for other in (
+        decompose(torch.rand(2, 4, 2), "multi-label"),
+        decompose(torch.rand(2, 3, 2), "one-of-k"),
+        decompose(torch.rand(2, 3, 2), "multi-label", covariance=True),
+    ):
+        with pytest.raises(ValueError, match="parts must be"):
+            mixture([one, other])
+    with pytest.raises(ValueError, match="parts must be"):
+        mixture([])

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bayes_panns.errors import BayesPannsError
-from bayes_panns.uncertainty import Evaluation, decompose, is_evaluation
+from bayes_panns.uncertainty import Evaluation, decompose, is_evaluation, nll
 
 
 def evaluation(seed=0, *, clips=8, ood=True, sources=True, draws=6, labels=("a", "b", "c")):
@@ -127,3 +127,58 @@ def test_it_replaces_an_evaluation_and_nothing_else(tmp_path):
     with pytest.raises(BayesPannsError, match="is no evaluation"):
         evaluation().save(tmp_path / "precious")
     assert (tmp_path / "precious" / "notes.txt").read_text() == "mine"
+
+
+def of_the_same_clips(seed, **options):
+    first = evaluation(0, **options)
+    return replace(
+        evaluation(seed, **options), names=first.names, provenance=first.provenance | {"posterior": f"p{seed}"}
+    )
+
+
+def test_evaluations_of_the_same_clips_mix():
+    parts = [of_the_same_clips(seed) for seed in (1, 2, 3)]
+    mixed = Evaluation.mix(parts)
+    p = np.mean([part.uncertainty.probability for part in parts], axis=0)
+    np.testing.assert_allclose(mixed.uncertainty.probability, p, atol=1e-15)
+    np.testing.assert_allclose(mixed.ood.probability, np.mean([part.ood.probability for part in parts], axis=0))
+    assert mixed.metrics["cal/nll"] == pytest.approx(nll(p, mixed.target, "one-of-k"))
+    assert mixed.metrics["draws"] == 18
+    assert mixed.provenance["members"] == ["p1", "p2", "p3"]
+    assert mixed.provenance["posterior"] is None
+    np.testing.assert_array_equal(mixed.groups, parts[0].groups)
+    # A mixture of mixtures names those at the bottom.
+    assert Evaluation.mix([mixed, mixed]).provenance["members"] == ["p1", "p2", "p3"] * 2
+
+
+def test_a_mixture_is_written_and_read(tmp_path):
+    mixed = Evaluation.mix([of_the_same_clips(seed, ood=False) for seed in (1, 2)])
+    mixed.save(tmp_path / "e")
+    assert Evaluation.load(tmp_path / "e").metrics == pytest.approx(mixed.metrics, nan_ok=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda e: replace(e, names=e.names[::-1]), "the names of p2 are not those of p1"),
+        (lambda e: replace(e, ood_names=[]), "the ood_names of p2"),
+        (lambda e: replace(e, labels=("a", "b", "x")), "the labels of p2"),
+        (lambda e: replace(e, target=e.target[::-1]), "agree on the truth"),
+    ],
+)
+def test_evaluations_of_other_clips_do_not_mix(change, message):
+    with pytest.raises(BayesPannsError, match=message):
+        Evaluation.mix([of_the_same_clips(1), change(of_the_same_clips(2))])
+
+
+def test_a_single_draw_can_be_tempered():
+    single = of_the_same_clips(1, draws=1)
+    same, soft = single.tempered(1.0), single.tempered(2.0)
+    np.testing.assert_allclose(same.uncertainty.probability, single.uncertainty.probability, atol=1e-12)
+    for before, after in ((single.uncertainty, soft.uncertainty), (single.ood, soft.ood)):
+        root = before.probability**0.5
+        np.testing.assert_allclose(after.probability, root / root.sum(axis=1, keepdims=True), atol=1e-12)
+    assert soft.metrics["cls/accuracy"] == single.metrics["cls/accuracy"]
+    assert soft.provenance["temperature"] == 2
+    with pytest.raises(BayesPannsError, match="a mean of 6 draws"):
+        of_the_same_clips(1).tempered(2.0)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.special import expit, softmax
 
-from bayes_panns.uncertainty import fit_temperature, nll
+from bayes_panns.uncertainty import cross_fitted_temperatures, fit_temperature, logits_of, nll
 from bayes_panns.uncertainty.temperature import BOUNDS
 
 
@@ -98,3 +98,34 @@ TARGET = np.array([[True, False]])
 def test_what_does_not_fit_is_refused(logits, target, task, message):
     with pytest.raises(ValueError, match=message):
         fit_temperature(logits, target, task)
+
+
+@both
+def test_a_folds_temperature_is_that_of_the_others(task):
+    logits, target = example(task, clips=300)
+    folds = np.arange(300) % 3 + 1
+    # Fold 1 asks for another temperature than the rest do.
+    logits[:, folds == 1] *= 5
+    found = cross_fitted_temperatures(logits, target, task, folds)
+    assert list(found) == [1, 2, 3]
+    for fold, temperature in found.items():
+        others = folds != fold
+        assert temperature == fit_temperature(logits[:, others], target[others], task)
+    assert found[1] < min(found[2], found[3])
+    changed = target.copy()
+    changed[folds == 1] = target[folds == 1][::-1]
+    assert cross_fitted_temperatures(logits, changed, task, folds)[1] == found[1]
+
+
+@pytest.mark.parametrize("folds", [np.ones(4, int), np.arange(3)])
+def test_a_cross_fitted_temperature_needs_two_folds_of_the_clips(folds):
+    with pytest.raises(ValueError, match="two or more"):
+        cross_fitted_temperatures(np.zeros((1, 4, 2)), np.eye(2, dtype=bool)[[0, 1, 0, 1]], "one-of-k", folds)
+
+
+@both
+def test_logits_have_their_probabilities(task):
+    p = np.array([[0.5, 0.25, 0.25], [1.0, 0.0, 0.0]])
+    logits = logits_of(p, task)
+    assert np.isfinite(logits).all()
+    np.testing.assert_allclose(probability(logits[None], task), p, atol=1e-12)
