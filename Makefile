@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo examples notebooks test lint clean
+.PHONY: demo examples notebooks study test lint clean
 
 $(VENV)/.current: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -38,6 +38,12 @@ $(EXECUTED)/%.html: $(EXECUTED)/%.ipynb
 	$(BIN)/jupyter nbconvert --to html $<
 
 .SECONDARY:
+
+# The transfer study, from stores and upstream posteriors that docs/transfer-study.md says how to make. Hours; stopped, it
+# goes on where it was.
+study: $(VENV)/.current
+	$(BIN)/python benchmarks/transfer_study.py --data stores/esc10.h5 --near stores/near.h5 --speech stores/speech.h5 \
+		--flip runs/us8k-both-flip --det runs/us8k-both-det -o runs/study --results benchmarks/results/transfer-study
 
 test: lint
 	$(BIN)/python -m pytest

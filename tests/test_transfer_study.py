@@ -1,6 +1,8 @@
 """The transfer study runs in small, goes on where it stopped, and its numbers are those of the evaluations."""
 
 import json
+import re
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -265,3 +267,21 @@ def test_clips_cannot_be_near_and_speech_at_once():
 
     with pytest.raises(Exception, match="near-0: is both"):
         Outside(Strange("near"), Strange("near"))
+
+
+def test_the_page_shows_commands_that_there_are():
+    from bayes_panns.cli import main as package
+    from benchmarks.transfer_study import ROWS, main
+
+    page = (ROOT / "docs" / "transfer-study.md").read_text(encoding="utf-8").replace("\\\n", "")
+    for name, value in re.findall(r"^([A-Z]+)='?(.*?)'?$", page, re.MULTILINE):
+        page = page.replace(f"${name}", value)
+    lines = re.findall(r"^(?:bayes-panns|python) .*", page, re.MULTILINE)
+    commands = [shlex.split(line, comments=True) for line in lines]
+    assert {words[1] for words in commands} == {"pack", "pretrain", "finetune", "benchmarks/transfer_study.py"}
+    for program, name, *words in commands:
+        (main if program == "python" else package.commands[name]).make_context(name, list(words))
+        if name in ("pretrain", "finetune"):
+            read_run(words[0], [words[index + 1] for index, word in enumerate(words) if word == "--set"])
+    for row in ROWS:
+        assert f"`{row.guide}`" in page
