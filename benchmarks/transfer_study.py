@@ -46,8 +46,13 @@ from bayes_panns.writing import whole_file, whole_folder
 ARMS = {"transfer": "study-transfer", "scratch": "study-scratch"}
 """Where a fit starts, and the run recipe of those that move the backbone."""
 
-SETTINGS: dict[tuple[str, float], tuple[str, ...]] = {}
-"""By arm and share of the labels, what such a fit changes in that recipe, as ``--set`` takes it."""
+SETTINGS: dict[tuple[str, float], tuple[str, ...]] = {
+    ("transfer", 0.25): ("fit.batch_size=8", "fit.epochs=12"),
+    ("transfer", 0.1): ("fit.batch_size=8", "fit.epochs=16"),
+    ("scratch", 0.25): ("fit.batch_size=8", "fit.epochs=32"),
+    ("scratch", 0.1): ("fit.batch_size=8", "fit.epochs=48"),
+}
+"""By arm and share of the labels, what such a fit changes in that recipe: fewer clips take more epochs."""
 
 HEAD_RECIPE = "rotated-head"
 """The run recipe of fits that move the last layer alone."""
