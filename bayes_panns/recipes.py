@@ -51,7 +51,8 @@ class Run(BaseModel):
         guide: The guide recipe: a name, a file, or ``module:function`` for one of your own in Python, called with the
             model; the option ``--guide`` takes its place.
         upstream: The folder of the posterior to start from; the option ``--from`` takes its place.
-        freeze: Modules of the network that are not trained, such as ``resnet``; ``backbone`` is all but the last layer.
+        freeze: Modules of the network that are not trained, such as ``resnet``; ``backbone`` is all but the last layer,
+            ``locs`` every mean and point weight, so that only the posterior's widths are.
         head: Where a last layer for new labels starts: ``random``; or ``probe``, the most probable one on the upstream
             backbone's embeddings, so that its first steps do not spoil what the backbone knows (Kumar et al., 2022,
             arXiv:2202.10054).

@@ -35,6 +35,9 @@ RUN_TOML = "run.toml"
 BACKBONE = "backbone"
 """In a recipe's ``freeze``, all modules but the last layer."""
 
+LOCS = "locs"
+"""In a recipe's ``freeze``, every mean and every point weight: a fit of the posterior's widths alone."""
+
 _PROBE_VIEWS = 3
 """Views of each clip with SpecAugment's stripes that a probed last layer is fitted on, beside the clip itself."""
 
@@ -393,17 +396,20 @@ def _freeze(posterior: Posterior, parts: Sequence[str]) -> None:
     modules = [name for name, _ in posterior.model.net.named_modules() if name]
     top = [name for name in modules if "." not in name]
     for part in parts:
-        if part not in [BACKBONE, *modules]:
+        if part not in [BACKBONE, LOCS, *modules]:
             raise RecipeError(
-                f"freeze: the net has no module {part!r}; there are {', '.join(top)} and what is inside them, and "
-                f"{BACKBONE}, all but {HEAD}"
+                f"freeze: the net has no module {part!r}; there are {', '.join(top)} and what is inside them, "
+                f"{BACKBONE}, all but {HEAD}, and {LOCS}, all but the posterior's widths"
             )
     if not isinstance(posterior.guide, MeanField):
         raise RecipeError("freeze: a guide of your own decides itself what it trains")
     backbone = [name for name in top if name != HEAD] if BACKBONE in parts else []
-    frozen = [part for part in parts if part != BACKBONE] + backbone
+    frozen = [part for part in parts if part not in (BACKBONE, LOCS)] + backbone
     posterior.model.freeze(*frozen)
     posterior.guide.freeze(*frozen)
+    if LOCS in parts:
+        posterior.model.freeze_points()
+        posterior.guide.freeze_locs()
 
 
 def _probe(posterior: Posterior, data: Features | Embeddings, device: torch.device, settings: FitSettings) -> None:
@@ -422,16 +428,11 @@ def _probe(posterior: Posterior, data: Features | Embeddings, device: torch.devi
                 for clips, _ in (data.batch(index, device) for index in torch.arange(len(data)).split(32))
             ]
         )
-    # In units of their own spread, so that the prior of width 1 is as wide for any backbone.
-    spread = views.flatten(0, 1).var(dim=0).mean().sqrt()
+    target = data.target.to(views.device)
     weight, bias = fitted_head(
-        views / spread,
-        data.target.to(views.device),
-        len(posterior.labels),
-        posterior.model.likelihood,
-        bias_prior_scale=_PROBE_BIAS,
+        views, target, len(posterior.labels), posterior.model.likelihood, bias_prior_scale=_PROBE_BIAS
     )
-    posterior.start_head(weight / spread, bias)
+    posterior.start_head(weight, bias)
 
 
 def _prepare(folder: Path, recipe: Run, resume: bool) -> None:

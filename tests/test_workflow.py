@@ -180,12 +180,15 @@ def test_a_rotated_head_starts_from_the_upstream_heads_mean(stores, upstream, tm
     assert {"scale/fc_audioset.weight", "scale/fc_audioset.bias"} <= logged.keys()
 
 
-@pytest.mark.parametrize("store", ["downstream", "many"])
+@pytest.mark.parametrize(
+    ("store", "freeze"), [("downstream", ["backbone"]), ("many", ["backbone"]), ("downstream", ["backbone", "locs"])]
+)
 def test_a_rotated_head_for_new_labels_is_fitted_first_and_resumes_exactly(
-    stores, upstream, tmp_path, monkeypatch, store
+    stores, upstream, tmp_path, monkeypatch, store, freeze
 ):
     said = []
-    run = recipe(stores[store], upstream=str(upstream), **ROTATED, epochs=6, learning_rate=1e-2)
+    options = {**ROTATED, "freeze": freeze, "epochs": 6, "learning_rate": 1e-2}
+    run = recipe(stores[store], upstream=str(upstream), **options)
     whole = fit(run, tmp_path / "whole", say=said.append)
     assert any("rotated: its mean is fitted to the clips" in line for line in said)
     assert evaluate_posterior(load(whole.folder), [stores[store]], draws=4).metrics["unc/epistemic"] > 0
@@ -208,6 +211,25 @@ def test_strategies_of_the_last_layer_run_on_fixed_features(stores, upstream, tm
     run = recipe(stores["downstream"], **{**ROTATED, "guide": guide}, upstream=str(upstream))
     metrics = evaluate_posterior(load(fit(run, tmp_path / "run").folder), [stores["downstream"]], draws=4).metrics
     assert (metrics["unc/epistemic"] > 0) == (guide != "map-head")
+
+
+@pytest.mark.parametrize("guide", ["flip", "rotated-head", "low-rank-head", "last-layer"])
+def test_frozen_locs_leave_the_widths_to_be_fitted(stores, upstream, tmp_path, guide):
+    det = fit(recipe(stores["downstream"], guide="det", upstream=str(upstream)), tmp_path / "det").folder
+    options = {**ROTATED, "freeze": ["locs"]} if guide == "rotated-head" else {"freeze": ["locs"]}
+    run = recipe(stores["downstream"], upstream=str(det), **{**options, "guide": guide, "learning_rate": 0.1})
+    before, after = load(det), fit(run, tmp_path / "run").posterior
+    means = after.points() | {name: mean for name, (mean, _) in after.gaussians().items()}
+    assert {name for name in before.points() if name in means} == set(before.points())
+    for name, value in before.points().items():
+        assert means[name].numpy() == pytest.approx(value.numpy(), abs=1e-5), name
+    start = fit(run.model_copy(update={"fit": run.fit.model_copy(update={"learning_rate": 1e-9})}), tmp_path / "start")
+    moved = {
+        name: not torch.allclose(width, start.posterior.gaussians()[name][1], rtol=1e-3)
+        for name, (_, width) in after.gaussians().items()
+    }
+    assert all(moved.values()), moved
+    assert len(moved) >= 2
 
 
 def test_a_run_that_freezes_trains_no_other_kind_either(stores, upstream, tmp_path):

@@ -295,6 +295,13 @@ class MeanField(AutoGuide):
             for group in (self.locs,) if self._kinds[site] == "map" else (self.locs, self.log_scales):
                 attrgetter(f"{site}_unconstrained")(group).requires_grad_(False)
 
+    def freeze_locs(self) -> None:
+        """Stop training every mean; what else there is of the posterior goes on."""
+        for parameter in self.locs.parameters():
+            parameter.requires_grad_(False)
+        if self.low_rank is not None:
+            self.low_rank.loc.requires_grad_(False)
+
 
 def _low_rank(
     model: BayesianNet, sites: tuple[str, ...], init_scale: float | Mapping[str, float]

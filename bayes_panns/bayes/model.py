@@ -198,6 +198,12 @@ class BayesianNet(PyroModule):
         self._frozen += parts
         self.train(self.training)
 
+    def freeze_points(self) -> None:
+        """Stop training every weight that has no prior, and stay in eval mode; learned widths of priors go on."""
+        self.net.requires_grad_(False)
+        self._frozen += tuple(name for name, _ in self.net.named_children())
+        self.train(self.training)
+
     def train(self, mode: bool = True) -> "BayesianNet":
         """Switch between fitting and predicting; frozen parts stay in eval mode, dropouts follow ``dropout``."""
         super().train(mode)
