@@ -118,7 +118,7 @@ class Stage:
         return f"{self.row.guide}, {self.arm}, {self.share:.0%} of the labels, seed {self.seed}"
 
 
-def stages(seeds: Sequence[int], shares: Sequence[float]) -> list[Stage]:
+def stages(seeds: Sequence[int], shares: Sequence[float], arms: Sequence[str] = tuple(ARMS)) -> list[Stage]:
     """All of the study, the first seed first: wherever it stops, studies of fewer seeds or shares are complete."""
     return [
         Stage(arm, share, row, seed)
@@ -127,6 +127,7 @@ def stages(seeds: Sequence[int], shares: Sequence[float]) -> list[Stage]:
         for row in ROWS
         if row.seeds is None or index < row.seeds
         for arm in row.arms
+        if arm in arms
     ]
 
 
@@ -661,6 +662,7 @@ def _shares(context: click.Context, parameter: click.Parameter, value: str) -> l
 @click.option(
     "--shares", callback=_shares, metavar="X,...", default="1,0.25,0.1", show_default=True, help="Of the labels."
 )
+@click.option("--arm", "arms", type=click.Choice(list(ARMS)), multiple=True, help="One arm alone; both if not given.")
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Replace a recipe value in every fit.")
 @click.option(
     "--resamples", type=click.IntRange(min=1), default=RESAMPLES, show_default=True, help="For bootstrap intervals."
@@ -675,6 +677,7 @@ def main(
     out: Path,
     seeds: list[int],
     shares: list[float],
+    arms: tuple[str, ...],
     changes: tuple[str, ...],
     resamples: int,
     results: Path | None,
@@ -689,7 +692,7 @@ def main(
           --flip runs/us8k-both-flip --det runs/us8k-both-det -o runs/study --seeds 0 --shares 1
     """
     study = Study(out, data, near, speech, {"flip": flip, "det": det}, changes, resamples)
-    todo = stages(seeds, shares)
+    todo = stages(seeds, shares, arms or tuple(ARMS))
     try:
         found = fit_and_score(study, todo)
         if found is None:

@@ -232,6 +232,41 @@ def test_frozen_locs_leave_the_widths_to_be_fitted(stores, upstream, tmp_path, g
     assert len(moved) >= 2
 
 
+@pytest.mark.parametrize(
+    ("guide", "store", "options"),
+    [
+        ("det", "downstream", {}),
+        ("flip", "downstream", {"spec_augment": True}),
+        ("flip", "many", {}),
+        ("det-flip", "downstream", {"features": "embeddings", "freeze": ["backbone"]}),
+    ],
+)
+def test_a_probed_head_knows_the_labels_before_the_first_step(stores, upstream, tmp_path, guide, store, options):
+    metrics = {}
+    for head in ("random", "probe"):
+        run = recipe(stores[store], guide=guide, upstream=str(upstream), epochs=1, learning_rate=1e-9, **options)
+        posterior = fit(run.model_copy(update={"head": head}), tmp_path / head).posterior
+        metrics[head] = evaluate_posterior(posterior, [stores[store]], draws=0).metrics
+    assert metrics["probe"]["cls/map"] == pytest.approx(1)
+    assert metrics["probe"]["cal/nll"] < metrics["random"]["cal/nll"] / 2
+
+
+def test_a_probe_needs_an_upstream_posterior(stores, tmp_path):
+    run = recipe(stores["downstream"]).model_copy(update={"head": "probe"})
+    with pytest.raises(RecipeError, match="needs a posterior to start from"):
+        fit(run, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_head_for_the_upstreams_own_labels_is_not_probed(stores, upstream, tmp_path):
+    run = recipe(stores["upstream"], upstream=str(upstream), epochs=1, learning_rate=1e-9)
+    said = []
+    after = fit(run.model_copy(update={"head": "probe"}), tmp_path / "run", say=said.append).posterior
+    assert not any("starts as the most probable" in line for line in said)
+    before = load(upstream).gaussians()["fc_audioset.weight"][0]
+    assert after.gaussians()["fc_audioset.weight"][0].numpy() == pytest.approx(before.numpy(), abs=1e-5)
+
+
 def test_a_run_that_freezes_trains_no_other_kind_either(stores, upstream, tmp_path):
     run = recipe(stores["downstream"], guide="map", upstream=str(upstream), freeze=["resnet", "conv_block1"])
     before, after = load(upstream), fit(run, tmp_path / "run").posterior
