@@ -47,7 +47,7 @@ class Run(BaseModel):
 
     Attributes:
         description: What it is, in a sentence.
-        net: The network: ``resnet22``, ``resnet38``, ``resnet54`` or ``resnet14-narrow``.
+        net: The network: ``resnet22``, ``resnet38``, ``resnet54``, ``resnet14-narrow`` or ``resnet14-coarse``.
         guide: The guide recipe: a name, a file, or ``module:function`` for one of your own in Python, called with the
             model; the option ``--guide`` takes its place.
         upstream: The folder of the posterior to start from; the option ``--from`` takes its place.

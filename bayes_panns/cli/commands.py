@@ -576,8 +576,8 @@ def predict(
 @click.option("--labels", type=click.Path(path_type=Path), metavar="CSV", help="AudioSet's class_labels_indices.csv.")
 @click.option(
     "--net",
-    type=click.Choice(["resnet22", "resnet38", "resnet54", "resnet14-narrow"]),
-    help="The network [what the checkpoint's keys say].",
+    type=click.Choice(["resnet22", "resnet38", "resnet54", "resnet14-narrow", "resnet14-coarse"]),
+    help="The network [the one it was exported from, or what its keys say].",
 )
 @click.option(
     "--scale",

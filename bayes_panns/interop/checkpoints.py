@@ -61,6 +61,7 @@ class Remembered(BaseModel):
     """What an exported checkpoint says of the posterior it is the mean of, beside PANNs' own entries.
 
     Attributes:
+        net: Its network: the keys of two may be the same. None in checkpoints of versions that did not say.
         labels: K label names.
         task: What they mean.
         sample_rate: In Hz.
@@ -69,6 +70,7 @@ class Remembered(BaseModel):
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
+    net: str | None = None
     labels: tuple[str, ...]
     task: Task
     sample_rate: int
@@ -96,7 +98,7 @@ def import_checkpoint(
         path: A ``.pth`` file: ``{"model": state_dict, ...}``, or a bare state_dict.
         kind: ``panns``, or ``vi-pann``, which may be Flipout or deterministic.
         labels: K label names, in the order of the head's rows; a checkpoint that was exported from here has its own.
-        net: One of :data:`~bayes_panns.nets.NETS`; by default what the checkpoint's keys say.
+        net: One of :data:`~bayes_panns.nets.NETS`; by default the one that it was exported from, or what its keys say.
         scale: How point weights get scales. ``fan-in``: ``factor`` / sqrt(fan-in). ``moped``: ``factor`` times the
             weight's size (Krishnan et al., 2020, arXiv:1906.05323, their delta), but at least a hundredth of the rule
             ``fan-in``'s, as a weight of 0 would else have no scale.
@@ -111,6 +113,8 @@ def import_checkpoint(
     state, content = _read(path)
     locs, scales = _split(path, state, kind)
     remembered = _remembered(path, content)
+    if net is None and remembered is not None:
+        net = remembered.net
     net, classes = _recognised(path, locs, net)
     if labels is None and remembered is not None:
         labels = remembered.labels

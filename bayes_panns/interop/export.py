@@ -32,7 +32,7 @@ def panns_checkpoint(posterior: Posterior) -> dict[str, Any]:
 
     Returns:
         ``model``: PANNs' state_dict, its spectrogram and mel matrices included, so that a strict load works.
-        ``bayes_panns``: labels, task, sample rate and clip length, by which it is imported again; PANNs ignores it.
+        ``bayes_panns``: net, labels, task, sample rate and clip length, by which it is imported; PANNs ignores it.
     """
     means = {name.removeprefix("net."): value for name, value in mean_weights(posterior.guide).items()}
     learned = means | posterior.points()
@@ -40,6 +40,7 @@ def panns_checkpoint(posterior: Posterior) -> dict[str, Any]:
         order = build(posterior.net, len(posterior.labels)).state_dict()
     state = front_end_matrices(posterior.front_end) | {name: learned[name] for name in order}
     remembered = Remembered(
+        net=posterior.net,
         labels=posterior.labels,
         task=posterior.task,
         sample_rate=posterior.sample_rate,

@@ -12,6 +12,7 @@ from bayes_panns.cli import main
 from bayes_panns.clips import Task
 from bayes_panns.interop import export_panns, import_checkpoint, panns_checkpoint
 from bayes_panns.interop.export import front_end_matrices
+from bayes_panns.nets import NETS
 from bayes_panns.posterior import Calibration, Posterior, load, save
 from bayes_panns.recipes import read_strategy
 
@@ -22,9 +23,15 @@ def build(strategy="flip", **options):
     return Posterior.build(**{**settings, "clip_seconds": 0.5, "strategy": strategy, **options})
 
 
-@pytest.mark.parametrize("strategy", ["flip", "det-flip", "det", "rotated-head", "low-rank-head", "map"])
-def test_the_mean_is_exported_and_imported_again_with_nothing_lost(tmp_path, strategy):
-    posterior = build(strategy)
+@pytest.mark.parametrize(
+    ("strategy", "net"),
+    [
+        *((name, "resnet14-narrow") for name in ("flip", "det-flip", "det", "rotated-head", "low-rank-head", "map")),
+        ("flip", "resnet14-coarse"),  # with the keys of the narrow one
+    ],
+)
+def test_the_mean_is_exported_and_imported_again_with_nothing_lost(tmp_path, strategy, net):
+    posterior = build(strategy, net=net)
     if posterior.guide.axes is not None:
         posterior.guide.align(torch.randn(20, 2, 128))
     export_panns(posterior, tmp_path / "net.pth")
@@ -38,6 +45,11 @@ def test_the_mean_is_exported_and_imported_again_with_nothing_lost(tmp_path, str
     for name, (loc, _) in posterior.gaussians().items():
         assert torch.equal(again.points()[name], loc)
         assert again.points()[name].shape == loc.shape
+
+
+def test_the_command_knows_every_network():
+    choices = next(option for option in main.commands["import"].params if option.name == "net").type.choices
+    assert set(choices) == set(NETS)
 
 
 def test_a_flipout_posterior_and_its_export_agree_at_the_mean(tmp_path):
