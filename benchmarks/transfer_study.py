@@ -181,18 +181,27 @@ Found = dict[tuple[str, float, str], dict[int, Folds]]
 """By arm, share and guide, then by seed and fold."""
 
 
+def fitted(study: Study, todo: Sequence[Stage]) -> list[Stage]:
+    """The stages of which every fold is fitted and scored."""
+    return [stage for stage in todo if all((run / "evaluation").is_dir() for run in _runs(study, stage).values())]
+
+
+def _runs(study: Study, stage: Stage) -> dict[int, Path]:
+    """By fold, the folders of a stage's fits."""
+    folder = study.folder(stage.arm, stage.share) / stage.row.guide
+    return {fold: run_folder(folder, stage.seed, fold) for fold in sorted({int(fold) for fold in _folds(study.data)})}
+
+
 def fit_and_score(study: Study, todo: Sequence[Stage]) -> Found | None:
     """Every stage's evaluations, fitted now or found; None where a fit was interrupted."""
     found: Found = {}
     for number, stage in enumerate(todo, 1):
         _say(f"[{number}/{len(todo)}] {stage}")
-        folder = study.folder(stage.arm, stage.share)
-        folds = sorted({int(fold) for fold in _folds(study.data)})
-        runs = [run_folder(folder / stage.row.guide, stage.seed, fold) for fold in folds]
+        folder, runs = study.folder(stage.arm, stage.share), _runs(study, stage)
         if stage.row.guide == "drop":
-            for run, fold in zip(runs, folds, strict=True):
+            for fold, run in runs.items():
                 leave_dropout_on(run_folder(folder / "det", stage.seed, fold), run)
-        with _timed(study, stage, ended=all((run / "evaluation").is_dir() for run in runs)):
+        with _timed(study, stage, ended=bool(fitted(study, [stage]))):
             result = crossval(
                 study.recipe(stage),
                 folder,
@@ -295,7 +304,7 @@ def results(found: Found, arm: str, share: float) -> list[Result]:
             for seed in mine[MIXTURE[0]]
             if all(seed in mine[guide] for guide in MIXTURE)
         ]
-    lines = [Result(name, [_mixed(each) for each in seeds], len(seeds)) for name, seeds in every.items()]
+    lines = [Result(name, [_mixed(each) for each in seeds], len(seeds)) for name, seeds in every.items() if seeds]
     if share == 1:
         for name in ENSEMBLES:
             members = [folds for each in every.get(name, []) for folds in each]
@@ -663,6 +672,7 @@ def _shares(context: click.Context, parameter: click.Parameter, value: str) -> l
     "--shares", callback=_shares, metavar="X,...", default="1,0.25,0.1", show_default=True, help="Of the labels."
 )
 @click.option("--arm", "arms", type=click.Choice(list(ARMS)), multiple=True, help="One arm alone; both if not given.")
+@click.option("--no-fit", is_flag=True, help="Compare what is fitted so far.")
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Replace a recipe value in every fit.")
 @click.option(
     "--resamples", type=click.IntRange(min=1), default=RESAMPLES, show_default=True, help="For bootstrap intervals."
@@ -678,6 +688,7 @@ def main(
     seeds: list[int],
     shares: list[float],
     arms: tuple[str, ...],
+    no_fit: bool,
     changes: tuple[str, ...],
     resamples: int,
     results: Path | None,
@@ -694,6 +705,8 @@ def main(
     study = Study(out, data, near, speech, {"flip": flip, "det": det}, changes, resamples)
     todo = stages(seeds, shares, arms or tuple(ARMS))
     try:
+        if no_fit and not (todo := fitted(study, todo)):
+            raise BayesPannsError(f"{out}: no row of the study is fitted yet on every fold")
         found = fit_and_score(study, todo)
         if found is None:
             _say("interrupted; the same command goes on")

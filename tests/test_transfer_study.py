@@ -90,6 +90,18 @@ def test_the_study_runs_and_goes_on(stores, upstreams, tmp_path):
     assert again.stdout == result.stdout, again.output
     assert [path.stat().st_mtime_ns for path in fitted] == before
 
+    # Of a study that is under way, what is there: a fold is missing from one row, and all of another arm.
+    (tmp_path / "study" / "transfer" / "100" / "map" / "seed-0" / "fold-2" / "evaluation").rename(tmp_path / "taken")
+    (tmp_path / "study" / "scratch").rename(tmp_path / "scratch")
+    part = CliRunner().invoke(main, [*command, "--no-fit", "--seeds", "0,1"])
+    assert part.exit_code == 0, part.output
+    record = json.loads((tmp_path / "study" / "results.json").read_text())
+    assert [row["name"] for row in record["rows"]] == [name for name in names["transfer"] if name != "map"]
+    assert record["claims"] == []
+    nothing = CliRunner().invoke(main, [*command, "--no-fit", "--arm", "scratch"])
+    assert nothing.exit_code == 1
+    assert "no row of the study is fitted yet" in nothing.output
+
 
 @pytest.mark.slow
 def test_drops_fit_is_dets(stores, upstreams, tmp_path):
