@@ -327,6 +327,35 @@ def test_a_damaged_posterior_is_told_in_one_line(tmp_path, damage, message):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("version", [1, 2])
+def test_older_formats_are_read(tmp_path, version):
+    """They knew neither learned widths of priors nor, at first, a calibration; their tensors are the same."""
+    posterior = build()
+    save(posterior, tmp_path / "p")
+
+    def age(table):
+        table["format_version"] = version
+        for settings in (table["strategy"]["default"], *table["strategy"]["rule"]):
+            settings.pop("learn_prior", None)
+        if version == 2:
+            table["calibration"] = {
+                "temperature": 1.5,
+                "threshold": 0.2,
+                "coverage": 0.9,
+                "draws": 20,
+                "clips": [8, 8],
+                "data": ["held.h5"],
+            }
+
+    edited(tmp_path / "p", age)
+    again = load(tmp_path / "p")
+    assert again.strategy == posterior.strategy
+    assert (again.calibration is not None) == (version == 2)
+    for name, pair in posterior.gaussians().items():
+        for value, other in zip(pair, again.gaussians()[name], strict=True):
+            torch.testing.assert_close(value, other)
+
+
 def test_loading_leaves_the_guide_an_ordinary_pyro_guide(tmp_path):
     save(build(), tmp_path / "p")
     loaded = load(tmp_path / "p")
