@@ -114,6 +114,12 @@ def fit(
             'posterior "rotated" takes its axes from the embeddings of a frozen backbone: set '
             'fit.features = "embeddings", as the recipe rotated-head does'
         )
+    new = inherited is None or f"{HEAD}.weight" in inherited.new
+    if LOCS in recipe.freeze and new and (inherited is None or not (rotated or recipe.head == "probe")):
+        raise RecipeError(
+            "freeze: with locs frozen, weights that nothing has fitted would stay at random: start from a posterior of "
+            'the same labels (finetune --from), or set head = "probe"'
+        )
     if recipe.fit.features == "embeddings":
         require_fixed(posterior.model)
     _prepare(folder, recipe, resume)
@@ -136,7 +142,6 @@ def fit(
             progress=progress,
         )
         data = kept(fitted)
-    new = inherited is None or f"{HEAD}.weight" in inherited.new
     job = Fit(
         posterior.model,
         posterior.guide,

@@ -49,13 +49,16 @@ ARMS = {"transfer": "study-transfer", "scratch": "study-scratch"}
 SETTINGS: dict[tuple[str, float], tuple[str, ...]] = {
     ("transfer", 0.25): ("fit.batch_size=8", "fit.epochs=12"),
     ("transfer", 0.1): ("fit.batch_size=8", "fit.epochs=16"),
-    ("scratch", 0.25): ("fit.batch_size=8", "fit.epochs=32"),
-    ("scratch", 0.1): ("fit.batch_size=8", "fit.epochs=48"),
+    ("scratch", 0.25): ("fit.batch_size=8", "fit.epochs=60"),
+    ("scratch", 0.1): ("fit.batch_size=8", "fit.epochs=80"),
 }
 """By arm and share of the labels, what such a fit changes in that recipe: fewer clips take more epochs."""
 
 HEAD_RECIPE = "rotated-head"
 """The run recipe of fits that move the last layer alone."""
+
+NEW_HEAD = ('freeze=["backbone"]', "fit.learning_rate=1e-2")
+"""What it changes for a last layer that starts at random."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +91,10 @@ ROWS = (
     Row("flip", "flip"),
     Row("det-flip", "det", draws=50),
     Row("rotated-head", "own det", head=True, draws=50),
-    Row("last-layer", "det", arms=("transfer",), head=True, draws=50, seeds=1),
-    Row("low-rank-head", "det", arms=("transfer",), head=True, changes=("fit.epochs=1000",), draws=50, seeds=1),
+    Row("last-layer", "det", arms=("transfer",), head=True, changes=NEW_HEAD, draws=50, seeds=1),
+    Row(
+        "low-rank-head", "det", arms=("transfer",), head=True, changes=(*NEW_HEAD, "fit.epochs=1000"), draws=50, seeds=1
+    ),
     Row("map", "det", seeds=1),
     Row("flip-last-stage", "flip", seeds=1),
     Row("flip-upstream-prior", "flip", arms=("transfer",), seeds=1),
@@ -118,8 +123,10 @@ class Stage:
         return f"{self.row.guide}, {self.arm}, {self.share:.0%} of the labels, seed {self.seed}"
 
 
-def stages(seeds: Sequence[int], shares: Sequence[float], arms: Sequence[str] = tuple(ARMS)) -> list[Stage]:
-    """All of the study, the first seed first: wherever it stops, studies of fewer seeds or shares are complete."""
+def stages(
+    seeds: Sequence[int], shares: Sequence[float], arms: Sequence[str] = (), guides: Sequence[str] = ()
+) -> list[Stage]:
+    """The study, or some arms or rows of it; the first seed first, so that what stops is a study of fewer seeds."""
     return [
         Stage(arm, share, row, seed)
         for index, seed in enumerate(seeds)
@@ -127,7 +134,7 @@ def stages(seeds: Sequence[int], shares: Sequence[float], arms: Sequence[str] = 
         for row in ROWS
         if row.seeds is None or index < row.seeds
         for arm in row.arms
-        if arm in arms
+        if (not arms or arm in arms) and (not guides or row.guide in guides)
     ]
 
 
@@ -672,6 +679,13 @@ def _shares(context: click.Context, parameter: click.Parameter, value: str) -> l
     "--shares", callback=_shares, metavar="X,...", default="1,0.25,0.1", show_default=True, help="Of the labels."
 )
 @click.option("--arm", "arms", type=click.Choice(list(ARMS)), multiple=True, help="One arm alone; both if not given.")
+@click.option(
+    "--guide",
+    "guides",
+    type=click.Choice([row.guide for row in ROWS]),
+    multiple=True,
+    help="These rows alone; all if not given.",
+)
 @click.option("--no-fit", is_flag=True, help="Compare what is fitted so far.")
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Replace a recipe value in every fit.")
 @click.option(
@@ -688,6 +702,7 @@ def main(
     seeds: list[int],
     shares: list[float],
     arms: tuple[str, ...],
+    guides: tuple[str, ...],
     no_fit: bool,
     changes: tuple[str, ...],
     resamples: int,
@@ -703,7 +718,7 @@ def main(
           --flip runs/us8k-both-flip --det runs/us8k-both-det -o runs/study --seeds 0 --shares 1
     """
     study = Study(out, data, near, speech, {"flip": flip, "det": det}, changes, resamples)
-    todo = stages(seeds, shares, arms or tuple(ARMS))
+    todo = stages(seeds, shares, arms, guides)
     try:
         if no_fit and not (todo := fitted(study, todo)):
             raise BayesPannsError(f"{out}: no row of the study is fitted yet on every fold")

@@ -268,6 +268,8 @@ def test_a_study_that_stops_is_one_of_fewer_seeds():
     assert {stage.row.guide for stage in whole[len(first) :]} == {row.guide for row in ROWS if row.seeds is None}
     names = [str(stage) for stage in whole]
     assert len(set(names)) == len(names)
+    part = stages([0, 1], [1, 0.25], ["scratch"], ["flip", "last-layer"])
+    assert part == [stage for stage in whole if stage.arm == "scratch" and stage.row.guide == "flip"]
     # What others start from is fitted first.
     for arm in ("transfer", "scratch"):
         mine = [stage.row.guide for stage in first if (stage.arm, stage.share) == (arm, 1)]

@@ -267,6 +267,15 @@ def test_a_head_for_the_upstreams_own_labels_is_not_probed(stores, upstream, tmp
     assert after.gaussians()["fc_audioset.weight"][0].numpy() == pytest.approx(before.numpy(), abs=1e-5)
 
 
+@pytest.mark.parametrize("transferred", [True, False])
+def test_locs_that_nothing_has_fitted_are_not_frozen(stores, upstream, tmp_path, transferred):
+    run = recipe(stores["downstream"], upstream=str(upstream) if transferred else None, freeze=["locs"])
+    with pytest.raises(RecipeError, match="would stay at random: start from a posterior of the same labels"):
+        fit(run, tmp_path / "run")
+    if transferred:
+        assert fit(run.model_copy(update={"head": "probe"}), tmp_path / "run").posterior.gaussians()
+
+
 def test_a_run_that_freezes_trains_no_other_kind_either(stores, upstream, tmp_path):
     run = recipe(stores["downstream"], guide="map", upstream=str(upstream), freeze=["resnet", "conv_block1"])
     before, after = load(upstream), fit(run, tmp_path / "run").posterior
