@@ -96,6 +96,7 @@ ROWS = (
         "low-rank-head", "det", arms=("transfer",), head=True, changes=(*NEW_HEAD, "fit.epochs=1000"), draws=50, seeds=1
     ),
     Row("map", "det", seeds=1),
+    Row("flip-from-points", "det", arms=("transfer",), seeds=1),
     Row("flip-last-stage", "flip", seeds=1),
     Row("flip-upstream-prior", "flip", arms=("transfer",), seeds=1),
 )
