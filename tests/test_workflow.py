@@ -431,8 +431,11 @@ def test_several_posteriors_are_one_ensemble(stores, tmp_path):
     assert points.metrics["draws"] == 0
     assert points.provenance["members"] == [str(each.folder) for each in members[:2]]
     mixed = evaluate_posterior(Ensemble(members), [store], draws=9)
-    # A third of the draws, and a whole number of mirrored pairs: 4; and one pass of each of the others.
-    assert mixed.uncertainty.draws == 6
+    # A third of the draws, and a whole number of mirrored pairs: 4; and the pass of each of the others as often.
+    assert mixed.uncertainty.draws == 12
+    flip = evaluate_posterior(members[2], [store], draws=4).uncertainty.probability
+    np.testing.assert_allclose(mixed.uncertainty.probability, np.mean([*alone, flip], axis=0), atol=1e-6)
+    assert evaluate_posterior(Ensemble(members), [store], draws=0).uncertainty.draws == 3
     with pytest.raises(PosteriorError, match="no moments"):
         evaluate_posterior(Ensemble(members), [store], draws="moments")
     with pytest.raises(PosteriorError, match="needs a posterior"):

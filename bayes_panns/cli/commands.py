@@ -378,15 +378,14 @@ def evaluate(
       bayes-panns evaluate runs/esc10 --data stores/esc10.h5 --folds 5 --intervals -o runs/esc10/evaluation
       bayes-panns evaluate runs/det-0 runs/det-1 runs/det-2 --data stores/esc10.h5 --folds 5
     """
-    from bayes_panns.posterior import Ensemble, load
+    from bayes_panns.posterior import load_all
     from bayes_panns.uncertainty.record import require_place
     from bayes_panns.workflow import choose_device, evaluate_posterior
 
     if out is not None:
         require_place(out)
-    members = [load(each, device=choose_device(device), guide_function=guide) for each in posteriors]
     evaluation = evaluate_posterior(
-        members[0] if len(members) == 1 else Ensemble(members),
+        load_all(posteriors, device=choose_device(device), guide_function=guide),
         stores,
         folds=folds,
         ood=ood,
@@ -517,6 +516,14 @@ def report(
 @main.command()
 @click.argument("posterior", type=click.Path(path_type=Path))
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE...")
+@click.option(
+    "--with",
+    "others",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="POSTERIOR",
+    help="Another posterior of the same labels, to tag as one ensemble; repeatable.",
+)
 @_DRAWS
 @click.option(
     "--format",
@@ -534,6 +541,7 @@ def report(
 def predict(
     posterior: Path,
     files: tuple[Path, ...],
+    others: tuple[Path, ...],
     draws: "Draws",
     form: str,
     out: Path | None,
@@ -544,20 +552,21 @@ def predict(
 ) -> None:
     """Tag sound files, or folders of them, with how far to trust each tag.
 
-    A file longer than the posterior's clips is cut into windows.
+    A file longer than the posterior's clips is cut into windows. --draws are shared out among several posteriors.
 
     \b
     Example:
       bayes-panns predict runs/esc10 dog.wav rain.mp3
       bayes-panns predict runs/esc10 recordings/ --format csv -o tags.csv
+      bayes-panns predict runs/det-0 --with runs/det-1 --with runs/det-2 dog.wav
     """
     from bayes_panns.audio.files import find
-    from bayes_panns.posterior import load
+    from bayes_panns.posterior import load_all
     from bayes_panns.report import render
     from bayes_panns.uncertainty import tag
     from bayes_panns.workflow import choose_device
 
-    loaded = load(posterior, device=choose_device(device), guide_function=guide)
+    loaded = load_all([posterior, *others], device=choose_device(device), guide_function=guide)
     paths = [path for file in files for path in (find(file) if file.is_dir() else [file])]
     if form == "audacity" and len(paths) > 1:
         raise click.UsageError("--format audacity makes a label track of one file; name one")

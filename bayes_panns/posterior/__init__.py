@@ -1,7 +1,7 @@
 """Fitted posteriors: save, load, draw."""
 
 from bayes_panns.posterior.disk import load, save, save_calibration
-from bayes_panns.posterior.ensemble import Ensemble, Predictor
+from bayes_panns.posterior.ensemble import Ensemble, Predictor, load_all
 from bayes_panns.posterior.posterior import Calibration, Inherited, Posterior
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "Posterior",
     "Predictor",
     "load",
+    "load_all",
     "save",
     "save_calibration",
 ]

@@ -1,13 +1,16 @@
 """Several posteriors as one predictor: a deep ensemble, or draws of several fits."""
 
 from collections.abc import Iterator, Sequence
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from bayes_panns.clips import Task
 from bayes_panns.errors import PosteriorError
+from bayes_panns.posterior.disk import load
 from bayes_panns.posterior.posterior import Calibration, Posterior
 
 
@@ -95,15 +98,19 @@ class Ensemble:
 
         Args:
             clips: Waveforms, as :meth:`Posterior.draws` takes them.
-            draws: How many in all, shared out evenly, and rounded up to whole pairs for each mirrored member; 0 for
-                one pass at the mean of each. A member with point weights always makes one pass.
+            draws: How many in all, shared out evenly, and rounded up to whole pairs if a member is mirrored; 0 for
+                one pass at the mean of each. A member with point weights makes one pass, which counts as its share.
 
         Yields:
             Probabilities of each label, shape ``(N, K)``, on the CPU.
         """
         share = -(-draws // len(self.members))
+        share += share % 2 if any(member.mirrored for member in self.members) else 0
         for member in self.members:
-            yield from member.draws(clips, share + share % 2 if member.mirrored else share)
+            found = member.draws(clips, share)
+            # What passes once counts as much as what is drawn.
+            once = self.stochastic and not member.stochastic
+            yield from chain.from_iterable(repeat(each, max(1, share)) for each in found) if once else found
 
     def moments(self, clips: Tensor | Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Refused: a mixture of Gaussians is none.
@@ -112,3 +119,15 @@ class Ensemble:
             PosteriorError: Always.
         """
         raise PosteriorError("an ensemble has no moments; take draws")
+
+
+def load_all(
+    folders: Sequence[str | Path], *, device: torch.device | str = "cpu", guide_function: str | None = None
+) -> Posterior | Ensemble:
+    """Read posteriors as :func:`~bayes_panns.posterior.load` does: one as it is, several as an ensemble.
+
+    Raises:
+        PosteriorError: One cannot be read, or they do not go together.
+    """
+    members = [load(folder, device=device, guide_function=guide_function) for folder in folders]
+    return members[0] if len(members) == 1 else Ensemble(members)

@@ -157,6 +157,18 @@ def test_predict_tags_files_and_folders(home, tmp_path, form):
     assert [path.name for path in tmp_path.iterdir()] == ["tags"]
 
 
+def test_predict_tags_by_several_posteriors_as_one(home, tmp_path):
+    second = tmp_path / "second"
+    run("pretrain", home / "quick.toml", "--data", home / "clips.h5", "-o", second, "--seed", 1, "--guide", "det")
+
+    def tagged(*words):
+        found = json.loads(run("predict", *words, home / "sounds/low/0.wav", "--format", "json", "--draws", 0).stdout)
+        return np.array([window["probability"] for window in found["windows"]])
+
+    both = tagged(home / "run", "--with", second)
+    np.testing.assert_allclose(both, (tagged(home / "run") + tagged(second)) / 2, atol=1e-4)
+
+
 def test_predict_skips_what_it_cannot_read_and_says_so(home, tmp_path):
     (tmp_path / "broken.wav").write_bytes(b"RIFF")
     result = run("predict", home / "run", tmp_path / "broken.wav", home / "sounds/mid/0.wav", "--draws", 0)
