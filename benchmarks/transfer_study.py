@@ -266,7 +266,7 @@ def _cpu_seconds(study: Study, stage: Stage) -> float:
 def _clock_seconds(study: Study, stage: Stage) -> float:
     """What the fits of a stage took by the clock, as they logged it."""
     logs = (study.folder(stage.arm, stage.share) / stage.row.guide / f"seed-{stage.seed}").glob(f"fold-*/{METRICS}")
-    return sum(line["seconds"] for log in logs for line in read_metrics(log.parent))
+    return sum(line["seconds"] for log in logs for line in read_metrics(log))
 
 
 def _folds(store: str) -> NDArray[np.int32]:

@@ -76,7 +76,11 @@ def test_the_study_runs_and_goes_on(stores, upstreams, tmp_path):
         single = row["name"] in ("det", "det + temperature", "map")
         assert set(row["metrics"]) == {name for name in METRIC_NAMES if not (single and "mutual" in name)}
     assert {claim["name"] for claim in record["claims"]} == set(names["scratch"])
-    assert sum(stage["cpu_seconds"] for stage in record["times"]) > 0
+    for stage in record["times"]:
+        assert stage["cpu_seconds"] > 0
+    logged = {stage["stage"].split(",")[0]: stage["fit_seconds_by_the_clock"] for stage in record["times"]}
+    assert logged["flip"] > 0
+    assert logged["drop"] == 0  # its fit is det's
     assert str(tmp_path) not in (tmp_path / "study" / "results.json").read_text()
     assert str(stores) not in (tmp_path / "study" / "results.json").read_text()
     assert (tmp_path / "kept" / "study.md").read_text() == result.stdout
