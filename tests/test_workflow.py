@@ -345,7 +345,7 @@ def test_a_folder_is_never_overwritten_or_resumed_by_mistake(stores, tmp_path):
         (
             {"freeze": ["stem"]},
             RecipeError,
-            "the net has no module 'stem'; there are bn0, conv_block1.* and backbone, all",
+            "the net has no module 'stem'; there are bn0, conv_block1.* backbone, all but fc_audioset, and locs",
         ),
         ({"features": "embeddings"}, RecipeError, "the guide draws conv_block1.conv1.weight and .* such as det-flip"),
         ({"features": "embeddings", "guide": "det-flip"}, RecipeError, r"would change bn0.* freeze = \[\"backbone\"\]"),
