@@ -45,8 +45,9 @@ study: $(VENV)/.current
 	$(BIN)/python benchmarks/transfer_study.py --data stores/esc10.h5 --near stores/near.h5 --speech stores/speech.h5 \
 		--flip runs/us8k-both-flip --det runs/us8k-both-det -o runs/study --results benchmarks/results/transfer-study
 
+# Two processes of one thread each are faster than one of two: most of what a test computes is small.
 test: lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: $(VENV)/.current
 	$(BIN)/ruff check .
