@@ -10,12 +10,12 @@ from pyro.infer.autoguide import AutoDiagonalNormal, AutoGuide, AutoNormal, init
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bayes_panns.audio.features import LogMel
+from bayes_panns.audio.front_end import LogMel
 from bayes_panns.bayes import BayesianNet, MeanField, MultiLabel, Settings, Strategy
 from bayes_panns.clips import Task
 from bayes_panns.nets import ResNet, build
 from bayes_panns.posterior import Posterior
-from bayes_panns.recipes import read_strategy
+from bayes_panns.recipes.reading import read_strategy
 from bayes_panns.svi import MeanFieldELBO
 
 CLASSES = 527

@@ -21,13 +21,12 @@ from numpy.typing import NDArray
 
 from bayes_panns import __version__
 from bayes_panns.clips import ClipSet
-from bayes_panns.crossval import crossval, run_folder
-from bayes_panns.errors import BayesPannsError
-from bayes_panns.posterior import Posterior, load, save
-from bayes_panns.recipes import Run, read_run, read_strategy
-from bayes_panns.svi import METRICS, read_metrics
-from bayes_panns.uncertainty import (
-    Evaluation,
+from bayes_panns.core.errors import BayesPannsError
+from bayes_panns.core.files import whole_file, whole_folder
+from bayes_panns.evaluations import Evaluation
+from bayes_panns.jobs.crossval import crossval, run_folder
+from bayes_panns.jobs.workflow import RUN_TOML
+from bayes_panns.metrics import (
     Interval,
     aurc,
     auroc,
@@ -38,10 +37,11 @@ from bayes_panns.uncertainty import (
     paired,
     top_label,
 )
-from bayes_panns.uncertainty.bootstrap import LEVEL, RESAMPLES, Sample, percentiles
-from bayes_panns.uncertainty.calibration import EPSILON
-from bayes_panns.workflow import RUN_TOML
-from bayes_panns.writing import whole_file, whole_folder
+from bayes_panns.metrics.bootstrap import LEVEL, RESAMPLES, Sample, percentiles
+from bayes_panns.metrics.calibration import EPSILON
+from bayes_panns.posterior import Posterior, load, save
+from bayes_panns.recipes.reading import Run, read_run, read_strategy
+from bayes_panns.svi import METRICS, read_metrics
 
 ARMS = {"transfer": "study-transfer", "scratch": "study-scratch"}
 """Where a fit starts, and the run recipe of those that move the backbone."""
@@ -218,7 +218,6 @@ def fit_and_score(study: Study, todo: Sequence[Stage]) -> Found | None:
                 ood=[study.near, study.speech],
                 draws=stage.row.draws,
                 resume=True,
-                say=lambda line: _say(f"  {line}"),
             )
         if result is None:
             return None
@@ -446,7 +445,7 @@ def measure(result: Result, outside: Outside, resamples: int) -> dict[str, Inter
     """The metrics of a line with bootstrap intervals over recordings.
 
     The mean over the seeds of each seed's pooled metric; a resample takes the same recordings for every seed. The
-    interval of ECE is centred, as :data:`~bayes_panns.uncertainty.evaluation.BIASED` says.
+    interval of ECE is centred, as :data:`~bayes_panns.evaluations.measures.BIASED` says.
     """
     first = result.runs[0]
     prepared = [_Clips.of(each, outside) for each in result.runs]

@@ -20,11 +20,12 @@ from pyro.ops.stats import effective_sample_size, split_gelman_rubin
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bayes_panns.audio.features import LogMel
-from bayes_panns.audio.soundscapes import DOWNSTREAM, soundscapes
+from bayes_panns.audio.front_end import LogMel
 from bayes_panns.bayes import BayesianNet, FanIn, MeanField, OneOfK, draw_weights, head_logits, sites
+from bayes_panns.metrics import nll
 from bayes_panns.nets.resnet import HEAD, Architecture, BasicBlock, ResNet
-from bayes_panns.uncertainty import decompose, nll
+from bayes_panns.predictions import decompose
+from bayes_panns.soundscapes.scenes import DOWNSTREAM, soundscapes
 
 RATE = 8000
 KINDS = DOWNSTREAM[:4]

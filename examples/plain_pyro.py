@@ -13,10 +13,10 @@ from pyro.infer import SVI, Predictive, TraceMeanField_ELBO
 from pyro.infer.autoguide import AutoNormal, init_to_value
 from pyro.optim import ClippedAdam
 
-from bayes_panns.audio.features import LogMel
-from bayes_panns.audio.soundscapes import DOWNSTREAM, soundscapes
+from bayes_panns.audio.front_end import LogMel
 from bayes_panns.bayes import BayesianNet, FanIn, MeanField, OneOfK, sites
 from bayes_panns.nets import build
+from bayes_panns.soundscapes.scenes import DOWNSTREAM, soundscapes
 
 RATE = 8000
 

@@ -12,6 +12,11 @@ def _seed():
     torch.manual_seed(0)
 
 
+@pytest.fixture(autouse=True)
+def _messages_are_captured(caplog):
+    caplog.set_level("INFO", logger="bayes_panns")
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder with ESC-10, UrbanSound8K and spoken digits; see CONTRIBUTING.md."""

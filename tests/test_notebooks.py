@@ -38,7 +38,7 @@ def stores(real_data, tmp_path_factory):
         "fsdd": replace(digits, clips=digits.clips[:30]),
     }
     for name, catalog in packed.items():
-        pack(catalog, place / f"{name}.h5", sample_rate=8000, seconds=1.0, progress=False)
+        pack(catalog, place / f"{name}.h5", sample_rate=8000, seconds=1.0)
     return place
 
 

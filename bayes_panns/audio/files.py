@@ -8,7 +8,7 @@ import soundfile
 import torch
 import torchaudio
 
-from bayes_panns.errors import AudioError
+from bayes_panns.core.errors import AudioError
 
 SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".mp3", ".aif", ".aiff", ".opus"})
 """File name endings, lower case, that a folder is searched for."""

@@ -18,9 +18,10 @@ from bayes_panns.bayes.draws import (  # noqa: E402
     mean_weights,
     mirrored_draws,
 )
-from bayes_panns.bayes.estimators import ESTIMATORS, Estimator  # noqa: E402
-from bayes_panns.bayes.guide import MeanField  # noqa: E402
-from bayes_panns.bayes.laplace import HeadLaplace, fitted_head, head_laplace  # noqa: E402
+from bayes_panns.bayes.estimators.estimators import ESTIMATORS, Estimator  # noqa: E402
+from bayes_panns.bayes.guides.kronecker import HeadLaplace, fitted_head, head_laplace  # noqa: E402
+from bayes_panns.bayes.guides.mean_field import MeanField  # noqa: E402
+from bayes_panns.bayes.guides.rotated import RotatedNormal  # noqa: E402
 from bayes_panns.bayes.likelihoods import (  # noqa: E402
     LIKELIHOODS,
     ExpectedCategorical,
@@ -29,9 +30,8 @@ from bayes_panns.bayes.likelihoods import (  # noqa: E402
     OneOfK,
 )
 from bayes_panns.bayes.model import BayesianNet  # noqa: E402
-from bayes_panns.bayes.moments import gaussian_weights, moments_under  # noqa: E402
 from bayes_panns.bayes.priors import FanIn, FromPosterior, Laplace, Normal, Prior  # noqa: E402
-from bayes_panns.bayes.rotated import RotatedNormal  # noqa: E402
+from bayes_panns.bayes.propagation import gaussian_weights, moments_under  # noqa: E402
 from bayes_panns.bayes.sites import Site, sites  # noqa: E402
 from bayes_panns.bayes.strategy import Rule, Settings, Strategy  # noqa: E402
 

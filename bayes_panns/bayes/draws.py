@@ -9,9 +9,9 @@ from pyro.infer.autoguide import AutoGuide
 from torch import Tensor
 from torch.nn import functional as F
 
-from bayes_panns.bayes.estimators import DrawnWeight, Estimator
-from bayes_panns.bayes.fused import flat, standard_normal_
-from bayes_panns.bayes.guide import MeanField
+from bayes_panns.bayes.estimators.estimators import DrawnWeight, Estimator
+from bayes_panns.bayes.estimators.fused import flat, standard_normal_
+from bayes_panns.bayes.guides.mean_field import MeanField
 from bayes_panns.bayes.model import BayesianNet
 from bayes_panns.nets import HEAD
 

@@ -16,7 +16,7 @@ from pyro.nn import PyroModule, PyroSample
 from pyro.nn.module import to_pyro_module_
 from torch import Tensor, nn
 
-from bayes_panns.audio.features import LogMel
+from bayes_panns.audio.front_end import LogMel
 from bayes_panns.bayes.likelihoods import Likelihood
 from bayes_panns.bayes.priors import stretched
 from bayes_panns.bayes.sites import Site, sites

@@ -12,10 +12,10 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from bayes_panns.bayes.estimators import LOCAL_REFUSED
+from bayes_panns.bayes.estimators.estimators import LOCAL_REFUSED
 from bayes_panns.bayes.priors import FanIn, FromPosterior, Laplace, Normal, Prior
 from bayes_panns.bayes.sites import Site, sites
-from bayes_panns.errors import RecipeError
+from bayes_panns.core.errors import RecipeError
 from bayes_panns.nets import HEAD
 
 Positive = Annotated[float, Field(gt=0)]

@@ -1,6 +1,7 @@
 """The commands. Heavy modules are imported inside them, so that ``--help`` answers at once."""
 
 import json
+import logging
 import math
 import sys
 from collections.abc import Callable
@@ -10,25 +11,33 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bayes_panns import __version__
-from bayes_panns.errors import BayesPannsError
-from bayes_panns.writing import whole_file
+from bayes_panns.core import progress
+from bayes_panns.core.errors import BayesPannsError
+from bayes_panns.core.files import whole_file
 
 if TYPE_CHECKING:
-    from bayes_panns.uncertainty import Draws
+    from bayes_panns.predictions import Draws
 
 
 class _Commands(click.Group):
     """Prints a user's mistake as one line, without a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        package = logging.getLogger("bayes_panns")
+        handler = _ToStandardError()
+        package.addHandler(handler)
+        package.setLevel(logging.INFO)
         try:
-            return super().invoke(ctx)
+            with progress.shown(sys.stderr.isatty()):
+                return super().invoke(ctx)
         except BrokenPipeError:
             # The reader, such as head, has what it wants; click ends quietly.
             raise
         except (BayesPannsError, OSError) as error:
             click.echo(f"bayes-panns: {str(error).splitlines()[0]}", err=True)
             ctx.exit(1)
+        finally:
+            package.removeHandler(handler)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -44,6 +53,13 @@ def main() -> None:
       bayes-panns pretrain scratch --data clips.h5 -o runs/mine
       bayes-panns predict runs/mine new-recording.wav
     """
+
+
+class _ToStandardError(logging.Handler):
+    """Prints messages as lines on standard error."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        click.echo(record.getMessage(), err=True)
 
 
 def _say(line: str) -> None:
@@ -129,8 +145,8 @@ def _fit(
     resume: bool,
     upstream: str | None = None,
 ) -> None:
-    from bayes_panns.recipes import read_run
-    from bayes_panns.workflow import fit
+    from bayes_panns.jobs.workflow import fit
+    from bayes_panns.recipes.reading import read_run
 
     recipe = read_run(run, changes)
     data = ({"stores": list(stores)} if stores else {}) | ({"labels": labels} if labels else {})
@@ -140,7 +156,7 @@ def _fit(
     update = {"guide": guide, "upstream": upstream}
     recipe = recipe.model_copy(update={key: value for key, value in update.items() if value is not None})
     folder = out or Path("runs") / Path(run).stem
-    fitted = fit(recipe, folder, device=device, resume=resume, progress=sys.stderr.isatty(), say=_say)
+    fitted = fit(recipe, folder, device=device, resume=resume)
     if not fitted.complete:
         _say(f"interrupted; {folder}/posterior is usable as it is, and --resume goes on")
         click.get_current_context().exit(130)
@@ -176,7 +192,7 @@ def finetune(**options: Any) -> None:
       bayes-panns finetune esc10 --from runs/us8k-flip --data stores/esc10.h5 --guide flip
     """
     if options["upstream"] is None:
-        from bayes_panns.recipes import read_run
+        from bayes_panns.recipes.reading import read_run
 
         if read_run(options["run"], options["changes"]).upstream is None:
             raise click.UsageError("which posterior to start from? Name it with --from")
@@ -228,9 +244,9 @@ def crossval(
       bayes-panns crossval rotated-head --from runs/esc10-crossval/det --data stores/esc10.h5
       bayes-panns report runs/esc10-crossval/flip/seed-0
     """
-    from bayes_panns.crossval import crossval as cross_validate
-    from bayes_panns.crossval import write_results
-    from bayes_panns.recipes import read_run
+    from bayes_panns.jobs.crossval import crossval as cross_validate
+    from bayes_panns.jobs.crossval import write_results
+    from bayes_panns.recipes.reading import read_run
     from bayes_panns.report import crossval_latex, crossval_table
 
     recipe = read_run(run, changes)
@@ -249,8 +265,6 @@ def crossval(
         draws=draws,
         device=device,
         resume=resume,
-        progress=sys.stderr.isatty(),
-        say=_say,
     )
     if result is None:
         _say(f"interrupted; --resume goes on in {folder}")
@@ -378,9 +392,9 @@ def evaluate(
       bayes-panns evaluate runs/esc10 --data stores/esc10.h5 --folds 5 --intervals -o runs/esc10/evaluation
       bayes-panns evaluate runs/det-0 runs/det-1 runs/det-2 --data stores/esc10.h5 --folds 5
     """
+    from bayes_panns.evaluations.evaluation import require_place
+    from bayes_panns.jobs.workflow import choose_device, evaluate_posterior
     from bayes_panns.posterior import load_all
-    from bayes_panns.uncertainty.record import require_place
-    from bayes_panns.workflow import choose_device, evaluate_posterior
 
     if out is not None:
         require_place(out)
@@ -391,7 +405,6 @@ def evaluate(
         ood=ood,
         draws=draws,
         covariance=covariance,
-        progress=sys.stderr.isatty(),
     )
     if out is not None:
         evaluation.save(out)
@@ -453,13 +466,13 @@ def calibrate(
       bayes-panns calibrate runs/esc10 --coverage 0.9
       bayes-panns calibrate runs/esc10/posterior --data stores/esc10.h5 --folds 4
     """
+    from bayes_panns.jobs import calibrate as fit_calibration
+    from bayes_panns.jobs.workflow import choose_device, held_out
     from bayes_panns.posterior import load, save_calibration
-    from bayes_panns.workflow import calibrate as fit_calibration
-    from bayes_panns.workflow import choose_device, held_out
 
     loaded = load(run, device=choose_device(device), guide_function=guide)
     clips = held_out(run, stores, folds=folds)
-    found = fit_calibration(loaded, clips, coverage=coverage, draws=draws, progress=sys.stderr.isatty())
+    found = fit_calibration(loaded, clips, coverage=coverage, draws=draws)
     save_calibration(loaded)
     _say(
         f"{loaded.folder}: temperature {found.temperature:.3f}; a set is every label at {found.threshold:.3f} or above "
@@ -507,8 +520,6 @@ def report(
         draws=draws,
         device=device,
         guide_function=guide,
-        progress=sys.stderr.isatty(),
-        say=_say,
     )
     click.echo(path)
 
@@ -561,16 +572,16 @@ def predict(
       bayes-panns predict runs/det-0 --with runs/det-1 --with runs/det-2 dog.wav
     """
     from bayes_panns.audio.files import find
+    from bayes_panns.jobs.workflow import choose_device
     from bayes_panns.posterior import load_all
+    from bayes_panns.predictions import tag
     from bayes_panns.report import render
-    from bayes_panns.uncertainty import tag
-    from bayes_panns.workflow import choose_device
 
     loaded = load_all([posterior, *others], device=choose_device(device), guide_function=guide)
     paths = [path for file in files for path in (find(file) if file.is_dir() else [file])]
     if form == "audacity" and len(paths) > 1:
         raise click.UsageError("--format audacity makes a label track of one file; name one")
-    tags = tag(loaded, paths, draws, window=window, hop=hop, progress=sys.stderr.isatty())
+    tags = tag(loaded, paths, draws, window=window, hop=hop)
     for _, reason in tags.skipped:
         _say(f"skipped {reason}")
     _write(render(tags, form), out)
@@ -682,7 +693,7 @@ def export(
             _say(f"its temperature of {loaded.calibration.temperature:.3f} has no place in a PANNs checkpoint")
     else:
         clips = ClipSet(list(stores), folds=folds) if stores else None
-        export_arviz(loaded, out, clips, draws=draws or 100, progress=sys.stderr.isatty())
+        export_arviz(loaded, out, clips, draws=draws or 100)
     _say(f"{out}: written")
 
 
@@ -707,7 +718,7 @@ def fetch(name: str, out: Path | None) -> None:
     """
     from bayes_panns.interop import fetch as download
 
-    path = download(name, out, progress=sys.stderr.isatty())
+    path = download(name, out)
     _say(f"{path}: is what was published; its SHA-256 is in {path}.sha256")
 
 
@@ -724,6 +735,6 @@ def demo(out: Path, device: str) -> None:
     Example:
       bayes-panns demo -o demo
     """
-    from bayes_panns.demo import run
+    from bayes_panns.cli.demo import run
 
-    run(out, device=device, progress=sys.stderr.isatty(), say=click.echo)
+    run(out, device=device)

@@ -1,6 +1,6 @@
 """Labelled clips: HDF5 stores in PANNs' layout, the catalogs they are packed from, and samplers of batches."""
 
-from bayes_panns.clips.catalogs import (
+from bayes_panns.clips.catalogs.all_of_them import (
     CATALOGS,
     SPLITS,
     Catalog,
@@ -14,7 +14,8 @@ from bayes_panns.clips.catalogs import (
 )
 from bayes_panns.clips.pack import PackReport, pack
 from bayes_panns.clips.samplers import Sampler
-from bayes_panns.clips.store import ClipSet, Store, StoreWriter, Task, write
+from bayes_panns.clips.store import ClipSet, Store, StoreWriter, write
+from bayes_panns.core.choices import Task
 
 __all__ = [
     "CATALOGS",

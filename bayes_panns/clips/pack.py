@@ -9,13 +9,13 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from bayes_panns import __version__
 from bayes_panns.audio.files import read
-from bayes_panns.clips.catalogs import Catalog, Clip
+from bayes_panns.clips.catalogs.all_of_them import Catalog, Clip
 from bayes_panns.clips.store import StoreWriter
-from bayes_panns.errors import AudioError, StoreError
+from bayes_panns.core import progress
+from bayes_panns.core.errors import AudioError, StoreError
 
 WORKERS = 4
 """Threads that decode and resample; both release the interpreter's lock."""
@@ -46,7 +46,6 @@ def pack(
     sample_rate: int = 32000,
     seconds: float | None = None,
     exclude: Sequence[str] = (),
-    progress: bool = True,
 ) -> PackReport:
     """Read every recording of a catalog and write them as one store, whole or not at all.
 
@@ -60,7 +59,6 @@ def pack(
         seconds: Length of the clips; by default the catalog's.
         exclude: Shell patterns of clips to leave out, each matched, case and all, against the file's name, the clip's
             name, its path relative to the catalog's root, and its source.
-        progress: Show a bar on standard error, if that is a terminal.
 
     Raises:
         StoreError: A length or rate is not positive, a pattern matches nothing, no recording is left or can be read, or
@@ -92,7 +90,7 @@ def pack(
             samples=samples,
             provenance=provenance,
         ) as writer,
-        tqdm(total=len(chosen), desc="packing", unit="clip", disable=None if progress else True) as bar,
+        progress.task("packing", total=len(chosen), unit="clip") as bar,
     ):
         for clip, sound in _read_in_order(pool, chosen, sample_rate):
             if isinstance(sound, str):
@@ -100,7 +98,7 @@ def pack(
             else:
                 beyond += bool(sound.abs().max() > 1)
                 writer.add(clip.name, sound, clip.labels, fold=clip.fold, source=clip.source)
-            bar.update()
+            bar.advance()
         if not len(writer):
             name, reason = skipped[0]
             raise StoreError(

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bayes_panns.errors import StoreError
+from bayes_panns.core.errors import StoreError
 
 _ROUND, _VISIT = 0, 1
 """What a stream of random numbers is for: the order of labels in a round, of clips in a label."""

@@ -14,7 +14,6 @@ import shutil
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -24,7 +23,8 @@ import h5py
 import numpy as np
 import torch
 
-from bayes_panns.errors import StoreError
+from bayes_panns.core.choices import Task
+from bayes_panns.core.errors import StoreError
 
 FORMAT_VERSION = 1
 FULL_SCALE = 32767
@@ -37,19 +37,6 @@ MARGIN = 2**24
 """Bytes of disk that a writer leaves free, for what HDF5 holds back until a file is closed."""
 
 Array: TypeAlias = np.ndarray | torch.Tensor | Sequence[Any]
-
-
-class Task(StrEnum):
-    """What the labels of a clip mean; a member equals its string."""
-
-    ONE_OF_K = "one-of-k"
-    """Every clip has exactly one label."""
-
-    MULTI_LABEL = "multi-label"
-    """A clip has any number of labels, none included."""
-
-    UNLABELLED = "unlabelled"
-    """There are no labels (K = 0): sound to predict, or to measure out-of-distribution detection on."""
 
 
 class Store:

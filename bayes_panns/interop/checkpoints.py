@@ -21,13 +21,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bayes_panns import __version__
-from bayes_panns.audio.features import FRONT_ENDS
+from bayes_panns.audio.front_end import FRONT_ENDS
 from bayes_panns.bayes import MeanField, Rule, Settings, Strategy, sites
 from bayes_panns.clips import Task
-from bayes_panns.errors import CheckpointError
+from bayes_panns.core.errors import CheckpointError
 from bayes_panns.nets import HEAD, NETS, build
 from bayes_panns.posterior import Posterior
-from bayes_panns.recipes import read_strategy
+from bayes_panns.recipes.reading import read_strategy
 
 KINDS = ("panns", "vi-pann")
 """Whose checkpoints are known."""

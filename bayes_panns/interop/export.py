@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bayes_panns.audio.features import LogMel
+from bayes_panns.audio.front_end import LogMel
 from bayes_panns.bayes import mean_weights
+from bayes_panns.core.files import whole_file
 from bayes_panns.interop.checkpoints import Remembered
 from bayes_panns.nets import build
 from bayes_panns.posterior import Posterior
-from bayes_panns.writing import whole_file
 
 
 def export_panns(posterior: Posterior, path: str | Path) -> None:

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from tqdm import tqdm
-
 from bayes_panns import __version__
-from bayes_panns.errors import CheckpointError
-from bayes_panns.writing import whole_file
+from bayes_panns.core import progress
+from bayes_panns.core.errors import CheckpointError
+from bayes_panns.core.files import whole_file
 
 _TIMEOUT = 60
 """Seconds without a byte after which a server counts as gone."""
@@ -86,7 +85,7 @@ PUBLISHED = {
 """The files that :func:`fetch` knows, by name."""
 
 
-def fetch(name: str, path: str | Path | None = None, *, progress: bool = False) -> Path:
+def fetch(name: str, path: str | Path | None = None) -> Path:
     """Download a published file, or check one that is there.
 
     What has come of it stands in ``PATH.part`` until it is whole and its checksum is right, so that an interrupted
@@ -95,7 +94,6 @@ def fetch(name: str, path: str | Path | None = None, *, progress: bool = False) 
     Args:
         name: One of :data:`PUBLISHED`.
         path: Where to put it: a file, or a folder, by default this one, for a file of its own name.
-        progress: Whether to show a progress bar.
 
     Returns:
         Where it is.
@@ -123,7 +121,7 @@ def fetch(name: str, path: str | Path | None = None, *, progress: bool = False) 
     else:
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f"{path.name}.part")
-        _download(published.url, part, path, progress)
+        _download(published.url, part, path)
         wrong, sha256 = _check(part, published)
         if wrong:
             part.unlink()
@@ -150,7 +148,7 @@ def _check(path: Path, published: Published) -> tuple[str, str]:
     return "", sha256.hexdigest()
 
 
-def _download(url: str, part: Path, path: Path, progress: bool) -> None:
+def _download(url: str, part: Path, path: Path) -> None:
     """Append to ``part`` what it lacks of ``url``."""
     done = part.stat().st_size if part.exists() else 0
     headers = {"User-Agent": f"bayes_panns/{__version__}"} | ({"Range": f"bytes={done}-"} if done else {})
@@ -172,11 +170,11 @@ def _download(url: str, part: Path, path: Path, progress: bool) -> None:
             done = 0  # A server that knows no ranges sends all of it.
         length = response.headers.get("Content-Length")
         total = None if length is None else done + int(length)
-        bar = tqdm(desc=path.name, initial=done, total=total, unit="B", unit_scale=True, disable=not progress)
-        with part.open("ab" if done else "wb") as file, bar:
+        bar = progress.task(path.name, total=total, unit="bytes", done=done)
+        with part.open("ab" if done else "wb") as file, bar as running:
             while block := _block(response):
                 file.write(block)
-                bar.update(len(block))
+                running.advance(len(block))
     came = part.stat().st_size
     if total is not None and came < total:
         raise CheckpointError(

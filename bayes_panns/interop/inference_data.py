@@ -12,19 +12,17 @@ from numpy.typing import NDArray
 from bayes_panns import __version__
 from bayes_panns.bayes import MeanField, mirrored_draws
 from bayes_panns.clips import ClipSet
-from bayes_panns.errors import BayesPannsError, PosteriorError, StoreError
+from bayes_panns.core.errors import BayesPannsError, PosteriorError, StoreError
+from bayes_panns.core.files import whole_file
 from bayes_panns.nets import HEAD
 from bayes_panns.posterior import Posterior
-from bayes_panns.uncertainty import predict_logits
-from bayes_panns.writing import whole_file
+from bayes_panns.predictions import predict_logits
 
 if TYPE_CHECKING:
     from arviz import InferenceData
 
 
-def to_inference_data(
-    posterior: Posterior, clips: ClipSet | None = None, *, draws: int = 100, progress: bool = False
-) -> "InferenceData":
+def to_inference_data(posterior: Posterior, clips: ClipSet | None = None, *, draws: int = 100) -> "InferenceData":
     """Draws of the last layer's weights, and what the whole network predicts in the same draws.
 
     Draw t of a prediction is made with draw t of the weights. The draws of a mean-field guide come in mirrored pairs
@@ -35,7 +33,6 @@ def to_inference_data(
         posterior: Mean-field or point.
         clips: What to predict; without them there are only weights.
         draws: How many; at least 1.
-        progress: Whether to show a progress bar.
 
     Returns:
         Group ``posterior`` with ``head_weight`` (chain, draw, label, feature) and ``head_bias`` (chain, draw, label),
@@ -60,7 +57,7 @@ def to_inference_data(
     groups: dict[str, Any] = {"posterior": drawn or None, "constant_data": points or None}
     coords: dict[str, Any] = {"label": list(posterior.labels)}
     if clips is not None:
-        logits = torch.from_numpy(predict_logits(posterior, clips, draws, progress=progress))
+        logits = torch.from_numpy(predict_logits(posterior, clips, draws))
         groups["predictions"] = {"probability": posterior.probability(logits).numpy()[None]}
         coords["clip"] = clips.names
         if clips.labels == posterior.labels:
@@ -83,16 +80,14 @@ def to_inference_data(
     )
 
 
-def export_arviz(
-    posterior: Posterior, path: str | Path, clips: ClipSet | None = None, *, draws: int = 100, progress: bool = False
-) -> None:
+def export_arviz(posterior: Posterior, path: str | Path, clips: ClipSet | None = None, *, draws: int = 100) -> None:
     """Write :func:`to_inference_data` to a netCDF file, whole or not at all; ``arviz.from_netcdf`` reads it.
 
     Raises:
         BayesPannsError: As :func:`to_inference_data`.
         OSError: The file cannot be written.
     """
-    data = to_inference_data(posterior, clips, draws=draws, progress=progress)
+    data = to_inference_data(posterior, clips, draws=draws)
     with whole_file(Path(path)) as fresh:
         data.to_netcdf(str(fresh), engine="h5netcdf")
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bayes_panns.audio.features import MEL_BINS, SILENCE_DB
-from bayes_panns.errors import RecipeError
+from bayes_panns.audio.front_end import MEL_BINS, SILENCE_DB
+from bayes_panns.core.errors import RecipeError
 
 HEAD = "fc_audioset"
 """The name of the last linear layer in all these networks: the only part that depends on the label set."""

@@ -22,9 +22,9 @@ from torch import Tensor, nn
 
 from bayes_panns.bayes import MeanField, Strategy
 from bayes_panns.clips import Task
-from bayes_panns.errors import BayesPannsError, PosteriorError
+from bayes_panns.core.errors import BayesPannsError, PosteriorError
+from bayes_panns.core.files import whole_file, whole_folder
 from bayes_panns.posterior.posterior import Calibration, Posterior
-from bayes_panns.writing import whole_file, whole_folder
 
 FORMAT = 3
 """The version of the folder's format that this code writes; it reads this one and those before it."""

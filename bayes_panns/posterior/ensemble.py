@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bayes_panns.clips import Task
-from bayes_panns.errors import PosteriorError
+from bayes_panns.core.errors import PosteriorError
 from bayes_panns.posterior.disk import load
 from bayes_panns.posterior.posterior import Calibration, Posterior
 

@@ -12,7 +12,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from bayes_panns.audio.features import LogMel
+from bayes_panns.audio.front_end import LogMel
 from bayes_panns.bayes import (
     LIKELIHOODS,
     BayesianNet,
@@ -27,7 +27,7 @@ from bayes_panns.bayes import (
     moments_under,
 )
 from bayes_panns.clips import Task
-from bayes_panns.errors import PosteriorError, RecipeError
+from bayes_panns.core.errors import PosteriorError, RecipeError
 from bayes_panns.nets import HEAD, ResNet, build
 
 
@@ -316,7 +316,7 @@ class Posterior:
 
         Returns:
             Means ``(N, K)`` and deviations ``(R, N, K)``, on the CPU: the covariance of a clip's logits i and j is the
-            sum over R of the products of their deviations. See :mod:`bayes_panns.bayes.moments`.
+            sum over R of the products of their deviations. See :mod:`bayes_panns.bayes.propagation`.
 
         Raises:
             PosteriorError: The guide is no mean-field guide, its last layer is rotated or of low rank, or dropout is

@@ -6,11 +6,11 @@ from bayes_panns.report.figures import (
     training_curves,
     uncertainty_histograms,
 )
-from bayes_panns.report.page import render_page, write_report
+from bayes_panns.report.page.page import render_page, write_report
 from bayes_panns.report.subjects import Data, Part, Subject, read_subjects
-from bayes_panns.report.summaries import describe
-from bayes_panns.report.tables import crossval_latex, crossval_table
-from bayes_panns.report.tags import FORMATS, render
+from bayes_panns.report.text.summaries import describe
+from bayes_panns.report.text.tables import crossval_latex, crossval_table
+from bayes_panns.report.text.tags import FORMATS, render
 
 __all__ = [
     "FORMATS",

@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 from numpy.typing import NDArray
 
-from bayes_panns.uncertainty.drawing import FAINT, INK, PALETTE, clean, legend_above, percent
-from bayes_panns.writing import whole_file
+from bayes_panns.core.files import whole_file
+from bayes_panns.metrics.plotting import FAINT, INK, PALETTE, clean, legend_above, percent
 
 _SCORES = ("confidence", "entropy", "mutual_information", "expected_entropy", "total", "aleatoric", "epistemic")
 

@@ -1,7 +1,8 @@
 """What a page reports on: a run, a posterior, an evaluation or a cross-validation, as it is found on disk."""
 
+import logging
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -10,13 +11,16 @@ from typing import Any
 import torch
 
 from bayes_panns.clips import ClipSet, Task
-from bayes_panns.errors import BayesPannsError, PosteriorError, StoreError
+from bayes_panns.core.errors import BayesPannsError, PosteriorError, StoreError
+from bayes_panns.evaluations import Evaluation, is_evaluation
+from bayes_panns.jobs.workflow import RUN_TOML, choose_device, divide, evaluate_clips
 from bayes_panns.posterior import Posterior, load
 from bayes_panns.posterior.disk import read_header
-from bayes_panns.recipes import Run, read_run
+from bayes_panns.predictions import Draws
+from bayes_panns.recipes.reading import Run, read_run
 from bayes_panns.svi import METRICS, read_metrics
-from bayes_panns.uncertainty import Draws, Evaluation, is_evaluation
-from bayes_panns.workflow import RUN_TOML, choose_device, divide, evaluate_clips
+
+logger = logging.getLogger(__name__)
 
 _ITSELF = "The posterior"
 
@@ -38,8 +42,6 @@ class Data:
         draws: Posterior draws a clip.
         device: ``auto``, ``cpu`` or ``cuda``.
         guide_function: ``module:function`` of the guide, for a posterior that was fitted with one.
-        progress: Whether to show progress bars.
-        say: Called with each line worth telling.
     """
 
     stores: Sequence[str | Path] = ()
@@ -48,8 +50,6 @@ class Data:
     draws: Draws = 20
     device: str = "auto"
     guide_function: str | None = None
-    progress: bool = False
-    say: Callable[[str], None] = lambda line: None
 
 
 @dataclass(frozen=True)
@@ -213,7 +213,7 @@ def _part(name: str, folder: Path, posterior: Path | None, data: Data, recipe: R
     if data.stores:
         if posterior is None:
             raise PosteriorError(f"{folder}: has no posterior to score yet; fit it first")
-        data.say(f"scoring {name}")
+        logger.info(f"scoring {name}")
         evaluation = _scored(part, ClipSet(list(data.stores), folds=data.folds), data)
         if recipe is not None:
             evaluation.save(folder / EVALUATION)
@@ -232,7 +232,6 @@ def _scored(part: Part, clips: ClipSet, data: Data) -> Evaluation:
         ClipSet(list(data.ood)) if data.ood else None,
         draws=data.draws,
         covariance=posterior.task == Task.MULTI_LABEL and many <= _COVARIANCES,
-        progress=data.progress,
     )
 
 
@@ -246,7 +245,7 @@ def _validated(part: Part, data: Data) -> Part:
     except BayesPannsError as error:
         return replace(part, notes=(*part.notes, f"{missing}; those that the run held out cannot be had ({error})."))
     assert held is not None, "the recipe holds some out"
-    data.say(f"scoring {part.name} on the {len(held)} clips that it held out")
+    logger.info(f"scoring {part.name} on the {len(held)} clips that it held out")
     note = (
         f"Scored on the {len(held)} clips that the run held out of its training set. They come from the same stores as "
         "what it was fitted to, and may have guided its settings: name others with --data for a fair test."

@@ -11,7 +11,7 @@ from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 from torch.distributions import kl_divergence
 
-from bayes_panns.bayes.estimators import DrawnWeight
+from bayes_panns.bayes.estimators.estimators import DrawnWeight
 
 
 class MeanFieldELBO(TraceMeanField_ELBO):

@@ -7,6 +7,7 @@ what differs in anything that matters does not. The folder may be deleted at any
 """
 
 import hashlib
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -18,15 +19,17 @@ from typing import cast
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from bayes_panns.audio.augment import SpecAugment
-from bayes_panns.audio.features import LogMel
+from bayes_panns.audio.front_end import LogMel
 from bayes_panns.bayes import BayesianNet
 from bayes_panns.clips import ClipSet, Store, Task
-from bayes_panns.errors import RecipeError
+from bayes_panns.core import progress
+from bayes_panns.core.errors import RecipeError
 from bayes_panns.nets import HEAD, ResNet
 from bayes_panns.svi.features import targets
+
+logger = logging.getLogger(__name__)
 
 FORMAT = 1
 """The version of the files; those of another are not found."""
@@ -50,8 +53,6 @@ class Embeddings:
             :class:`~bayes_panns.audio.augment.SpecAugment`'s stripes. They are computed each time.
         seed: Seeds the stripes.
         device: Where to compute.
-        progress: Whether to show a bar while they are computed.
-        say: Called with a line for each store: where its embeddings come from.
 
     Attributes:
         backbone: A digest of all that makes embeddings of waveforms.
@@ -73,14 +74,12 @@ class Embeddings:
         views: int = 0,
         seed: int = 0,
         device: torch.device | str = "cpu",
-        progress: bool = False,
-        say: Callable[[str], None] = lambda line: None,
     ):
         require_fixed(model)
         self.clips = clips
         self.target = targets(clips, task)
         self.backbone = _fingerprint(model)
-        self._model, self._device, self._progress, self._say = model.to(device).eval(), device, progress, say
+        self._model, self._device = model.to(device).eval(), device
         self._size = cast(nn.Linear, model.net.get_submodule(HEAD)).in_features
         self.views = torch.empty(len(clips), 1 + views, self._size)
         generator = torch.Generator().manual_seed(seed)
@@ -112,7 +111,7 @@ class Embeddings:
             now = self._compute(store, rows[held : held + 1])[0]
             # The file's name cannot tell that the network's code has changed since.
             if not np.linalg.norm(now - known[digests[held]]) <= _SLACK * np.linalg.norm(now):
-                self._say(f"{path}: holds other embeddings than this version's; they are computed afresh")
+                logger.info(f"{path}: holds other embeddings than this version's; they are computed afresh")
                 known = {}
         # A clip that is there twice is computed once.
         missing = {digest: row for digest, row in zip(digests, rows, strict=True) if digest not in known}
@@ -125,25 +124,25 @@ class Embeddings:
                 # An interrupted run leaves what it has computed.
                 where = _write(path, known) if known else ""
             fate = f"{len(missing)} computed in {time.monotonic() - started:.1f} s, {where}"
-        self._say(f"embeddings of {len(rows)} clips of {store.path.name}: {fate}")
+        logger.info(f"embeddings of {len(rows)} clips of {store.path.name}: {fate}")
         return np.stack([known[digest] for digest in digests])
 
     def _add(self, known: dict[bytes, np.ndarray], missing: dict[bytes, int], store: Store) -> None:
         digests, rows = list(missing), np.array(list(missing.values()))
-        with tqdm(total=len(missing), desc="embeddings", unit="clip", disable=not self._progress) as bar:
+        with progress.task("embeddings", total=len(missing), unit="clip") as bar:
             for chunk in self._chunks(store, len(rows)):
                 known |= zip(digests[chunk], self._compute(store, rows[chunk]), strict=True)
-                bar.update(len(rows[chunk]))
+                bar.advance(len(rows[chunk]))
 
     def _masked(self, store: Store, rows: np.ndarray, views: int, generator: torch.Generator) -> np.ndarray:
         """Embeddings ``(rows, views, embedding)`` of the clips of ``store`` at ``rows`` with stripes masked."""
         masked = np.empty((len(rows), views, self._size), dtype=np.float32)
         augment = partial(SpecAugment(), generator=generator)
-        with tqdm(total=views * len(rows), desc="views", unit="clip", disable=not self._progress) as bar:
+        with progress.task("views", total=views * len(rows), unit="clip") as bar:
             for chunk in self._chunks(store, len(rows)):
                 for view in range(views):
                     masked[chunk, view] = self._compute(store, rows[chunk], augment)
-                    bar.update(len(rows[chunk]))
+                    bar.advance(len(rows[chunk]))
         return masked
 
     def _chunks(self, store: Store, clips: int) -> list[slice]:
@@ -169,7 +168,7 @@ class Embeddings:
         except Exception as error:
             # On a damaged file zipfile and NumPy raise errors of a dozen kinds.
             reason = " ".join(str(error).split())
-            self._say(f"{path}: cannot be read ({reason}); the embeddings are computed afresh")
+            logger.info(f"{path}: cannot be read ({reason}); the embeddings are computed afresh")
             return {}
 
 

@@ -7,11 +7,11 @@ from typing import Literal
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
-from bayes_panns.audio.features import MEL_BINS, LogMel
+from bayes_panns.audio.front_end import MEL_BINS, LogMel
 from bayes_panns.clips import ClipSet, Task
-from bayes_panns.errors import StoreError
+from bayes_panns.core import progress
+from bayes_panns.core.errors import StoreError
 
 _CHUNK = 64
 
@@ -26,7 +26,6 @@ class Features:
         keep: ``memory``: log-mels are computed once and kept in memory; ``disk``: kept in a temporary file; ``none``:
             batches are waveforms and the model computes the log-mels, for sets too large to keep.
         folder: Where the temporary file goes; by default where the system's do.
-        progress: Whether to show a bar while they are computed.
 
     Raises:
         StoreError: The task is one-of-K and a clip does not have exactly one label.
@@ -42,7 +41,6 @@ class Features:
         *,
         keep: Literal["memory", "disk", "none"] = "memory",
         folder: Path | None = None,
-        progress: bool = False,
     ):
         self.clips = clips
         self.target = targets(clips, task)
@@ -55,11 +53,11 @@ class Features:
             self._logmel = np.memmap(Path(self._file.name), dtype=np.float32, mode="w+", shape=shape)
         else:
             self._logmel = np.empty(shape, dtype=np.float32)
-        with torch.no_grad(), tqdm(total=len(clips), desc="log-mels", unit="clip", disable=not progress) as bar:
+        with torch.no_grad(), progress.task("log-mels", total=len(clips), unit="clip") as bar:
             for start in range(0, len(clips), _CHUNK):
                 index = np.arange(start, min(start + _CHUNK, len(clips)))
                 self._logmel[index] = front_end(torch.from_numpy(clips.waveform(index))).numpy()
-                bar.update(len(index))
+                bar.advance(len(index))
 
     def __len__(self) -> int:
         return len(self.clips)

@@ -1,6 +1,7 @@
 """One fit by stochastic variational inference, from its first step or from a checkpoint."""
 
 import json
+import logging
 import math
 import signal
 import threading
@@ -19,18 +20,20 @@ from pydantic_core import PydanticCustomError
 from sklearn.metrics import average_precision_score
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from bayes_panns.audio.augment import Mixup, SpecAugment
 from bayes_panns.bayes import BayesianNet, MeanField, logits_under, mean_weights
 from bayes_panns.clips import Sampler, Task
-from bayes_panns.errors import FitError
+from bayes_panns.core import progress
+from bayes_panns.core.errors import FitError
+from bayes_panns.core.files import whole_file
 from bayes_panns.nets import HEAD
 from bayes_panns.svi.elbo import MeanFieldELBO
 from bayes_panns.svi.embeddings import Embeddings
 from bayes_panns.svi.features import Features
 from bayes_panns.svi.schedules import kl_warmup, learning_rate
-from bayes_panns.writing import whole_file
+
+logger = logging.getLogger(__name__)
 
 CHECKPOINT = "checkpoint.pt"
 METRICS = "metrics.jsonl"
@@ -108,8 +111,6 @@ class Fit:
         folder: Where the metrics and the checkpoint go.
         validation: Clips that are scored at the posterior mean after each epoch, and never trained on.
         device: Where to compute.
-        progress: Whether to show a bar.
-        say: Called with a line for each line of metrics.
     """
 
     def __init__(
@@ -122,8 +123,6 @@ class Fit:
         *,
         validation: Features | Embeddings | None = None,
         device: torch.device | str = "cpu",
-        progress: bool = False,
-        say: Callable[[str], None] = lambda line: None,
     ):
         self._embedded = settings.features == "embeddings"
         if any(clips.embedded != self._embedded for clips in (data, validation) if clips is not None):
@@ -131,7 +130,7 @@ class Fit:
         self.model, self.guide = model.to(device), guide.to(device)
         self.data, self.validation = data, validation
         self.settings, self.folder = settings, folder
-        self.device, self.progress, self._say = torch.device(device), progress, say
+        self.device = torch.device(device)
         self.step = 0
         self.metrics: dict[str, float] = {}
         self._sampler = Sampler(data.target, settings.batch_size, sampling=settings.sampling, seed=settings.seed)
@@ -172,14 +171,7 @@ class Fit:
             warnings.catch_warnings(),
             # The loss is checked at each step; Pyro's validation would read every weight again.
             pyro.validation_enabled(False),
-            # A short bar leaves a line's room for the figures.
-            tqdm(
-                total=self.steps,
-                initial=self.step,
-                unit="step",
-                disable=not self.progress,
-                bar_format="{l_bar}{bar:10}{r_bar}",
-            ) as bar,
+            progress.task("fitting", total=self.steps, unit="step", done=self.step) as bar,
         ):
             # A NaN is an error here, told with its step; Pyro's warning would come on top.
             warnings.filterwarnings("ignore", message="Encountered NaN")
@@ -187,12 +179,12 @@ class Fit:
             for index in self._order():
                 nll = self._step(index)
                 total = {"nll": total["nll"] + nll, "steps": total["steps"] + 1}
-                bar.update()
+                bar.advance()
                 if self.step % marks == 0 or self.step == self.steps:
                     self._record(total["nll"] / total["steps"], time.monotonic() - since)
                     total, since = {"nll": 0.0, "steps": 0.0}, time.monotonic()
                     self.save_checkpoint()
-                bar.set_postfix(self._shown(nll), refresh=False)
+                bar.show(", ".join(f"{name} {value}" for name, value in self._shown(nll).items()))
                 if interrupted():
                     break
         if self.step < self.steps:
@@ -255,7 +247,9 @@ class Fit:
         with (self.folder / METRICS).open("a") as file:
             file.write(json.dumps(self.metrics | self._scales() | self._prior_scales()) + "\n")
         shown = ", ".join(f"{name} {value}" for name, value in self._shown(nll).items())
-        self._say(f"epoch {self.epoch:.4g} of {self.settings.epochs}: {shown}, {seconds:.1f} s")
+        # A bar shows as much; a log has no bar.
+        if not progress.visible():
+            logger.info(f"epoch {self.epoch:.4g} of {self.settings.epochs}: {shown}, {seconds:.1f} s")
 
     @torch.no_grad()
     def _scales(self) -> dict[str, float]:

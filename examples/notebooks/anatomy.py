@@ -28,13 +28,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
-from bayes_panns.audio.soundscapes import DOWNSTREAM, soundscapes
 from bayes_panns.clips import Task, write
+from bayes_panns.jobs.workflow import evaluate_posterior, fit
+from bayes_panns.metrics.plotting import INK, PALETTE, clean, legend_above, percent
 from bayes_panns.posterior import Posterior, load
-from bayes_panns.recipes import Data, Run
+from bayes_panns.recipes.reading import Data, Run
+from bayes_panns.soundscapes.scenes import DOWNSTREAM, soundscapes
 from bayes_panns.svi import METRICS, FitSettings, read_metrics
-from bayes_panns.uncertainty.drawing import INK, PALETTE, clean, legend_above, percent
-from bayes_panns.workflow import evaluate_posterior, fit
 
 SMALL = bool(os.environ.get("SMALL"))
 CLIPS, HELD_OUT, EPOCHS, DRAWS = (32, 16, 2, 2) if SMALL else (480, 320, 15, 10)

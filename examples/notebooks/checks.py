@@ -28,15 +28,16 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
-from bayes_panns.audio.soundscapes import DOWNSTREAM, soundscapes
 from bayes_panns.bayes import Settings, Strategy
 from bayes_panns.clips import Task, write
+from bayes_panns.jobs.workflow import fit
+from bayes_panns.metrics import accuracy, ece, nll, reliability
+from bayes_panns.metrics.plotting import INK, PALETTE, clean, legend_above
 from bayes_panns.posterior import Posterior
-from bayes_panns.recipes import Data, Run
+from bayes_panns.predictions import decompose
+from bayes_panns.recipes.reading import Data, Run
+from bayes_panns.soundscapes.scenes import DOWNSTREAM, soundscapes
 from bayes_panns.svi import FitSettings
-from bayes_panns.uncertainty import accuracy, decompose, ece, nll, reliability
-from bayes_panns.uncertainty.drawing import INK, PALETTE, clean, legend_above
-from bayes_panns.workflow import fit
 
 SMALL = bool(os.environ.get("SMALL"))
 CLIPS, HELD_OUT, EPOCHS, DRAWS, PRIOR_DRAWS = (32, 16, 1, 4, 4) if SMALL else (320, 200, 15, 32, 60)

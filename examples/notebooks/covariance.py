@@ -28,13 +28,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
-from bayes_panns.audio.soundscapes import DOWNSTREAM, soundscapes
 from bayes_panns.clips import ClipSet, Task, write
-from bayes_panns.recipes import Data, Run
+from bayes_panns.jobs.workflow import fit
+from bayes_panns.metrics import bootstrap, mean_average_precision
+from bayes_panns.metrics.plotting import INK, PALETTE, clean
+from bayes_panns.predictions import predict
+from bayes_panns.recipes.reading import Data, Run
+from bayes_panns.soundscapes.scenes import DOWNSTREAM, soundscapes
 from bayes_panns.svi import FitSettings
-from bayes_panns.uncertainty import bootstrap, mean_average_precision, predict
-from bayes_panns.uncertainty.drawing import INK, PALETTE, clean
-from bayes_panns.workflow import fit
 
 SMALL = bool(os.environ.get("SMALL"))
 CLIPS, HELD_OUT, EPOCHS, DRAWS, RESAMPLES = (32, 16, 1, 8, 50) if SMALL else (640, 400, 15, 64, 1000)

@@ -28,13 +28,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
-from bayes_panns.audio.soundscapes import DOWNSTREAM, soundscapes
 from bayes_panns.clips import Task, write
-from bayes_panns.recipes import Data, Run
+from bayes_panns.jobs.workflow import fit
+from bayes_panns.metrics import accuracy, nll
+from bayes_panns.metrics.plotting import INK, PALETTE, clean, legend_above
+from bayes_panns.predictions import decompose
+from bayes_panns.recipes.reading import Data, Run
+from bayes_panns.soundscapes.scenes import DOWNSTREAM, soundscapes
 from bayes_panns.svi import FitSettings
-from bayes_panns.uncertainty import accuracy, decompose, nll
-from bayes_panns.uncertainty.drawing import INK, PALETTE, clean, legend_above
-from bayes_panns.workflow import fit
 
 SMALL = bool(os.environ.get("SMALL"))
 SIZES, HELD_OUT, STEPS, DRAWS = ((16, 32), 16, 2, 8) if SMALL else ((60, 120, 240, 480), 120, 300, 24)

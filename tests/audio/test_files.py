@@ -4,7 +4,7 @@ import soundfile
 import torch
 
 from bayes_panns.audio.files import find, read
-from bayes_panns.errors import AudioError
+from bayes_panns.core.errors import AudioError
 
 RATE = 16000
 

@@ -9,7 +9,7 @@ from pyro.infer import SVI, Predictive, TraceMeanField_ELBO
 from pyro.infer.autoguide import AutoNormal
 from pyro.optim import ClippedAdam
 
-from bayes_panns.audio.features import LogMel
+from bayes_panns.audio.front_end import LogMel
 from bayes_panns.bayes import BayesianNet, FanIn, MeanField, MultiLabel, OneOfK, Settings, Strategy, sites
 from bayes_panns.nets import build
 

@@ -15,7 +15,7 @@ import soundfile
 from click.testing import CliRunner
 
 from bayes_panns.cli import main
-from bayes_panns.uncertainty import Evaluation
+from bayes_panns.evaluations import Evaluation
 
 RATE = 8000
 

@@ -16,7 +16,7 @@ from bayes_panns.clips import (
     read_labels,
     urbansound8k,
 )
-from bayes_panns.errors import StoreError
+from bayes_panns.core.errors import StoreError
 
 ESC_HEAD = "filename,fold,target,category,esc10,src_file,take"
 US_HEAD = "slice_file_name,fsID,start,end,salience,fold,classID,class"
@@ -163,7 +163,7 @@ class TestAudioSet:
             audioset(tmp_path)
 
     def test_missing_clips_are_counted_when_packed(self, audio_set):
-        report = pack(audioset(audio_set), audio_set / "s.h5", sample_rate=8000, seconds=0.1, progress=False)
+        report = pack(audioset(audio_set), audio_set / "s.h5", sample_rate=8000, seconds=0.1)
         assert (report.packed, report.skipped) == (2, (("YY0_b-d_fg_3.wav", "no such file"),))
         store = Store(audio_set / "s.h5")
         assert store.labels[1] == "Male speech, man speaking"
@@ -387,7 +387,7 @@ def test_a_real_audioset_clip(real_data, tmp_path):
     segments(tmp_path / "eval_segments.csv", ("R9_ZSCveAHg", 30, "/m/07qw_06,/m/09x0r"))
     catalog = audioset(tmp_path, split="eval")
     assert (len(catalog.labels), catalog.labels[0], catalog.labels[-1]) == (527, "Speech", "Field recording")
-    report = pack(catalog, tmp_path / "eval.h5", progress=False)
+    report = pack(catalog, tmp_path / "eval.h5")
     store = Store(tmp_path / "eval.h5")
     assert (report.packed, store.samples, store.seconds[0]) == (1, 320000, pytest.approx(7, abs=0.1))
     assert [catalog.labels[index] for index in np.flatnonzero(store.target()[0])] == ["Speech", "Wail, moan"]

@@ -7,7 +7,7 @@ import soundfile
 
 from bayes_panns.audio.files import read
 from bayes_panns.clips import ClipSet, Store, esc50, folder, pack
-from bayes_panns.errors import StoreError
+from bayes_panns.core.errors import StoreError
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def recordings(tmp_path):
 
 
 def test_pack(recordings, tmp_path):
-    report = pack(folder(recordings), tmp_path / "out" / "farm.h5", sample_rate=8000, seconds=0.15, progress=False)
+    report = pack(folder(recordings), tmp_path / "out" / "farm.h5", sample_rate=8000, seconds=0.15)
     assert (report.packed, report.excluded) == (11, 0)
     assert [name for name, _ in report.skipped] == ["cow/03.wav"]
     store = Store(tmp_path / "out" / "farm.h5")
@@ -44,7 +44,7 @@ def test_exclude_by_name_path_and_source(recordings, tmp_path):
     table = recordings / "list.csv"
     table.write_text("file,labels,source\n" + "".join(f"hen/{n:02d}.wav,hen,rec{n}\n" for n in range(0, 12, 2)))
     output = tmp_path / "a.h5"
-    options = {"sample_rate": 8000, "seconds": 0.1, "progress": False}
+    options = {"sample_rate": 8000, "seconds": 0.1}
     report = pack(folder(table), output, exclude=["02.*", "hen/0[46].wav", "rec8"], **options)
     assert (report.packed, report.excluded) == (2, 4)
     assert Store(output).names == ["hen/00.wav", "hen/10.wav"]
@@ -58,7 +58,7 @@ def test_exclude_by_name_path_and_source(recordings, tmp_path):
 def test_missing_files_are_skipped(recordings, tmp_path):
     table = recordings / "list.csv"
     table.write_text("file,labels\nhen/00.wav,a\ngone.wav,b\n")
-    report = pack(folder(table), tmp_path / "a.h5", progress=False)
+    report = pack(folder(table), tmp_path / "a.h5")
     assert report.skipped == (("gone.wav", "no such file"),)
 
 
@@ -67,7 +67,7 @@ def test_nothing_readable_leaves_no_store(tmp_path):
     for name in "ab":
         (tmp_path / "in" / f"{name}.wav").write_bytes(b"junk")
     with pytest.raises(StoreError, match=r"none of its 2 clips can be read; the first, a\.wav"):
-        pack(folder(tmp_path / "in"), tmp_path / "a.h5", progress=False)
+        pack(folder(tmp_path / "in"), tmp_path / "a.h5")
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 
@@ -79,7 +79,7 @@ def test_interrupted_pack_leaves_nothing(recordings, tmp_path, monkeypatch):
 
     monkeypatch.setitem(pack.__globals__, "read", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        pack(folder(recordings), tmp_path / "a.h5", progress=False)
+        pack(folder(recordings), tmp_path / "a.h5")
     assert [path.name for path in tmp_path.iterdir()] == ["farm"]
 
 
@@ -92,7 +92,7 @@ def test_lengths_that_hold_nothing(recordings, tmp_path, seconds):
 def test_real_clips(real_data, tmp_path):
     catalog = esc50(real_data / "esc10")
     few = replace(catalog, clips=catalog.clips[::20])
-    report = pack(few, tmp_path / "esc.h5", exclude=[few.clips[0].source], progress=False)
+    report = pack(few, tmp_path / "esc.h5", exclude=[few.clips[0].source])
     assert report.packed + report.excluded == len(few.clips) == 20
     assert report.skipped == ()
     clips = ClipSet(tmp_path / "esc.h5")

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bayes_panns.clips import Sampler
-from bayes_panns.errors import StoreError
+from bayes_panns.core.errors import StoreError
 
 KINDS = ("random", "balanced", "alternate")
 SKEWED = torch.arange(4).repeat_interleave(torch.tensor([700, 200, 90, 10]))

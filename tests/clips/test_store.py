@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bayes_panns.clips import ClipSet, Store, StoreWriter, Task, write
-from bayes_panns.errors import StoreError
+from bayes_panns.core.errors import StoreError
 
 RATE, SAMPLES, LABELS = 100, 50, ("bark", "purr", "rain")
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from bayes_panns.cli import main
 from bayes_panns.clips import Task
-from bayes_panns.errors import CheckpointError
+from bayes_panns.core.errors import CheckpointError
 from bayes_panns.interop import PUBLISHED, import_checkpoint
 from bayes_panns.nets import NETS, build
 from bayes_panns.posterior import load

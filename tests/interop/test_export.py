@@ -6,7 +6,7 @@ from click.testing import CliRunner
 from pyro.infer.autoguide import AutoNormal
 from torch.nn import functional as F
 
-from bayes_panns.audio.features import LogMel
+from bayes_panns.audio.front_end import LogMel
 from bayes_panns.bayes import Rule, Settings, Strategy
 from bayes_panns.cli import main
 from bayes_panns.clips import Task
@@ -14,7 +14,7 @@ from bayes_panns.interop import export_panns, import_checkpoint, panns_checkpoin
 from bayes_panns.interop.export import front_end_matrices
 from bayes_panns.nets import NETS
 from bayes_panns.posterior import Calibration, Posterior, load, save
-from bayes_panns.recipes import read_strategy
+from bayes_panns.recipes.reading import read_strategy
 
 
 def build(strategy="flip", **options):

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from bayes_panns.cli import main
-from bayes_panns.errors import CheckpointError
+from bayes_panns.core.errors import CheckpointError
 from bayes_panns.interop import PUBLISHED, Published, fetch
 
 CONTENT = np.random.default_rng(0).bytes(300_000)

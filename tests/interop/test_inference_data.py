@@ -10,10 +10,10 @@ from click.testing import CliRunner
 from bayes_panns.bayes import Settings, Strategy, mirrored_draws
 from bayes_panns.cli import main
 from bayes_panns.clips import ClipSet, Task, write
-from bayes_panns.errors import BayesPannsError, PosteriorError, StoreError
+from bayes_panns.core.errors import BayesPannsError, PosteriorError, StoreError
 from bayes_panns.interop import to_inference_data
 from bayes_panns.posterior import Calibration, Posterior, save
-from bayes_panns.recipes import read_strategy
+from bayes_panns.recipes.reading import read_strategy
 
 LABELS = ("cat", "dog", "rain")
 

@@ -3,8 +3,8 @@ import json
 import pytest
 import torch
 
-from bayes_panns.audio.features import LogMel
-from bayes_panns.errors import RecipeError
+from bayes_panns.audio.front_end import LogMel
+from bayes_panns.core.errors import RecipeError
 from bayes_panns.nets import HEAD, NETS, build
 
 # Kong et al., 2020, give 63.7 M, 73.8 M and 104.3 M for 527 classes, the front end's constants included.
@@ -97,5 +97,5 @@ def test_nets_know_nothing_of_pyro():
     import subprocess
     import sys
 
-    code = "import sys, bayes_panns.nets, bayes_panns.audio.features; sys.exit('pyro' in sys.modules)"
+    code = "import sys, bayes_panns.nets, bayes_panns.audio.front_end; sys.exit('pyro' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

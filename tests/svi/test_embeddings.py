@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from bayes_panns.audio.features import LogMel
+from bayes_panns.audio.front_end import LogMel
 from bayes_panns.bayes import BayesianNet, MeanField, OneOfK, logits_under, mean_weights
 from bayes_panns.clips import ClipSet, Task, write
-from bayes_panns.errors import FitError, RecipeError
+from bayes_panns.core.errors import FitError, RecipeError
 from bayes_panns.nets import HEAD, build
-from bayes_panns.recipes import read_strategy
+from bayes_panns.recipes.reading import read_strategy
 from bayes_panns.svi import Embeddings, Features, Fit, FitSettings, embeddings
 
 RATE = 8000
@@ -63,12 +63,16 @@ def count(monkeypatch):
     return asked
 
 
-def embedded(clips, model=None):
-    """The embeddings of a set, and what was said of them."""
-    said = []
-    clips = clips if isinstance(clips, ClipSet) else ClipSet(clips)
-    made = Embeddings(clips, model or network(), Task.ONE_OF_K, say=said.append)
-    return made.batch(torch.arange(len(clips)))[0], " | ".join(said)
+@pytest.fixture
+def embedded(caplog):
+    def embed(clips, model=None):
+        """The embeddings of a set, and the messages about them."""
+        caplog.clear()
+        clips = clips if isinstance(clips, ClipSet) else ClipSet(clips)
+        made = Embeddings(clips, model or network(), Task.ONE_OF_K)
+        return made.batch(torch.arange(len(clips)))[0], " | ".join(caplog.messages)
+
+    return embed
 
 
 def kept(store):
@@ -92,7 +96,7 @@ def test_logits_from_embeddings_are_those_of_the_whole_network(store):
     assert len(data) == CLIPS
 
 
-def test_a_clip_is_computed_once_and_one_is_computed_again_to_see_that_the_file_is_still_right(store, count):
+def test_a_clip_is_computed_once_and_one_is_computed_again_to_see_that_the_file_is_still_right(embedded, store, count):
     first, said = embedded(store)
     assert count() == CLIPS
     assert "24 computed in" in said
@@ -105,7 +109,7 @@ def test_a_clip_is_computed_once_and_one_is_computed_again_to_see_that_the_file_
     assert kept(store).stat().st_mtime_ns == written
 
 
-def test_folds_orders_and_copies_find_what_is_there(store, tmp_path, count):
+def test_folds_orders_and_copies_find_what_is_there(embedded, store, tmp_path, count):
     fold, _ = embedded(ClipSet(store, folds=[1]))
     assert count() == 8
     backwards, said = embedded(ClipSet(store).select(indices=np.arange(CLIPS)[::-1]))
@@ -124,7 +128,7 @@ def test_folds_orders_and_copies_find_what_is_there(store, tmp_path, count):
 
 
 @pytest.mark.parametrize("what", ["weight", "statistic", "front end"])
-def test_another_backbone_or_front_end_has_embeddings_of_its_own(store, what, count):
+def test_another_backbone_or_front_end_has_embeddings_of_its_own(embedded, store, what, count):
     embedded(store)
     count()
     model = network(rate=16000 if what == "front end" else RATE)
@@ -138,7 +142,7 @@ def test_another_backbone_or_front_end_has_embeddings_of_its_own(store, what, co
     assert len(list(store.with_suffix(".embeddings").iterdir())) == 2
 
 
-def test_another_head_is_the_same_backbone(store, count):
+def test_another_head_is_the_same_backbone(embedded, store, count):
     embedded(store)
     count()
     model = network(guide="det")
@@ -149,7 +153,7 @@ def test_another_head_is_the_same_backbone(store, count):
 
 
 @pytest.mark.parametrize("damage", ["truncated", "a byte", "no file of ours", "another width", "other embeddings"])
-def test_a_damaged_file_is_told_and_mended(store, damage, count):
+def test_a_damaged_file_is_told_and_mended(embedded, store, damage, count):
     right, _ = embedded(store)
     path = kept(store)
     content = bytearray(path.read_bytes())
@@ -175,7 +179,7 @@ def test_a_damaged_file_is_told_and_mended(store, damage, count):
     assert "read from" in embedded(store)[1]
 
 
-def test_a_folder_that_cannot_be_written_costs_only_the_file(store, tmp_path):
+def test_a_folder_that_cannot_be_written_costs_only_the_file(embedded, store, tmp_path):
     (tmp_path / "tones.embeddings").write_text("in the way")
     values, said = embedded(store)
     assert values.isfinite().all()
@@ -184,7 +188,7 @@ def test_a_folder_that_cannot_be_written_costs_only_the_file(store, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"tones.h5", "tones.embeddings"}
 
 
-def test_an_interrupted_computation_leaves_what_it_has(store, monkeypatch, count):
+def test_an_interrupted_computation_leaves_what_it_has(embedded, store, monkeypatch, count):
     monkeypatch.setattr(embeddings, "_CHUNK", 8)
     counting = BayesianNet.embed
 
@@ -297,7 +301,7 @@ def test_settings_and_data_must_be_of_one_kind(store, tmp_path):
         Fit(model, MeanField(model), Embeddings(ClipSet(store), model, Task.ONE_OF_K), settings, tmp_path)
 
 
-def test_a_store_may_move_with_its_embeddings(store, tmp_path, count):
+def test_a_store_may_move_with_its_embeddings(embedded, store, tmp_path, count):
     embedded(store)
     (tmp_path / "away").mkdir()
     shutil.move(store, tmp_path / "away")
@@ -307,7 +311,7 @@ def test_a_store_may_move_with_its_embeddings(store, tmp_path, count):
     assert count() == 1
 
 
-def test_views_are_embeddings_of_masked_spectrograms_beside_the_clips_own(store):
+def test_views_are_embeddings_of_masked_spectrograms_beside_the_clips_own(embedded, store):
     model, clips = network(), ClipSet(store)
     own, _ = embedded(store, model)
     made = Embeddings(clips, model, Task.ONE_OF_K, views=3, seed=5)

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from bayes_panns.audio.features import LogMel
+from bayes_panns.audio.front_end import LogMel
 from bayes_panns.bayes import BayesianNet, MeanField, MultiLabel, OneOfK, Settings, Strategy
 from bayes_panns.clips import ClipSet, Sampler, Task, write
-from bayes_panns.errors import FitError, StoreError
+from bayes_panns.core.errors import FitError, StoreError
 from bayes_panns.nets import build
 from bayes_panns.svi import Features, Fit, FitSettings
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from pyro.infer import SVI, TraceMeanField_ELBO
 
-from bayes_panns.audio.features import LogMel
+from bayes_panns.audio.front_end import LogMel
 from bayes_panns.bayes import ESTIMATORS, BayesianNet, MeanField, OneOfK, Rule, Settings, Strategy
 from bayes_panns.clips import ClipSet, Task, write
 from bayes_panns.nets import build

@@ -1,0 +1,1 @@
+"""What all other folders stand on: errors, the atomic writer, digests, strict JSON, choices and progress."""

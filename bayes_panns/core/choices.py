@@ -1,0 +1,153 @@
+"""Every choice that a recipe, a command or a call offers, with its words: the one place that names and describes them.
+
+A member equals its string, so ``"flipout" == EstimatorKind.FLIPOUT``; :attr:`Choice.summary` says what it means, for
+help texts and error messages.
+"""
+
+from enum import StrEnum
+from typing import Self
+
+
+class Choice(StrEnum):
+    """A choice of words, each with a summary.
+
+    Example:
+        >>> Task("one-of-k").summary
+        'every clip has exactly one label'
+        >>> Schedule.described()
+        'constant (always the peak), cosine (half a cosine from the peak down to 0)'
+
+    Attributes:
+        summary: What the member means, in a few words.
+    """
+
+    summary: str
+
+    def __new__(cls, value: str, summary: str = "") -> Self:
+        """A member from its word and its summary."""
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.summary = summary
+        return member
+
+    @classmethod
+    def words(cls) -> tuple[str, ...]:
+        """The words, in order."""
+        return tuple(str(member) for member in cls)
+
+    @classmethod
+    def described(cls) -> str:
+        """Each word with its summary, in one line."""
+        return ", ".join(f"{member} ({member.summary})" for member in cls)
+
+
+class Task(Choice):
+    """What the labels of a clip mean."""
+
+    ONE_OF_K = "one-of-k", "every clip has exactly one label"
+    MULTI_LABEL = "multi-label", "a clip has any number of labels, including none"
+    UNLABELLED = "unlabelled", "there are no labels (K = 0)"
+
+
+class PosteriorKind(Choice):
+    """The posterior family of a weight."""
+
+    NORMAL = "normal", "a mean-field Normal"
+    POINT = "point", "an ordinary weight without prior or uncertainty"
+    MAP = "map", "a point under its prior"
+    ROTATED = "rotated", "for the last layer: a mean-field Normal along the eigenvectors of features and outputs"
+    LOW_RANK = "low-rank", "for the last layer: a Normal with a low-rank plus diagonal covariance"
+
+
+class PriorKind(Choice):
+    """The prior of a weight."""
+
+    FAN_IN = "fan-in", "Normal(0, prior_scale / sqrt(fan-in))"
+    NORMAL = "normal", "Normal(0, prior_scale)"
+    LAPLACE = "laplace", "Laplace with standard deviation prior_scale / sqrt(fan-in)"
+    UPSTREAM = "upstream", "the posterior that the fit starts from, its scales times prior_scale"
+
+
+class EstimatorKind(Choice):
+    """The gradient estimator: how a draw of a Normal weight reaches its layer."""
+
+    WEIGHTS = "weights", "one draw for the batch"
+    FLIPOUT = "flipout", "random signs per clip and channel"
+    MIRRORED = "mirrored", "half the batch sees loc + noise, the other half loc - noise"
+    LOCAL = "local", "local reparameterization, for linear layers only"
+
+
+class Dropout(Choice):
+    """When the network's dropouts are on."""
+
+    OFF = "off", "never"
+    FIT = "fit", "while fitting, as in PANNs"
+    ALWAYS = "always", "while predicting too: Monte Carlo dropout"
+
+
+class Sampling(Choice):
+    """Which clips make up a batch."""
+
+    RANDOM = "random", "every clip once an epoch"
+    BALANCED = "balanced", "labels equally often"
+    ALTERNATE = "alternate", "a balanced batch, then a random one"
+
+
+class Schedule(Choice):
+    """How the learning rate changes over a fit."""
+
+    CONSTANT = "constant", "always the peak"
+    COSINE = "cosine", "half a cosine from the peak down to 0"
+
+
+class Features(Choice):
+    """What a step of a fit starts from."""
+
+    MEMORY = "memory", "log-mels, computed once and kept in memory"
+    DISK = "disk", "log-mels, computed once and kept on disk"
+    NONE = "none", "waveforms; log-mels are computed in each step"
+    EMBEDDINGS = "embeddings", "embeddings of a frozen backbone, computed once and kept beside the store"
+
+
+class ShortClips(Choice):
+    """How a network is shown a clip that is shorter than those it was fitted to."""
+
+    PAD = "pad", "padded with silence to the length of the clips, as stores pad them"
+    OWN_LENGTH = "own-length", "at its own length, as the authors of published checkpoints do"
+
+
+class HeadStart(Choice):
+    """Where a last layer for new labels starts."""
+
+    RANDOM = "random", "random values"
+    PROBE = "probe", "logistic regression on the upstream's embeddings"
+
+
+class TagFormat(Choice):
+    """How ``predict`` writes tags."""
+
+    TABLE = "table", "the most probable labels of each window, for the terminal"
+    JSON = "json", "every number"
+    CSV = "csv", "a row for each window and label"
+    AUDACITY = "audacity", "a label track of one file"
+
+
+class CheckpointKind(Choice):
+    """Whose published checkpoints can be imported."""
+
+    PANNS = "panns", "PANNs' ResNets: point weights"
+    VI_PANN = "vi-pann", "VI-PANN's ResNet54: Flipout or deterministic"
+
+
+class ScaleRule(Choice):
+    """How point weights get scales on import."""
+
+    FAN_IN = "fan-in", "factor / sqrt(fan-in)"
+    MOPED = "moped", "factor times the weight's absolute value"
+
+
+class ExportFormat(Choice):
+    """What a posterior is exported as."""
+
+    PANNS = "panns", "the posterior mean as a PANNs checkpoint"
+    ARVIZ = "arviz", "draws of the last layer as netCDF, for ArviZ"

@@ -1,0 +1,5 @@
+"""Synthetic soundscapes: families of everyday sounds, drawn at random and mixed over backgrounds."""
+
+from bayes_panns.soundscapes.scenes import DOWNSTREAM, NOVEL, SHORTEST, UPSTREAM, Soundscapes, render, soundscapes
+
+__all__ = ["DOWNSTREAM", "NOVEL", "SHORTEST", "UPSTREAM", "Soundscapes", "render", "soundscapes"]
