@@ -13,10 +13,10 @@ from bayes_panns.evaluations import Evaluation
 from bayes_panns.metrics import Interval
 from bayes_panns.predictions import scores as uncertainty_scores
 from bayes_panns.report.figures import NAMES, uncertainty_histograms
+from bayes_panns.report.page import charts
 from bayes_panns.report.page.charts import Chart, Charts
 from bayes_panns.report.page.clips import KINDS, Card, Room, cards, right
 from bayes_panns.report.page.meanings import Headline, every, headlines, number, percent, span
-from bayes_panns.report.page import charts
 from bayes_panns.report.subjects import Part, Subject
 
 WORST = 6
