@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from matplotlib.figure import Figure
 
-from bayes_panns.predictions import Moments, concatenate, decompose, mixture
+from bayes_panns.predictions import UncertaintyAccumulator, concatenate, decompose, mixture
 
 TASKS = ("one-of-k", "multi-label")
 
@@ -221,22 +221,22 @@ def test_float32_draws_far_from_zero_variance_keep_their_precision():
 
 
 def test_draws_may_come_from_inference_mode_and_carry_gradients():
-    moments = Moments("one-of-k")
+    accumulator = UncertaintyAccumulator("one-of-k")
     with torch.inference_mode():
-        moments.update(torch.tensor([[0.25, 0.75]], dtype=torch.float64))
-    moments.update(torch.tensor([[0.75, 0.25]], dtype=torch.float64, requires_grad=True))
-    u = moments.result()
+        accumulator.update(torch.tensor([[0.25, 0.75]], dtype=torch.float64))
+    accumulator.update(torch.tensor([[0.75, 0.25]], dtype=torch.float64, requires_grad=True))
+    u = accumulator.result()
     np.testing.assert_array_equal(u.probability, [[0.5, 0.5]])
     np.testing.assert_array_equal(u.epistemic, [[0.0625, 0.0625]])
 
 
 def test_a_result_does_not_change_when_more_draws_come():
-    moments = Moments("multi-label")
-    moments.update(torch.tensor([[0.0]]))
-    first = moments.result()
-    moments.update(torch.tensor([[1.0]]))
+    accumulator = UncertaintyAccumulator("multi-label")
+    accumulator.update(torch.tensor([[0.0]]))
+    first = accumulator.result()
+    accumulator.update(torch.tensor([[1.0]]))
     assert first.probability.item() == 0
-    assert moments.result().probability.item() == 0.5
+    assert accumulator.result().probability.item() == 0.5
 
 
 def test_batches_of_clips_join_in_order():
@@ -254,18 +254,18 @@ def test_batches_of_clips_join_in_order():
 
 def test_misuse_is_refused():
     with pytest.raises(ValueError, match="expected 'one-of-k' or 'multi-label'"):
-        Moments("multilabel")
-    moments = Moments("one-of-k")
+        UncertaintyAccumulator("multilabel")
+    accumulator = UncertaintyAccumulator("one-of-k")
     with pytest.raises(ValueError, match="no draws"):
-        moments.result()
+        accumulator.result()
     with pytest.raises(ValueError, match="expected \\(N, K\\)"):
-        moments.update(torch.rand(3))
-    moments.update(torch.rand(3, 2))
+        accumulator.update(torch.rand(3))
+    accumulator.update(torch.rand(3, 2))
     with pytest.raises(ValueError, match=r"expected \(3, 2\)"):
-        moments.update(torch.rand(2, 2))
-    with pytest.raises(ValueError, match="one number of draws"):
+        accumulator.update(torch.rand(2, 2))
+    with pytest.raises(ValueError, match="number of draws"):
         concatenate([decompose(torch.rand(t, 2, 2), "multi-label") for t in (1, 2)])
-    with pytest.raises(ValueError, match="parts"):
+    with pytest.raises(ValueError, match="can be joined"):
         concatenate([])
 
 
@@ -303,7 +303,7 @@ def test_only_predictions_of_the_same_clips_mix():
         decompose(torch.rand(2, 3, 2), "one-of-k"),
         decompose(torch.rand(2, 3, 2), "multi-label", covariance=True),
     ):
-        with pytest.raises(ValueError, match="parts must be"):
+        with pytest.raises(ValueError, match="can be mixed"):
             mixture([one, other])
-    with pytest.raises(ValueError, match="parts must be"):
+    with pytest.raises(ValueError, match="can be mixed"):
         mixture([])
