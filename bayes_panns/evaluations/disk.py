@@ -193,11 +193,13 @@ def _arrays_of(path: Path) -> dict[str, NDArray]:
     if not path.is_file():
         raise EvaluationError(f"{path}: no such file; run evaluate again")
     try:
-        archive = np.load(path, allow_pickle=False)
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise ValueError("not an npz file")
-        with archive:
-            return dict(archive)
+        # Numpy leaves a file open that it opened itself and cannot read.
+        with path.open("rb") as file:
+            archive = np.load(file, allow_pickle=False)
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise ValueError("not an npz file")
+            with archive:
+                return dict(archive)
     except Exception as error:
         # A damaged archive may raise nearly anything: zipfile, zlib and numpy's header parser have errors of their own.
         raise damaged(path, error) from error
