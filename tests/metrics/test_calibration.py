@@ -15,7 +15,7 @@ from bayes_panns.metrics import (
     nll,
     reliability,
 )
-from bayes_panns.metrics.calibration import EPSILON
+from bayes_panns.metrics.scoring import EPSILON
 
 P = np.array([[0.9, 0.1], [0.9, 0.1], [0.3, 0.7], [0.45, 0.55]])
 T = np.eye(2, dtype=bool)[[0, 1, 1, 0]]
