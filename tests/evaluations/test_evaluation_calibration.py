@@ -96,6 +96,26 @@ def test_pooled_folds_have_no_sets_if_one_has_none(order):
     assert not any(name.startswith("set/") for name in pooled.metrics)
 
 
+def test_an_evaluation_of_clips_without_labels_is_kept(tmp_path):
+    """Undefined metrics are NaN in memory, and left out on disk."""
+    u = decompose(torch.rand(3, 5, 2, dtype=torch.float64), "multi-label")
+    made = Evaluation.of(
+        u,
+        np.zeros((5, 2), dtype=bool),
+        names=list("vwxyz"),
+        labels=("a", "b"),
+        calibration=calibration(0.5),
+        provenance={},
+    )
+    assert np.isnan(made.metrics["set/coverage"])
+    assert np.isnan(made.intervals(resamples=3)["set/coverage"].low)
+    made.save(tmp_path / "e")
+    text = (tmp_path / "e" / "evaluation.json").read_text()
+    assert "NaN" not in text
+    assert "set/coverage" not in json.loads(text)["metrics"]
+    assert Evaluation.load(tmp_path / "e").metrics == pytest.approx(made.metrics, nan_ok=True)
+
+
 def test_a_mixture_has_no_sets():
     one = evaluation(1, threshold=0.2)
     mixed = Evaluation.mix([one, one])
