@@ -72,6 +72,8 @@ def tag(
     hop = window if hop is None else hop
     rate = posterior.sample_rate
     window_samples, hop_samples = in_samples(window, rate, "window"), in_samples(hop, rate, "hop")
+    # What a short window may take in memory, if the posterior pads it.
+    padded = round(posterior.clip_seconds * rate)
     windows: list[Window] = []
     waiting: list[Tensor] = []
     parts: list[Uncertainty] = []
@@ -86,7 +88,7 @@ def tag(
         windows += [Window(str(file), start / rate, (start + length) / rate) for start in starts]
         for start in starts:
             waiting.append(waveform[start : start + length])
-            if len(waiting) == CLIPS or sum(map(len, waiting)) >= SAMPLES:
+            if len(waiting) == CLIPS or sum(max(padded, len(each)) for each in waiting) >= SAMPLES:
                 parts.append(_predict_any_length(posterior, waiting, draws))
                 waiting = []
     if waiting:
