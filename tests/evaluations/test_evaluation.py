@@ -56,6 +56,23 @@ def test_an_evaluation_comes_back_as_it_was(tmp_path, ood, sources):
     assert table["metrics"]["cal/nll"] == pytest.approx(kept.metrics["cal/nll"])
 
 
+@pytest.mark.parametrize("known", [(True, True), (True, False), (False, True), (False, False)])
+def test_pooled_clips_keep_their_recordings_where_they_are_known(known):
+    pooled = Evaluation.pool([evaluation(seed, sources=each) for seed, each in enumerate(known)])
+    if not any(known):
+        assert pooled.sources is None
+        return
+    expected = [source for each in known for source in (["", "", *"112233"] if each else [""] * 8)]
+    assert [source.removeprefix("r") for source in pooled.sources] == expected
+    # Clips of unknown recordings are their own groups; those of one recording are one, whatever their fold.
+    assert len(set(pooled.groups)) == sum(source == "" for source in expected) + 3
+
+
+def test_out_of_distribution_clips_of_one_name_are_one_group():
+    assert evaluation().ood_groups.tolist() == [0] * 5
+    assert evaluation(ood=False).ood_groups is None
+
+
 def test_clips_of_one_recording_are_one_group_and_the_unknown_are_their_own():
     groups = evaluation().groups
     assert len(set(groups)) == 5
@@ -183,5 +200,10 @@ def test_a_single_draw_can_be_tempered():
         np.testing.assert_allclose(after.probability, root / root.sum(axis=1, keepdims=True), atol=1e-12)
     assert soft.metrics["cls/accuracy"] == single.metrics["cls/accuracy"]
     assert soft.provenance["temperature"] == 2
+    for name in ("names", "labels", "ood_names", "draws"):
+        assert getattr(soft, name) == getattr(single, name)
+    np.testing.assert_array_equal(soft.sources, single.sources)
+    np.testing.assert_array_equal(soft.target, single.target)
+    assert soft.uncertainty.covariance is not None
     with pytest.raises(BayesPannsError, match="a mean of 6 draws"):
         of_the_same_clips(1).tempered(2.0)
