@@ -38,7 +38,7 @@ from bayes_panns.metrics import (
     top_label,
 )
 from bayes_panns.metrics.bootstrap import LEVEL, RESAMPLES, Sample, percentiles
-from bayes_panns.metrics.calibration import EPSILON
+from bayes_panns.metrics.scoring import EPSILON
 from bayes_panns.posterior import Posterior, load, save
 from bayes_panns.recipes.reading import Run, read_run, read_strategy
 from bayes_panns.svi import METRICS, read_metrics

@@ -219,9 +219,13 @@ def test_with_few_labels_nothing_sees_more_of_them(lines):
 
 
 def test_each_folds_temperature_is_the_others(lines):
+    from benchmarks.transfer_study import tempered
+
     made, mine = lines(1.0)
     det, soft = made["det"][0], mine["det + temperature"].runs[0]
-    temperature = soft.provenance["temperature"]  # fold 1's
+    temperature = tempered(det)[1].provenance["temperature"]
+    expected = det[1].tempered(temperature).uncertainty.probability
+    np.testing.assert_allclose(soft.uncertainty.probability[:30], expected)
     # It is the best one of fold 2, the only other.
     at = {t: det[2].tempered(t).metrics["cal/nll"] for t in (0.99 * temperature, temperature, 1.01 * temperature)}
     assert min(at, key=at.get) == temperature

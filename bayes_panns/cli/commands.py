@@ -392,7 +392,7 @@ def evaluate(
       bayes-panns evaluate runs/esc10 --data stores/esc10.h5 --folds 5 --intervals -o runs/esc10/evaluation
       bayes-panns evaluate runs/det-0 runs/det-1 runs/det-2 --data stores/esc10.h5 --folds 5
     """
-    from bayes_panns.evaluations.evaluation import require_place
+    from bayes_panns.evaluations import require_place
     from bayes_panns.jobs.workflow import choose_device, evaluate_posterior
     from bayes_panns.posterior import load_all
 

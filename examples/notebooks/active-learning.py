@@ -47,7 +47,7 @@ from bayes_panns.jobs.workflow import fit
 from bayes_panns.metrics import accuracy, nll
 from bayes_panns.metrics.plotting import INK, PALETTE, clean, percent
 from bayes_panns.posterior import Posterior, load
-from bayes_panns.predictions import Moments
+from bayes_panns.predictions import UncertaintyAccumulator
 from bayes_panns.recipes.reading import read_run
 
 SMALL = bool(os.environ.get("SMALL"))
@@ -107,10 +107,10 @@ def learn(clips, seed):
 
 
 def predicted(posterior, clips):
-    moments = Moments(posterior.task, mirrored=True)
+    accumulator = UncertaintyAccumulator(posterior.task, mirrored=True)
     for weights in islice(mirrored_draws(posterior.guide, seed=0), DRAWS):
-        moments.update(head_logits(posterior.model, weights, embedding[clips]).softmax(dim=1))
-    return moments.result()
+        accumulator.update(head_logits(posterior.model, weights, embedding[clips]).softmax(dim=1))
+    return accumulator.result()
 
 
 backbone = last_layer(len(esc)).model.eval()

@@ -51,7 +51,7 @@ from bayes_panns.jobs.workflow import fit
 from bayes_panns.metrics import accuracy, auroc, bootstrap, detection, nll
 from bayes_panns.metrics.plotting import FAINT, INK, PALETTE, clean, legend_above
 from bayes_panns.posterior import Posterior, load
-from bayes_panns.predictions import Moments, scores
+from bayes_panns.predictions import UncertaintyAccumulator, scores
 from bayes_panns.recipes.reading import read_run
 
 SMALL = bool(os.environ.get("SMALL"))
@@ -179,10 +179,10 @@ def fit_last_layer(embedding, label, width, seed=0):
 
 
 def of_embedding(posterior, embedding):
-    moments = Moments(posterior.task, mirrored=True)
+    accumulator = UncertaintyAccumulator(posterior.task, mirrored=True)
     for weights in islice(mirrored_draws(posterior.guide, seed=0), DRAWS):
-        moments.update(head_logits(posterior.model, weights, embedding).softmax(dim=1))
-    return moments.result()
+        accumulator.update(head_logits(posterior.model, weights, embedding).softmax(dim=1))
+    return accumulator.result()
 
 
 backbone = last_layer(1.0, len(known)).model.eval()
@@ -237,10 +237,10 @@ for name, (posterior, axis) in heads.items():
 for name, posterior in nets.items():
     found[name] = {}
     for sound, waveform in sounds.items():
-        moments = Moments(posterior.task, mirrored=posterior.mirrored)
+        accumulator = UncertaintyAccumulator(posterior.task, mirrored=posterior.mirrored)
         for probability in posterior.draws(waveform, DRAWS_OF_NET):
-            moments.update(probability)
-        found[name][sound] = moments.result()
+            accumulator.update(probability)
+        found[name][sound] = accumulator.result()
 
 print("ESC-10, fold 5, after folds 1 to 4; 95 % bootstrap intervals over recordings\n")
 for name, results in found.items():
