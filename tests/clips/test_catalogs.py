@@ -159,7 +159,7 @@ class TestAudioSet:
         table(tmp_path / "class_labels_indices.csv", "index,mid,display_name", "0,/m/09x0r,Speech")
         segments(tmp_path / "balanced_train_segments.csv", ("Y0_b-d_fg_3", 30, "/m/09x0r"))
         (tmp_path / name).touch()
-        with pytest.raises(StoreError, match=r"none of its files is there: 1 file \(YY0_b-d_fg_3\.wav\)"):
+        with pytest.raises(StoreError, match=r"none of its files exists: 1 file \(YY0_b-d_fg_3\.wav\)"):
             audioset(tmp_path)
 
     def test_missing_clips_are_counted_when_packed(self, audio_set):
@@ -201,10 +201,10 @@ class TestAudioSet:
         with pytest.raises(StoreError, match="no such file; name AudioSet's"):
             read_labels(audio_set / "none.csv")
         table(path, "index,display_name", "0,a", "2,b")
-        with pytest.raises(StoreError, match="line 3 has index 2, not one of 0 to 1"):
+        with pytest.raises(StoreError, match="line 3 has index 2; number 2 labels from 0"):
             read_labels(path)
         table(path, "index,display_name", "0,a", "0,a")
-        with pytest.raises(StoreError, match="numbers some labels alike"):
+        with pytest.raises(StoreError, match="two labels have the same index"):
             read_labels(path)
 
 
@@ -249,7 +249,7 @@ class TestDcase2013:
             dcase2013(tmp_path)
         for name in ("beach01.wav", "bus.wav", "test_bus01.wav"):
             (tmp_path / "scenes_stereo" / name).touch()
-            with pytest.raises(StoreError, match=rf"{name}: is not called by a scene and a number"):
+            with pytest.raises(StoreError, match=rf"{name}: is not named after a scene and a number"):
                 dcase2013(tmp_path)
             (tmp_path / "scenes_stereo" / name).unlink()
 
@@ -338,17 +338,20 @@ class TestBadSources:
         [
             (["filename;fold"], "lacks the columns filename, .* it has filename;fold"),
             ([ESC_HEAD], "lists no clips"),
-            ([ESC_HEAD, "a.wav,1,50,dog,True,7,A"], "line 2 has target 50, not one of 0 to 49"),
-            ([ESC_HEAD, "a.wav,1,x,dog,True,7,A"], "target 'x', not a whole number"),
-            ([ESC_HEAD, "a.wav,1.5,0,dog,True,7,A"], "fold '1.5', not a whole number"),
-            ([ESC_HEAD, "a.wav,1,0,dog"], "line 2 has not 7 fields"),
-            ([ESC_HEAD, "a.wav,1,0,dog,True,7,A,B"], "line 2 has not 7 fields"),
-            ([ESC_HEAD, ",1,0,dog,True,7,A"], "line 2 names no file"),
+            ([ESC_HEAD, "a.wav,1,50,dog,True,7,A"], "line 2 has target '50', which should be less than 50"),
+            ([ESC_HEAD, "a.wav,1,x,dog,True,7,A"], "target 'x', which is not a whole number"),
+            ([ESC_HEAD, "a.wav,1.5,0,dog,True,7,A"], "fold '1.5', which is not a whole number"),
+            ([ESC_HEAD, "a.wav,1,0,dog"], "line 2 does not have 7 fields"),
+            ([ESC_HEAD, "a.wav,1,0,dog,True,7,A,B"], "line 2 does not have 7 fields"),
+            ([ESC_HEAD, ",1,0,dog,True,7,A"], "line 2 has filename '', which is empty"),
             (
                 [ESC_HEAD, "a.wav,1,0,dog,True,7,A", "a.wav,1,0,dog,True,7,A"],
                 "line 3 lists 'a.wav' again, after line 2",
             ),
-            ([ESC_HEAD, "a.wav,1,0,dog,True,7,A", "b.wav,1,0,cat,True,7,A"], "calls target 0 'cat'"),
+            (
+                [ESC_HEAD, "a.wav,1,0,dog,True,7,A", "b.wav,1,0,cat,True,7,A"],
+                "line 3 calls label 0 'cat', an earlier line 'dog'",
+            ),
             ([ESC_HEAD, *(f"{n}.wav,1,0,dog,True,7,A" for n in range(5))], r"5 files \(0.wav, 1.wav, 2.wav, \.\.\.\)"),
             ([ESC_HEAD, 'a.wav,1,0,"dog,True,7,A'], "cannot be read as CSV"),
         ],
