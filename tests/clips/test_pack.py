@@ -24,6 +24,7 @@ def recordings(tmp_path):
 
 
 def test_pack(recordings, tmp_path):
+    (tmp_path / "out").mkdir()
     report = pack(folder(recordings), tmp_path / "out" / "farm.h5", sample_rate=8000, seconds=0.15)
     assert (report.packed, report.excluded) == (11, 0)
     assert [name for name, _ in report.skipped] == ["cow/03.wav"]
@@ -49,7 +50,7 @@ def test_exclude_by_name_path_and_source(recordings, tmp_path):
     assert (report.packed, report.excluded) == (2, 4)
     assert Store(output).names == ["hen/00.wav", "hen/10.wav"]
     assert Store(output).provenance["exclude"] == ["02.*", "hen/0[46].wav", "rec8"]
-    with pytest.raises(StoreError, match="nothing matches the pattern to exclude 'rec99'"):
+    with pytest.raises(StoreError, match="no clip matches the pattern to exclude 'rec99'"):
         pack(folder(table), output, exclude=["rec8", "rec99"], **options)
     with pytest.raises(StoreError, match="every clip is excluded"):
         pack(folder(table), output, exclude=["hen/*"], **options)
@@ -85,7 +86,7 @@ def test_interrupted_pack_leaves_nothing(recordings, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf"), 1e-9])
 def test_lengths_that_hold_nothing(recordings, tmp_path, seconds):
-    with pytest.raises(StoreError, match="hold no samples"):
+    with pytest.raises(StoreError, match="have no samples"):
         pack(folder(recordings), tmp_path / "a.h5", seconds=seconds)
 
 
