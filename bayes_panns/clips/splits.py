@@ -14,7 +14,7 @@ _SLACK = 0.5
 """How far the share may be missed, as a part of itself, for a label whose only recording stays on the fitted side."""
 
 _ATTEMPTS, _WORK = 32, 100_000
-"""The most random orders that are tried to meet the share, and the most recordings in all of them."""
+"""The most random orders that are tried to meet the share, and the most recordings in all of them together."""
 
 _ROUNDING = 1e-6
 """Clips; shares that differ by less are equally near."""
@@ -151,8 +151,8 @@ def _nearest(
         held = _search(recordings, fraction, spare=(recordings.holders == 1) & spare_single)
         if _missed(recordings, held, wanted) < missed - _ROUNDING:
             nearest, missed = held[rank[recording]], _missed(recordings, held, wanted)
-        # No whole number of clips is nearer.
-        if missed <= 0.5:
+        # No whole number of clips is nearer than half a clip, and often recordings allow less.
+        if missed <= 0.5 or missed <= _least_missed(recordings.size, wanted) + _ROUNDING:
             break
     return nearest
 
@@ -257,6 +257,19 @@ def _prefix(recordings: _Recordings, wanted: float, spare: np.ndarray) -> np.nda
     if most:
         held[: _nearest_prefix(recordings.size[: most + 1], wanted)] = True
     return held
+
+
+def _least_missed(size: np.ndarray, wanted: float) -> float:
+    """The least by which any choice of recordings misses the share, labels aside; 0 where that takes long to find."""
+    total = int(size.sum())
+    if total > _WORK or len(size) > _WORK // 10:
+        return 0.0
+    reached = 1  # bit n: some recordings have n clips together
+    for each in size.tolist():
+        reached |= reached << each
+    sums = np.flatnonzero(np.frombuffer(bin(reached)[:1:-1].encode(), dtype=np.uint8) == ord("1"))
+    # Neither none of the recordings nor all of them.
+    return float(np.abs(sums[1:-1] - wanted).min())
 
 
 def _nearest_prefix(size: np.ndarray, wanted: float) -> int:

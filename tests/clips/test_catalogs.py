@@ -1,3 +1,4 @@
+import re
 import shutil
 
 import numpy as np
@@ -312,6 +313,37 @@ class TestFolder:
         sound(tmp_path / "a.wav")
         assert folder(table(tmp_path / "l.csv", "file,labels", "a.wav,")).task == Task.UNLABELLED
 
+    def test_a_csv_with_columns_that_are_not_understood(self, tmp_path):
+        sound(tmp_path / "a.wav")
+        path = table(tmp_path / "l.csv", "file,labels,start,end", "a.wav,dog,10,12")
+        message = (
+            f"{path}: has columns that are not understood: 'start', 'end'; known are file, labels, fold, source; "
+            "rename or remove the others"
+        )
+        with pytest.raises(StoreError, match=re.escape(message)):
+            folder(path)
+        for header, match in (
+            ("file,labels,labels", "has the column 'labels' more than once"),
+            ("file,label", "lacks the columns labels; it has file, label"),
+            ("file,labels,", "not understood: ''"),
+        ):
+            with pytest.raises(StoreError, match=match):
+                folder(table(tmp_path / "l.csv", header, "a.wav,dog,3"))
+
+    @pytest.mark.parametrize(
+        ("fold", "match"),
+        [("", "has fold '', which is not a whole number"), ("-1", "should be greater than or equal to 0")],
+    )
+    def test_a_fold_that_is_none(self, tmp_path, fold, match):
+        sound(tmp_path / "a.wav")
+        with pytest.raises(StoreError, match=f"line 3 has fold .*{match}" if "should" in match else f"line 3 {match}"):
+            folder(table(tmp_path / "l.csv", "file,labels,fold", "b.wav,dog,1", f"a.wav,dog,{fold}"))
+
+    def test_a_file_that_is_no_csv(self, tmp_path):
+        path = table(tmp_path / "tags.txt", "file,labels")
+        with pytest.raises(StoreError, match=r"tags\.txt: is not a CSV file"):
+            folder(path)
+
     def test_min_count(self, tmp_path):
         sound(tmp_path / "a.wav")
         lines = ["file,labels", "a.wav,dog;rain", "b.wav,dog", "c.wav,hail"]
@@ -367,6 +399,17 @@ class TestBadSources:
         (tmp_path / "a.csv").write_bytes(b"file,labels\n\xff\xfe,dog\n")
         with pytest.raises(StoreError, match="UTF-8"):
             folder(tmp_path / "a.csv")
+
+
+def test_published_tables_may_have_more_columns(esc, audio_set):
+    path = esc / "meta" / "esc50.csv"
+    header, *rows = path.read_text().splitlines()
+    table(path, header + ",comment", *(row + ",nice" for row in rows))
+    assert len(esc50(esc).clips) == 3
+    path = audio_set / "metadata" / "class_labels_indices.csv"
+    header, *rows = path.read_text().splitlines()
+    table(path, header + ",comment", *(row + ",nice" for row in rows))
+    assert audioset(audio_set).labels == ("Speech", "Male speech, man speaking", "Bark")
 
 
 def test_real_catalogs(real_data):

@@ -7,7 +7,7 @@ import soundfile
 
 from bayes_panns.audio.files import read
 from bayes_panns.clips import ClipSet, Store, esc50, folder, pack
-from bayes_panns.core.errors import StoreError
+from bayes_panns.core.errors import OutputError, StoreError
 
 
 @pytest.fixture
@@ -70,6 +70,39 @@ def test_nothing_readable_leaves_no_store(tmp_path):
     with pytest.raises(StoreError, match=r"none of its 2 clips can be read; the first, a\.wav"):
         pack(folder(tmp_path / "in"), tmp_path / "a.h5")
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+def test_the_place_is_checked_before_anything_is_decoded(recordings, tmp_path, monkeypatch):
+    monkeypatch.setitem(pack.__globals__, "read", lambda *_: pytest.fail("a recording was decoded"))
+    for output, message in ((tmp_path / "none" / "a.h5", "does not exist"), (tmp_path, "is a folder")):
+        with pytest.raises(OutputError, match=message):
+            pack(folder(recordings), output)
+
+
+def test_a_label_whose_files_are_all_skipped_is_named(recordings, tmp_path, caplog):
+    for path in (recordings / "hen").iterdir():
+        path.write_bytes(b"not a sound")
+    pack(folder(recordings), tmp_path / "a.h5")
+    (told,) = caplog.records
+    assert told.levelname == "WARNING"
+    assert "a.h5: 1 of 2 labels ('hen') have no clip, because none of their files could be read" in told.message
+
+
+def test_a_label_whose_files_are_excluded_is_not(recordings, tmp_path, caplog):
+    pack(folder(recordings), tmp_path / "a.h5", exclude=["hen/*"])
+    assert not caplog.records
+
+
+def test_a_single_label_is_warned_of(recordings, tmp_path, caplog):
+    table = recordings / "list.csv"
+    table.write_text("file,labels\nhen/00.wav,hen\nhen/02.wav,hen\n")
+    pack(folder(table), tmp_path / "a.h5")
+    (told,) = caplog.records
+    assert "every clip has the label 'hen'" in told.message
+    caplog.clear()
+    table.write_text("file,labels\nhen/00.wav,hen\nhen/02.wav,\n")
+    pack(folder(table), tmp_path / "a.h5")
+    assert not caplog.records, "clips without the label are the other answer"
 
 
 def test_interrupted_pack_leaves_nothing(recordings, tmp_path, monkeypatch):

@@ -1,4 +1,6 @@
+import hashlib
 import json
+import os
 import pickle
 
 import h5py
@@ -238,6 +240,16 @@ class TestDamage:
             ("fold", np.zeros(6, np.float32), "not int32"),
             ("seconds", np.zeros(7, np.float32), "'seconds' has 7 rows"),
             ("label_names", np.array([b"a", b"a", b"b"]), "'a' is there more than once"),
+            ("seconds", np.array([1, 2, np.nan, 4, 5, 6], np.float32), "'seconds' holds numbers that are not lengths"),
+            ("seconds", np.array([1, 2, -3, 4, 5, 6], np.float32), "'seconds' holds numbers that are not lengths"),
+            ("seconds", np.array([b"a"] * 6), "damaged"),
+            ("seconds", np.zeros((6, 2), np.float32), "'seconds' has 2 dimensions"),
+            ("fold", np.full(6, 2**40), "'fold' holds numbers beyond int32"),
+            ("fold", np.zeros(5, np.int32), "'fold' has 5 rows"),
+            ("source", np.array([b"a"] * 7), "'source' has 7 rows"),
+            ("digest", np.zeros((6, 16), np.uint8), r"'digest' is uint8 of shape \(6, 16\), not uint8"),
+            ("digest", np.zeros((5, 32), np.uint8), "'digest' has 5 rows"),
+            ("digest", np.zeros((6, 32), np.int16), "'digest' is int16"),
         ],
     )
     def test_dataset_that_does_not_fit(self, tmp_path, name, data, match):
@@ -251,10 +263,20 @@ class TestDamage:
         ("name", "value", "match"),
         [
             ("sample_rate", -1, "sample rate -1"),
+            ("sample_rate", 0, "sample rate 0"),
+            ("sample_rate", 10**9, "sample rate 1000000000 Hz; a rate from 1 to 10000000 is possible"),
+            ("sample_rate", 32000.5, "damaged .32000.5 is not a whole number"),
+            ("sample_rate", np.nan, "damaged"),
+            ("sample_rate", np.inf, "damaged"),
             ("sample_rate", [1, 2], "damaged"),
             ("task", "guess", "unknown task 'guess'"),
             ("task", "unlabelled", "does not fit the task"),
+            ("task", 3, "damaged"),
             ("provenance", "{", "damaged"),
+            ("provenance", "[[1, 2]]", "'provenance' is not a JSON object"),
+            ("provenance", "3", "'provenance' is not a JSON object"),
+            ("provenance", b"\xff", "damaged"),
+            ("provenance", 3.0, "damaged"),
             ("format_version", 2, "upgrade"),
         ],
     )
@@ -269,3 +291,73 @@ class TestDamage:
         with h5py.File(tmp_path / "a.h5", "a") as file:
             del file.attrs["sample_rate"]
         self.error(tmp_path / "a.h5", "lacks the attribute 'sample_rate'")
+
+    def test_clips_of_absurd_length(self, tmp_path):
+        store(tmp_path / "a.h5", 2)
+        with h5py.File(tmp_path / "a.h5", "a") as file:
+            del file["waveform"]
+            file.create_dataset("waveform", shape=(2, 2**29), chunks=(1, 2**20), dtype=np.int16)
+        self.error(tmp_path / "a.h5", f"clips of {2**29} samples; from 1 to {2**28} are possible")
+
+    def test_a_store_that_shrinks_while_it_is_in_use(self, tmp_path):
+        got = Store(store(tmp_path / "a.h5", 200))
+        got.waveform([0])
+        os.truncate(tmp_path / "a.h5", (tmp_path / "a.h5").stat().st_size // 2)
+        for read in (lambda: got.waveform([199]), lambda: got.digests([199]), got.target):
+            with pytest.raises(StoreError, match=r"a\.h5: was cut short while it was in use"):
+                read()
+
+    def test_a_store_that_is_replaced_between_two_reads(self, tmp_path):
+        got = Store(store(tmp_path / "a.h5", 9))
+        store(tmp_path / "a.h5", 3)
+        with pytest.raises(StoreError, match=r"a\.h5: was replaced by another store"):
+            got.waveform([0])
+        with pytest.raises(StoreError, match="was replaced"):
+            got.waveform([0])
+
+
+def test_kept_digests_are_those_that_are_computed(tmp_path):
+    path = store(tmp_path / "a.h5", 130)
+    kept = Store(path).digests([129, 0, 64, 64])
+    with h5py.File(path, "a") as file:
+        assert file["digest"].dtype == np.uint8
+        assert file["digest"].shape == (130, 32)
+        samples = file["waveform"][129]
+        del file["digest"]
+    assert Store(path).digests([129, 0, 64, 64]) == kept
+    assert kept[0] == hashlib.sha256(b"int16" + samples.tobytes()).digest()
+
+
+def test_kept_digests_are_read_and_not_computed(tmp_path):
+    path = store(tmp_path / "a.h5", 3)
+    with h5py.File(path, "a") as file:
+        file["digest"][1] = 7
+    assert Store(path).digests([1]) == [b"\7" * 32]
+
+
+def test_digests_of_panns_own_stores_are_computed(tmp_path):
+    panns_pack(tmp_path / "panns.h5", np.float32, missing=(1,))
+    got = Store(tmp_path / "panns.h5")
+    (digest,) = got.digests([1])
+    assert digest == hashlib.sha256(b"float32" + got.waveform([1])[0].tobytes()).digest()
+
+
+def test_text_attributes_of_fixed_length_are_read(tmp_path):
+    """Other programs than h5py write them."""
+    path = store(tmp_path / "a.h5")
+    with h5py.File(path, "a") as file:
+        for name, value in (("task", b"one-of-k"), ("provenance", b'{"by": "hand"}')):
+            file.attrs[name] = np.bytes_(value)
+    got = Store(path)
+    assert (got.task, got.provenance) == (Task.ONE_OF_K, {"by": "hand"})
+
+
+def test_provenance_is_strict_json(tmp_path):
+    path = store(tmp_path / "a.h5", provenance={"share": float("nan"), "skipped": {"caf\udce9.wav": "no such file"}})
+    with h5py.File(path) as file:
+        text = file.attrs["provenance"]
+    assert "NaN" not in text
+    assert Store(path).provenance == {"share": None, "skipped": {"caf\udce9.wav": "no such file"}}
+    with h5py.File(path, "a") as file:
+        file.attrs["provenance"] = '{"share": NaN}'
+    assert Store(path).provenance == {"share": None}, "stores of before may hold it"

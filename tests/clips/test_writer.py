@@ -1,9 +1,11 @@
 import shutil
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
+import bayes_panns.clips.writer as writer_module
 from bayes_panns.clips import Store, StoreWriter, Task, write
 from bayes_panns.core.errors import OutputError, StoreError
 
@@ -108,3 +110,72 @@ class TestWriter:
             self.writer(tmp_path / "a.h5", samples=0)
         with pytest.raises(StoreError, match="6 waveforms, but 2 rows of fold"):
             store(tmp_path / "a.h5", fold=[1, 2])
+
+    @pytest.mark.parametrize(
+        ("options", "match"),
+        [
+            ({"sample_rate": 0}, "sample rate 0 Hz; a rate from 1 to 10000000"),
+            ({"sample_rate": 10**12}, "sample rate 1000000000000 Hz"),
+            ({"samples": 0}, "clips of 0 samples"),
+            ({"samples": -5}, "clips of -5 samples"),
+            ({"samples": 2**28 + 1}, f"from 1 to {2**28} are possible"),
+        ],
+    )
+    def test_absurd_sizes(self, tmp_path, options, match):
+        with pytest.raises(StoreError, match=match):
+            self.writer(tmp_path / "a.h5", **options)
+
+    def test_long_clips_are_buffered_one_by_one(self, tmp_path):
+        """A clip of 35 minutes at 32 kHz."""
+        writer = self.writer(tmp_path / "a.h5", samples=2**26)
+        assert writer._waveform.shape == (1, 2**26)
+        assert self.writer(tmp_path / "a.h5", samples=320000)._waveform.shape == (64, 320000)
+
+    def test_parts_of_any_size_give_one_store(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(writer_module, "BUFFER_BYTES", 2 * 2 * SAMPLES)
+        in_twos = store(tmp_path / "a.h5", 7, fold=range(7), source=list("abcdefg"))
+        monkeypatch.undo()
+        whole = store(tmp_path / "b.h5", 7, fold=range(7), source=list("abcdefg"))
+        first, second = Store(in_twos), Store(whole)
+        assert (first.waveform(range(7)) == second.waveform(range(7))).all()
+        assert (first.target() == second.target()).all()
+        assert first.digests(range(7)) == second.digests(range(7))
+
+    def test_two_writers_of_one_place_do_not_disturb_each_other(self, tmp_path):
+        with self.writer(tmp_path / "a.h5") as first, self.writer(tmp_path / "a.h5") as second:
+            first.add("first", np.zeros(5), [0])
+            second.add("second", np.zeros(5), [0])
+        assert Store(tmp_path / "a.h5").names == ["first"], "the one that ends last"
+        assert [path.name for path in tmp_path.iterdir()] == ["a.h5"]
+
+    def test_a_block_that_cannot_be_entered_leaves_nothing(self, tmp_path, monkeypatch):
+        def full(*_, **__):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(h5py, "File", full)
+        with pytest.raises(StoreError, match="No space left on device"), self.writer(tmp_path / "a.h5"):
+            pass
+        assert not list(tmp_path.iterdir())
+
+    def test_adding_outside_the_block(self, tmp_path):
+        writer = self.writer(tmp_path / "a.h5")
+        with pytest.raises(RuntimeError, match="inside a `with` block"):
+            writer.add("x", np.zeros(5), [0])
+        with writer:
+            writer.add("x", np.zeros(5), [0])
+        with pytest.raises(RuntimeError, match="inside a `with` block"):
+            writer.add("y", np.zeros(5), [0])
+
+    def test_arrays_that_do_not_fit(self, tmp_path):
+        for options, match in (
+            ({"names": ["a"]}, "2 waveforms, but 1 rows of names"),
+            ({"source": list("abc")}, "2 waveforms, but 3 rows of source"),
+        ):
+            with pytest.raises(StoreError, match=match):
+                store(tmp_path / "a.h5", 2, **options)
+        with pytest.raises(StoreError, match=r"shape \(2,\), not \(clips, samples\)"):
+            write(tmp_path / "a.h5", np.zeros(2), np.eye(2, dtype=bool), ("a", "b"), "one-of-k", RATE)
+
+    def test_names_that_are_not_utf8(self, tmp_path):
+        store(tmp_path / "a.h5", 2, names=["caf\udce9.wav", "日本.wav"])
+        assert Store(tmp_path / "a.h5").names == ["caf\\udce9.wav", "日本.wav"]
