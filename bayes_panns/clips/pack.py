@@ -61,7 +61,7 @@ def pack(
 
     Args:
         catalog: What to pack.
-        output: The store to write, in a folder that exists; a store that is there is replaced.
+        output: The store to write; a store that is there is replaced. Missing folders above it are made.
         sample_rate: In Hz.
         seconds: Length of the clips; by default the catalog's.
         exclude: Shell patterns of clips to leave out, each matched, case and all, against the file's name, the clip's
@@ -70,7 +70,7 @@ def pack(
     Raises:
         StoreError: A length or rate is not positive, a pattern matches nothing, no recording is left or can be read, or
             the store cannot be written.
-        OutputError: ``output`` is a folder, or its own folder does not exist.
+        OutputError: ``output`` is a folder.
     """
     seconds = catalog.seconds if seconds is None else seconds
     if not (math.isfinite(seconds) and sample_rate > 0 and (samples := round(seconds * sample_rate)) > 0):

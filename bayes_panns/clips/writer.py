@@ -48,7 +48,7 @@ class StoreWriter:
     an error; after an error, or an interrupt, nothing is left of it, and a store that was there before stays.
 
     Args:
-        path: The store to write, in a folder that exists; a store that is there is replaced.
+        path: The store to write; a store that is there is replaced. Missing folders above it are made.
         labels: K label names; none for an unlabelled store.
         task: What the labels mean.
         sample_rate: In Hz.
@@ -58,7 +58,7 @@ class StoreWriter:
 
     Raises:
         StoreError: The place cannot be written, an argument or a clip does not fit, or no clip was added.
-        OutputError: ``path`` is a folder, or its own folder does not exist.
+        OutputError: ``path`` is a folder.
 
     Example:
         >>> with StoreWriter(
@@ -99,6 +99,8 @@ class StoreWriter:
         return len(self._names)
 
     def __enter__(self) -> Self:
+        with self._one_line_errors():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
         require_parent(self.path)
         with self._one_line_errors():
             part = self._part.enter_context(whole_file(self.path))
@@ -287,7 +289,7 @@ def write(
     """Write a store from arrays in memory.
 
     Args:
-        path: The store to write, in a folder that exists; a store that is there is replaced.
+        path: The store to write; a store that is there is replaced. Missing folders above it are made.
         waveform: Float samples in [-1, 1], shape ``(clips, samples)``.
         target: bool, shape ``(clips, K)``.
         labels: K label names.
@@ -300,7 +302,7 @@ def write(
 
     Raises:
         StoreError: The arrays do not fit each other, or the place cannot be written.
-        OutputError: ``path`` is a folder, or its own folder does not exist.
+        OutputError: ``path`` is a folder.
     """
     waveforms, targets = np.asarray(waveform), np.asarray(target)
     clips = len(waveforms)

@@ -82,10 +82,12 @@ class TestWriter:
         (tmp_path / "file").touch()
         with pytest.raises(OutputError, match="is a folder"), self.writer(tmp_path):
             pass
-        for missing in (tmp_path / "file" / "a.h5", tmp_path / "none" / "a.h5"):
-            with pytest.raises(OutputError, match="does not exist"), self.writer(missing):
-                pass
+        with pytest.raises(StoreError, match="cannot be written"), self.writer(tmp_path / "file" / "a.h5"):
+            pass
         assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+    def test_missing_folders_are_made(self, tmp_path):
+        assert Store(store(tmp_path / "deep" / "er" / "a.h5")).path.is_file()
 
     def test_a_folder_without_permission(self, tmp_path, monkeypatch):
         def refused(*_, **__):
