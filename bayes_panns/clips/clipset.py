@@ -31,6 +31,14 @@ class ClipSet:
 
     Raises:
         StoreError: There is no store, one cannot be read or is given twice, two do not agree, or a fold does not exist.
+
+    Example:
+        >>> from bayes_panns.clips import write
+        >>> target = np.eye(2, dtype=bool)[[0, 1] * 10]
+        >>> write("pets.h5", np.zeros((20, 800)), target, ["cat", "dog"], "one-of-k", 16000)
+        >>> held, fitted = ClipSet("pets.h5").split(0.2, seed=0)
+        >>> held.target().sum(axis=0), len(fitted)
+        (array([2, 2]), 16)
     """
 
     def __init__(

@@ -58,9 +58,12 @@ class Store:
         StoreError: The file is missing, damaged, not a clip store, or of a newer format, or ``labels`` do not fit.
 
     Example:
-        >>> with Store("esc10.h5") as store:  # doctest: +SKIP
-        ...     store.waveform([0, 7]).shape
-        (2, 160000)
+        >>> from bayes_panns.clips import write
+        >>> target = np.eye(2, dtype=bool)[[0, 1, 0]]
+        >>> write("pets.h5", np.zeros((3, 16000)), target, ["cat", "dog"], "one-of-k", 16000)
+        >>> with Store("pets.h5") as store:
+        ...     store.labels, store.waveform([0, 2]).shape
+        (('cat', 'dog'), (2, 16000))
     """
 
     def __init__(self, path: str | Path, *, labels: Sequence[str] | None = None) -> None:

@@ -63,8 +63,8 @@ class StoreWriter:
     Example:
         >>> with StoreWriter(
         ...     "dogs.h5", labels=["dog", "cat"], task="one-of-k", sample_rate=32000, samples=160000
-        ... ) as writer:  # doctest: +SKIP
-        ...     writer.add("rex.wav", waveform, [0], fold=1)
+        ... ) as writer:
+        ...     writer.add("rex.wav", np.zeros(64000), [0], fold=1)
     """
 
     def __init__(
