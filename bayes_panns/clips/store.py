@@ -126,7 +126,8 @@ class Store:
 
         Raises:
             IndexError: An index is out of range.
-            StoreError: The file is damaged, or has changed since the store was opened.
+            StoreError: The file is damaged, has changed since the store was opened, or holds samples that are not
+                finite numbers.
         """
         rows = self._rows[check_indices(indices, len(self))]
         with self._one_line_errors():
@@ -136,6 +137,9 @@ class Store:
             for position, row in enumerate(rows):
                 dataset.read_direct(raw, np.s_[row], np.s_[position])
         if raw.dtype.kind == "f":
+            if not (finite := np.isfinite(raw).all(axis=1)).all():
+                name = self.names[int(np.asarray(indices)[~finite][0])]
+                raise StoreError(f"{self.path}: clip {name!r} holds samples that are not finite numbers; pack it again")
             return raw.astype(np.float32, copy=False)
         return np.divide(raw, np.float32(FULL_SCALE), dtype=np.float32)
 

@@ -247,7 +247,7 @@ class StoreWriter:
             self._flush(file)
         file["audio_name"] = np.array([_utf8(name) for name in self._names])
         file["seconds"] = np.array(self._seconds, dtype=np.float32)
-        # Of fixed width, as `audio_name` is: HDF5 may read for ever in a damaged heap of strings of varying length.
+        # Of fixed width, as `audio_name` is: HDF5 may never return from a damaged heap of strings of varying length.
         file["label_names"] = np.array([_utf8(label) for label in self.labels], dtype=np.bytes_)
         if self._folds[0] is not None:
             file["fold"] = np.array(self._folds, dtype=np.int32)

@@ -130,7 +130,7 @@ def event_times(
 def place(batch: Batch, grains: np.ndarray, onsets: np.ndarray, softest: float = 0.5) -> np.ndarray:
     """Sum grains at their onsets, with a random strength between ``softest`` and 1.
 
-    Grains are ``(clips, events, samples)``, or have 1 event where all events of a clip sound alike.
+    Grains are ``(clips, events, samples)``, or have 1 event where all events of a clip sound the same.
     """
     strength = batch.uniform(softest, 1.0, onsets.shape[1])
     sound = np.zeros((batch.clips, batch.samples), np.float32)

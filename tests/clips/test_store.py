@@ -342,6 +342,16 @@ def test_digests_of_panns_own_stores_are_computed(tmp_path):
     assert digest == hashlib.sha256(b"float32" + got.waveform([1])[0].tobytes()).digest()
 
 
+def test_float_samples_that_are_not_finite_are_named(tmp_path):
+    sound = panns_pack(tmp_path / "panns.h5", np.float32, missing=(0,))
+    with h5py.File(tmp_path / "panns.h5", "a") as file:
+        file["waveform"][3, 5] = np.nan
+    got = Store(tmp_path / "panns.h5")
+    assert (got.waveform([0, 1]) == sound[[1, 2]]).all()
+    with pytest.raises(StoreError, match=r"panns\.h5: clip 'Y3\.wav' holds samples that are not finite"):
+        got.waveform([0, 2])
+
+
 def test_text_attributes_of_fixed_length_are_read(tmp_path):
     """Other programs than h5py write them."""
     path = store(tmp_path / "a.h5")
