@@ -24,7 +24,7 @@ __all__ = ["__version__", "evaluate", "fit", "load", "predict"]
 
 __version__ = "0.1.0"
 
-# Torch reads this at its first allocation. Without huge pages, fresh memory for weights and gradients costs a fifth more.
+# Torch reads this at its first allocation. Without huge pages, fresh memory for weights and gradients costs 20 % more.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 _FACADE = {

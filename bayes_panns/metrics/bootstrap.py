@@ -63,7 +63,7 @@ def bootstrap(
     Example:
         >>> right = np.repeat([True, False], [80, 20])
         >>> print(bootstrap(np.mean, right))
-        0.800 (0.720 to 0.870)
+        0.800 (0.720 to 0.880)
 
     Args:
         metric: called with the arrays, and then with resamples of them.
