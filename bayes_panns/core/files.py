@@ -64,7 +64,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         OSError: The place cannot be written, or is a file.
     """
     folder = folder.resolve() if folder.is_symlink() else folder
-    if folder.exists() and not folder.is_dir():
+    if folder.is_file():
         raise NotADirectoryError(errno.ENOTDIR, "is a file, not a folder", str(folder))
     folder.parent.mkdir(parents=True, exist_ok=True)
     _restore(folder)
