@@ -11,13 +11,15 @@ from bayes_panns.nets import NETS
 from benchmarks import report
 from benchmarks.contenders import PREDICT, TRAIN, Contender, Work
 from benchmarks.measure import ContenderError, measure
+from benchmarks.transfer_study import main as transfer_study
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 def main() -> None:
-    """Time and memory of this package beside named peers, in ratios to the deterministic network.
+    """Time and memory of this package beside named peers, as ratios to the deterministic network; the transfer study.
 
     \b
+    Example:
       python -m benchmarks train -o benchmarks/results/train-cpu
       python -m benchmarks predict -o benchmarks/results/predict-cpu
       python -m benchmarks train --device cuda --clips 32 --seconds 10 --precision bf16
@@ -121,6 +123,8 @@ def predict(**options: object) -> None:
     """Compare a prediction, from waveforms to probabilities, with passes of the deterministic network."""
     _run("predict", PREDICT, **options)  # type: ignore[arg-type]
 
+
+main.add_command(transfer_study)
 
 if __name__ == "__main__":
     main()
