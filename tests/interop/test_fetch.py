@@ -1,6 +1,7 @@
 """Downloads, from a server on this machine that can break off."""
 
 import hashlib
+import logging
 import re
 import socket
 import threading
@@ -9,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
 import numpy as np
+import pooch
 import pytest
 from click.testing import CliRunner
 
@@ -159,6 +161,25 @@ def test_sha256_decides_where_both_checksums_are_known(published, tmp_path):
     published(sha256=hashlib.sha256(CONTENT).hexdigest(), md5="0" * 32)
     assert fetch("net", tmp_path / "net.pth").read_bytes() == CONTENT
     assert fetch("net", tmp_path / "net.pth").read_bytes() == CONTENT
+
+
+def test_pooch_is_silent_during_a_download_and_only_then(published, tmp_path):
+    seen, handler = [], logging.Handler()
+    handler.emit = seen.append
+    log = pooch.get_logger()
+    level = log.level
+    log.addHandler(handler)
+    try:
+        fetch("net", tmp_path / "net.pth")
+        assert seen == []
+        assert log.level == level
+        published(md5="0" * 32)
+        with pytest.raises(CheckpointError):
+            fetch("net", tmp_path / "other.pth")
+        assert log.level == level
+    finally:
+        log.removeHandler(handler)
+    assert level <= logging.INFO, "it would have spoken"
 
 
 def test_a_part_of_another_file_is_found_out_and_deleted(published, tmp_path):
