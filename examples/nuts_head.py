@@ -152,11 +152,9 @@ def main() -> None:
             f"{f'{middle:.2f} ({low:.2f} to {high:.2f})':>24}"
         )
     print(
-        f"\nDistance: total variation between a clip's mean probabilities and those of NUTS. Between its chains: {halves:.4f}."
+        f"\nDistance: total variation of a clip's mean probabilities to those of NUTS. Between its chains: {halves:.4f}."
     )
-    print(
-        "Rank corr.: of the clips' epistemic uncertainty with that of NUTS. sd: median (5 % to 95 %) over the weights.\n"
-    )
+    print("Rank corr.: of the clips' epistemic uncertainty with NUTS's. sd: median (5 % to 95 %) over the weights.\n")
     print("sd of each weight, mean-field divided by NUTS; one row for each label, the bias last:")
     for kind, row in zip(KINDS, (width["mean-field"] / width["NUTS"]).tolist(), strict=True):
         print(f"{kind:<12}" + "".join(f"{value:>6.2f}" for value in row))
