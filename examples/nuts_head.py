@@ -151,9 +151,7 @@ def main() -> None:
             f"{0.5 * (draws.mean(dim=0) - exact).abs().sum(dim=-1).mean():>10.4f}"
             f"{f'{middle:.2f} ({low:.2f} to {high:.2f})':>24}"
         )
-    print(
-        f"\nDistance: total variation of a clip's mean probabilities to those of NUTS. Between its chains: {halves:.4f}."
-    )
+    print(f"\nDistance: total variation of a clip's mean probabilities to those of NUTS. Between chains: {halves:.4f}.")
     print("Rank corr.: of the clips' epistemic uncertainty with NUTS's. sd: median (5 % to 95 %) over the weights.\n")
     print("sd of each weight, mean-field divided by NUTS; one row for each label, the bias last:")
     for kind, row in zip(KINDS, (width["mean-field"] / width["NUTS"]).tolist(), strict=True):
