@@ -17,8 +17,8 @@ def tables(record: Mapping[str, Any]) -> str:
         f"against {clips['near']} near sounds and {clips['speech']} clips of speech, by entropy (H) and by mutual "
         "information (MI). A row of several seeds shows the mean over the seeds. In a mixed row, the fits of all seeds "
         "make one prediction, the mean of theirs. The number in brackets after an ECE is the expected ECE of a "
-        "perfectly calibrated model with the same confidences and as many clips. Differences in NLL are paired over recordings, "
-        "with 95 % bootstrap intervals; a star marks intervals without 0.",
+        "perfectly calibrated model with the same confidences and as many clips. Differences in NLL are paired over "
+        "recordings, with 95 % bootstrap intervals; a star marks intervals without 0.",
         "",
         "The trivial score, the loudest frame of the top eight mel bands: AUROC "
         + " and ".join(f"{_with_interval(record['trivial_auroc'][kind])} against {kind}" for kind in KINDS)
