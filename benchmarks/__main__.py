@@ -11,6 +11,7 @@ from bayes_panns.nets import NETS
 from benchmarks import report
 from benchmarks.contenders import PREDICT, TRAIN, Contender, Work
 from benchmarks.measure import ContenderError, measure
+from benchmarks.messages import messages
 from benchmarks.transfer_study import main as transfer_study
 
 
@@ -89,7 +90,7 @@ def _run(
         if package is None or report.version(package) is not None:
             wanted[name] = contenders[name]
         else:
-            _say(f"{name}: left out: {package} is not installed; pip install -e '.[bench]'")
+            click.echo(f"{name}: left out: {package} is not installed; pip install -e '.[bench]'", err=True)
     if not wanted:
         raise click.ClickException("no contender is left to measure")
     baselines = {contender.baseline for contender in wanted.values()}
@@ -97,17 +98,14 @@ def _run(
     threads = threads or len(os.sched_getaffinity(0))
     work = Work(net, clips, seconds, device, threads, precision)
     try:
-        measured = measure(chosen, work, rounds=rounds, memory=memory, say=_say)
+        with messages():
+            measured = measure(chosen, work, rounds=rounds, memory=memory)
     except ContenderError as error:
         raise click.ClickException(str(error)) from error
     run = report.record(command, work, rounds, chosen, measured)
     click.echo(report.table(run), nl=False)
     if out is not None:
         report.write(run, out)
-
-
-def _say(line: str) -> None:
-    click.echo(line, err=True)
 
 
 @main.command()

@@ -1,9 +1,6 @@
 """The command ``python -m benchmarks transfer-study``."""
 
-import logging
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -13,6 +10,7 @@ from bayes_panns.core.errors import BayesPannsError
 from bayes_panns.core.files import whole_file
 from bayes_panns.core.strict_json import write_json
 from bayes_panns.metrics.bootstrap import RESAMPLES
+from benchmarks.messages import messages
 from benchmarks.transfer_study.compare import compare
 from benchmarks.transfer_study.design import ARMS, ROWS, Study, stages
 from benchmarks.transfer_study.fits import fit_and_score, fitted
@@ -92,7 +90,7 @@ def main(
     try:
         if no_fit and not (todo := fitted(study, todo)):
             raise BayesPannsError(f"{out}: no row of the study is fitted on every fold yet; leave out --no-fit")
-        with _messages(), progress.shown(sys.stderr.isatty()):
+        with messages(), progress.shown(sys.stderr.isatty()):
             found = fit_and_score(study, todo)
             if found is None:
                 click.echo("interrupted; run the same command again to continue", err=True)
@@ -107,17 +105,3 @@ def main(
         with whole_file(place.with_name(f"{place.name}.md")) as fresh:
             fresh.write_text(text, encoding="utf-8")
     click.echo(text, nl=False)
-
-
-@contextmanager
-def _messages() -> Iterator[None]:
-    """Show the messages of the study and of the package on standard error."""
-    handler, loggers = logging.StreamHandler(), [logging.getLogger(name) for name in ("benchmarks", "bayes_panns")]
-    for each in loggers:
-        each.addHandler(handler)
-        each.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        for each in loggers:
-            each.removeHandler(handler)
