@@ -1,4 +1,4 @@
-"""The calibration that an evaluation was made with, which may not be the one that its posterior has now."""
+"""The calibration and the label sets that an evaluation was made with, which its posterior may no longer have."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,21 +8,9 @@ from bayes_panns.metrics import label_sets
 from bayes_panns.posterior import Calibration
 
 
-def applied_calibration(evaluation: Evaluation, present: Calibration | None = None) -> Calibration | None:
-    """The calibration whose temperature is in the evaluation's probabilities.
-
-    Args:
-        evaluation: The evaluation.
-        present: The posterior's calibration now. An old evaluation knows only its threshold: it was made with
-            ``present`` if the thresholds are equal.
-
-    Returns:
-        None where there was no calibration, or where it is unknown.
-    """
-    kept = getattr(evaluation, "calibration", None)
-    if kept is None and present is not None and evaluation.provenance.get("threshold") == present.threshold:
-        return present
-    return kept
+def applied_calibration(evaluation: Evaluation) -> Calibration | None:
+    """The calibration whose temperature is in the evaluation's probabilities; None where there was none."""
+    return getattr(evaluation, "calibration", None)
 
 
 def evaluated_sets(evaluation: Evaluation) -> NDArray[np.bool_] | None:

@@ -96,11 +96,8 @@ class SourcePart:
 
     @property
     def calibration(self) -> Calibration | None:
-        """The calibration that its evaluation was made with; None where there was none, or where it is unknown."""
-        if self.evaluation is None:
-            return None
-        present = self.header.get("calibration")
-        return applied_calibration(self.evaluation, Calibration.model_validate(present) if present else None)
+        """The calibration that its evaluation was made with; None where there was none."""
+        return None if self.evaluation is None else applied_calibration(self.evaluation)
 
 
 @dataclass(frozen=True)

@@ -34,8 +34,8 @@ _DRAWS = 20
 """How many draws are shown for a prediction from propagated moments, which has none."""
 
 _TOLERANCE = 0.02
-"""The largest difference between an evaluation's probability and the mean of the same draws made again, say on another
-device. Beyond it, the posterior has changed since."""
+"""The largest difference between an evaluation's probability and the mean of the same draws made again, for example on
+another device. Beyond it, the posterior or its calibration was another."""
 
 
 @dataclass(frozen=True)
@@ -216,8 +216,8 @@ def _draw(
         return draws, f"Dots are {count} draws made for this page; error bars come from propagated moments."
     if np.abs(draws.mean(axis=0) - mean).max() > _TOLERANCE:
         return draws[:0], (
-            "No draws are shown, because the posterior on disk no longer gives the predictions that were scored; "
-            "evaluate again."
+            "No draws are shown, because the posterior does not reproduce the predictions that were scored; evaluate "
+            "again to see them."
         )
     if not posterior.stochastic or count == 0:
         return draws, "The dot is the prediction; it has no draws."

@@ -8,7 +8,6 @@ from matplotlib.axes import Axes
 from bayes_panns import metrics
 from bayes_panns.report.applied import evaluated_sets
 from bayes_panns.report.formatting import count_of, percent
-from bayes_panns.report.names import metric_name
 from bayes_panns.report.page.charts import Chart, Charts
 from bayes_panns.report.page.content import Context, Section
 from bayes_panns.report.sources import Source
@@ -40,7 +39,10 @@ def section(source: Source, context: Context) -> Section | None:
             split.plot,
             f"Brier score: uncertainty {split.uncertainty:.3f}, minus resolution {split.resolution:.3f}, plus "
             f"reliability {split.reliability:.3f}.",
-            caption=f"{metric_name('cal/brier_resolution').reading} {metric_name('cal/brier_reliability').reading}",
+            caption=(
+                "Brier score = uncertainty − resolution + reliability. Resolution grows with how well clips are told "
+                "apart; recalibration could remove the reliability term."
+            ),
             size=(3.4, 3.2),
         ),
     ]
