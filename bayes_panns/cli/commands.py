@@ -589,7 +589,7 @@ def predict(
     from bayes_panns.jobs.workflow import choose_device
     from bayes_panns.posterior import load_all
     from bayes_panns.predictions import tag
-    from bayes_panns.report import render
+    from bayes_panns.report import render_tags
 
     loaded = load_all([posterior, *others], device=choose_device(device), guide_function=guide)
     paths = [path for file in files for path in (find(file) if file.is_dir() else [file])]
@@ -598,7 +598,7 @@ def predict(
     tags = tag(loaded, paths, draws, window=window, hop=hop)
     for _, reason in tags.skipped:
         _say(f"skipped {reason}")
-    _write(render(tags, form), out)
+    _write(render_tags(tags, form), out)
     if tags.skipped:
         _say(f"{len(paths) - len(tags.skipped)} files tagged, {len(tags.skipped)} skipped")
 

@@ -18,7 +18,7 @@ from bayes_panns.metrics import reliability, risk_coverage, top_label
 from bayes_panns.posterior import load
 from bayes_panns.predictions import tag
 from bayes_panns.recipes.reading import read_run
-from bayes_panns.report.subjects import EVALUATION
+from bayes_panns.report.run_folder import RunFolder
 from bayes_panns.soundscapes.scenes import DOWNSTREAM, NOVEL, UPSTREAM, soundscapes
 from bayes_panns.svi import METRICS, read_metrics
 
@@ -114,9 +114,9 @@ def run(
     logger.info("\n" + table(results))
     examples = tag(load(runs["transferred"]), sorted(sounds.glob("*.wav")), DRAWS)
     logger.info("What the transferred posterior says of three held-out and three novel sounds:\n")
-    logger.info(report.render(examples, "table"))
+    logger.info(report.render_tags(examples, "table"))
     for name, evaluation in evaluations.items():
-        evaluation.save(runs[name] / EVALUATION)
+        evaluation.save(RunFolder(runs[name]).evaluation)
     page = report.write_report(list(runs.values()), folder / "report.html")
     logger.info(f"a report with all of it in {page}, figures in {figures}, sounds to listen to in {sounds}")
     return results

@@ -1,29 +1,28 @@
-"""Pictures of runs, predictions and their uncertainty, and the page that holds them all."""
+"""Figures, tables and pages about runs, predictions and their uncertainty."""
 
-from bayes_panns.report.figures import (
-    comparison,
-    save,
-    training_curves,
-    uncertainty_histograms,
-)
-from bayes_panns.report.page.page import render_page, write_report
-from bayes_panns.report.subjects import Data, Part, Subject, read_subjects
+from bayes_panns.report.figures import comparison, save, training_curves, uncertainty_histograms
+from bayes_panns.report.names import METRIC_NAMES, MetricName, metric_name
+from bayes_panns.report.page.render import render_page, write_report
+from bayes_panns.report.reading import read_sources
+from bayes_panns.report.sources import Scoring, Source, SourcePart
 from bayes_panns.report.text.summaries import describe
 from bayes_panns.report.text.tables import crossval_latex, crossval_table
-from bayes_panns.report.text.tags import FORMATS, render
+from bayes_panns.report.text.tags import render_tags
 
 __all__ = [
-    "FORMATS",
-    "Data",
-    "Part",
-    "Subject",
+    "METRIC_NAMES",
+    "MetricName",
+    "Scoring",
+    "Source",
+    "SourcePart",
     "comparison",
     "crossval_latex",
     "crossval_table",
     "describe",
-    "read_subjects",
-    "render",
+    "metric_name",
+    "read_sources",
     "render_page",
+    "render_tags",
     "save",
     "training_curves",
     "uncertainty_histograms",

@@ -1,6 +1,7 @@
-"""The pictures of a run and its uncertainty. Each draws on an Axes it is given, or makes a Figure; no global state.
+"""Figures of a run and its uncertainty.
 
-Give the Axes room with ``Figure(layout="constrained")``.
+A function draws on the Axes it is given or returns a Figure; none changes Matplotlib's global state. Axes need a figure
+with ``layout="constrained"``, because legends stand outside them.
 """
 
 import math
@@ -15,54 +16,20 @@ from numpy.typing import NDArray
 
 from bayes_panns.core.files import whole_file
 from bayes_panns.metrics.plotting import FAINT, INK, PALETTE, clean, legend_above, percent
-
-_SCORES = ("confidence", "entropy", "mutual_information", "expected_entropy", "total", "aleatoric", "epistemic")
-
-NAMES: dict[str, tuple[str, str]] = {
-    "cls/accuracy": ("accuracy", "higher"),
-    "cls/map": ("mean average precision", "higher"),
-    "cls/auc": ("AUC", "higher"),
-    "cls/d_prime": ("d′", "higher"),
-    "cal/ece": ("ECE", "lower"),
-    "cal/ace": ("ACE", "lower"),
-    "cal/classwise_ece": ("class-wise ECE", "lower"),
-    "cal/nll": ("NLL / nats", "lower"),
-    "cal/brier": ("Brier score", "lower"),
-    "cal/brier_reliability": ("Brier: reliability", "lower"),
-    "cal/brier_resolution": ("Brier: resolution", "higher"),
-    "cal/brier_uncertainty": ("Brier: uncertainty", ""),
-    "sc/aurc": ("AURC", "lower"),
-    "sc/augrc": ("AUGRC", "lower"),
-    "sc/coverage_at_5_percent_risk": ("coverage at 5 % risk", "higher"),
-    "sc/pavpu": ("PAvPU", "higher"),
-    **{f"sc/aurc_{score}": (f"AURC, {score.replace('_', ' ')}", "lower") for score in _SCORES},
-    "unc/entropy": ("entropy / nats", ""),
-    "unc/mutual_information": ("mutual information / nats", ""),
-    "unc/expected_entropy": ("expected entropy / nats", ""),
-    "unc/total": ("total variance", ""),
-    "unc/aleatoric": ("aleatoric variance", ""),
-    "unc/epistemic": ("epistemic variance", ""),
-    "ood/auroc": ("OOD AUROC", "higher"),
-    "ood/aupr": ("OOD AUPR", "higher"),
-    "ood/fpr95": ("OOD FPR at 95 % TPR", "lower"),
-    **{f"ood/auroc_{score}": (f"OOD AUROC, {score.replace('_', ' ')}", "higher") for score in _SCORES},
-    **{f"ood/aupr_{score}": (f"OOD AUPR, {score.replace('_', ' ')}", "higher") for score in _SCORES},
-    **{f"ood/fpr95_{score}": (f"OOD FPR at 95 % TPR, {score.replace('_', ' ')}", "lower") for score in _SCORES},
-}
-"""What the metrics of ``evaluate --json`` are called in a picture, and which way is better."""
+from bayes_panns.report.names import metric_name, validation_name
 
 
 def uncertainty_histograms(
     ax: Axes, groups: Mapping[str, NDArray[np.floating]], label: str = "predictive entropy / nats"
 ) -> None:
-    """How uncertain each group of clips is, say the right, the wrong and those out of distribution.
+    """Draw how uncertain each group of clips is, such as correct, wrong and out-of-distribution clips.
 
-    Every group's bars add up to 100 %, so that groups of different size compare. An empty group is left out.
+    Each group's bars add up to 100 %, so that groups of different sizes compare. An empty group is left out.
 
     Args:
-        ax: where to draw.
-        groups: name to the scores of its clips ``(N,)``.
-        label: what the score is, and its unit.
+        ax: Where to draw.
+        groups: The name of each group to the scores of its clips, ``(N,)``.
+        label: The name of the score, with its unit.
     """
     filled = {name: values for name, values in groups.items() if len(values)}
     edges = np.histogram_bin_edges(np.concatenate(list(filled.values())), bins=24)
@@ -79,31 +46,39 @@ def uncertainty_histograms(
     clean(ax)
 
 
-def training_curves(metrics: Sequence[Mapping[str, float]]) -> Figure:
-    """What a fit logged, over its epochs, a panel each: NLL, KL, the KL's weight, and every validation metric.
+def training_panels(metrics: Sequence[Mapping[str, float]]) -> dict[str, dict[str, str]]:
+    """The charts of a fit's log: NLL, KL, weight of the KL, and one for each validation metric.
 
-    The validation NLL joins the training NLL. Epochs that did not measure a value are skipped, and so is a panel
-    without any.
+    The validation NLL joins the training NLL. A chart without any value is left out.
 
     Args:
-        metrics: the lines of ``metrics.jsonl``: ``epoch``, ``nll``, ``kl``, ``kl_weight`` and any ``val/...``.
+        metrics: The lines of ``metrics.jsonl``: ``epoch``, ``nll``, ``kl``, ``kl_weight`` and any ``val/...``.
+
+    Returns:
+        The title of each chart to its curves: the key of a curve to its name.
+    """
+    keys = list(dict.fromkeys(key for line in metrics for key, value in line.items() if value is not None))
+    nll = metric_name("cal/nll")
+    panels: dict[str, dict[str, str]] = {f"{nll.axis} per clip": {"nll": "training", "val/nll": "validation"}}
+    panels |= {"KL to the prior / nats": {"kl": "KL"}, "Weight of the KL": {"kl_weight": "weight"}}
+    for key in keys:
+        if key.startswith("val/") and key != "val/nll":
+            panels[f"Validation: {validation_name(key).title}"] = {key: validation_name(key).short}
+    return {title: found for title, curves in panels.items() if (found := {k: curves[k] for k in curves if k in keys})}
+
+
+def training_curves(metrics: Sequence[Mapping[str, float]]) -> Figure:
+    """A figure of what a fit logged over its epochs, with a panel for each of :func:`training_panels`.
+
+    Args:
+        metrics: The lines of ``metrics.jsonl``.
 
     Raises:
-        ValueError: there are none.
+        ValueError: There are none.
     """
     if not metrics:
         raise ValueError("no metrics to draw")
-    keys = list(dict.fromkeys(key for line in metrics for key, value in line.items() if value is not None))
-    panels: dict[str, dict[str, str]] = {"NLL / nats per clip": {"nll": "training", "val/nll": "validation"}}
-    panels |= {"KL / nats": {"kl": ""}, "weight of the KL": {"kl_weight": ""}}
-    for key in keys:
-        name = key.removeprefix("val/")
-        if name != key and name != "nll":
-            panels[f"validation {NAMES[name][0] if name in NAMES else name}"] = {key: ""}
-    panels = {
-        title: found for title, curves in panels.items() if (found := {k: curves[k] for k in curves if k in keys})
-    }
-
+    panels = training_panels(metrics)
     figure, axes = _grid(len(panels), width=3.4, height=2.4)
     for ax, (title, curves) in zip(axes, panels.items(), strict=True):
         for color, (key, name) in zip(PALETTE, curves.items(), strict=False):
@@ -124,16 +99,16 @@ def comparison(
     results: Mapping[str, Mapping[str, float]],
     metrics: Sequence[str] = ("cls/accuracy", "cal/nll", "cal/ece", "ood/auroc"),
 ) -> Figure:
-    """A dot plot of named results, a panel a metric, the best filled.
+    """A dot plot of several results, with a panel for each metric; the best dot is filled.
 
-    A metric that no result has is left out; a result without a finite value has no dot.
+    A metric that no result has is left out. A result without a finite value has no dot.
 
     Args:
-        results: name to metrics, as ``evaluate`` returns them.
-        metrics: which to show, in order.
+        results: The name of each result to its metrics, as ``evaluate`` returns them.
+        metrics: The metrics to show, in order.
 
     Raises:
-        ValueError: no result has any of the metrics.
+        ValueError: No result has any of the metrics.
     """
     finite = {
         metric: {
@@ -148,10 +123,10 @@ def comparison(
     figure = Figure(figsize=(1.2 + 2.3 * len(finite), 1.1 + 0.34 * len(names)), layout="constrained")
     axes = figure.subplots(1, len(finite), sharey=True, squeeze=False)[0]
     for ax, (metric, values) in zip(axes, finite.items(), strict=True):
-        title, better = NAMES.get(metric, (metric, ""))
-        # An infinite d' has no dot and is the best all the same.
+        named = metric_name(metric)
+        # An infinite d' has no dot and is still the best.
         known = [result[metric] for result in results.values() if not math.isnan(result.get(metric, math.nan))]
-        best = {"higher": max, "lower": min}[better](known) if better else None
+        best = {"higher": max, "lower": min}[named.better](known) if named.better else None
         for name, value in values.items():
             row = names.index(name)
             face = PALETTE[0] if value == best else "none"
@@ -163,8 +138,9 @@ def comparison(
                 fontsize="x-small",
                 color=INK,
             )
-        ax.set_title(title, fontsize="medium")
-        ax.set_xlabel({"higher": "higher is better →", "lower": "← lower is better", "": ""}[better], fontsize="small")
+        ax.set_title(named.axis, fontsize="medium")
+        direction = {"higher": "higher is better →", "lower": "← lower is better", "": ""}[named.better]
+        ax.set_xlabel(direction, fontsize="small")
         ax.margins(x=0.25)
         ax.xaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))
         clean(ax)
@@ -175,18 +151,21 @@ def comparison(
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Writes a PNG of 150 dots an inch; ``path`` holds all of it or what it held before.
+    """Write a figure as a PNG at 150 dots per inch, whole or not at all.
 
     Args:
-        figure: what to draw.
-        path: where to; its folder exists.
+        figure: The figure.
+        path: The file to write; its folder exists.
+
+    Raises:
+        OSError: The file cannot be written.
     """
     with whole_file(path) as part:
         figure.savefig(part, format="png", dpi=150)
 
 
 def _grid(panels: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
-    """A figure of that many panels, up to three a row, each that many inches."""
+    """A figure of that many panels, up to three in a row; width and height of a panel are in inches."""
     columns = min(panels, 3)
     rows = math.ceil(panels / columns)
     figure = Figure(figsize=(columns * width, rows * height), layout="constrained")

@@ -374,15 +374,28 @@ class Fit:
 def read_metrics(path: Path) -> list[dict[str, float]]:
     """The lines of a ``metrics.jsonl``, oldest first; none where there is no file.
 
-    A line that a killed process left half-written is passed over.
+    A damaged line, such as one that a killed process left half-written, is left out with a warning.
     """
-    lines = []
-    for text in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+    lines, damaged = [], 0
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []:
         try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:
-            continue
+            line = json.loads(text)
+        except ValueError:
+            line = None
+        if _is_logged(line):
+            lines.append(line)
+        else:
+            damaged += 1
+    if damaged:
+        logger.warning(f"{path}: {damaged} damaged {'line is' if damaged == 1 else 'lines are'} left out")
     return lines
+
+
+def _is_logged(line: Any) -> bool:
+    """Whether a line of ``metrics.jsonl`` is an object of numbers with an epoch."""
+    if not isinstance(line, dict) or line.get("epoch") is None:
+        return False
+    return all(value is None or (isinstance(value, int | float) and math.isfinite(value)) for value in line.values())
 
 
 def _chain(functions: list[Callable[[Tensor], Tensor]]) -> Callable[[Tensor], Tensor] | None:

@@ -312,7 +312,10 @@ MISTAKES = {
         "to write it to; make it first",
     ),
     "nothing to inspect": (lambda home: ("inspect", home / "nowhere"), "nowhere: no such file or folder"),
-    "a folder that is none of ours": (lambda home: ("inspect", home / "sounds"), "is no store (a file), posterior"),
+    "a folder that is none of ours": (
+        lambda home: ("inspect", home / "sounds"),
+        "is not a store (a file), a posterior",
+    ),
 }
 
 

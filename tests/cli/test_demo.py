@@ -3,12 +3,12 @@ import json
 import pytest
 
 from bayes_panns.cli.demo import SHOWN, Sizes, run, table
-from bayes_panns.report.page import page
+from bayes_panns.report.page import intervals
 
 
 @pytest.mark.slow
 def test_the_demo_tells_the_whole_story_and_may_run_again(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(page, "RESAMPLES", 25)
+    monkeypatch.setattr(intervals, "RESAMPLES", 25)
     sizes = Sizes(upstream=40, downstream=16, held_out=16, novel=10)
     for _ in range(2):
         caplog.clear()
@@ -21,7 +21,7 @@ def test_the_demo_tells_the_whole_story_and_may_run_again(tmp_path, monkeypatch,
     folder = tmp_path / "demo"
     assert json.loads((folder / "results.json").read_text()) == results
     html = (folder / "report.html").read_text()
-    assert "Side by side" in html
+    assert "Comparison" in html
     assert "<audio" in html
     names = {path.stem for path in (folder / "figures").glob("*.png")}
     assert {"comparison", "reliability", "uncertainty", "risk-coverage", "training-upstream"} <= names

@@ -55,7 +55,7 @@ def test_training_curves(check):
     figure = training_curves([line(1), line(2, **validated), line(3), line(4, **validated)])
     check(figure)
     titles = [ax.get_title(loc="left") for ax in figure.axes]
-    assert titles == ["NLL / nats per clip", "KL / nats", "weight of the KL", "validation accuracy"]
+    assert titles == ["NLL / nats per clip", "KL to the prior / nats", "Weight of the KL", "Validation: Accuracy"]
     assert texts(figure.axes[0]) == ["training", "validation"]
     assert list(figure.axes[3].lines[0].get_xdata()) == [2, 4]
 

@@ -1,5 +1,5 @@
 """The report: one HTML page."""
 
-from bayes_panns.report.page.page import render_page, write_report
+from bayes_panns.report.page.render import render_page, write_report
 
 __all__ = ["render_page", "write_report"]

@@ -1,6 +1,6 @@
 "use strict";
 
-// Tables: every column heading becomes a button that sorts by it, up and then down.
+// Tables: each column heading becomes a button that sorts the table by that column.
 for (const table of document.querySelectorAll("table.sortable")) {
   const body = table.tBodies[0];
   const headings = [...table.tHead.rows[0].cells];
@@ -17,7 +17,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
     button.append(...heading.childNodes);
     heading.append(button);
     button.addEventListener("click", () => {
-      // Numbers are wanted largest first, names from A to Z.
+      // Numbers start with the largest, names with A.
       const numbers = [...keys.values()].some((key) => typeof key[column] === "number");
       const before = heading.getAttribute("aria-sort");
       const order = before === null ? (numbers ? "descending" : "ascending") :
@@ -31,7 +31,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
   });
 }
 
-// What is undefined comes last, whichever way.
+// Undefined values come last in both directions.
 function compare(one, two, sign) {
   if (Number.isNaN(one) || Number.isNaN(two)) {
     return Number.isNaN(one) - Number.isNaN(two);
@@ -39,7 +39,7 @@ function compare(one, two, sign) {
   return sign * (typeof one === "number" && typeof two === "number" ? one - two : String(one).localeCompare(String(two)));
 }
 
-// Clips: one plays at a time, a line on its spectrogram goes with it, and a click there goes to that moment.
+// Clips: one plays at a time; a line on its spectrogram shows the position, and a click there moves it.
 for (const sound of document.querySelectorAll(".sound")) {
   const audio = sound.querySelector("audio");
   const picture = sound.querySelector(".picture");
@@ -71,7 +71,7 @@ for (const sound of document.querySelectorAll(".sound")) {
   audio.addEventListener("seeked", show);
 }
 
-// Paper shows what is folded away.
+// Folded tables are opened for printing.
 const folded = () => [...document.querySelectorAll("details:not([open])")];
 let opened = [];
 addEventListener("beforeprint", () => {

@@ -1,7 +1,7 @@
-"""Results as text: tables for the terminal and LaTeX, tags, and what a store, posterior or run holds."""
+"""Results as text: tables for the terminal and LaTeX, tags, and descriptions of stores, posteriors and runs."""
 
 from bayes_panns.report.text.summaries import describe
 from bayes_panns.report.text.tables import crossval_latex, crossval_table
-from bayes_panns.report.text.tags import FORMATS, render
+from bayes_panns.report.text.tags import render_tags
 
-__all__ = ["FORMATS", "crossval_latex", "crossval_table", "describe", "render"]
+__all__ = ["crossval_latex", "crossval_table", "describe", "render_tags"]

@@ -1,56 +1,67 @@
-"""What a store, a posterior or a run holds, in words."""
+"""A description of a store, a posterior or a run."""
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from bayes_panns.clips import Store
 from bayes_panns.core.errors import BayesPannsError
 from bayes_panns.posterior.disk import read_header
-from bayes_panns.recipes.reading import read_run
-from bayes_panns.svi import METRICS, read_metrics
+from bayes_panns.report.formatting import exact
+from bayes_panns.report.run_folder import RunFolder
+from bayes_panns.report.text.layout import columns
+from bayes_panns.svi import read_metrics
 
 
 def describe(path: str | Path) -> str:
     """Describe a store, a posterior's folder or a run's folder.
 
+    Args:
+        path: A file or a folder.
+
+    Returns:
+        Lines of a name and a value, ending in a newline. Numbers have all their digits.
+
     Raises:
-        BayesPannsError: There is nothing at ``path``, or it is none of the three, or it is damaged.
+        BayesPannsError: ``path`` does not exist, is none of the three, or is damaged.
     """
     path = Path(path)
     if path.is_file():
         return _lines(Store(path).summary())
     if (path / "posterior.toml").is_file():
-        return _posterior(path)
-    if (path / "run.toml").is_file():
-        return _run(path)
+        return _lines(_posterior(path))
+    run = RunFolder(path)
+    if run.is_run:
+        return _lines(_run(run))
     if not path.exists():
         raise BayesPannsError(f"{path}: no such file or folder")
-    raise BayesPannsError(f"{path}: is no store (a file), posterior (posterior.toml) or run (run.toml)")
+    raise BayesPannsError(f"{path}: is not a store (a file), a posterior (posterior.toml) or a run (run.toml)")
 
 
-def _posterior(path: Path) -> str:
+def _posterior(path: Path) -> dict[str, Any]:
     header = read_header(path)
     labels = header.pop("labels")
-    return _lines({"posterior": path.name, **header, "labels": f"{len(labels)}: {', '.join(labels)}"})
+    return {"posterior": path.name, **header, "labels": f"{len(labels)}: {', '.join(labels)}"}
 
 
-def _run(path: Path) -> str:
-    recipe = read_run(path / "run.toml").model_dump(exclude_none=True)
-    described: dict[str, Any] = {"run": path.name, "recipe": recipe}
-    lines = read_metrics(path / METRICS)
+def _run(run: RunFolder) -> dict[str, Any]:
+    described: dict[str, Any] = {"run": run.path.name, "recipe": run.read_recipe().model_dump(exclude_none=True)}
+    lines = read_metrics(run.metrics)
     if lines:
         described["last epoch"] = {name: value for name, value in lines[-1].items() if not name.startswith("scale/")}
-    text = _lines(described)
-    return text + "\n" + _posterior(path / "posterior") if (path / "posterior").is_dir() else text
+    return described | (_posterior(run.posterior) if run.posterior.is_dir() else {})
 
 
-def _lines(values: dict[str, Any], indent: str = "") -> str:
-    width = max((len(str(key)) for key in values), default=0)
-    text = ""
+def _lines(values: Mapping[str, Any]) -> str:
+    return columns(list(_rows(values)))
+
+
+def _rows(values: Mapping[str, Any], indent: str = "") -> Iterator[tuple[str, str]]:
+    """A row for each value; tables follow their own row, indented."""
     for key, value in values.items():
-        if isinstance(value, dict):
-            text += f"{indent}{key}:\n{_lines(value, indent + '  ')}" if value else f"{indent}{key}: none\n"
+        if isinstance(value, Mapping):
+            yield f"{indent}{key}:", "" if value else "none"
+            yield from _rows(value, f"{indent}  ")
         else:
-            shown = "unknown" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
-            text += f"{indent}{str(key).ljust(width)}  {shown}\n"
-    return text
+            shown = "unknown" if value is None else exact(value) if isinstance(value, float) else str(value)
+            yield f"{indent}{key}", shown

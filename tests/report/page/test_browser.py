@@ -10,7 +10,7 @@ from bayes_panns.clips import CATALOGS, pack
 from bayes_panns.jobs.workflow import fit
 from bayes_panns.recipes.reading import Data, Run
 from bayes_panns.report import write_report
-from bayes_panns.report.page import page
+from bayes_panns.report.page import intervals
 from bayes_panns.svi import FitSettings
 
 pytestmark = pytest.mark.slow
@@ -67,7 +67,7 @@ def report(real_data, tmp_path_factory):
     )
     fit(recipe, folder / "esc10")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(page, "RESAMPLES", 100)
+        patch.setattr(intervals, "RESAMPLES", 100)
         return write_report([folder / "esc10"], stores=[esc10], folds=[5], ood=[digits], draws=6)
 
 
