@@ -129,3 +129,11 @@ def test_logits_have_their_probabilities(task):
     logits = logits_of(p, task)
     assert np.isfinite(logits).all()
     np.testing.assert_allclose(probability(logits[None], task), p, atol=1e-12)
+
+
+@both
+def test_the_search_ends_at_a_hundredth_and_at_a_hundred(task):
+    target = np.eye(3, dtype=bool)
+    sign = np.where(target, 1.0, -1.0)[None]
+    assert fit_temperature(0.01 * sign, target, task) == pytest.approx(0.01, rel=1e-3)
+    assert fit_temperature(-100 * sign, target, task) == pytest.approx(100, rel=1e-3)
