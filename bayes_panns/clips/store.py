@@ -68,10 +68,9 @@ class Store:
         StoreError: The file is missing, damaged, not a clip store, or of a newer format, or ``labels`` do not fit.
 
     Example:
-        >>> write("pets.h5", np.zeros((8, 4000)), np.eye(8, 2, dtype=bool), ("dog", "cat"), Task.MULTI_LABEL, 8000)
-        >>> with Store("pets.h5") as store:
+        >>> with Store("esc10.h5") as store:  # doctest: +SKIP
         ...     store.waveform([0, 7]).shape
-        (2, 4000)
+        (2, 160000)
     """
 
     def __init__(self, path: str | Path, *, labels: Sequence[str] | None = None) -> None:
@@ -564,8 +563,10 @@ class StoreWriter:
         StoreError: The place cannot be written, an argument or a clip does not fit, or no clip was added.
 
     Example:
-        >>> with StoreWriter("pets.h5", labels=["dog", "cat"], task="one-of-k", sample_rate=8000, samples=4000) as w:
-        ...     w.add("rex.wav", np.zeros(4000), [0], fold=1)
+        >>> with StoreWriter(
+        ...     "dogs.h5", labels=["dog", "cat"], task="one-of-k", sample_rate=32000, samples=160000
+        ... ) as w:  # doctest: +SKIP
+        ...     w.add("rex.wav", waveform, [0], fold=1)
     """
 
     def __init__(
