@@ -24,9 +24,9 @@ def python(code):
 def test_importing_the_package_is_instant_and_loads_no_library():
     shown = python("""
         import sys, time
-        start = time.perf_counter()
+        start = time.process_time()
         import bayes_panns
-        seconds = time.perf_counter() - start
+        seconds = time.process_time() - start
         print(seconds < 0.1, sorted({"torch", "pyro", "numpy", "click"} & set(sys.modules)))
     """)
     assert shown == "True []\n"

@@ -29,7 +29,7 @@ from bayes_panns.core.digests import sha256_of
 from bayes_panns.core.errors import CheckpointError
 from bayes_panns.nets import HEAD, NETS, build
 from bayes_panns.posterior import Posterior
-from bayes_panns.recipes.reading import read_strategy
+from bayes_panns.recipes import read_strategy
 
 FRONT_END_PREFIXES = ("spectrogram_extractor.", "logmel_extractor.")
 """How the names of a checkpoint's spectrogram and mel matrices begin. They are constants, not weights."""

@@ -165,7 +165,7 @@ def test_point_weights_stay_points_bare_or_not(saved, kind, wrapped):
     torch.testing.assert_close(next(posterior.draws(waveform, 0)), expected)
 
 
-def test_each_net_is_told_by_its_keys(saved):
+def test_each_net_is_recognised_by_its_keys(saved):
     """Only the shapes matter: a file of views of one number is small."""
     with torch.device("meta"):
         shapes = {net: build(net, 3).state_dict() for net in NETS}
@@ -195,7 +195,7 @@ def test_the_published_files_are_as_large_as_these_tensors():
 
 
 @pytest.mark.parametrize(("rate", "window"), [(32000, 1024), (16000, 512), (8000, 256)])
-def test_the_front_end_is_told_by_its_matrix_whose_values_do_not_matter(saved, rate, window):
+def test_the_front_end_is_recognised_by_the_shape_of_its_matrix(saved, rate, window):
     matrix = {"spectrogram_extractor.stft.conv_real.weight": torch.full((window // 2 + 1, 1, window), torch.nan)}
     assert import_checkpoint(saved(matrix | state_dict()), "panns", labels=LABELS).sample_rate == rate
 
@@ -235,11 +235,12 @@ def test_a_bayesian_start_can_be_fine_tuned(saved, tmp_path):
     run("import", "panns", path, "-o", tmp_path / "p", "--labels", tmp_path / "labels.csv", "--scale", "moped")
     start = load(tmp_path / "p")
     fresh = import_checkpoint(path, "panns", labels=LABELS, scale="fan-in")
+    assert not fresh.model.training, "BatchNorm uses the checkpoint's statistics"
     assert fresh.start_from(start).new == ()
     torch.testing.assert_close(fresh.gaussians()["fc1.weight"][1], start.gaussians()["fc1.weight"][1])
 
 
-def test_what_a_training_run_kept_beside_the_weights_is_no_hindrance(saved, tmp_path):
+def test_other_entries_beside_the_weights_are_allowed(saved, tmp_path):
     """VI-PANN's files hold the sampler's NumPy arrays, in the serialisation of the time."""
     sampler = {"indexes_per_class": [np.arange(5), np.arange(3, dtype=np.int32)], "pointer": np.int64(3), "queue": [1]}
     content = {"iteration": 3, "sampler": sampler, "model": state_dict()}
@@ -289,7 +290,7 @@ def without(state, name):
         ),
     ],
 )
-def test_what_is_no_such_checkpoint_is_told_in_one_line(saved, content, message, capsys):
+def test_a_file_that_is_no_such_checkpoint_is_one_line(saved, content, message, capsys):
     path = saved(content())
     with pytest.raises(CheckpointError, match=message) as error:
         import_checkpoint(path, "panns", labels=LABELS)
@@ -312,7 +313,7 @@ def test_unknown_choices_are_errors(saved, options, message):
         import_checkpoint(saved(state_dict()), **({"kind": "panns", "labels": LABELS} | options))
 
 
-def test_a_named_net_is_what_it_is_compared_with(saved):
+def test_a_named_net_is_the_one_that_it_is_compared_with(saved):
     with pytest.raises(CheckpointError, match=r"the network resnet38: conv_block1.conv1.weight has shape 16"):
         import_checkpoint(saved(state_dict()), "panns", labels=LABELS, net="resnet38")
 
@@ -339,7 +340,7 @@ def test_a_scale_without_a_mean_or_of_what_has_none_is_refused(saved):
     ],
 )
 @pytest.mark.parametrize("new", [True, False])
-def test_a_damaged_file_is_told_in_one_line(saved, tmp_path, damage, new):
+def test_a_damaged_file_is_one_line(saved, tmp_path, damage, new):
     path = saved(state_dict(), _use_new_zipfile_serialization=new)
     path.write_bytes(damage(path.read_bytes()))
     result = run("import", "panns", path, "-o", tmp_path / "p", code=1)
@@ -348,7 +349,7 @@ def test_a_damaged_file_is_told_in_one_line(saved, tmp_path, damage, new):
     assert not (tmp_path / "p").exists()
 
 
-def test_labels_are_asked_for_and_a_missing_file_is_told(saved, tmp_path):
+def test_missing_labels_and_missing_files_are_errors(saved, tmp_path):
     result = run("import", "panns", saved(state_dict()), "-o", tmp_path / "p", code=1)
     assert "does not name its 3 labels; give a CSV of their names with --labels" in result.stderr
     assert "no such file" in run("import", "panns", tmp_path / "x.pth", "-o", tmp_path / "p", code=1).stderr

@@ -65,7 +65,7 @@ def test_only_batchnorm_drifts(code, posterior):
     assert not block.conv1.training
 
 
-def test_the_recipe_leaves_what_is_variational_in_the_published_file():
+def test_the_recipe_has_the_variational_layers_of_the_published_file():
     (recipe,) = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
     strategy = Strategy.model_validate(tomllib.loads(recipe))
     with torch.device("meta"):

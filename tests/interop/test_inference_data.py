@@ -102,7 +102,7 @@ def test_clips_of_other_labels_are_predicted_without_a_truth(arviz, store):
         to_inference_data(build(), ClipSet(store(rate=16000)), draws=2)
 
 
-def test_what_cannot_be_told_apart_is_refused(arviz):
+def test_dropout_in_the_predictions_is_refused(arviz):
     with pytest.raises(PosteriorError, match="depend on dropout, not on draws of the last layer alone"):
         to_inference_data(build(Strategy(dropout="always", default=Settings())), draws=2)
 
