@@ -24,8 +24,7 @@ from bayes_panns.clips import ClipSet
 from bayes_panns.core.errors import BayesPannsError
 from bayes_panns.core.files import whole_file, whole_folder
 from bayes_panns.evaluations import Evaluation
-from bayes_panns.jobs.crossval import crossval, run_folder
-from bayes_panns.jobs.workflow import RUN_TOML
+from bayes_panns.jobs import RUN_TOML, crossval, run_folder
 from bayes_panns.metrics import (
     Interval,
     aurc,
@@ -40,7 +39,7 @@ from bayes_panns.metrics import (
 from bayes_panns.metrics.bootstrap import LEVEL, RESAMPLES, Sample, percentiles
 from bayes_panns.metrics.calibration import EPSILON
 from bayes_panns.posterior import Posterior, load, save
-from bayes_panns.recipes.reading import Run, read_run, read_strategy
+from bayes_panns.recipes import Run, read_run, read_strategy
 from bayes_panns.svi import METRICS, read_metrics
 
 ARMS = {"transfer": "study-transfer", "scratch": "study-scratch"}

@@ -17,7 +17,7 @@ import torch
 from bayes_panns.bayes import BayesianNet, Settings, Strategy
 from bayes_panns.clips import ClipSet, Task, write
 from bayes_panns.evaluations import compare
-from bayes_panns.jobs.workflow import evaluate_posterior
+from bayes_panns.jobs import evaluate_posterior
 from bayes_panns.posterior import Posterior
 from bayes_panns.soundscapes.scenes import DOWNSTREAM, NOVEL, soundscapes
 from bayes_panns.svi import METRICS, Features, Fit, FitSettings, read_metrics

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bayes_panns.cli import main
-from bayes_panns.recipes.reading import names
+from bayes_panns.recipes import names
 
 PAGES = sorted((Path(__file__).resolve().parent.parent / "docs" / "data").glob("*.md"))
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from bayes_panns.clips import Task, write
-from bayes_panns.jobs.workflow import evaluate_posterior, fit
+from bayes_panns.jobs import evaluate_posterior, fit
 from bayes_panns.posterior import load
-from bayes_panns.recipes.reading import Data, Run
+from bayes_panns.recipes import Data, Run
 from bayes_panns.svi import FitSettings
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"

@@ -12,10 +12,10 @@ from click.testing import CliRunner
 
 from bayes_panns.clips import Task, write
 from bayes_panns.evaluations import Evaluation, evaluate
-from bayes_panns.jobs.workflow import fit
+from bayes_panns.jobs import fit
 from bayes_panns.posterior import load
 from bayes_panns.predictions import decompose
-from bayes_panns.recipes.reading import read_run
+from bayes_panns.recipes import read_run
 from bayes_panns.soundscapes.scenes import DOWNSTREAM, NOVEL, UPSTREAM, soundscapes
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -79,6 +79,8 @@ def shown(visible: bool = True) -> Iterator[None]:
         TextColumn("{task.fields[text]}", markup=False),
         console=Console(stderr=True),
         transient=True,
+        # Results on standard output must reach the file or pipe that it is redirected to.
+        redirect_stdout=False,
     ) as bars:
         token = _bars.set(bars)
         try:

@@ -27,7 +27,7 @@ from bayes_panns.clips import Task
 from bayes_panns.core.errors import CheckpointError
 from bayes_panns.nets import HEAD, NETS, build
 from bayes_panns.posterior import Posterior
-from bayes_panns.recipes.reading import read_strategy
+from bayes_panns.recipes import read_strategy
 
 KINDS = ("panns", "vi-pann")
 """Whose checkpoints are known."""

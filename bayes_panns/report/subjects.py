@@ -13,11 +13,11 @@ import torch
 from bayes_panns.clips import ClipSet, Task
 from bayes_panns.core.errors import BayesPannsError, PosteriorError, StoreError
 from bayes_panns.evaluations import Evaluation, is_evaluation
-from bayes_panns.jobs.workflow import RUN_TOML, choose_device, divide, evaluate_clips
+from bayes_panns.jobs import RUN_TOML, choose_device, divide, evaluate_clips
 from bayes_panns.posterior import Posterior, load
 from bayes_panns.posterior.disk import read_header
 from bayes_panns.predictions import Draws
-from bayes_panns.recipes.reading import Run, read_run
+from bayes_panns.recipes import Run, read_run
 from bayes_panns.svi import METRICS, read_metrics
 
 logger = logging.getLogger(__name__)

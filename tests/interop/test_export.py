@@ -14,7 +14,7 @@ from bayes_panns.interop import export_panns, import_checkpoint, panns_checkpoin
 from bayes_panns.interop.export import front_end_matrices
 from bayes_panns.nets import NETS
 from bayes_panns.posterior import Calibration, Posterior, load, save
-from bayes_panns.recipes.reading import read_strategy
+from bayes_panns.recipes import read_strategy
 
 
 def build(strategy="flip", **options):

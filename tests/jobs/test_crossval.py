@@ -14,10 +14,10 @@ from scipy import stats
 from bayes_panns.cli import main
 from bayes_panns.clips import Task, write
 from bayes_panns.core.errors import FitError, StoreError
-from bayes_panns.jobs.crossval import crossval, write_results
+from bayes_panns.jobs import crossval, write_results
 from bayes_panns.posterior import load
 from bayes_panns.posterior.disk import read_header
-from bayes_panns.recipes.reading import Data, Run
+from bayes_panns.recipes import Data, Run
 from bayes_panns.report import crossval_latex, crossval_table
 from bayes_panns.svi import FitSettings
 

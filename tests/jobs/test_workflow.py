@@ -9,11 +9,11 @@ import torch
 
 from bayes_panns.clips import ClipSet, Task, write
 from bayes_panns.core.errors import FitError, PosteriorError, RecipeError, StoreError
-from bayes_panns.jobs.workflow import calibrate, divide, evaluate_posterior, fit, held_out
+from bayes_panns.jobs import calibrate, divide, evaluate_posterior, fit, held_out
 from bayes_panns.metrics import conformal_threshold, label_sets
 from bayes_panns.posterior import Ensemble, load, save_calibration
 from bayes_panns.predictions import predict_logits
-from bayes_panns.recipes.reading import Data, Run, read_run
+from bayes_panns.recipes import Data, Run, read_run
 from bayes_panns.svi import Fit, FitSettings
 
 RATE = 8000

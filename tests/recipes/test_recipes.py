@@ -1,7 +1,7 @@
 import pytest
 
 from bayes_panns.core.errors import RecipeError
-from bayes_panns.recipes.reading import names, read_run, read_strategy
+from bayes_panns.recipes import names, read_run, read_strategy
 
 
 @pytest.fixture

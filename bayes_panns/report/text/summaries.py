@@ -6,7 +6,7 @@ from typing import Any
 from bayes_panns.clips import Store
 from bayes_panns.core.errors import BayesPannsError
 from bayes_panns.posterior.disk import read_header
-from bayes_panns.recipes.reading import read_run
+from bayes_panns.recipes import read_run
 from bayes_panns.svi import METRICS, read_metrics
 
 

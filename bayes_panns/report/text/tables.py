@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from bayes_panns.jobs.crossval import CrossValidation, Spread
+from bayes_panns.jobs import CrossValidation, Spread
 from bayes_panns.metrics import Interval
 from bayes_panns.report.figures import NAMES
 

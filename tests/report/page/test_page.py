@@ -26,12 +26,12 @@ from bayes_panns.cli import main
 from bayes_panns.clips import Task, write
 from bayes_panns.core.errors import BayesPannsError
 from bayes_panns.evaluations import Evaluation
-from bayes_panns.jobs.workflow import fit
+from bayes_panns.jobs import fit
 from bayes_panns.metrics import Interval
 from bayes_panns.posterior import load, save
 from bayes_panns.predictions import decompose
-from bayes_panns.recipes.reading import Data as RecipeData
-from bayes_panns.recipes.reading import Run
+from bayes_panns.recipes import Data as RecipeData
+from bayes_panns.recipes import Run
 from bayes_panns.report import Data, Part, Subject, read_subjects, render_page, write_report
 from bayes_panns.report.page import charts, page
 from bayes_panns.report.page.charts import Charts, plain
