@@ -50,7 +50,7 @@ def calibrate(
     first, second = clips.split(0.5, seed)
     logits, target = predict_logits(posterior, first, draws), target_for(posterior, first)
     temperature = fit_temperature(logits, target, posterior.task)
-    _warn_at_bounds(temperature, _probability(posterior, logits, 1.0), target, posterior.task)
+    _warn_if_undetermined(temperature, logits, target, posterior.task)
     probability = _probability(posterior, predict_logits(posterior, second, draws), temperature)
     try:
         threshold = conformal_threshold(probability, target_for(posterior, second), coverage)
@@ -79,25 +79,25 @@ def _probability(posterior: Posterior, logits: NDArray[np.floating], temperature
     return posterior.model.likelihood.probability(scaled).double().mean(dim=0).numpy()
 
 
-def _warn_at_bounds(
-    temperature: float, probability: NDArray[np.float64], target: NDArray[np.bool_], task: Task
+def _warn_if_undetermined(
+    temperature: float, logits: NDArray[np.floating], target: NDArray[np.bool_], task: Task
 ) -> None:
     """Warn of a temperature that the clips do not determine."""
     least, most = BOUNDS
-    if least * _NEAR < temperature < most / _NEAR:
-        return
-    if temperature >= most / _NEAR:
-        logger.warning(
-            f"the temperature is at its upper bound, {most:g}: the {len(target)} clips that it was fitted to "
-            "contradict the posterior, so every label becomes equally probable; check their labels"
-        )
-        return
     if task == Task.ONE_OF_K:
-        right = bool((probability.argmax(axis=1) == target.argmax(axis=1)).all())
+        right = bool((logits.argmax(axis=2) == target.argmax(axis=1)).all())
     else:
-        right = bool(((probability > 0.5) == target).all())
-    reason = "are all classified correctly" if right else "are almost all classified correctly"
-    logger.warning(
-        f"the temperature is at its lower bound, {least:g}: the {len(target)} clips that it was fitted to {reason}, so "
-        "nothing limits it, and probabilities become 0 or 1; calibrate on more clips, or on harder ones"
-    )
+        right = bool(((logits > 0) == target).all())
+    if right or temperature <= least * _NEAR:
+        # Then the likelihood rises for ever as the temperature falls, until it is 1 in floating point.
+        which = "all" if right else "almost all"
+        logger.warning(
+            f"the {len(target)} clips that the temperature was fitted to are {which} classified correctly, so nothing "
+            f"bounds it from below but {least:g}; it is {temperature:.3g}, and probabilities become 0 or 1; calibrate on "
+            "more clips, or on harder ones"
+        )
+    elif temperature >= most / _NEAR:
+        logger.warning(
+            f"the temperature is at its upper bound, {most:g}: the {len(target)} clips that it was fitted to contradict "
+            "the posterior, so all labels become equally probable; check the clips' labels"
+        )

@@ -114,19 +114,18 @@ def fit(
 
 
 def _with_guide(recipe: Run, guide_function: str | None) -> Run:
-    """The recipe with the guide that its caller names.
+    """The recipe, validated, with the guide that its caller names.
 
     Raises:
         RecipeError: The recipe names a Python function, and the caller does not.
+        SettingError: A value of the recipe is invalid.
     """
-    if guide_function is not None:
-        return replaced(recipe, {"guide": guide_function})
-    if is_function(recipe.guide):
+    if guide_function is None and is_function(recipe.guide):
         raise RecipeError(
             f"guide = {recipe.guide!r} is a Python function, which a recipe cannot run; give it with --guide if you "
             "trust it"
         )
-    return recipe
+    return replaced(recipe, {} if guide_function is None else {"guide": guide_function})
 
 
 def _task(recipe: Run, clips: ClipSet) -> Task:

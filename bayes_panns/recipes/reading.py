@@ -64,7 +64,7 @@ def read_run(
 
 
 def replaced(recipe: Run, changes: Mapping[str, Any]) -> Run:
-    """A run recipe with other values.
+    """A run recipe with other values, all of them validated: pydantic's own ``model_copy`` validates nothing.
 
     Args:
         recipe: The recipe.
@@ -77,7 +77,7 @@ def replaced(recipe: Run, changes: Mapping[str, Any]) -> Run:
         >>> replaced(Run(), {"guide": "det", "fit.seed": 3}).fit.seed
         3
     """
-    table = recipe.model_dump()
+    table = recipe.model_dump(warnings=False)
     given = [_Override(key, tuple(key.split(".")), value) for key, value in changes.items()]
     for override in given:
         override.put(table)
