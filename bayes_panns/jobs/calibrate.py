@@ -93,11 +93,11 @@ def _warn_if_undetermined(
         which = "all" if right else "almost all"
         logger.warning(
             f"the {len(target)} clips that the temperature was fitted to are {which} classified correctly, so nothing "
-            f"bounds it from below but {least:g}; it is {temperature:.3g}, and probabilities become 0 or 1; calibrate on "
-            "more clips, or on harder ones"
+            f"bounds it from below but {least:g}; it is {temperature:.3g}, and probabilities become 0 or 1; calibrate "
+            "on more clips, or on harder ones"
         )
     elif temperature >= most / _NEAR:
         logger.warning(
-            f"the temperature is at its upper bound, {most:g}: the {len(target)} clips that it was fitted to contradict "
-            "the posterior, so all labels become equally probable; check the clips' labels"
+            f"the temperature is at its upper bound, {most:g}: the {len(target)} clips that it was fitted to "
+            "contradict the posterior, so all labels become equally probable; check the clips' labels"
         )

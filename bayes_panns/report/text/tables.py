@@ -75,9 +75,10 @@ def crossval_latex(
 def _cell(spread: Spread | None) -> str:
     if spread is None or math.isnan(spread.mean):
         return ""
+    some = "" if spread.defined == len(spread.folds) else f" in {spread.defined} of {len(spread.folds)} folds"
     if math.isnan(spread.deviation):
-        return f"{spread.mean:.4f}"
-    return f"{spread.mean:.4f} ± {spread.deviation:.4f} ({spread.low:.4f} to {spread.high:.4f})"
+        return f"{spread.mean:.4f}{some}"
+    return f"{spread.mean:.4f} ± {spread.deviation:.4f} ({spread.low:.4f} to {spread.high:.4f}){some}"
 
 
 def _latex_cell(spread: Spread | None) -> str:
