@@ -62,7 +62,7 @@ def test_a_guide_in_python_is_fitted_kept_and_opened_again(tmp_path, monkeypatch
         data=Data(stores=[store], validation=0.0),
         fit=FitSettings(epochs=1, batch_size=4, spec_augment=False),
     )
-    fitted = fit(recipe, tmp_path / "run")
+    fitted = fit(recipe, tmp_path / "run", guide_function=guide)
     opened = load(tmp_path / "run", guide_function=guide)
     first, second = (evaluate_posterior(each, [store], draws=2).metrics for each in (fitted.posterior, opened))
     assert first == pytest.approx(second, rel=1e-4)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bayes_panns.cli import options
+from bayes_panns.cli.guide_option import own_guide
 from bayes_panns.cli.main import INTERRUPTED, main
 
 if TYPE_CHECKING:
@@ -22,7 +23,12 @@ def _fit_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.argument("run", metavar="RUN"),
             options.stores("A store to fit to; repeatable."),
             click.option("--labels", metavar="CSV", help="Label names for stores without them, such as PANNs' packs."),
-            click.option("--guide", metavar="G", help="A guide recipe: its name or file; or your own module:function."),
+            click.option(
+                "--guide",
+                metavar="G",
+                callback=own_guide,
+                help="A guide recipe, by name or file; or module:function of your own, which is run.",
+            ),
             click.option("-o", "--out", type=options.FOLDER, help="The folder of the results [runs/RUN]."),
             options.device,
             click.option("--seed", type=int, help="Replaces fit.seed."),
@@ -106,7 +112,14 @@ def finetune(**given: Any) -> None:
     help="The posterior that every fit starts from; or DIR/GUIDE of another crossval: each from that seed and fold.",
 )
 @options.stores("A store with folds; repeatable.")
-@click.option("--guide", "guides", multiple=True, metavar="G", help="A guide recipe, or its name; repeat to compare.")
+@click.option(
+    "--guide",
+    "guides",
+    multiple=True,
+    metavar="G",
+    callback=own_guide,
+    help="As for pretrain; repeat it to compare guides.",
+)
 @click.option("--seeds", type=options.Numbers(), help="Fit each with these seeds [the recipe's].")
 @options.folds("Score on these folds only.")
 @options.ood

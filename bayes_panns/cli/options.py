@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from bayes_panns.cli.guide_option import own_guide
 from bayes_panns.core.files import require_parent, whole_file
 
 if TYPE_CHECKING:
@@ -120,6 +121,7 @@ guide_function = click.option(
     "--guide",
     "guide_function",
     metavar="MODULE:FUNCTION",
+    callback=own_guide,
     help="For a posterior whose guide is a Python function: that function. It is run.",
 )
 ood = click.option("--ood", multiple=True, type=FOLDER, help="A store of clips that show no label; repeatable.")

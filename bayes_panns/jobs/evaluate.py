@@ -63,8 +63,8 @@ def evaluate_clips(
 ) -> Evaluation:
     """Score a posterior on a set of clips, such as a run's own validation clips: see :func:`evaluate_posterior`.
 
-    ``provenance["leaks"]`` of the evaluation counts the clips that the posterior (``own``), or one that it started from
-    (``upstream``), was fitted to, where the posterior has recorded its clips.
+    ``provenance["leaks"]`` of the evaluation counts the clips that the posterior was fitted to, if it has recorded
+    them: see :func:`~bayes_panns.jobs.leaks.count_leaks`. A warning is logged if there are any.
 
     Args:
         posterior: The posterior to score, or an ensemble.

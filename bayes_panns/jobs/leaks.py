@@ -1,34 +1,25 @@
 """Leaks: scored clips that a posterior, or one that it started from, was fitted to; found by the clips' digests."""
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from typing import Any
 
 from bayes_panns.clips import ClipSet
-from bayes_panns.posterior import Ensemble, Posterior, Predictor
-
-_BYTES = 16
-"""The leading bytes of a clip's SHA-256 that are kept."""
+from bayes_panns.posterior import Ensemble, Predictor
+from bayes_panns.posterior.fitted_clips import FittedClips
 
 
-def record_fitted_clips(posterior: Posterior, clips: ClipSet, upstream: Posterior | None) -> None:
-    """Record in a posterior the digests of the clips that it, and what it started from, was fitted to.
+def record_fitted_clips(posterior: Any, clips: ClipSet, upstream: Any) -> None:
+    """Record in a posterior which clips it, and what it started from, was fitted to.
 
     Args:
         posterior: The posterior that was fitted.
         clips: The clips that it was fitted to, without those held out.
-        upstream: What it started from.
+        upstream: The posterior that it started from; None if it started from scratch.
 
     Raises:
         StoreError: A store is damaged.
     """
-    if not hasattr(posterior, "fitted_clips"):
-        return
-    # The interface of posteriors that keep digests: two sets of bytes, `own` and `upstream`.
-    kept: Any = posterior.fitted_clips
-    kept.own, kept.upstream = frozenset(_digests(clips)), frozenset()
-    if upstream is not None:
-        before: Any = getattr(upstream, "fitted_clips", None)
-        kept.upstream = before.own | before.upstream
+    posterior.fitted_clips = FittedClips.of(_digests(clips), _fitted(upstream))
 
 
 def count_leaks(posterior: Predictor, clips: ClipSet) -> dict[str, int] | None:
@@ -39,25 +30,27 @@ def count_leaks(posterior: Predictor, clips: ClipSet) -> dict[str, int] | None:
         clips: The clips to score.
 
     Returns:
-        ``own``: how many it was fitted to itself; ``upstream``: how many of the others a posterior that it started
-        from was fitted to. None where the posterior did not record its clips.
+        ``own``: how many of them it was fitted to; ``upstream``: how many of them the posteriors that it started from
+        were fitted to. None where no clips are recorded, as for imported posteriors.
 
     Raises:
         StoreError: A store is damaged.
     """
     members = posterior.members if isinstance(posterior, Ensemble) else (posterior,)
-    own, upstream = (
-        frozenset[bytes]().union(*(getattr(getattr(each, "fitted_clips", None), side, ()) for each in members))
-        for side in ("own", "upstream")
+    records = [_fitted(member) for member in members]
+    together = FittedClips(
+        frozenset[bytes]().union(*(each.own for each in records)),
+        frozenset[bytes]().union(*(each.upstream for each in records)),
     )
-    if not own and not upstream:
+    if together == FittedClips():
         return None
-    scored = list(_digests(clips))
-    return {
-        "own": sum(digest in own for digest in scored),
-        "upstream": sum(digest in upstream and digest not in own for digest in scored),
-    }
+    own, upstream = together.count(_digests(clips))
+    return {"own": own, "upstream": upstream}
 
 
-def _digests(clips: ClipSet) -> Iterable[bytes]:
-    return (digest[:_BYTES] for store, _, rows in clips.by_store() for digest in store.digests(rows))
+def _fitted(posterior: Any) -> FittedClips:
+    return getattr(posterior, "fitted_clips", FittedClips())
+
+
+def _digests(clips: ClipSet) -> Iterator[bytes]:
+    return (digest for store, _, rows in clips.by_store() for digest in store.digests(rows))

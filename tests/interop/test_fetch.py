@@ -163,7 +163,7 @@ def test_what_only_a_browser_can_have_is_checked_once_it_is_there(published, tmp
 def test_the_command_downloads_and_names_what_it_knows(published, tmp_path):
     result = CliRunner().invoke(main, ["fetch", "net", "-o", str(tmp_path / "sub" / "net.pth")])
     assert result.exit_code == 0
-    assert "is what was published" in result.stderr
+    assert "matches the published checksum" in result.stderr
     result = CliRunner().invoke(main, ["fetch", "cnn14"])
     assert result.exit_code == 1
     assert result.stderr.count("\n") == 1

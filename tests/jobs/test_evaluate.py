@@ -1,6 +1,5 @@
 """Scoring posteriors on labelled clips."""
 
-import importlib
 import types
 
 import numpy as np
@@ -8,13 +7,11 @@ import pytest
 
 from bayes_panns.clips import ClipSet, Store, Task, write
 from bayes_panns.core.errors import PosteriorError, StoreError
-from bayes_panns.jobs import divide, evaluate_clips, evaluate_posterior, fit
+from bayes_panns.jobs import RunFolder, divide, evaluate_clips, evaluate_posterior, fit
 from bayes_panns.jobs.leaks import count_leaks, record_fitted_clips
 from bayes_panns.posterior import Ensemble, load
 from bayes_panns.posterior.disk import read_header
-from bayes_panns.recipes import read_run
-
-leaks_module = importlib.import_module("bayes_panns.jobs.leaks")
+from bayes_panns.posterior.fitted_clips import FittedClips
 
 
 def test_held_out_folds_and_out_of_distribution_clips_are_scored(downstream, stores):
@@ -143,24 +140,24 @@ def test_posteriors_of_other_labels_are_no_ensemble(stores, upstream, tmp_path, 
         Ensemble([load(upstream), load(tmp_path / "run")])
 
 
-def fitted_to(posterior, *, own=(), upstream=()):
-    """``posterior`` with digests of the clips of some sets."""
-    found = [frozenset(each for clips in sets for each in leaks_module._digests(clips)) for sets in (own, upstream)]
-    posterior.fitted_clips = types.SimpleNamespace(own=found[0], upstream=found[1])
+def fitted_to(posterior, clips, upstream=None):
+    """``posterior`` as if it had been fitted to ``clips``."""
+    record_fitted_clips(posterior, clips, upstream)
     return posterior
 
 
 def test_scored_clips_that_the_posterior_was_fitted_to_are_counted(stores, upstream, tmp_path, caplog):
-    held, clips = divide(read_run(upstream / "run.toml"))
-    posterior = fitted_to(load(upstream), own=[clips], upstream=[ClipSet(stores["upstream"])])
+    held, clips = divide(RunFolder(upstream).read_recipe())
+    before = fitted_to(types.SimpleNamespace(), held)
+    posterior = fitted_to(load(upstream), clips, before)
     everything = ClipSet(stores["upstream"])
     caplog.clear()
     found = evaluate_clips(posterior, everything, draws=0).provenance["leaks"]
-    # A clip counts once: its own fit comes before its upstream's.
     assert found == {"own": len(clips), "upstream": len(held)}
     assert f"{len(clips)} of the 16 scored clips are among those that the posterior was fitted to" in caplog.text
     assert f"{len(held)} of the 16 scored clips are among those that a posterior that it started from" in caplog.text
-    # Names and order do not matter, and other clips are not counted.
+    assert count_leaks(posterior, clips.select(indices=[0])) == {"own": 1, "upstream": 0}
+    # Neither the clips' names nor their order matters, and other clips are not counted.
     shuffled = Store(stores["upstream"]).waveform(range(16))[::-1]
     target = everything.target()[::-1]
     labels, task, names = everything.labels, everything.task, list("abcdefghijklmnop")
@@ -171,22 +168,22 @@ def test_scored_clips_that_the_posterior_was_fitted_to_are_counted(stores, upstr
 
 
 def test_an_ensemble_leaks_what_any_member_does(stores, upstream):
-    held, clips = divide(read_run(upstream / "run.toml"))
-    members = [fitted_to(load(upstream), own=[each]) for each in (held, clips)]
+    halves = divide(RunFolder(upstream).read_recipe())
+    members = [fitted_to(load(upstream), half) for half in halves]
     assert count_leaks(Ensemble(members), ClipSet(stores["upstream"])) == {"own": 16, "upstream": 0}
 
 
-def test_a_posterior_that_did_not_record_its_clips_has_no_count(stores, upstream):
+def test_a_posterior_that_recorded_no_clips_has_no_count(stores, upstream):
     posterior = load(upstream)
-    posterior.fitted_clips = None
+    posterior.fitted_clips = FittedClips()
     assert count_leaks(posterior, ClipSet(stores["upstream"])) is None
     assert "leaks" not in evaluate_posterior(posterior, [stores["upstream"]], draws=0).provenance
 
 
-def test_a_fit_hands_its_clips_and_its_upstreams_on(stores):
-    first = fitted_to(types.SimpleNamespace(), own=[ClipSet(stores["upstream"])], upstream=[ClipSet(stores["many"])])
-    second = types.SimpleNamespace(fitted_clips=types.SimpleNamespace())
-    record_fitted_clips(second, ClipSet(stores["downstream"], folds=[1]), first)
-    assert second.fitted_clips.upstream == first.fitted_clips.own | first.fitted_clips.upstream
-    assert len(second.fitted_clips.own) == 8
-    assert all(len(digest) == 16 for digest in second.fitted_clips.own)
+def test_a_fit_records_its_clips_and_hands_its_upstreams_on(stores, tmp_path, recipe):
+    first = fit(recipe(stores["upstream"], validation=0.25, epochs=1), tmp_path / "first").posterior
+    held, clips = divide(RunFolder(tmp_path / "first").read_recipe())
+    assert count_leaks(first, clips) == {"own": 12, "upstream": 0}
+    assert count_leaks(first, held) == {"own": 0, "upstream": 0}
+    second = fitted_to(types.SimpleNamespace(), ClipSet(stores["downstream"]), first)
+    assert count_leaks(second, ClipSet(stores["upstream"])) == {"own": 0, "upstream": 12}

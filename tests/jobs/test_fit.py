@@ -1,6 +1,5 @@
 """Fits through the Python call: from scratch, by transfer, with parts frozen, and what is refused."""
 
-import importlib
 import json
 import sys
 import tomllib
@@ -13,11 +12,9 @@ from pyro.infer.autoguide import AutoNormal
 
 from bayes_panns.clips import Task, write
 from bayes_panns.core.errors import FitError, OutputError, RecipeError, StoreError
-from bayes_panns.jobs import RunFolder, crossval, evaluate_posterior, fit, held_out
+from bayes_panns.jobs import RunFolder, crossval, evaluate_posterior, fit
 from bayes_panns.posterior import load
 from bayes_panns.recipes import replaced
-
-module_of_fit = importlib.import_module("bayes_panns.jobs.fit")
 
 
 def test_a_fit_leaves_what_it_promises(upstream):
@@ -296,14 +293,3 @@ def test_the_folder_of_a_run_is_checked_before_any_work(stores, tmp_path, recipe
     for place in (tmp_path / "file", tmp_path / "file" / "run"):
         with pytest.raises(OutputError, match="is a file; choose another folder"):
             fit(recipe("nowhere.h5"), place)
-
-
-def test_the_fitted_clips_are_recorded_without_those_held_out(stores, tmp_path, recipe, monkeypatch):
-    recorded = {}
-    monkeypatch.setattr(
-        module_of_fit, "record_fitted_clips", lambda posterior, clips, upstream: recorded.update(clips=clips)
-    )
-    fit(recipe(stores["upstream"], validation=0.25, epochs=1), tmp_path / "run")
-    assert len(recorded["clips"]) == 12
-    held = held_out(tmp_path / "run")
-    assert not set(recorded["clips"].names) & set(held.names)
