@@ -1,6 +1,5 @@
 """The commands that score and calibrate posteriors."""
 
-import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +14,6 @@ from bayes_panns.core.strict_json import defined, dumps
 if TYPE_CHECKING:
     from bayes_panns.metrics import Interval
     from bayes_panns.predictions import Draws
-
-logger = logging.getLogger(__name__)
 
 
 @main.command()
@@ -125,13 +122,8 @@ def calibrate(
 
     loaded = load(run, device=choose_device(device), guide_function=guide_function)
     clips = held_out(run, stores, folds=folds)
-    found = fit_calibration(loaded, clips, coverage=coverage, draws=draws)
+    fit_calibration(loaded, clips, coverage=coverage, draws=draws)
     save_calibration(loaded)
-    logger.info(
-        f"{loaded.folder}: temperature {found.temperature:.3f}, fitted to {found.clips[0]} clips; label sets of "
-        f"coverage {found.coverage:g} contain every label of probability {found.threshold:.3f} or more, fitted to "
-        f"{found.clips[1]} clips"
-    )
 
 
 @main.command()

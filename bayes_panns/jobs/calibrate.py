@@ -50,18 +50,11 @@ def calibrate(
     first, second = clips.split(0.5, seed)
     logits, target = predict_logits(posterior, first, draws), target_for(posterior, first)
     temperature = fit_temperature(logits, target, posterior.task)
-    _warn_if_undetermined(temperature, logits, target, posterior.task)
     probability = _probability(posterior, predict_logits(posterior, second, draws), temperature)
     try:
         threshold = conformal_threshold(probability, target_for(posterior, second), coverage)
     except ValueError as error:
         raise StoreError(f"{clips.stores[0].path}: {error}; calibrate on more clips, or ask for less") from error
-    size = float(label_sets(probability, threshold).sum(axis=1).mean())
-    if size > 1 and size > 0.9 * len(posterior.labels):
-        logger.warning(
-            f"label sets hold {size:.1f} of the {len(posterior.labels)} labels on average, so they say little; ask for "
-            f"a coverage below {coverage:g}, or calibrate on more clips"
-        )
     posterior.calibration = Calibration(
         temperature=temperature,
         threshold=threshold,
@@ -70,6 +63,13 @@ def calibrate(
         clips=(len(first), len(second)),
         data=tuple(store.path.name for store in clips.stores),
     )
+    logger.info(
+        f"{posterior.folder or 'posterior'}: temperature {temperature:.3f}, fitted to {len(first)} clips; label sets "
+        f"of coverage {coverage:g} contain every label of probability {threshold:.3f} or more, fitted to {len(second)} "
+        "clips"
+    )
+    _warn_if_undetermined(temperature, logits, target, posterior.task)
+    _warn_of_large_sets(label_sets(probability, threshold), coverage)
     return posterior.calibration
 
 
@@ -100,4 +100,14 @@ def _warn_if_undetermined(
         logger.warning(
             f"the temperature is at its upper bound, {most:g}: the {len(target)} clips that it was fitted to "
             "contradict the posterior, so all labels become equally probable; check the clips' labels"
+        )
+
+
+def _warn_of_large_sets(sets: NDArray[np.bool_], coverage: float) -> None:
+    """Warn of label sets ``(N, K)`` that hold nearly all K labels."""
+    size, labels = float(sets.sum(axis=1).mean()), sets.shape[1]
+    if size > 1 and size > 0.9 * labels:
+        logger.warning(
+            f"label sets hold {size:.1f} of the {labels} labels on average, so they say little; ask for a coverage "
+            f"below {coverage:g}, or calibrate on more clips"
         )

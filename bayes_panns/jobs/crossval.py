@@ -251,6 +251,11 @@ def _upstreams(upstream: str | None, seeds: Sequence[int], folds: Sequence[int])
 def _fitted(recipe: Run, run: RunFolder, guide_function: str | None, device: str, resume: bool) -> Posterior | None:
     """The run's posterior, fitted now or complete already; None if the fit was interrupted."""
     resume = resume and run.is_run
+    if resume and (epochs := run.read_recipe().fit.epochs) > recipe.fit.epochs:
+        raise FitError(
+            f"{run.path}: was fitted for fit.epochs = {epochs}, not {recipe.fit.epochs}; go on with as many, or choose "
+            "another folder with -o"
+        )
     fitted = fit(recipe, run.path, guide_function=guide_function, device=device, resume=resume)
     if not fitted.complete:
         return None

@@ -81,8 +81,9 @@ def fit(
     inputs = Inputs.of(recipe, clips)
     if resume:
         run.require_same(recipe, inputs)
-        if run.complete and run.read_recipe().fit.epochs == recipe.fit.epochs:
-            logger.info(f"{run.path}: the fit is complete; to continue it, raise fit.epochs above {recipe.fit.epochs}")
+        epochs = run.read_recipe().fit.epochs
+        if run.complete and recipe.fit.epochs <= epochs:
+            logger.info(f"{run.path}: the fit is complete, with fit.epochs = {epochs}; raise it to continue the fit")
             return Fitted(load(run.posterior, device=chosen, guide_function=guide_function), None, True, run.path)
 
     torch.manual_seed(recipe.fit.seed)

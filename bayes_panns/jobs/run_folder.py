@@ -224,7 +224,7 @@ class RunFolder:
         """Check that the run can be resumed with a recipe: that only the places of its inputs differ, or its epochs.
 
         The inputs are compared by content. For a run of an older version, which did not record them, their resolved
-        paths are compared. ``fit.epochs`` may grow.
+        paths are compared. ``fit.epochs`` may grow; it may be smaller only if the fit is complete.
 
         Args:
             recipe: The recipe to go on with.
@@ -235,7 +235,7 @@ class RunFolder:
         """
         before, recorded = self.read_recipe(), self.read_resumable()
         was, now = before.model_dump(mode="json"), recipe.model_dump(mode="json")
-        if now["fit"]["epochs"] < was["fit"]["epochs"]:
+        if now["fit"]["epochs"] < was["fit"]["epochs"] and not self.complete:
             raise FitError(
                 f"{self.path}: was started with fit.epochs = {was['fit']['epochs']}, not {now['fit']['epochs']}; a fit "
                 "can be continued to more epochs, not to fewer"

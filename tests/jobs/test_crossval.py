@@ -309,6 +309,9 @@ def test_an_evaluation_of_an_earlier_posterior_is_not_taken_for_that_of_a_longer
     second = crossval(longer, tmp_path / "cv", guides=["det"], folds=[1, 2], draws=0, resume=True)
     nll = [each.evaluations["det"][0][1].metrics["cal/nll"] for each in (first, again, second)]
     assert nll[0] == nll[1] != nll[2]
+    # Nor is a longer fit's taken for that of a shorter one.
+    with pytest.raises(FitError, match=r"was fitted for fit.epochs = 4, not 2"):
+        crossval(recipe(store), tmp_path / "cv", guides=["det"], folds=[1, 2], draws=0, resume=True)
 
 
 def test_a_guide_in_python_is_compared_with_recipes(store, tmp_path, monkeypatch):
