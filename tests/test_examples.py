@@ -119,7 +119,7 @@ def test_a_guide_in_python_predicts_the_same_when_it_is_opened_again(clips):
         data=Data(stores=[store], validation=0.0),
         fit=FitSettings(epochs=1, batch_size=4, spec_augment=False),
     )
-    fitted = fit(recipe, clips / "run")
+    fitted = fit(recipe, clips / "run", guide_function=guide)
     opened = load(clips / "run", guide_function=guide)
     first, second = (evaluate(each, [store], draws=2).metrics for each in (fitted.posterior, opened))
     assert first == pytest.approx(second, rel=1e-4)

@@ -17,6 +17,10 @@ class RecipeError(BayesPannsError):
     """A guide or run recipe with an unknown key, a wrong type, or rules that do not fit the net."""
 
 
+class SettingError(BayesPannsError):
+    """A value that the caller gave, on the command line or in a call, and that is unknown or invalid."""
+
+
 class PosteriorError(BayesPannsError):
     """A posterior folder that is missing, damaged, of a newer format, or does not fit the task."""
 

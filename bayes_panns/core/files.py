@@ -89,6 +89,49 @@ def require_parent(path: Path) -> None:
         raise OutputError(f"{path}: is a folder; name the file to write")
     if not path.parent.is_dir():
         raise OutputError(f"{path}: the folder {path.parent} does not exist; make it first")
+    if not os.access(path.parent, os.W_OK):
+        raise OutputError(f"{path}: the folder {path.parent} cannot be written; choose another")
+
+
+def require_folder(path: Path) -> None:
+    """Check, before any work, that ``path`` can be a folder to write to; missing folders above it are made later.
+
+    Raises:
+        OutputError: It is a file, is inside a file, or cannot be written.
+    """
+    existing = next(each for each in (path, *path.absolute().parents) if each.exists())
+    if not existing.is_dir():
+        what = "is a file" if existing == path else f"{existing} is a file"
+        raise OutputError(f"{path}: {what}; choose another folder")
+    if not os.access(existing, os.W_OK):
+        raise OutputError(f"{path}: the folder {existing} cannot be written; choose another")
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[bool]:
+    """Lock an existing folder against other processes until the block ends; a killed process loses its locks.
+
+    Yields:
+        Whether the lock is ours: False where another one holds it. True where the file system has no locks.
+
+    Raises:
+        OSError: The folder cannot be opened.
+    """
+    if fcntl is None:
+        yield True
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        except OSError:
+            pass
+        yield True
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

@@ -1,22 +1,18 @@
-"""Whole jobs: from a recipe and stores to a posterior on disk, and from a posterior to what it is worth."""
+"""Whole jobs around one run's folder: fit, evaluate, calibrate and cross-validate."""
 
+from bayes_panns.jobs.calibrate import calibrate
 from bayes_panns.jobs.crossval import CrossValidation, Spread, crossval, run_folder, write_results
-from bayes_panns.jobs.workflow import (
-    RUN_TOML,
-    Fitted,
-    calibrate,
-    choose_device,
-    divide,
-    evaluate_clips,
-    evaluate_posterior,
-    fit,
-    held_out,
-)
+from bayes_panns.jobs.devices import choose_device
+from bayes_panns.jobs.evaluate import evaluate_clips, evaluate_posterior
+from bayes_panns.jobs.fit import Fitted, fit
+from bayes_panns.jobs.run_folder import RUN_TOML, RunFolder
+from bayes_panns.jobs.splits import divide, held_out
 
 __all__ = [
     "RUN_TOML",
     "CrossValidation",
     "Fitted",
+    "RunFolder",
     "Spread",
     "calibrate",
     "choose_device",

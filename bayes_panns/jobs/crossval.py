@@ -1,6 +1,5 @@
-"""Cross-validation: a fit for each of a data set's own folds, and what all of them say together."""
+"""Cross-validation: a fit for each of a data set's own folds, and the metrics over all of them."""
 
-import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -8,30 +7,35 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations, product
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from bayes_panns.clips import ClipSet, Task
+from bayes_panns.clips import ClipSet
+from bayes_panns.core.choices import Task
 from bayes_panns.core.errors import FitError, RecipeError, StoreError
-from bayes_panns.core.files import whole_file
+from bayes_panns.core.files import require_folder
+from bayes_panns.core.strict_json import write_json
 from bayes_panns.evaluations import Evaluation, compare
-from bayes_panns.jobs.workflow import RUN_TOML, evaluate_posterior, fit
+from bayes_panns.jobs.devices import choose_device
+from bayes_panns.jobs.evaluate import evaluate_posterior
+from bayes_panns.jobs.fit import fit
+from bayes_panns.jobs.run_folder import RunFolder
+from bayes_panns.jobs.splits import run_clips
 from bayes_panns.metrics import Interval
 from bayes_panns.metrics.bootstrap import RESAMPLES
 from bayes_panns.posterior import Posterior, load
 from bayes_panns.posterior.disk import read_header
 from bayes_panns.predictions import Draws
-from bayes_panns.recipes.reading import Run, read_run
+from bayes_panns.recipes import Run, is_function, replaced
 
 logger = logging.getLogger(__name__)
 
 LEVEL = 0.95
 
-_TOLD = {Task.ONE_OF_K: ("cls/accuracy", "cal/nll"), Task.MULTI_LABEL: ("cls/map", "cal/nll")}
-"""What is said of each fold when it is scored."""
+_LOGGED = {Task.ONE_OF_K: ("cls/accuracy", "cal/nll"), Task.MULTI_LABEL: ("cls/map", "cal/nll")}
+"""The metrics of a fold that are logged when it is scored."""
 
 
 @dataclass(frozen=True)
@@ -39,15 +43,18 @@ class Spread:
     """A metric over the folds.
 
     Attributes:
-        folds: Its value for each fold, the mean over the seeds.
-        mean: Their mean.
-        deviation: Their standard deviation, with k - 1; NaN for a single fold.
-        low: The lower end of the 95 % t interval of the mean; NaN for a single fold. The folds' fits share most of
-            their clips, so it is somewhat too narrow (Bengio and Grandvalet, 2004).
-        high: Its upper end.
+        folds: Its value in each fold, the mean over the seeds; NaN where it is undefined, such as the mean average
+            precision of a fold without a positive clip.
+        defined: In how many folds it is defined.
+        mean: The mean over the folds where it is defined; NaN if there are none.
+        deviation: The standard deviation over these folds, with k - 1; NaN if there are fewer than two.
+        low: The lower end of the 95 % t interval of the mean; NaN if there are fewer than two. The folds' fits share
+            most of their clips, so the interval is somewhat too narrow (Bengio and Grandvalet, 2004).
+        high: The upper end.
     """
 
     folds: tuple[float, ...]
+    defined: int
     mean: float
     deviation: float
     low: float
@@ -59,25 +66,33 @@ class CrossValidation:
     """The evaluations of a cross-validation.
 
     Attributes:
-        evaluations: By strategy, seed and fold: each fold's clips as the posterior sees them that was fitted to the
-            others.
-        resamples: How many the bootstrap intervals are made of.
+        evaluations: By strategy, seed and fold: each fold's clips, scored by the posterior that was fitted to the other
+            folds.
+        resamples: The number of bootstrap resamples of each interval.
     """
 
     evaluations: Mapping[str, Mapping[int, Mapping[int, Evaluation]]]
     resamples: int = RESAMPLES
 
     def spread(self, strategy: str) -> dict[str, Spread]:
-        """Every metric over the folds; one that is undefined in a fold is NaN."""
+        """Every metric that is defined in some fold, over the folds."""
         seeds = list(self.evaluations[strategy].values())
-        return {
-            name: _spread(np.array([[each[fold].metrics[name] for fold in each] for each in seeds], dtype=float))
-            for name, value in next(iter(seeds[0].values())).metrics.items()
+        names = dict.fromkeys(
+            name
+            for folds in seeds
+            for evaluation in folds.values()
+            for name, value in evaluation.metrics.items()
             if name not in ("draws", "clips") and not isinstance(value, str)
+        )
+        return {
+            name: _spread(
+                np.array([[each.metrics.get(name, math.nan) for each in folds.values()] for folds in seeds], float)
+            )
+            for name in names
         }
 
     def pooled(self, strategy: str) -> Evaluation:
-        """All folds' clips, and all seeds', as one evaluation; a clip that several seeds predict stays one group."""
+        """The clips of all folds and seeds as one evaluation; a clip that is scored for several seeds is one group."""
         seeds = self.evaluations[strategy].values()
         return Evaluation.pool([evaluation for folds in seeds for evaluation in folds.values()])
 
@@ -119,69 +134,75 @@ def crossval(
     Each fit is a run in ``folder/<strategy>/seed-<seed>/fold-<fold>``, with its predictions in ``evaluation/``.
 
     Args:
-        recipe: The run; its ``data.folds`` gives way to all folds but one. Its ``upstream`` may be one strategy of
-            another cross-validation, ``folder/<strategy>``: then each fit starts from the posterior of its own seed and
-            fold, which has not seen the fold that is scored either.
+        recipe: The run; its ``data.folds`` are replaced by all folds but one. Its ``upstream`` may be a strategy's
+            folder of another cross-validation, ``folder/<strategy>``: then each fit starts from the posterior of its
+            own seed and fold, which was not fitted to the scored fold either.
         folder: Where the runs go.
-        guides: Guide recipes to compare; by default the recipe's.
+        guides: Guides to compare, recipes or ``module:function``; by default the recipe's. Functions are run.
         seeds: Seeds of the fits; by default the recipe's.
         folds: The folds to score on; by default all.
-        ood: Files of clips that show none of the labels, scored beside each fold.
-        draws: Posterior draws a clip.
-        device: ``auto``, ``cpu`` or ``cuda``.
-        resume: Go on in ``folder``: what is fitted is kept, and a fit that was stopped goes on.
+        ood: Stores of clips that show none of the labels, scored beside each fold.
+        draws: Posterior draws per clip.
+        device: Where to fit and to score; see :func:`~bayes_panns.jobs.choose_device`.
+        resume: Whether to go on in ``folder``: complete fits are kept, and interrupted ones are resumed.
 
     Returns:
-        The evaluations, or None where a fit was interrupted.
+        The evaluations, or None if a fit was interrupted.
 
     Raises:
-        BayesPannsError: As :func:`~bayes_panns.jobs.fit`; the clips have no folds, two guides share a name, or the
-            upstream cross-validation lacks a seed or fold.
+        BayesPannsError: As :func:`~bayes_panns.jobs.fit`; or the clips have no folds, a guide, seed or fold is named
+            twice, or the upstream cross-validation lacks a seed or fold.
     """
     folder = Path(folder)
+    require_folder(folder)
     if not resume and folder.exists() and any(folder.iterdir()):
-        raise FitError(f"{folder}: is not empty; go on with it with --resume, or choose another folder with -o")
-    if not recipe.data.stores:
-        raise RecipeError("no clips to fit: name a store with --data, or in the recipe's data.stores")
-    there = _folds(ClipSet(recipe.data.stores))
-    chosen = there if folds is None else list(folds)
-    if set(chosen) - set(there) or len(there) < 2:
-        named = ", ".join(map(str, there))
-        raise StoreError(f"{recipe.data.stores[0]}: has the folds {named}; choose two or more, and only those")
-    strategies = {_name(guide): guide for guide in guides or [recipe.guide]}
-    if len(strategies) < len(guides):
-        raise RecipeError(f"two guides have one name: {', '.join(guides)}")
-    upstreams = _upstreams(recipe.upstream, seeds or [recipe.fit.seed], chosen)
+        raise FitError(f"{folder}: is not empty; go on there with --resume, or choose another folder with -o")
+    choose_device(device)
+    known = _folds(run_clips(recipe))
+    chosen = known if folds is None else list(folds)
+    seeds = list(seeds) or [recipe.fit.seed]
+    # The recipe's own guide is data: only one that the caller names may be a function.
+    functions = {guide for guide in guides if is_function(guide)}
+    guides = list(guides) or [recipe.guide]
+    _require_distinct("fold", chosen)
+    _require_distinct("seed", seeds)
+    _require_distinct("guide", [_name(guide) for guide in guides])
+    if set(chosen) - set(known) or len(known) < 2 or not chosen:
+        named = ", ".join(map(str, known))
+        raise StoreError(
+            f"{recipe.data.stores[0]}: has the folds {named}; a cross-validation needs two, and scores only on these"
+        )
+    upstreams = _upstreams(recipe.upstream, seeds, chosen)
     found: dict[str, dict[int, dict[int, Evaluation]]] = {}
-    for name, guide in strategies.items():
-        for seed in seeds or [recipe.fit.seed]:
-            for fold in chosen:
-                one = recipe.model_copy(
-                    update={
-                        "guide": guide,
-                        "upstream": upstreams[seed, fold],
-                        "data": recipe.data.model_copy(update={"folds": [each for each in there if each != fold]}),
-                        "fit": recipe.fit.model_copy(update={"seed": seed}),
-                    }
-                )
-                run = run_folder(folder / name, seed, fold)
-                posterior = _fitted(one, run, device, resume)
-                if posterior is None:
-                    return None
-                evaluation = _scored(posterior, run, recipe.data.stores, fold, ood, draws)
-                shown = ", ".join(f"{metric} {evaluation.metrics[metric]:.3f}" for metric in _TOLD[posterior.task])
-                logger.info(f"{name}, seed {seed}, fold {fold}: {shown}")
-                found.setdefault(name, {}).setdefault(seed, {})[fold] = evaluation
+    for guide, seed, fold in product(guides, seeds, chosen):
+        changes = {
+            "guide": guide,
+            "upstream": upstreams[seed, fold],
+            "data.folds": [each for each in known if each != fold],
+            "fit.seed": seed,
+        }
+        function = guide if guide in functions else None
+        name = _name(guide)
+        run = RunFolder(run_folder(folder / name, seed, fold))
+        posterior = _fitted(replaced(recipe, changes), run, function, device, resume)
+        if posterior is None:
+            return None
+        evaluation = _scored(posterior, run, recipe.data.stores, fold, ood, draws)
+        logged = ", ".join(
+            f"{metric} {evaluation.metrics.get(metric, math.nan):.3f}" for metric in _LOGGED[posterior.task]
+        )
+        logger.info(f"{name}, seed {seed}, fold {fold}: {logged}")
+        found.setdefault(name, {}).setdefault(seed, {})[fold] = evaluation
     return CrossValidation(found)
 
 
 def run_folder(strategy: str | Path, seed: int, fold: int) -> Path:
-    """Where a cross-validation has the run of a seed and fold.
+    """The folder of the run of a seed and fold in a cross-validation.
 
     Args:
         strategy: The folder of the strategy in that of the cross-validation.
-        seed: Of the fit.
-        fold: The one that it is scored on.
+        seed: The seed of the fit.
+        fold: The fold that it is scored on.
     """
     return Path(strategy) / f"seed-{seed}" / f"fold-{fold}"
 
@@ -191,92 +212,111 @@ def write_results(result: CrossValidation, path: str | Path) -> None:
 
     Args:
         result: The cross-validation.
-        path: The file; written whole or not at all.
+        path: The file; written whole or not at all. A number that is undefined is ``null``.
     """
-    table: dict[str, Any] = {"strategies": {}, "differences": []}
-    for name in result.evaluations:
-        table["strategies"][name] = {
-            "seeds": list(result.evaluations[name]),
-            "folds": list(next(iter(result.evaluations[name].values()))),
-            "metrics": {metric: _finite(vars(spread)) for metric, spread in result.spread(name).items()},
-            "pooled": {metric: _finite(vars(interval)) for metric, interval in result.intervals[name].items()},
-        }
-    for (a, b), metrics in result.differences.items():
-        table["differences"].append(
-            {"of": a, "minus": b, "pooled": {metric: _finite(vars(each)) for metric, each in metrics.items()}}
-        )
-    with whole_file(Path(path)) as fresh:
-        fresh.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
+    table = {
+        "strategies": {
+            name: {
+                "seeds": list(seeds),
+                "folds": list(next(iter(seeds.values()))),
+                "metrics": {metric: vars(spread) for metric, spread in result.spread(name).items()},
+                "pooled": {metric: vars(interval) for metric, interval in result.intervals[name].items()},
+            }
+            for name, seeds in result.evaluations.items()
+        },
+        "differences": [
+            {"of": a, "minus": b, "pooled": {metric: vars(each) for metric, each in metrics.items()}}
+            for (a, b), metrics in result.differences.items()
+        ],
+    }
+    write_json(table, Path(path))
 
 
 def _upstreams(upstream: str | None, seeds: Sequence[int], folds: Sequence[int]) -> dict[tuple[int, int], str | None]:
-    """Where the fit of each seed and fold starts."""
+    """The posterior that the fit of each seed and fold starts from."""
     pairs = list(product(seeds, folds))
     if upstream is None or not any(Path(upstream).glob("seed-*")):
         return dict.fromkeys(pairs, upstream)
-    runs = {pair: run_folder(upstream, *pair) for pair in pairs}
+    runs = {pair: RunFolder(run_folder(upstream, *pair)) for pair in pairs}
     for (seed, fold), run in runs.items():
-        if not (run / "posterior").is_dir():
+        if not run.posterior.is_dir():
             raise FitError(
                 f"{upstream}: has no posterior of seed {seed}, fold {fold}, for that fit to start from; fit it first"
             )
-        if not read_header(run / "posterior")["provenance"].get("complete"):
-            raise FitError(f"{run}: its fit was interrupted; go on with it first, with --resume")
-    return {pair: str(run) for pair, run in runs.items()}
+        if not read_header(run.posterior)["provenance"].get("complete"):
+            raise FitError(f"{run.path}: its fit was interrupted; resume it first, with --resume")
+    return {pair: str(run.path) for pair, run in runs.items()}
 
 
-def _fitted(recipe: Run, folder: Path, device: str, resume: bool) -> Posterior | None:
-    """The run's posterior: fitted now, or found complete; None where the fit was interrupted."""
-    begun = resume and (folder / RUN_TOML).is_file()
-    ended = begun and (folder / "posterior").is_dir() and read_run(folder / RUN_TOML) == recipe
-    if ended and read_header(folder / "posterior")["provenance"].get("complete"):
-        return load(folder)
-    fitted = fit(recipe, folder, device=device, resume=begun)
-    return load(folder) if fitted.complete else None
+def _fitted(recipe: Run, run: RunFolder, guide_function: str | None, device: str, resume: bool) -> Posterior | None:
+    """The run's posterior, fitted now or complete already; None if the fit was interrupted."""
+    resume = resume and run.is_run
+    if resume and (epochs := run.read_recipe().fit.epochs) > recipe.fit.epochs:
+        raise FitError(
+            f"{run.path}: was fitted for fit.epochs = {epochs}, not {recipe.fit.epochs}; go on with as many, or choose "
+            "another folder with -o"
+        )
+    fitted = fit(recipe, run.path, guide_function=guide_function, device=device, resume=resume)
+    if not fitted.complete:
+        return None
+    return load(run.posterior, device=choose_device(device), guide_function=guide_function)
 
 
 def _scored(
     posterior: Posterior,
-    run: Path,
+    run: RunFolder,
     stores: Sequence[str],
     fold: int,
     ood: Sequence[str | Path],
     draws: Draws,
 ) -> Evaluation:
-    """The run's evaluation: found, where it was made of the same clips and draws, or made now."""
-    folder = run / "evaluation"
-    if folder.is_dir():
-        kept = Evaluation.load(folder)
-        if kept.draws == posterior.draws_made(draws) and [
-            Path(store).resolve() for store in kept.provenance["ood"]
-        ] == [Path(store).resolve() for store in ood]:
+    """The run's evaluation: the one that is there if it is of the same posterior, clips and draws, or a new one."""
+    if run.evaluation.is_dir():
+        kept = Evaluation.load(run.evaluation)
+        same = kept.draws == posterior.draws_made(draws)
+        same &= _resolved(kept.provenance["stores"]) == _resolved(stores)
+        same &= _resolved(kept.provenance["ood"]) == _resolved(ood)
+        # Older evaluations do not say of which tensors they are.
+        digest = kept.provenance.get("sha256")
+        if same and digest in (None, read_header(run.posterior)["sha256"]):
             return kept
     made = evaluate_posterior(posterior, stores, folds=[fold], ood=ood, draws=draws)
-    made.save(folder)
+    made.save(run.evaluation)
     return made
+
+
+def _resolved(stores: Sequence[str | Path]) -> list[Path]:
+    return [Path(store).resolve() for store in stores]
 
 
 def _folds(clips: ClipSet) -> list[int]:
     if clips.folds is None:
-        raise StoreError(f"{clips.stores[0].path}: its clips have no folds; crossval takes those of the data set")
+        raise StoreError(
+            f"{clips.stores[0].path}: its clips have no folds, and crossval uses the folds of the data set"
+        )
     return sorted({int(fold) for fold in clips.folds})
 
 
+def _require_distinct(what: str, values: Sequence[int | str]) -> None:
+    repeated = [value for index, value in enumerate(values) if value in values[:index]]
+    if repeated:
+        raise RecipeError(f"the {what} {repeated[0]} is named twice; name each {what} once")
+
+
 def _name(guide: str) -> str:
-    return guide.rpartition(":")[2] if ":" in guide and not Path(guide).is_file() else Path(guide).stem
+    """The name of a guide's folder."""
+    return guide.rpartition(":")[2] if is_function(guide) else Path(guide).stem
 
 
 def _spread(values: NDArray[np.float64]) -> Spread:
-    """Of values ``(seeds, folds)``."""
-    folds = values.mean(axis=0)
-    mean = float(folds.mean())
-    if len(folds) < 2 or not np.isfinite(folds).all():
-        return Spread(tuple(folds.tolist()), mean, math.nan, math.nan, math.nan)
-    deviation = float(folds.std(ddof=1))
-    half = float(stats.t.ppf((1 + LEVEL) / 2, len(folds) - 1)) * deviation / len(folds) ** 0.5
-    return Spread(tuple(folds.tolist()), mean, deviation, mean - half, mean + half)
-
-
-def _finite(values: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON has no NaN or infinity: what is undefined is left out."""
-    return {name: value for name, value in values.items() if not isinstance(value, float) or math.isfinite(value)}
+    """The spread of values ``(seeds, folds)``, NaN where undefined."""
+    known = np.isfinite(values)
+    count = known.sum(axis=0)
+    folds = np.where(count > 0, np.where(known, values, 0).sum(axis=0) / np.maximum(count, 1), math.nan)
+    defined = folds[np.isfinite(folds)]
+    mean = float(defined.mean()) if len(defined) else math.nan
+    if len(defined) < 2:
+        return Spread(tuple(folds.tolist()), len(defined), mean, math.nan, math.nan, math.nan)
+    deviation = float(defined.std(ddof=1))
+    half = float(stats.t.ppf((1 + LEVEL) / 2, len(defined) - 1)) * deviation / len(defined) ** 0.5
+    return Spread(tuple(folds.tolist()), len(defined), mean, deviation, mean - half, mean + half)

@@ -1,5 +1,10 @@
-"""Recipes: TOML files that say what to fit and how. Data, never code."""
+"""Recipes: TOML files that say what to fit and how. A recipe is data, never code.
 
-from bayes_panns.recipes.reading import Data, Run, names, parse_strategy, read_run, read_strategy
+A guide recipe (``guides/*.toml``) is a :class:`~bayes_panns.bayes.strategy.Strategy`, a run recipe (``runs/*.toml``)
+a :class:`Run`. Wherever a recipe is asked for, give a file or the name of one that comes with the package.
+"""
 
-__all__ = ["Data", "Run", "names", "parse_strategy", "read_run", "read_strategy"]
+from bayes_panns.recipes.reading import is_function, names, read_run, read_strategy, replaced
+from bayes_panns.recipes.run import Data, Run
+
+__all__ = ["Data", "Run", "is_function", "names", "read_run", "read_strategy", "replaced"]

@@ -1,142 +1,165 @@
-"""Recipes: TOML files that say what to fit and how. Data, never code.
-
-A guide recipe (``guides/*.toml``) is a :class:`~bayes_panns.bayes.strategy.Strategy`, a run recipe (``runs/*.toml``)
-a :class:`Run`. Wherever a recipe is wanted, a file or the name of one that comes along will do.
-"""
+"""Reading recipes: find the file, merge the values that the caller gives, and validate the result once."""
 
 import difflib
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from bayes_panns.bayes.strategy import Strategy
-from bayes_panns.core.errors import RecipeError
-from bayes_panns.svi import FitSettings
-
-
-class Data(BaseModel):
-    """Which clips a run takes: the table ``[data]``.
-
-    Attributes:
-        stores: Files of clips; the option ``--data`` takes their place.
-        folds: The folds to fit on; by default all.
-        validation: The share of clips held out to be scored after each epoch, never two cuts of one recording on both
-            sides where recordings are known.
-        share: The share of the clips to fit on, to see what fewer labels cost: see
-            :meth:`~bayes_panns.clips.ClipSet.sample`. Validation clips are taken from it.
-        task: ``one-of-k`` or ``multi-label``; by default what the store says.
-        labels: A CSV file with the label names of stores that hold none, as
-            :func:`~bayes_panns.clips.read_labels` reads it; the option ``--labels`` takes its place.
-    """
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-    stores: list[str] = []
-    folds: list[int] | None = None
-    validation: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    share: Annotated[float, Field(gt=0, le=1)] = 1.0
-    task: Literal["one-of-k", "multi-label"] | None = None
-    labels: str | None = None
-
-
-class Run(BaseModel):
-    """A run recipe.
-
-    Attributes:
-        description: What it is, in a sentence.
-        net: The network: ``resnet22``, ``resnet38``, ``resnet54``, ``resnet14-narrow`` or ``resnet14-coarse``.
-        guide: The guide recipe: a name, a file, or ``module:function`` for one of your own in Python, called with the
-            model; the option ``--guide`` takes its place.
-        upstream: The folder of the posterior to start from; the option ``--from`` takes its place.
-        freeze: Modules of the network that are not trained, such as ``resnet``; ``backbone`` is all but the last layer,
-            ``locs`` every mean and point weight, so that only the posterior's widths are.
-        head: Where a last layer for new labels starts: ``random``; or ``probe``, the most probable one on the upstream
-            backbone's embeddings, so that its first steps do not spoil what the backbone knows (Kumar et al., 2022,
-            arXiv:2202.10054).
-        data: Which clips.
-        fit: How to fit.
-    """
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-    description: str = ""
-    net: str = "resnet14-narrow"
-    guide: str = "flip"
-    upstream: str | None = None
-    freeze: list[str] = []
-    head: Literal["random", "probe"] = "random"
-    data: Data = Data()
-    fit: FitSettings = FitSettings()
-
+from bayes_panns.core.errors import RecipeError, SettingError
+from bayes_panns.recipes.run import Kind, Run
 
 _Recipe = TypeVar("_Recipe", bound=BaseModel)
 
 
-def read_run(recipe: str | Path, changes: Sequence[str] = ()) -> Run:
-    """Read a run recipe.
+def read_run(
+    recipe: str | Path,
+    changes: Sequence[str] = (),
+    *,
+    stores: Sequence[str | Path] = (),
+    labels: str | Path | None = None,
+    guide: str | None = None,
+    upstream: str | Path | None = None,
+    seed: int | None = None,
+) -> Run:
+    """Read a run recipe, and replace some of its values.
 
     Args:
         recipe: A file, or the name of a recipe in ``runs/``.
         changes: ``key=value`` settings that replace the recipe's, with dots into tables: ``fit.epochs=3``. Values are
             written as in TOML; what is not valid TOML is taken as a string.
+        stores: Replace ``data.stores``.
+        labels: Replaces ``data.labels``.
+        guide: Replaces ``guide``.
+        upstream: Replaces ``upstream``.
+        seed: Replaces ``fit.seed``.
 
     Raises:
-        RecipeError: The file is missing or not TOML, or a key is unknown or of a wrong type.
+        RecipeError: The file is missing or is not TOML, or one of its values is unknown or invalid.
+        SettingError: A value given in the call is unknown or invalid.
+
+    Example:
+        >>> run = read_run("scratch", ["fit.epochs=3", "data.folds=[1, 2]"], seed=7)
+        >>> run.fit.epochs, run.data.folds, run.fit.seed
+        (3, [1, 2], 7)
     """
+    options = {
+        "--data": (("data", "stores"), [str(store) for store in stores] or None),
+        "--labels": (("data", "labels"), None if labels is None else str(labels)),
+        "--guide": (("guide",), guide),
+        "--from": (("upstream",), None if upstream is None else str(upstream)),
+        f"--seed {seed}": (("fit", "seed"), seed),
+    }
+    given = [_Override.parsed(change) for change in changes]
+    given += [_Override(option, key, value) for option, (key, value) in options.items() if value is not None]
     path = _find(recipe, "runs")
     table = _load(path)
-    for change in changes:
-        key, equals, text = change.partition("=")
-        if not equals or not key:
-            raise RecipeError(f"--set {change}: write it as key=value, such as fit.epochs=3")
-        try:
-            value = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
-            value = text
-        *tables, last = key.strip().split(".")
-        inner = table
-        for name in tables:
-            inner = inner.setdefault(name, {})
-            if not isinstance(inner, dict):
-                raise RecipeError(f"--set {change}: {name} is a value, not a table")
-        inner[last] = value
-    return _validate(Run, table, str(path))
+    for override in given:
+        override.put(table)
+    return _validate(Run, table, str(path), given)
+
+
+def replaced(recipe: Run, changes: Mapping[str, Any]) -> Run:
+    """A run recipe with other values, all of them validated: pydantic's own ``model_copy`` validates nothing.
+
+    Args:
+        recipe: The recipe.
+        changes: New values by key, with dots into tables.
+
+    Raises:
+        SettingError: A new value is unknown or invalid.
+
+    Example:
+        >>> replaced(Run(), {"guide": "det", "fit.seed": 3}).fit.seed
+        3
+    """
+    table = recipe.model_dump(warnings=False)
+    given = [_Override(key, tuple(key.split(".")), value) for key, value in changes.items()]
+    for override in given:
+        override.put(table)
+    return _validate(Run, table, "the recipe", given)
 
 
 def read_strategy(recipe: str | Path) -> Strategy:
     """Read a guide recipe: a file, or the name of one in ``guides/``.
 
     Raises:
-        RecipeError: The file is missing or not TOML, or a key is unknown or of a wrong type.
+        RecipeError: The file is missing or is not TOML, or one of its values is unknown or invalid.
     """
     path = _find(recipe, "guides")
     return _validate(Strategy, _load(path), str(path))
 
 
-def parse_strategy(table: dict[str, Any], source: str) -> Strategy:
-    """Check a strategy that stands inside another file, named ``source`` in errors.
-
-    Raises:
-        RecipeError: A key is unknown or of a wrong type.
-    """
-    return _validate(Strategy, table, source)
-
-
-def names(kind: Literal["guides", "runs"]) -> list[str]:
-    """The recipes of a kind that come with the package."""
+def names(kind: Kind) -> list[str]:
+    """The names of the recipes that come with the package."""
     return sorted(path.stem for path in _folder(kind).glob("*.toml"))
 
 
-def _folder(kind: str) -> Path:
-    """In a wheel the recipes lie inside the package; in a checkout, at its top."""
+def is_function(guide: str) -> bool:
+    """Whether a guide is a Python function, ``module:function``, and not a recipe.
+
+    Example:
+        >>> is_function("own_guide:low_rank_head"), is_function("flip")
+        (True, False)
+    """
+    return ":" in guide and not Path(guide).is_file()
+
+
+@dataclass(frozen=True)
+class _Override:
+    """A value given by the caller of :func:`read_run`, which replaces the recipe's.
+
+    Attributes:
+        option: How the caller gave it, for error messages.
+        key: Where it belongs: the names of the tables and of the value.
+        value: The value.
+    """
+
+    option: str
+    key: tuple[str, ...]
+    value: Any
+
+    @classmethod
+    def parsed(cls, change: str) -> "_Override":
+        """From ``key=value``."""
+        option = f"--set {change}"
+        key, equals, text = change.partition("=")
+        parts = tuple(key.strip().split("."))
+        if not equals or not all(parts):
+            raise SettingError(f"{option}: write it as key=value, such as fit.epochs=3")
+        try:
+            value = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            value = text
+        if parts == ("guide",) and isinstance(value, str) and is_function(value):
+            raise SettingError(f"{option}: a guide in Python is code; name it with --guide {value}")
+        return cls(option, parts, value)
+
+    def put(self, table: dict[str, Any]) -> None:
+        """Replace the value in ``table``."""
+        *tables, last = self.key
+        for name in tables:
+            table = table.setdefault(name, {})
+            if not isinstance(table, dict):
+                raise SettingError(f"{self.option}: {name} is a value, not a table")
+        table[last] = self.value
+
+    def gave(self, place: tuple[int | str, ...]) -> bool:
+        """Whether the value at ``place`` is this one, or one inside it."""
+        return place[: len(self.key)] == self.key
+
+
+def _folder(kind: Kind) -> Path:
+    """In a wheel the recipes are inside the package; in a checkout they are beside it."""
     package = Path(__file__).parent.parent
     return package / kind if (package / kind).is_dir() else package.parent / kind
 
 
-def _find(recipe: str | Path, kind: Literal["guides", "runs"]) -> Path:
+def _find(recipe: str | Path, kind: Kind) -> Path:
     given = Path(recipe)
     if given.is_file():
         return given
@@ -150,29 +173,36 @@ def _load(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: not valid TOML: {error}") from error
+        raise RecipeError(f"{path}: is not valid TOML: {error}") from error
 
 
-def _validate(kind: type[_Recipe], table: dict[str, Any], source: str) -> _Recipe:
+def _validate(kind: type[_Recipe], table: dict[str, Any], source: str, given: Sequence[_Override] = ()) -> _Recipe:
     try:
         return kind.model_validate(table)
     except ValidationError as error:
-        first, *others = error.errors()
+        errors = error.errors()
+        # The last of several that gave a value is the one in force.
+        culprits = [next((each for each in reversed(given) if each.gave(one["loc"])), None) for one in errors]
+        # The caller's own mistakes come first: they are on the screen.
+        chosen = next((index for index, culprit in enumerate(culprits) if culprit is not None), 0)
+        first, culprit = errors[chosen], culprits[chosen]
         place = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             known = _keys(kind, first["loc"][:-1])
             close = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
             problem = f"unknown key {place}" + (
-                f"; did you mean {close[0]}?" if close else f"; known: {', '.join(known)}"
+                f"; did you mean {close[0]}?" if close else f"; known keys: {', '.join(known)}"
             )
         else:
             problem = f"{place} = {first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}"
-        more = f" (and {len(others)} more)" if others else ""
+        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+        if culprit is not None:
+            raise SettingError(f"{culprit.option}: {problem}{more}") from error
         raise RecipeError(f"{source}: {problem}{more}") from error
 
 
 def _keys(kind: type[BaseModel], tables: tuple[int | str, ...]) -> list[str]:
-    """The keys that the table at ``tables`` inside a recipe of ``kind`` may have."""
+    """The keys that the table at ``tables`` in a recipe of ``kind`` may have."""
     for name in tables:
         if isinstance(name, int):
             continue

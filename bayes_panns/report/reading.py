@@ -9,10 +9,9 @@ from pathlib import Path
 from bayes_panns.clips import ClipSet, Task
 from bayes_panns.core.errors import BayesPannsError, PosteriorError, StoreError
 from bayes_panns.evaluations import Evaluation, is_evaluation
-from bayes_panns.jobs.workflow import choose_device, divide, evaluate_clips
+from bayes_panns.jobs import RunFolder, choose_device, divide, evaluate_clips
 from bayes_panns.posterior.disk import read_header
-from bayes_panns.recipes.reading import Run
-from bayes_panns.report.run_folder import RunFolder
+from bayes_panns.recipes import Run
 from bayes_panns.report.sources import Scoring, Source, SourcePart
 from bayes_panns.svi import read_metrics
 

@@ -3,10 +3,11 @@
 from bayes_panns.svi.elbo import MeanFieldELBO
 from bayes_panns.svi.embeddings import Embeddings, require_fixed
 from bayes_panns.svi.features import Features
-from bayes_panns.svi.fit import METRICS, Fit, FitSettings, read_metrics
+from bayes_panns.svi.fit import CHECKPOINT, METRICS, Fit, FitSettings, read_metrics
 from bayes_panns.svi.schedules import kl_warmup, learning_rate
 
 __all__ = [
+    "CHECKPOINT",
     "METRICS",
     "Embeddings",
     "Features",

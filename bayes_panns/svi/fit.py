@@ -338,7 +338,7 @@ class Fit:
             raise FitError(f"{self.folder}: no checkpoint to resume from")
         try:
             state = torch.load(path, map_location=self.device, weights_only=True)
-            if state["steps"] != self.steps:
+            if state["steps"] > self.steps:
                 raise FitError(f"{path}: is of a fit of {state['steps']} steps, and this one has {self.steps}")
             if isinstance(self.data, Embeddings) and state["backbone"] != self.data.backbone:
                 raise FitError(

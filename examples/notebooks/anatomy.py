@@ -29,10 +29,10 @@ import numpy as np
 import torch
 
 from bayes_panns.clips import Task, write
-from bayes_panns.jobs.workflow import evaluate_posterior, fit
+from bayes_panns.jobs import evaluate_posterior, fit
 from bayes_panns.metrics.plotting import INK, PALETTE, clean, legend_above, percent
 from bayes_panns.posterior import Posterior, load
-from bayes_panns.recipes.reading import Data, Run
+from bayes_panns.recipes import Data, Run
 from bayes_panns.soundscapes.scenes import DOWNSTREAM, soundscapes
 from bayes_panns.svi import METRICS, FitSettings, read_metrics
 

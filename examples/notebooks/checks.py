@@ -30,12 +30,12 @@ import torch
 
 from bayes_panns.bayes import Settings, Strategy
 from bayes_panns.clips import Task, write
-from bayes_panns.jobs.workflow import fit
+from bayes_panns.jobs import fit
 from bayes_panns.metrics import accuracy, ece, nll, reliability
 from bayes_panns.metrics.plotting import INK, PALETTE, clean, legend_above
 from bayes_panns.posterior import Posterior
 from bayes_panns.predictions import decompose
-from bayes_panns.recipes.reading import Data, Run
+from bayes_panns.recipes import Data, Run
 from bayes_panns.soundscapes.scenes import DOWNSTREAM, soundscapes
 from bayes_panns.svi import FitSettings
 

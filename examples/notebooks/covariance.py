@@ -29,11 +29,11 @@ import numpy as np
 import torch
 
 from bayes_panns.clips import ClipSet, Task, write
-from bayes_panns.jobs.workflow import fit
+from bayes_panns.jobs import fit
 from bayes_panns.metrics import bootstrap, mean_average_precision
 from bayes_panns.metrics.plotting import INK, PALETTE, clean
 from bayes_panns.predictions import predict
-from bayes_panns.recipes.reading import Data, Run
+from bayes_panns.recipes import Data, Run
 from bayes_panns.soundscapes.scenes import DOWNSTREAM, soundscapes
 from bayes_panns.svi import FitSettings
 

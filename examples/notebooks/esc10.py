@@ -47,12 +47,12 @@ from torchaudio.functional import resample
 from bayes_panns.bayes import Rule, Settings, Strategy, head_logits, mirrored_draws
 from bayes_panns.clips import ClipSet
 from bayes_panns.evaluations import intervals
-from bayes_panns.jobs.workflow import fit
+from bayes_panns.jobs import fit
 from bayes_panns.metrics import accuracy, auroc, bootstrap, detection, nll
 from bayes_panns.metrics.plotting import FAINT, INK, PALETTE, clean, legend_above
 from bayes_panns.posterior import Posterior, load
 from bayes_panns.predictions import UncertaintyAccumulator, scores
-from bayes_panns.recipes.reading import read_run
+from bayes_panns.recipes import read_run
 
 SMALL = bool(os.environ.get("SMALL"))
 STORES, RUNS = Path(os.environ.get("STORES", "stores")), Path(os.environ.get("RUNS", "runs"))

@@ -41,12 +41,12 @@ from scipy.stats import spearmanr
 
 from bayes_panns.clips import ClipSet, write
 from bayes_panns.evaluations import compare, intervals
-from bayes_panns.jobs.workflow import fit
+from bayes_panns.jobs import fit
 from bayes_panns.metrics import auroc, bootstrap, paired, reliability
 from bayes_panns.metrics.plotting import FAINT, INK, PALETTE, clean, legend_above
 from bayes_panns.posterior import Posterior, load, save
 from bayes_panns.predictions import predict
-from bayes_panns.recipes.reading import read_run
+from bayes_panns.recipes import read_run
 from bayes_panns.svi import Features, Fit
 
 SMALL = bool(os.environ.get("SMALL"))

@@ -4,7 +4,7 @@ from pydantic import ValidationError
 from bayes_panns.bayes import BayesianNet, MeanField, OneOfK, Rule, Settings, Strategy, sites
 from bayes_panns.core.errors import RecipeError
 from bayes_panns.nets import build
-from bayes_panns.recipes.reading import names, read_strategy
+from bayes_panns.recipes import names, read_strategy
 
 
 def net():

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from bayes_panns.cli.demo import SHOWN, Sizes, run, table
+from bayes_panns.cli.demo_story import SHOWN, Sizes, run, table
 from bayes_panns.report.page import intervals
 
 

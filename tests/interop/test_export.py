@@ -14,7 +14,7 @@ from bayes_panns.interop import export_panns, import_checkpoint, panns_checkpoin
 from bayes_panns.interop.export import front_end_matrices
 from bayes_panns.nets import NETS
 from bayes_panns.posterior import Calibration, Posterior, load, save
-from bayes_panns.recipes.reading import read_strategy
+from bayes_panns.recipes import read_strategy
 
 
 def build(strategy="flip", **options):
@@ -122,7 +122,7 @@ def test_the_command_writes_a_file_and_tells_what_it_leaves_out(tmp_path):
     out = tmp_path / "new" / "net.pth"
     result = CliRunner().invoke(main, ["export", str(tmp_path / "p"), "-o", str(out)])
     assert result.exit_code == 0
-    assert "temperature of 1.500 has no place" in result.stderr
+    assert "cannot hold the temperature; divide its logits by 1.500" in result.stderr
     assert [path.name for path in out.parent.iterdir()] == ["net.pth"]
     loaded = load(tmp_path / "p").gaussians()["fc1.weight"][0]
     assert torch.equal(torch.load(out, weights_only=True)["model"]["fc1.weight"], loaded)

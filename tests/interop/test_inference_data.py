@@ -13,7 +13,7 @@ from bayes_panns.clips import ClipSet, Task, write
 from bayes_panns.core.errors import BayesPannsError, PosteriorError, StoreError
 from bayes_panns.interop import to_inference_data
 from bayes_panns.posterior import Calibration, Posterior, save
-from bayes_panns.recipes.reading import read_strategy
+from bayes_panns.recipes import read_strategy
 
 LABELS = ("cat", "dog", "rain")
 

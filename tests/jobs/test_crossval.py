@@ -3,21 +3,24 @@
 import importlib
 import json
 import math
+import sys
+import types
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from pyro.infer.autoguide import AutoNormal
 from scipy import stats
 
 from bayes_panns.cli import main
 from bayes_panns.clips import Task, write
-from bayes_panns.core.errors import FitError, StoreError
-from bayes_panns.jobs.crossval import crossval, write_results
+from bayes_panns.core.errors import FitError, OutputError, RecipeError, SettingError, StoreError
+from bayes_panns.jobs import crossval, write_results
 from bayes_panns.posterior import load
 from bayes_panns.posterior.disk import read_header
-from bayes_panns.recipes.reading import Data, Run
+from bayes_panns.recipes import Data, Run, replaced
 from bayes_panns.report import crossval_latex, crossval_table
 from bayes_panns.svi import FitSettings
 
@@ -124,9 +127,10 @@ def test_one_that_was_stopped_in_a_fold_goes_on_to_the_same_table(store, tmp_pat
         crossval(recipe(store), tmp_path / "parts", draws=2)
     with pytest.raises(FitError, match="--resume"):
         crossval(recipe(store), tmp_path / "parts", draws=2)
-    fits = len(calls)
+    complete = [folder / "posterior" / "guide.safetensors" for _, folder in calls[:2]]
+    before = [path.stat().st_mtime_ns for path in complete]
     again = crossval(recipe(store), tmp_path / "parts", draws=2, resume=True)
-    assert len(calls) == fits + 1
+    assert [path.stat().st_mtime_ns for path in complete] == before
     assert crossval_table(again) == crossval_table(whole)
 
 
@@ -139,12 +143,30 @@ def test_a_fit_that_was_interrupted_is_told_and_not_scored(store, tmp_path, monk
     assert not list(tmp_path.rglob("evaluation"))
 
 
-def test_mistakes_are_told(store, tmp_path):
-    with pytest.raises(StoreError, match="has the folds 1, 2, 3"):
-        crossval(recipe(store), tmp_path / "x", folds=[7])
+def test_mistakes_are_reported_before_any_fit(store, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "fit", None)
+    for folds in ([7], []):
+        with pytest.raises(StoreError, match="has the folds 1, 2, 3; a cross-validation needs two"):
+            crossval(recipe(store), tmp_path / "x", folds=folds)
     write(tmp_path / "n.h5", np.zeros((2, 4000)), np.eye(2, dtype=bool), ("a", "b"), Task.ONE_OF_K, RATE)
-    with pytest.raises(StoreError, match="no folds"):
+    with pytest.raises(StoreError, match="have no folds"):
         crossval(recipe(str(tmp_path / "n.h5")), tmp_path / "y")
+    for options, message in (
+        ({"folds": [1, 2, 1]}, "the fold 1 is named twice"),
+        ({"seeds": [4, 4]}, "the seed 4 is named twice"),
+        ({"guides": ["det", "guides/det.toml"]}, "the guide det is named twice"),
+    ):
+        with pytest.raises(RecipeError, match=message):
+            crossval(recipe(store), tmp_path / "z", **options)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="is a file"):
+        crossval(recipe(store), tmp_path / "file")
+    assert {path.name for path in tmp_path.iterdir()} == {"n.h5", "file"}
+
+
+def test_seeds_are_validated(store, tmp_path):
+    with pytest.raises(SettingError, match=r"fit.seed = -1: input should be greater than or equal to 0"):
+        crossval(recipe(store), tmp_path / "x", seeds=[-1])
 
 
 @pytest.mark.slow
@@ -199,6 +221,107 @@ def test_the_command_prints_the_table_and_leaves_every_number(store, tmp_path):
     header = read_header(tmp_path / "cv" / "flip" / "seed-0" / "fold-1" / "posterior")
     assert header["provenance"]["clips"] == 6  # half of 12
     assert CliRunner().invoke(main, [*command, "--resume"]).stdout == result.stdout
+
+
+@pytest.fixture(scope="module")
+def rare(tmp_path_factory):
+    """Clips of two labels, of which the third fold has none."""
+    generator = np.random.default_rng(0)
+    fold, label = np.arange(18) // 6 + 1, np.arange(18) % 2
+    target = np.eye(2, dtype=bool)[label] & (fold != 3)[:, None]
+    pitch = np.array([500, 1500])[label][:, None] * generator.uniform(0.9, 1.1, (18, 1))
+    path = tmp_path_factory.mktemp("stores") / "rare.h5"
+    waveform = 0.3 * np.sin(2 * np.pi * pitch * np.arange(4000) / RATE)
+    write(path, waveform, target, ("a", "b"), Task.MULTI_LABEL, RATE, fold=fold)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def undefined(rare, tmp_path_factory):
+    return replace(crossval(recipe(rare), tmp_path_factory.mktemp("cv") / "x", guides=["det"], draws=0), resamples=50)
+
+
+def test_a_metric_that_a_fold_lacks_is_the_mean_of_the_others(undefined):
+    spread = undefined.spread("det")["cls/map"]
+    values = [undefined.evaluations["det"][0][fold].metrics["cls/map"] for fold in (1, 2)]
+    assert spread.folds[:2] == pytest.approx(values)
+    assert math.isnan(spread.folds[2])
+    assert (spread.defined, spread.mean) == (2, pytest.approx(np.mean(values)))
+    half = stats.t.ppf(0.975, 1) * np.std(values, ddof=1) / 2**0.5
+    assert (spread.low, spread.high) == pytest.approx((np.mean(values) - half, np.mean(values) + half))
+    assert undefined.spread("det")["cal/nll"].defined == 3
+
+
+def test_undefined_numbers_are_null_in_the_results_and_counted_in_the_table(undefined, tmp_path):
+    write_results(undefined, tmp_path / "results.json")
+
+    def refuse(word):
+        raise AssertionError(f"{word} is not JSON")
+
+    table = json.loads((tmp_path / "results.json").read_text(), parse_constant=refuse)
+    found = table["strategies"]["det"]["metrics"]["cls/map"]
+    assert found["folds"][2] is None
+    assert found["folds"][0] is not None
+    assert found["defined"] == 2
+    (line,) = [line for line in crossval_table(undefined).splitlines() if line.startswith("cls/map ")]
+    assert line.endswith("in 2 of 3 folds")
+    (line,) = [line for line in crossval_table(undefined).splitlines() if line.startswith("cal/nll ")]
+    assert "folds" not in line
+
+
+def test_a_metric_that_only_a_later_fold_has_is_not_dropped(result):
+    evaluations = result.evaluations["flip"][0]
+    first = evaluations[1]
+    without = {name: value for name, value in first.metrics.items() if name != "cls/map"}
+    changed = module.CrossValidation({"flip": {0: {**evaluations, 1: replace(first, metrics=without)}}})
+    spread = changed.spread("flip")["cls/map"]
+    assert spread.defined == 2
+    assert spread.mean == pytest.approx(np.mean([evaluations[fold].metrics["cls/map"] for fold in (2, 3)]))
+
+
+def test_fits_are_scored_on_the_device_that_they_are_fitted_on(store, tmp_path, monkeypatch):
+    devices = {}
+
+    class Complete:
+        complete = True
+
+    def fitted(recipe, folder, *, device, **options):
+        devices["fit"] = device
+        return Complete()
+
+    def loaded(folder, *, device, **options):
+        devices["load"] = device
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(module, "fit", fitted)
+    monkeypatch.setattr(module, "load", loaded)
+    with pytest.raises(KeyboardInterrupt):
+        crossval(recipe(store), tmp_path / "x", device="cuda:1")
+    assert devices == {"fit": "cuda:1", "load": torch.device("cuda:1")}
+
+
+def test_an_evaluation_of_an_earlier_posterior_is_not_taken_for_that_of_a_longer_fit(store, tmp_path):
+    first = crossval(recipe(store), tmp_path / "cv", guides=["det"], folds=[1, 2], draws=0)
+    again = crossval(recipe(store), tmp_path / "cv", guides=["det"], folds=[1, 2], draws=0, resume=True)
+    longer = replaced(recipe(store), {"fit.epochs": 4})
+    second = crossval(longer, tmp_path / "cv", guides=["det"], folds=[1, 2], draws=0, resume=True)
+    nll = [each.evaluations["det"][0][1].metrics["cal/nll"] for each in (first, again, second)]
+    assert nll[0] == nll[1] != nll[2]
+    # Nor is a longer fit's taken for that of a shorter one.
+    with pytest.raises(FitError, match=r"was fitted for fit.epochs = 4, not 2"):
+        crossval(recipe(store), tmp_path / "cv", guides=["det"], folds=[1, 2], draws=0, resume=True)
+
+
+def test_a_guide_in_python_is_compared_with_recipes(store, tmp_path, monkeypatch):
+    guides = types.ModuleType("compared_guides")
+    guides.normal = lambda model: AutoNormal(model, init_scale=0.01)
+    monkeypatch.setitem(sys.modules, "compared_guides", guides)
+    quick = replaced(recipe(store), {"fit.epochs": 1})
+    result = crossval(quick, tmp_path / "cv", guides=["det", "compared_guides:normal"], folds=[1, 2], draws=2)
+    assert list(result.evaluations) == ["det", "normal"]
+    assert (tmp_path / "cv" / "normal" / "seed-0" / "fold-1" / "posterior").is_dir()
 
 
 def test_a_single_fold_has_no_spread(result):

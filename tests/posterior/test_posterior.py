@@ -11,7 +11,7 @@ from bayes_panns.bayes import MeanField, Settings, Strategy, logits_under, mirro
 from bayes_panns.clips import Task
 from bayes_panns.core.errors import PosteriorError, RecipeError
 from bayes_panns.posterior import Posterior, load, save
-from bayes_panns.recipes.reading import read_strategy
+from bayes_panns.recipes import read_strategy
 from bayes_panns.svi import MeanFieldELBO
 
 LABELS = ("cat", "dog", "rain")

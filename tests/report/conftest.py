@@ -10,9 +10,9 @@ from markupsafe import Markup
 
 from bayes_panns.clips import Task, write
 from bayes_panns.evaluations import Evaluation
-from bayes_panns.jobs.workflow import fit
+from bayes_panns.jobs import fit
 from bayes_panns.predictions import decompose
-from bayes_panns.recipes.reading import Data, Run
+from bayes_panns.recipes import Data, Run
 from bayes_panns.report import Scoring, read_sources, render_page
 from bayes_panns.report.page import charts, intervals
 from bayes_panns.svi import FitSettings

@@ -8,7 +8,7 @@ import pytest
 
 from bayes_panns.core.errors import BayesPannsError
 from bayes_panns.evaluations import Evaluation
-from bayes_panns.jobs.workflow import fit
+from bayes_panns.jobs import fit
 from bayes_panns.posterior import load
 from bayes_panns.report import Scoring, read_sources, render_page, write_report
 from bayes_panns.report.page.cards import MediaBudget, make_cards

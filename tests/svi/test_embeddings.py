@@ -12,7 +12,7 @@ from bayes_panns.bayes import BayesianNet, MeanField, OneOfK, logits_under, mean
 from bayes_panns.clips import ClipSet, Task, write
 from bayes_panns.core.errors import FitError, RecipeError
 from bayes_panns.nets import HEAD, build
-from bayes_panns.recipes.reading import read_strategy
+from bayes_panns.recipes import read_strategy
 from bayes_panns.svi import Embeddings, Features, Fit, FitSettings, embeddings
 
 RATE = 8000

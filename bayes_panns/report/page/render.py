@@ -18,6 +18,7 @@ from markupsafe import Markup
 from bayes_panns import __version__
 from bayes_panns.core.errors import BayesPannsError
 from bayes_panns.core.files import require_parent, whole_file
+from bayes_panns.jobs import RunFolder
 from bayes_panns.predictions import Draws
 from bayes_panns.report.formatting import exact
 from bayes_panns.report.page.cards import MediaBudget
@@ -28,7 +29,6 @@ from bayes_panns.report.page.facts import facts_of
 from bayes_panns.report.page.intervals import intervals_of, resamples_for
 from bayes_panns.report.page.sections import make_sections
 from bayes_panns.report.reading import read_sources
-from bayes_panns.report.run_folder import RunFolder
 from bayes_panns.report.sources import Scoring, Source
 
 logger = logging.getLogger(__name__)

@@ -6,9 +6,9 @@ from typing import Any
 
 from bayes_panns.clips import Store
 from bayes_panns.core.errors import BayesPannsError
+from bayes_panns.jobs import RunFolder
 from bayes_panns.posterior.disk import read_header
 from bayes_panns.report.formatting import exact
-from bayes_panns.report.run_folder import RunFolder
 from bayes_panns.report.text.layout import columns
 from bayes_panns.svi import read_metrics
 

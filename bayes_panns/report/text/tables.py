@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from bayes_panns.jobs.crossval import CrossValidation, Spread
+from bayes_panns.jobs import CrossValidation, Spread
 from bayes_panns.metrics import Interval
 from bayes_panns.report.names import metric_name
 from bayes_panns.report.text.layout import columns
@@ -85,8 +85,7 @@ def _titled(metric: str) -> str:
 def _cell(spread: Spread | None) -> str:
     if spread is None or math.isnan(spread.mean):
         return ""
-    defined = sum(not math.isnan(value) for value in spread.folds)
-    folds = "" if defined == len(spread.folds) else f" [{defined} of {len(spread.folds)} folds]"
+    folds = "" if spread.defined == len(spread.folds) else f" [{spread.defined} of {len(spread.folds)} folds]"
     if math.isnan(spread.deviation):
         return f"{spread.mean:.4f}{folds}"
     return f"{spread.mean:.4f} ± {spread.deviation:.4f} ({spread.low:.4f} to {spread.high:.4f}){folds}"

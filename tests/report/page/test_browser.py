@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from bayes_panns.clips import CATALOGS, pack
-from bayes_panns.jobs.workflow import fit
-from bayes_panns.recipes.reading import Data, Run
+from bayes_panns.jobs import fit
+from bayes_panns.recipes import Data, Run
 from bayes_panns.report import write_report
 from bayes_panns.report.page import intervals
 from bayes_panns.svi import FitSettings

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bayes_panns.clips import Task
-from bayes_panns.jobs.workflow import fit
+from bayes_panns.jobs import fit
 from bayes_panns.metrics import Interval
 from bayes_panns.posterior import Calibration, load, save_calibration
 from bayes_panns.report import Scoring, Source, SourcePart, metric_name, read_sources, render_page

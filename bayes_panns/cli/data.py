@@ -1,0 +1,96 @@
+"""The commands on clips and on what is on disk."""
+
+import logging
+from pathlib import Path
+
+import click
+
+from bayes_panns.cli import options
+from bayes_panns.cli.main import main
+from bayes_panns.core.files import require_folder
+
+logger = logging.getLogger(__name__)
+
+_SHOWN = 10
+"""The skipped files that are named."""
+
+
+@main.command()
+@click.argument("catalog", type=options.CATALOG)
+@click.argument("source", type=options.FOLDER)
+@click.option("-o", "--out", required=True, type=options.FOLDER, help="The store to write.")
+@click.option("--seconds", type=options.Finite(min=0, min_open=True), help="Clip length [the catalog's].")
+@click.option(
+    "--sample-rate",
+    type=click.Choice(["32000", "16000", "8000"]),
+    default="32000",
+    show_default=True,
+    help="In Hz, one of PANNs' three.",
+)
+@click.option(
+    "--exclude",
+    default="",
+    metavar="GLOB,...",
+    help="Leave out clips by file name, path or source recording, such as '114587,*-3-0-0.ogg'.",
+)
+@click.option("--min-count", type=click.IntRange(min=1), default=1, help="For folder: drop labels with fewer clips.")
+@click.option("--esc10", is_flag=True, help="For esc50: only the clips of ESC-10.")
+@click.option("--split", type=options.SPLIT, help="For audioset: balanced, unbalanced or eval [all that are there].")
+def pack(
+    catalog: str,
+    source: Path,
+    out: Path,
+    seconds: float | None,
+    sample_rate: str,
+    exclude: str,
+    min_count: int,
+    esc10: bool,
+    split: str | None,
+) -> None:
+    """Pack a data set into a store, PANNs' HDF5 layout.
+
+    CATALOG is the layout of SOURCE: audioset, esc50 (also ESC-10), urbansound8k, dcase2013, or folder, which is one
+    folder per class, a CSV of files and labels (several joined by ;), or recordings without labels. docs/data/ has a
+    page on each. Files that are missing or cannot be read are skipped and counted.
+
+    \b
+    Example:
+      bayes-panns pack esc50 ESC-50-master -o stores/esc10.h5 --esc10
+      bayes-panns pack audioset audioset -o stores/balanced.h5 --split balanced
+      bayes-panns pack folder tags.csv -o stores/tagged.h5 --min-count 20
+    """
+    from bayes_panns.clips import CATALOGS
+    from bayes_panns.clips import pack as pack_catalog
+
+    given = {"min_count": min_count if min_count > 1 else None, "esc10": esc10 or None, "split": split}
+    extras = {name: value for name, value in given.items() if value is not None}
+    for name in extras:
+        if catalog != {"min_count": "folder", "esc10": "esc50", "split": "audioset"}[name]:
+            raise click.UsageError(f"--{name.replace('_', '-')} is not for the catalog {catalog}")
+    require_folder(out.parent)
+    report = pack_catalog(
+        CATALOGS[catalog](source, **extras),
+        out,
+        sample_rate=int(sample_rate),
+        seconds=seconds,
+        exclude=[pattern for pattern in exclude.split(",") if pattern],
+    )
+    for name, reason in report.skipped[:_SHOWN]:
+        logger.info(f"skipped {name}: {reason}")
+    if len(report.skipped) > _SHOWN:
+        logger.info(f"skipped {len(report.skipped) - _SHOWN} more")
+    logger.info(f"{out}: {report.packed} clips packed, {len(report.skipped)} skipped, {report.excluded} excluded")
+
+
+@main.command()
+@click.argument("path", type=options.FOLDER)
+def inspect(path: Path) -> None:
+    """Show what is in a store, a posterior or a run.
+
+    \b
+    Example:
+      bayes-panns inspect stores/esc10.h5
+    """
+    from bayes_panns.report import describe
+
+    click.echo(describe(path), nl=False)

@@ -1,0 +1,146 @@
+"""The commands that exchange models with other projects."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bayes_panns.cli import options
+from bayes_panns.cli.main import main
+from bayes_panns.core.choices import CheckpointKind, ExportFormat, ScaleRule
+from bayes_panns.core.files import require_folder
+
+logger = logging.getLogger(__name__)
+
+
+@main.command()
+@click.argument("name")
+@click.option("-o", "--out", type=options.FOLDER, metavar="FILE", help="A file, or a folder [the current one].")
+def fetch(name: str, out: Path | None) -> None:
+    """Download a published checkpoint, or check one that is there.
+
+    An interrupted download goes on where it stopped, and its checksum is compared with the published one.
+
+    \b
+    NAME is one of
+      panns-resnet22, panns-resnet38, panns-resnet54    point weights
+      vi-pann-flipout, vi-pann-deterministic            download with a browser; checked here
+      audioset-labels                                   the label names of all of them
+
+    \b
+    Example:
+      bayes-panns fetch panns-resnet54
+      bayes-panns fetch audioset-labels
+    """
+    from bayes_panns.interop import fetch as download
+
+    path = download(name, out)
+    logger.info(f"{path}: matches the published checksum; its SHA-256 is in {path}.sha256")
+
+
+@main.command("import")
+@click.argument("kind", type=click.Choice(CheckpointKind.words()))
+@click.argument("checkpoint", type=options.FOLDER)
+@click.option("-o", "--out", required=True, type=options.FOLDER, metavar="POSTERIOR", help="The folder to write.")
+@click.option("--labels", type=options.FOLDER, metavar="CSV", help="AudioSet's class_labels_indices.csv.")
+@click.option("--net", type=options.NETWORK, help="The network [as it was exported, or as its keys say].")
+@click.option(
+    "--scale",
+    type=click.Choice(ScaleRule.words()),
+    help="Make point weights variational, with scales of FACTOR / sqrt(fan-in), or of FACTOR times the weight.",
+)
+@click.option("--factor", type=options.Finite(min=0, min_open=True), help="For --scale [0.1].")
+@click.option("--guide", metavar="G", help="For --scale: the guide recipe that says which weights [flip].")
+def import_(
+    kind: str,
+    checkpoint: Path,
+    out: Path,
+    labels: Path | None,
+    net: str | None,
+    scale: str | None,
+    factor: float | None,
+    guide: str | None,
+) -> None:
+    """Make a posterior of a published checkpoint.
+
+    PANNs' ResNet22, ResNet38 and ResNet54 become point weights or, with --scale, the start of a Bayesian fit; VI-PANN's
+    Flipout checkpoint becomes a mean-field posterior. fetch downloads them; see docs/published-checkpoints.md.
+
+    \b
+    Example:
+      bayes-panns import panns ResNet54_mAP=0.429.pth -o panns --labels class_labels_indices.csv
+      bayes-panns import panns ResNet54_mAP=0.429.pth -o start --labels class_labels_indices.csv --scale moped
+      bayes-panns import vi-pann flipout.pth -o vi-pann --labels class_labels_indices.csv
+    """
+    given: dict[str, Any] = {"factor": factor, "guide": guide}
+    extras = {name: value for name, value in given.items() if value is not None}
+    if scale is None and extras:
+        raise click.UsageError(f"--{next(iter(extras))} is for --scale; give that too")
+    from bayes_panns.clips import read_labels
+    from bayes_panns.interop import import_checkpoint
+    from bayes_panns.posterior import save
+
+    require_folder(out)
+    names = None if labels is None else read_labels(labels)
+    posterior = import_checkpoint(checkpoint, kind, labels=names, net=net, scale=scale, **extras)
+    save(posterior, out)
+    logger.info(
+        f"{out}: {posterior.net}, {len(posterior.labels)} labels, {posterior.sample_rate} Hz; "
+        f"{len(posterior.gaussians())} weight tensors variational, {len(posterior.points())} others"
+    )
+
+
+@main.command()
+@click.argument("posterior", type=options.FOLDER)
+@click.option("-o", "--out", required=True, type=options.FOLDER, metavar="FILE", help="The file to write.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(ExportFormat.words()),
+    default=str(ExportFormat.PANNS),
+    show_default=True,
+    help="The posterior mean as a PANNs checkpoint, or draws of the last layer as netCDF.",
+)
+@options.stores("For arviz: a store to predict; repeatable.")
+@options.folds("For arviz: predict these folds only.")
+@click.option("--draws", type=click.IntRange(min=1), help="For arviz: how many [100].")
+@options.guide_function
+def export(
+    posterior: Path,
+    out: Path,
+    form: str,
+    stores: tuple[Path, ...],
+    folds: list[int] | None,
+    draws: int | None,
+    guide_function: str | None,
+) -> None:
+    """Write a posterior for other tools.
+
+    A PANNs checkpoint, which PANNs' own code loads, is the posterior's mean. For ArviZ it is draws of the last layer's
+    weights and, with --data, the probabilities that the same draws predict.
+
+    \b
+    Example:
+      bayes-panns export runs/esc10 -o esc10.pth
+      bayes-panns export runs/esc10 -o esc10.nc --format arviz --data stores/esc10.h5 --folds 5
+    """
+    if form == ExportFormat.PANNS and (stores or folds is not None or draws is not None):
+        raise click.UsageError("--data, --folds and --draws are for --format arviz")
+    if folds is not None and not stores:
+        raise click.UsageError("--folds is for --data; give that too")
+    options.require_output(out)
+    from bayes_panns.clips import ClipSet
+    from bayes_panns.interop import export_arviz, export_panns
+    from bayes_panns.posterior import load
+
+    loaded = load(posterior, guide_function=guide_function)
+    if form == ExportFormat.PANNS:
+        export_panns(loaded, out)
+        if loaded.calibration is not None:
+            temperature = loaded.calibration.temperature
+            logger.warning(f"a PANNs checkpoint cannot hold the temperature; divide its logits by {temperature:.3f}")
+    else:
+        clips = ClipSet(list(stores), folds=folds) if stores else None
+        export_arviz(loaded, out, clips, draws=draws or 100)
+    logger.info(f"{out}: written")

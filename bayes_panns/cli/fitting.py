@@ -1,0 +1,181 @@
+"""The commands that fit posteriors."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bayes_panns.cli import options
+from bayes_panns.cli.guide_option import own_guide
+from bayes_panns.cli.main import INTERRUPTED, main
+
+if TYPE_CHECKING:
+    from bayes_panns.predictions import Draws
+
+logger = logging.getLogger(__name__)
+
+
+def _fit_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in reversed(
+        (
+            click.argument("run", metavar="RUN"),
+            options.stores("A store to fit to; repeatable."),
+            click.option("--labels", metavar="CSV", help="Label names for stores without them, such as PANNs' packs."),
+            click.option(
+                "--guide",
+                metavar="G",
+                callback=own_guide,
+                help="A guide recipe, by name or file; or module:function of your own, which is run.",
+            ),
+            click.option("-o", "--out", type=options.FOLDER, help="The folder of the results [runs/RUN]."),
+            options.device,
+            click.option("--seed", type=int, help="Replaces fit.seed."),
+            options.changes,
+            click.option(
+                "--resume", is_flag=True, help="Resume the run in the folder; with a larger fit.epochs, continue it."
+            ),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def _fit(
+    run: str,
+    stores: tuple[Path, ...],
+    labels: str | None,
+    guide: str | None,
+    out: Path | None,
+    device: str,
+    seed: int | None,
+    changes: tuple[str, ...],
+    resume: bool,
+    upstream: Path | None = None,
+    *,
+    transfer: bool = False,
+) -> None:
+    from bayes_panns.jobs import fit
+    from bayes_panns.recipes import read_run
+
+    recipe = read_run(run, changes, stores=stores, labels=labels, guide=guide, upstream=upstream, seed=seed)
+    if transfer and recipe.upstream is None:
+        raise click.UsageError("name the posterior to start from with --from")
+    folder = out or Path("runs") / Path(run).stem
+    fitted = fit(recipe, folder, guide_function=options.function_of(guide), device=device, resume=resume)
+    if not fitted.complete:
+        logger.info(f"interrupted; {folder}/posterior can be used as it is, and --resume goes on")
+        click.get_current_context().exit(INTERRUPTED)
+    metrics = fitted.posterior.metrics
+    shown = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items() if name.startswith("val/"))
+    logger.info(f"posterior in {folder}/posterior" + (f" ({shown})" if shown else ""))
+
+
+@main.command()
+@_fit_options
+def pretrain(**given: Any) -> None:
+    """Fit a posterior from scratch, as the recipe RUN says.
+
+    RUN is a file, or the name of a recipe in runs/. With --resume, the fit in the folder goes on where it stopped; a
+    complete fit goes on if --set fit.epochs=N names more epochs than before.
+
+    \b
+    Example:
+      bayes-panns pretrain urbansound8k --data stores/us8k.h5 --guide flip -o runs/us8k-flip
+    """
+    _fit(**given)
+
+
+@main.command()
+@_fit_options
+@click.option("--from", "upstream", type=options.FOLDER, help="The posterior to start from.")
+def finetune(**given: Any) -> None:
+    """Fit a posterior that starts from another one.
+
+    Every weight that both share starts from the upstream locs and scales; new labels get a new last layer. --resume is
+    as for pretrain.
+
+    \b
+    Example:
+      bayes-panns finetune esc10 --from runs/us8k-flip --data stores/esc10.h5 --guide flip
+    """
+    _fit(**given, transfer=True)
+
+
+@main.command()
+@click.argument("run", metavar="RUN")
+@click.option(
+    "--from",
+    "upstream",
+    type=options.FOLDER,
+    help="The posterior that every fit starts from; or DIR/GUIDE of another crossval: each from that seed and fold.",
+)
+@options.stores("A store with folds; repeatable.")
+@click.option(
+    "--guide",
+    "guides",
+    multiple=True,
+    metavar="G",
+    callback=own_guide,
+    help="As for pretrain; repeat it to compare guides.",
+)
+@click.option("--seeds", type=options.Numbers(), help="Fit each with these seeds [the recipe's].")
+@options.folds("Score on these folds only.")
+@options.ood
+@options.draws
+@click.option("-o", "--out", type=options.FOLDER, help="The folder of the results [runs/RUN-crossval].")
+@options.changes
+@click.option("--resume", is_flag=True, help="Go on in the folder: complete fits are kept.")
+@options.device
+def crossval(
+    run: str,
+    upstream: Path | None,
+    stores: tuple[Path, ...],
+    guides: tuple[str, ...],
+    seeds: list[int] | None,
+    folds: list[int] | None,
+    ood: tuple[Path, ...],
+    draws: "Draws",
+    out: Path | None,
+    changes: tuple[str, ...],
+    resume: bool,
+    device: str,
+) -> None:
+    """Fit to all folds but one and score on that one, for each of the data set's own folds.
+
+    Prints each metric's mean and standard deviation over the folds and the 95 % t interval of the mean; several guides
+    stand side by side, with their paired differences. DIR/results.json holds every number and DIR/table.tex a table.
+    Each fit is a run in DIR/GUIDE/seed-N/fold-N, where the fits of another crossval can start.
+
+    \b
+    Example:
+      bayes-panns crossval esc10 --from runs/us8k --data stores/esc10.h5 --guide flip --guide det
+      bayes-panns crossval esc10 --from runs/us8k --data stores/esc10.h5 --set data.share=0.25 -o runs/quarter
+      bayes-panns crossval rotated-head --from runs/esc10-crossval/det --data stores/esc10.h5
+      bayes-panns report runs/esc10-crossval/flip/seed-0
+    """
+    from bayes_panns.jobs import crossval as cross_validate
+    from bayes_panns.jobs import write_results
+    from bayes_panns.recipes import read_run
+    from bayes_panns.report import crossval_latex, crossval_table
+
+    folder = out or Path("runs") / f"{Path(run).stem}-crossval"
+    result = cross_validate(
+        read_run(run, changes, stores=stores, upstream=upstream),
+        folder,
+        guides=guides,
+        seeds=seeds or (),
+        folds=folds,
+        ood=ood,
+        draws=draws,
+        device=device,
+        resume=resume,
+    )
+    if result is None:
+        logger.info(f"interrupted; --resume goes on in {folder}")
+        click.get_current_context().exit(INTERRUPTED)
+    write_results(result, folder / "results.json")
+    options.write(crossval_latex(result), folder / "table.tex")
+    click.echo(crossval_table(result), nl=False)
+    logger.info(f"every number is in {folder}/results.json, a LaTeX table in {folder}/table.tex")

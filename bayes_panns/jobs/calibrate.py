@@ -1,0 +1,113 @@
+"""Calibrating a posterior on held-out clips: a temperature, and a threshold for label sets."""
+
+import logging
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from bayes_panns.clips import ClipSet
+from bayes_panns.core.choices import Task
+from bayes_panns.core.errors import StoreError
+from bayes_panns.jobs.evaluate import require_rate, target_for
+from bayes_panns.metrics import conformal_threshold, fit_temperature, label_sets
+from bayes_panns.metrics.temperature import BOUNDS
+from bayes_panns.posterior import Calibration, Posterior
+from bayes_panns.predictions import predict_logits
+
+logger = logging.getLogger(__name__)
+
+_NEAR = 1.05
+"""A temperature within this factor of a bound is at the bound: the search comes close to it, and not quite there."""
+
+
+def calibrate(
+    posterior: Posterior,
+    clips: ClipSet,
+    *,
+    coverage: float = 0.9,
+    draws: int = 20,
+    seed: int = 0,
+) -> Calibration:
+    """Fit a temperature, and a threshold for label sets, to clips that the posterior was not fitted to.
+
+    The temperature is fitted to one half of the clips. The threshold is fitted, at that temperature, to the other half,
+    so that the sets' coverage is guaranteed for clips like these whose recordings are independent of each other. All
+    clips of a recording are in one half. Warnings are logged where the result is not worth much, such as a temperature
+    at its bound.
+
+    Args:
+        posterior: The posterior. Its ``calibration`` becomes the one returned; it is unchanged if an error is raised.
+        clips: Held-out clips with the posterior's labels.
+        coverage: The share of true labels that the sets are to contain, in (0, 1).
+        draws: Posterior draws; predict with as many.
+        seed: Seeds the split into halves.
+
+    Raises:
+        StoreError: The clips do not fit the posterior, or are too few for the coverage.
+    """
+    require_rate(posterior, clips)
+    first, second = clips.split(0.5, seed)
+    logits, target = predict_logits(posterior, first, draws), target_for(posterior, first)
+    temperature = fit_temperature(logits, target, posterior.task)
+    probability = _probability(posterior, predict_logits(posterior, second, draws), temperature)
+    try:
+        threshold = conformal_threshold(probability, target_for(posterior, second), coverage)
+    except ValueError as error:
+        raise StoreError(f"{clips.stores[0].path}: {error}; calibrate on more clips, or ask for less") from error
+    posterior.calibration = Calibration(
+        temperature=temperature,
+        threshold=threshold,
+        coverage=coverage,
+        draws=draws if posterior.stochastic else 0,
+        clips=(len(first), len(second)),
+        data=tuple(store.path.name for store in clips.stores),
+    )
+    logger.info(
+        f"{posterior.folder or 'posterior'}: temperature {temperature:.3f}, fitted to {len(first)} clips; label sets "
+        f"of coverage {coverage:g} contain every label of probability {threshold:.3f} or more, fitted to {len(second)} "
+        "clips"
+    )
+    _warn_if_undetermined(temperature, logits, target, posterior.task)
+    _warn_of_large_sets(label_sets(probability, threshold), coverage)
+    return posterior.calibration
+
+
+def _probability(posterior: Posterior, logits: NDArray[np.floating], temperature: float) -> NDArray[np.float64]:
+    """The mean over draws of the probabilities ``(N, K)`` of logits ``(T, N, K)``."""
+    scaled = torch.from_numpy(logits) / temperature
+    return posterior.model.likelihood.probability(scaled).double().mean(dim=0).numpy()
+
+
+def _warn_if_undetermined(
+    temperature: float, logits: NDArray[np.floating], target: NDArray[np.bool_], task: Task
+) -> None:
+    """Warn of a temperature that the clips do not determine."""
+    least, most = BOUNDS
+    if task == Task.ONE_OF_K:
+        right = bool((logits.argmax(axis=2) == target.argmax(axis=1)).all())
+    else:
+        right = bool(((logits > 0) == target).all())
+    if right or temperature <= least * _NEAR:
+        # Then the likelihood rises for ever as the temperature falls, until it is 1 in floating point.
+        which = "all" if right else "almost all"
+        logger.warning(
+            f"the {len(target)} clips that the temperature was fitted to are {which} classified correctly, so nothing "
+            f"bounds it from below but {least:g}; it is {temperature:.3g}, and probabilities become 0 or 1; calibrate "
+            "on more clips, or on harder ones"
+        )
+    elif temperature >= most / _NEAR:
+        logger.warning(
+            f"the temperature is at its upper bound, {most:g}: the {len(target)} clips that it was fitted to "
+            "contradict the posterior, so all labels become equally probable; check the clips' labels"
+        )
+
+
+def _warn_of_large_sets(sets: NDArray[np.bool_], coverage: float) -> None:
+    """Warn of label sets ``(N, K)`` that hold nearly all K labels."""
+    size, labels = float(sets.sum(axis=1).mean()), sets.shape[1]
+    if size > 1 and size > 0.9 * labels:
+        logger.warning(
+            f"label sets hold {size:.1f} of the {labels} labels on average, so they say little; ask for a coverage "
+            f"below {coverage:g}, or calibrate on more clips"
+        )

@@ -1,0 +1,38 @@
+"""Which device a job computes on."""
+
+import re
+
+import torch
+
+from bayes_panns.core.errors import FitError, SettingError
+
+DEVICES = "auto, cpu, cuda or cuda:N"
+"""The devices that :func:`choose_device` takes, for help texts and error messages."""
+
+
+def choose_device(device: str) -> torch.device:
+    """The device of a name.
+
+    Args:
+        device: ``cpu``; ``cuda``, the current GPU; ``cuda:N``, the GPU of that number, from 0; or ``auto``, which is
+            ``cuda`` if there is a GPU and ``cpu`` if not.
+
+    Raises:
+        SettingError: There is no device of that name.
+        FitError: A GPU is asked for, and torch finds none, or none of that number.
+
+    Example:
+        >>> choose_device("cpu")
+        device(type='cpu')
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
+        raise SettingError(f"device {device!r}: write {DEVICES}")
+    chosen = torch.device(device)
+    if chosen.type == "cuda":
+        if not torch.cuda.is_available():
+            raise FitError(f"device {device}: torch sees no GPU here; use cpu or auto")
+        if chosen.index is not None and chosen.index >= (count := torch.cuda.device_count()):
+            raise FitError(f"device {device}: there are {count} GPUs, numbered from 0; use cuda:0")
+    return chosen

@@ -1,0 +1,246 @@
+"""The fit of a posterior: from a recipe and clip stores to a run's folder."""
+
+import logging
+import sys
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bayes_panns import __version__
+from bayes_panns.clips import ClipSet
+from bayes_panns.core.choices import Schedule, Task
+from bayes_panns.core.errors import FitError, RecipeError, StoreError
+from bayes_panns.jobs.devices import choose_device
+from bayes_panns.jobs.leaks import record_fitted_clips
+from bayes_panns.jobs.run_folder import Continued, Inputs, Resumable, RunFolder
+from bayes_panns.jobs.splits import divide
+from bayes_panns.jobs.starting import freeze, prepare, require_fit
+from bayes_panns.posterior import Inherited, Posterior, load, save
+from bayes_panns.posterior.disk import read_header
+from bayes_panns.recipes import Run, is_function, read_strategy, replaced
+from bayes_panns.svi import Embeddings, Features, Fit
+from bayes_panns.svi.schedules import learning_rate
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The result of a fit.
+
+    Attributes:
+        posterior: The posterior, also in ``folder/posterior``.
+        inherited: What it took over from upstream; None if it started from scratch, or was complete already.
+        complete: False if the fit was interrupted; it can be resumed.
+        folder: The run's folder.
+    """
+
+    posterior: Posterior
+    inherited: Inherited | None
+    complete: bool
+    folder: Path
+
+
+def fit(
+    recipe: Run,
+    folder: str | Path,
+    *,
+    guide_function: str | None = None,
+    device: str = "auto",
+    resume: bool = False,
+) -> Fitted:
+    """Fit a posterior as ``recipe`` says: from scratch, or from ``recipe.upstream``.
+
+    A run that is resumed must have the same recipe and the same clips; they may be at another path. ``fit.epochs`` may
+    grow: the fit then goes on from where it is, also if it was complete, and from there on the learning rate follows
+    the schedule of the longer fit. ``provenance["continued"]`` of the posterior says where. Under the cosine schedule
+    the learning rate rises again, so the result differs from that of a longer fit from the start; under a constant
+    learning rate it does not. Nothing changes in the folder of a run that is complete.
+
+    Args:
+        recipe: The run; its ``data.stores`` name the clips.
+        folder: Where the results go: ``posterior/``, ``metrics.jsonl``, ``run.toml``, ``resume.json`` and
+            ``checkpoint.pt``; see :class:`~bayes_panns.jobs.RunFolder`.
+        guide_function: ``module:function`` of a guide in Python, instead of the recipe's. It is imported and called
+            with the model.
+        device: See :func:`~bayes_panns.jobs.choose_device`.
+        resume: Whether to resume the run in the folder.
+
+    Raises:
+        BayesPannsError: The recipe, the stores, the upstream posterior or the folder do not fit; or the fit diverged.
+    """
+    chosen, run = choose_device(device), RunFolder(folder)
+    recipe = _with_guide(recipe, guide_function)
+    run.require(resume=resume)
+    held, clips = divide(recipe)
+    task = _task(recipe, clips)
+    inputs = Inputs.of(recipe, clips)
+    if resume:
+        run.require_same(recipe, inputs)
+        epochs = run.read_recipe().fit.epochs
+        if run.complete and recipe.fit.epochs <= epochs:
+            logger.info(f"{run.path}: the fit is complete, with fit.epochs = {epochs}; raise it to continue the fit")
+            return Fitted(load(run.posterior, device=chosen, guide_function=guide_function), None, True, run.path)
+
+    torch.manual_seed(recipe.fit.seed)
+    upstream = None if recipe.upstream is None else load(recipe.upstream)
+    posterior, inherited = _built(recipe, clips, task, upstream, guide_function)
+    with run.claimed(resume=resume):
+        resumable = (run.read_resumable() if resume else None) or Resumable(inputs=inputs)
+        if not resume:
+            run.write(recipe, resumable)
+        logger.info(
+            f"{len(clips)} clips of {clips.seconds_per_clip:g} s, {len(clips.labels)} labels ({task}), on {chosen}"
+        )
+        if inherited is not None:
+            new = ", ".join(inherited.new) or "none"
+            logger.info(f"taken from {recipe.upstream}: {len(inherited.taken)} tensors; new: {new}")
+        job = _job(recipe, posterior, clips, held, run, chosen)
+        if resume:
+            resumable = _resumed(job, run, recipe, resumable)
+        if job.step == 0:
+            prepare(posterior, recipe, job.data, inherited, chosen)
+        complete = job.run()
+        posterior.metrics = dict(job.metrics)
+        posterior.provenance = _provenance(recipe, job, complete, resumable)
+        if upstream is not None:
+            posterior.provenance["upstream"] = {"folder": Path(str(recipe.upstream)).name, **upstream.provenance}
+        record_fitted_clips(posterior, clips, upstream)
+        save(posterior, run.posterior)
+    return Fitted(posterior, inherited, complete, run.path)
+
+
+def _with_guide(recipe: Run, guide_function: str | None) -> Run:
+    """The recipe, validated, with the guide that its caller names.
+
+    Raises:
+        RecipeError: The recipe names a Python function, and the caller does not.
+        SettingError: A value of the recipe is invalid.
+    """
+    if guide_function is None and is_function(recipe.guide):
+        raise RecipeError(
+            f"guide = {recipe.guide!r} is a Python function, which a recipe cannot run; give it with --guide if you "
+            "trust it"
+        )
+    return replaced(recipe, {} if guide_function is None else {"guide": guide_function})
+
+
+def _task(recipe: Run, clips: ClipSet) -> Task:
+    """What the labels mean in this run.
+
+    Raises:
+        StoreError: There is nothing to learn.
+    """
+    task, path = recipe.data.task or clips.task, recipe.data.stores[0]
+    if not clips.labels:
+        raise StoreError(f"{path}: its clips have no labels to learn")
+    if task is Task.ONE_OF_K and len(clips.labels) == 1:
+        raise StoreError(
+            f"{path}: has the single label {clips.labels[0]!r}, so there is nothing to learn; add clips of other labels"
+        )
+    return task
+
+
+def _built(
+    recipe: Run, clips: ClipSet, task: Task, upstream: Posterior | None, guide_function: str | None
+) -> tuple[Posterior, Inherited | None]:
+    """The posterior before its first step, and what it took over from upstream."""
+    posterior = Posterior.build(
+        net=recipe.net,
+        labels=clips.labels,
+        task=task,
+        sample_rate=clips.sample_rate,
+        clip_seconds=clips.seconds_per_clip,
+        strategy=None if guide_function else read_strategy(recipe.guide),
+        guide_function=guide_function,
+        upstream=upstream,
+        clips=len(clips),
+    )
+    inherited = None if upstream is None else posterior.start_from(upstream)
+    freeze(posterior, recipe.freeze)
+    require_fit(posterior, recipe, inherited)
+    return posterior, inherited
+
+
+def _job(
+    recipe: Run, posterior: Posterior, clips: ClipSet, held: ClipSet | None, run: RunFolder, device: torch.device
+) -> Fit:
+    """The fit of the clips' features."""
+    data: Features | Embeddings
+    validation: Features | Embeddings | None
+    if recipe.fit.features == "embeddings":
+        embed = partial(Embeddings, model=posterior.model, task=posterior.task, device=device)
+        data = embed(clips, views=recipe.fit.views, seed=recipe.fit.seed)
+        validation = None if held is None else embed(held)
+    else:
+        keep = partial(
+            Features, front_end=posterior.front_end, task=posterior.task, keep=recipe.fit.features, folder=run.path
+        )
+        data, validation = keep(clips), None if held is None else keep(held)
+    return Fit(posterior.model, posterior.guide, data, recipe.fit, run.path, validation=validation, device=device)
+
+
+def _resumed(job: Fit, run: RunFolder, recipe: Run, resumable: Resumable) -> Resumable:
+    """Go on from the checkpoint, if the fit came to one, and write down what has changed.
+
+    Raises:
+        FitError: The checkpoint is damaged, or it is gone and the fit had ended.
+    """
+    before = run.read_recipe().fit.epochs
+    if job.checkpointed:
+        job.load_checkpoint()
+        logger.info(f"resuming at epoch {job.epoch:.1f} of {recipe.fit.epochs}")
+    elif run.posterior.is_dir():
+        raise FitError(f"{run.checkpoint}: is missing, so the fit cannot be resumed; fit again in another folder")
+    if recipe.fit.epochs > before and job.step > 0:
+        resumable = resumable.model_copy(
+            update={"continued": (*resumable.continued, Continued(epochs=before, step=job.step))}
+        )
+        _explain_longer(job, before)
+    if run.posterior.is_dir() and (read_header(run.posterior).get("calibration") or run.evaluation.is_dir()):
+        logger.warning(
+            f"{run.path}: its calibration and its evaluation are of the posterior before this fit; make them again "
+            "afterwards"
+        )
+    run.write(recipe, resumable)
+    return resumable
+
+
+def _explain_longer(job: Fit, before: int) -> None:
+    settings = job.settings
+    line = f"fit.epochs rises from {before} to {settings.epochs}"
+    if settings.schedule == Schedule.COSINE:
+        rate = settings.learning_rate * learning_rate(job.step, job.steps, settings.schedule)
+        line += (
+            f": from here the learning rate follows the cosine of {settings.epochs} epochs, from {rate:.3g}; the "
+            f"result differs from a fit of {settings.epochs} epochs from the start"
+        )
+    logger.info(line)
+
+
+def _provenance(recipe: Run, job: Fit, complete: bool, resumable: Resumable) -> dict[str, Any]:
+    """Where a posterior comes from."""
+    found: dict[str, Any] = {
+        "data": [Path(store).name for store in recipe.data.stores],
+        "folds": sorted(recipe.data.folds) if recipe.data.folds else "all",
+        "clips": len(job.data),
+        "steps": job.step,
+        "epochs": round(job.epoch, 3),
+        "complete": complete,
+        "seed": recipe.fit.seed,
+        "kl_weight": recipe.fit.kl_weight,
+        "tempered": recipe.fit.kl_weight != 1,
+        "device": str(job.device),
+        "versions": {
+            "bayes_panns": __version__,
+            "python": sys.version.split()[0],
+            **{package: version(package) for package in ("torch", "torchaudio", "pyro-ppl")},
+        },
+    }
+    if resumable.continued:
+        found["continued"] = [each.model_dump() for each in resumable.continued]
+    return found

@@ -1,0 +1,56 @@
+"""Leaks: scored clips that a posterior, or one that it started from, was fitted to; found by the clips' digests."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from bayes_panns.clips import ClipSet
+from bayes_panns.posterior import Ensemble, Predictor
+from bayes_panns.posterior.fitted_clips import FittedClips
+
+
+def record_fitted_clips(posterior: Any, clips: ClipSet, upstream: Any) -> None:
+    """Record in a posterior which clips it, and what it started from, was fitted to.
+
+    Args:
+        posterior: The posterior that was fitted.
+        clips: The clips that it was fitted to, without those held out.
+        upstream: The posterior that it started from; None if it started from scratch.
+
+    Raises:
+        StoreError: A store is damaged.
+    """
+    posterior.fitted_clips = FittedClips.of(_digests(clips), _fitted(upstream))
+
+
+def count_leaks(posterior: Predictor, clips: ClipSet) -> dict[str, int] | None:
+    """How many of some clips a posterior was fitted to.
+
+    Args:
+        posterior: The posterior, or an ensemble: then a clip counts if any member was fitted to it.
+        clips: The clips to score.
+
+    Returns:
+        ``own``: how many of them it was fitted to; ``upstream``: how many of them the posteriors that it started from
+        were fitted to. None where no clips are recorded, as for imported posteriors.
+
+    Raises:
+        StoreError: A store is damaged.
+    """
+    members = posterior.members if isinstance(posterior, Ensemble) else (posterior,)
+    records = [_fitted(member) for member in members]
+    together = FittedClips(
+        frozenset[bytes]().union(*(each.own for each in records)),
+        frozenset[bytes]().union(*(each.upstream for each in records)),
+    )
+    if together == FittedClips():
+        return None
+    own, upstream = together.count(_digests(clips))
+    return {"own": own, "upstream": upstream}
+
+
+def _fitted(posterior: Any) -> FittedClips:
+    return getattr(posterior, "fitted_clips", FittedClips())
+
+
+def _digests(clips: ClipSet) -> Iterator[bytes]:
+    return (digest for store, _, rows in clips.by_store() for digest in store.digests(rows))

@@ -1,0 +1,85 @@
+"""Run recipes (``runs/*.toml``): what to fit, to which clips, and how."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic_core import PydanticCustomError
+
+from bayes_panns.core.choices import HeadStart, Task
+from bayes_panns.svi import FitSettings
+
+
+class Data(BaseModel):
+    """The clips of a run: the table ``[data]``.
+
+    Attributes:
+        stores: Clip stores; the option ``--data`` replaces them.
+        folds: The folds to fit to; by default all.
+        validation: The share of clips that are held out and scored after each epoch, in [0, 1). Where recordings are
+            known, all clips of a recording are on the same side.
+        share: The share of clips to use, in (0, 1], to measure what fewer labels cost: see
+            :meth:`~bayes_panns.clips.ClipSet.sample`. Validation clips are taken from it.
+        task: ``one-of-k`` or ``multi-label``; by default the stores' own.
+        labels: A CSV file with the label names of stores that have none, as :func:`~bayes_panns.clips.read_labels`
+            reads it; the option ``--labels`` replaces it.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    stores: list[str] = []
+    folds: list[int] | None = None
+    validation: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = 0.1
+    share: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 1.0
+    task: Annotated[Task, Field(strict=False)] | None = None
+    labels: str | None = None
+
+    @field_validator("task")
+    @classmethod
+    def _has_labels(cls, task: Task | None) -> Task | None:
+        if task is Task.UNLABELLED:
+            known = f"'{Task.ONE_OF_K}' or '{Task.MULTI_LABEL}'"
+            raise PydanticCustomError("unlabelled", "A fit needs labels: write {known}", {"known": known})
+        return task
+
+    @field_validator("folds")
+    @classmethod
+    def _distinct(cls, folds: list[int] | None) -> list[int] | None:
+        if folds is not None and (not folds or len(set(folds)) < len(folds)):
+            raise PydanticCustomError("folds", "Name one fold or more, each once")
+        return folds
+
+
+class Run(BaseModel):
+    """A run recipe.
+
+    A recipe is data: :func:`~bayes_panns.jobs.fit` runs a Python function as the guide only if its caller names the
+    function too.
+
+    Attributes:
+        description: What the run is, in a sentence.
+        net: The network's name, one of :mod:`bayes_panns.nets`.
+        guide: A guide recipe, by name or file; the option ``--guide`` replaces it. In the recipe of a run that was
+            started with a guide in Python it is ``module:function``.
+        upstream: The folder of the posterior to start from; the option ``--from`` replaces it.
+        freeze: Modules of the network that are not trained, such as ``resnet``; ``backbone`` is all but the last
+            layer; ``locs`` is every mean and point weight, so that only the posterior's widths are fitted.
+        head: Where a last layer for new labels starts; see :class:`~bayes_panns.core.choices.HeadStart`. A ``probe``
+            protects the backbone from the first steps of a random head (Kumar et al., 2022, arXiv:2202.10054).
+        data: Which clips.
+        fit: How to fit.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    description: str = ""
+    net: str = "resnet14-narrow"
+    guide: str = "flip"
+    upstream: str | None = None
+    freeze: list[str] = []
+    head: Annotated[HeadStart, Field(strict=False)] = HeadStart.RANDOM
+    data: Data = Data()
+    fit: FitSettings = FitSettings()
+
+
+Kind = Literal["guides", "runs"]
+"""The kinds of recipes, by the folder that the package's own are in."""
