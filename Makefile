@@ -39,10 +39,10 @@ $(EXECUTED)/%.html: $(EXECUTED)/%.ipynb
 
 .SECONDARY:
 
-# The transfer study, from stores and upstream posteriors that docs/transfer-study.md says how to make. Hours; stopped, it
-# goes on where it was.
+# The transfer study. docs/transfer-study.md says how to make its stores and upstream posteriors. It takes hours; if it is
+# stopped, the same command continues.
 study: $(VENV)/.current
-	$(BIN)/python benchmarks/transfer_study.py --data stores/esc10.h5 --near stores/near.h5 --speech stores/speech.h5 \
+	$(BIN)/python -m benchmarks transfer-study --data stores/esc10.h5 --near stores/near.h5 --speech stores/speech.h5 \
 		--flip runs/us8k-both-flip --det runs/us8k-both-det -o runs/study --results benchmarks/results/transfer-study
 
 # Two processes of one thread each are faster than one of two: most of what a test computes is small.

@@ -1,8 +1,54 @@
-"""Sound taggers that know how sure they are: VI-PANNs as ordinary Pyro objects."""
+"""Sound taggers with calibrated uncertainty: VI-PANNs as ordinary Pyro objects.
+
+The whole way of a sound takes four calls: :func:`fit` a posterior to clips, :func:`load` it again, :func:`predict` the
+tags of sound files, and :func:`evaluate` the posterior on labelled clips::
+
+    from bayes_panns import evaluate, fit, load, predict
+    from bayes_panns.recipes import read_run
+
+    recipe = read_run("scratch", ["data.stores=['stores/mine.h5']", "fit.epochs=20"])
+    fit(recipe, "runs/mine")
+    posterior = load("runs/mine")
+    tags = predict(posterior, ["dog.wav"], draws=20)
+    print(tags.labels, tags.uncertainty.probability, tags.uncertainty.epistemic)
+    print(evaluate(posterior, ["stores/test.h5"]).metrics)
+
+The calls are imported when they are first used, so that ``import bayes_panns`` itself loads neither torch nor Pyro.
+"""
 
 import os
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-# Torch reads this at its first allocation: on huge pages, fresh memory for weights and gradients costs a fifth.
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+__all__ = ["__version__", "evaluate", "fit", "load", "predict"]
 
 __version__ = "0.1.0"
+
+# Torch reads this at its first allocation. Without huge pages, fresh memory for weights and gradients costs 20 % more.
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+
+_FACADE = {
+    "evaluate": ("bayes_panns.jobs", "evaluate_posterior"),
+    "fit": ("bayes_panns.jobs", "fit"),
+    "load": ("bayes_panns.posterior", "load"),
+    "predict": ("bayes_panns.predictions", "tag"),
+}
+"""Where each call is defined: module and name."""
+
+if TYPE_CHECKING:
+    from bayes_panns.jobs import evaluate_posterior as evaluate
+    from bayes_panns.jobs import fit
+    from bayes_panns.posterior import load
+    from bayes_panns.predictions import tag as predict
+else:
+    # Type checkers do not see this function, so that they report names that do not exist.
+    def __getattr__(name: str) -> Any:
+        if name not in _FACADE:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        module, attribute = _FACADE[name]
+        value = globals()[name] = getattr(import_module(module), attribute)
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

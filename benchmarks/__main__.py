@@ -11,13 +11,16 @@ from bayes_panns.nets import NETS
 from benchmarks import report
 from benchmarks.contenders import PREDICT, TRAIN, Contender, Work
 from benchmarks.measure import ContenderError, measure
+from benchmarks.messages import messages
+from benchmarks.transfer_study import main as transfer_study
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 def main() -> None:
-    """Time and memory of this package beside named peers, in ratios to the deterministic network.
+    """Time and memory of this package beside named peers, as ratios to the deterministic network; the transfer study.
 
     \b
+    Example:
       python -m benchmarks train -o benchmarks/results/train-cpu
       python -m benchmarks predict -o benchmarks/results/predict-cpu
       python -m benchmarks train --device cuda --clips 32 --seconds 10 --precision bf16
@@ -87,7 +90,7 @@ def _run(
         if package is None or report.version(package) is not None:
             wanted[name] = contenders[name]
         else:
-            _say(f"{name}: left out: {package} is not installed; pip install -e '.[bench]'")
+            click.echo(f"{name}: left out: {package} is not installed; pip install -e '.[bench]'", err=True)
     if not wanted:
         raise click.ClickException("no contender is left to measure")
     baselines = {contender.baseline for contender in wanted.values()}
@@ -95,17 +98,14 @@ def _run(
     threads = threads or len(os.sched_getaffinity(0))
     work = Work(net, clips, seconds, device, threads, precision)
     try:
-        measured = measure(chosen, work, rounds=rounds, memory=memory, say=_say)
+        with messages():
+            measured = measure(chosen, work, rounds=rounds, memory=memory)
     except ContenderError as error:
         raise click.ClickException(str(error)) from error
     run = report.record(command, work, rounds, chosen, measured)
     click.echo(report.table(run), nl=False)
     if out is not None:
         report.write(run, out)
-
-
-def _say(line: str) -> None:
-    click.echo(line, err=True)
 
 
 @main.command()
@@ -121,6 +121,8 @@ def predict(**options: object) -> None:
     """Compare a prediction, from waveforms to probabilities, with passes of the deterministic network."""
     _run("predict", PREDICT, **options)  # type: ignore[arg-type]
 
+
+main.add_command(transfer_study)
 
 if __name__ == "__main__":
     main()

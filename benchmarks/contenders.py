@@ -15,7 +15,7 @@ from bayes_panns.bayes import BayesianNet, MeanField, MultiLabel, Settings, Stra
 from bayes_panns.clips import Task
 from bayes_panns.nets import ResNet, build
 from bayes_panns.posterior import Posterior
-from bayes_panns.recipes.reading import read_strategy
+from bayes_panns.recipes import read_strategy
 from bayes_panns.svi import MeanFieldELBO
 
 CLASSES = 527

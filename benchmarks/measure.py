@@ -1,5 +1,6 @@
-"""Time and memory of contenders, each in a process of its own, taking turns with their baselines."""
+"""Time and memory of contenders. Each has its own process and takes turns with its baseline."""
 
+import logging
 import multiprocessing
 import os
 import resource
@@ -18,11 +19,13 @@ import torch
 
 from benchmarks.contenders import Contender, Step, Work
 
+logger = logging.getLogger(__name__)
+
 WARM_UP = 2
-"""Steps that are not counted: the first makes the optimiser's state, so the second is the first of full size."""
+"""Steps that are not counted. The first one makes the optimiser's state; only the second has its full size."""
 
 SHARE = 0.85
-"""How much of the free memory contenders may fill together, unless the user says how much."""
+"""The share of the free memory that contenders may fill together by default."""
 
 GIB = 2**30
 
@@ -33,12 +36,12 @@ class ContenderError(Exception):
 
 @dataclass
 class Result:
-    """What was measured of a contender.
+    """The measurements of a contender.
 
     Attributes:
         seconds: The time of each of its steps.
         baseline_seconds: The time of the baseline's step right before each; empty for a baseline.
-        peak: Most memory that its process held, GiB.
+        peak: Peak memory of its process, GiB.
     """
 
     seconds: list[float] = field(default_factory=list)
@@ -47,7 +50,7 @@ class Result:
 
     @property
     def ratios(self) -> list[float]:
-        """Its time over the baseline's, round by round; none for a baseline."""
+        """Its time divided by the baseline's, for each round; empty for a baseline."""
         return [mine / other for mine, other in zip(self.seconds, self.baseline_seconds, strict=False)]
 
 
@@ -57,8 +60,8 @@ class Measured:
 
     Attributes:
         hardware: The processor or the accelerator.
-        results: Those that were measured.
-        failed: Why others were not.
+        results: The contenders that were measured.
+        failed: The reasons why others were not.
     """
 
     hardware: str
@@ -67,12 +70,12 @@ class Measured:
 
 
 class Worker:
-    """A contender in a process of its own, which does one step when asked and sleeps otherwise.
+    """A contender in its own process, which makes one step when asked and sleeps otherwise.
 
     Attributes:
-        hardware: What it computes on.
-        free: The memory that was free there before it was set up, GiB.
-        peak: Most memory that it has held so far, GiB.
+        hardware: The processor or accelerator that it runs on.
+        free: The free memory before it was set up, GiB.
+        peak: Its peak memory so far, GiB.
 
     Raises:
         ContenderError: It cannot be set up.
@@ -117,8 +120,8 @@ class Worker:
 
 
 def _serve(pipe: Connection, make: Callable[[Work], Step], work: Work) -> None:
-    """What a worker process runs: a step for each message, until it is killed."""
-    # Ctrl-C is the parent's to answer.
+    """The loop of a worker process: one step for each message, until it is killed."""
+    # The parent process handles Ctrl-C.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(work.threads)
     torch.manual_seed(0)
@@ -163,11 +166,11 @@ def _peak(on_gpu: bool) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB
 
 
-def together(peaks: Mapping[str, float], room: float) -> list[list[str]]:
-    """Names in groups, in order, each of which fits ``room`` GiB; what is larger than that is a group by itself."""
+def together(peaks: Mapping[str, float], memory: float) -> list[list[str]]:
+    """Names in groups, in order. Each group fits into ``memory`` GiB; what is larger is a group by itself."""
     groups: list[list[str]] = []
     for name, peak in peaks.items():
-        if groups and sum(peaks[other] for other in groups[-1]) + peak <= room:
+        if groups and sum(peaks[other] for other in groups[-1]) + peak <= memory:
             groups[-1].append(name)
         else:
             groups.append([name])
@@ -175,10 +178,10 @@ def together(peaks: Mapping[str, float], room: float) -> list[list[str]]:
 
 
 class _Run:
-    """Contenders that take turns, the baselines alive all the while."""
+    """Contenders that take turns, with baselines that run throughout."""
 
-    def __init__(self, contenders: Mapping[str, Contender], work: Work, say: Callable[[str], None]):
-        self.contenders, self.work, self.say = contenders, work, say
+    def __init__(self, contenders: Mapping[str, Contender], work: Work):
+        self.contenders, self.work = contenders, work
         self.results = {name: Result() for name in contenders}
         self.failed: dict[str, str] = {}
         self.baselines: dict[str, Worker] = {}
@@ -198,20 +201,20 @@ class _Run:
             yield
         except ContenderError as error:
             self.failed[name] = str(error)
-            self.say(f"{name}: left out: {error}")
+            logger.warning(f"{name}: left out: {error}")
 
     def peaks(self, names: Sequence[str]) -> dict[str, float]:
-        """The memory that each needs by itself, GiB; one alone need not be asked."""
+        """The memory of each by itself, GiB. It is not measured for a single one."""
         found = dict.fromkeys(names, 0.0)
         for name in names if len(names) > 1 else ():
-            self.say(f"{name}: its memory, by itself")
+            logger.info(f"{name}: measuring its memory alone")
             with self.trying(name), self.worker(name) as worker:
                 found[name] = worker.peak
         return {name: peak for name, peak in found.items() if name not in self.failed}
 
     def take_turns(self, names: Sequence[str], rounds: int) -> None:
         """In each round, for each contender, a step of its baseline and then its own."""
-        self.say(f"{', '.join(names)}: taking turns")
+        logger.info(f"{', '.join(names)}: taking turns")
         with ExitStack() as living:
             workers = {}
             for name in names:
@@ -234,37 +237,33 @@ class _Run:
         mine.peak, other.peak = worker.peak, self.baselines[baseline].peak
 
 
-def measure(
-    contenders: Mapping[str, Contender], work: Work, *, rounds: int, memory: float | None, say: Callable[[str], None]
-) -> Measured:
+def measure(contenders: Mapping[str, Contender], work: Work, *, rounds: int, memory: float | None) -> Measured:
     """Measure contenders, which take turns.
 
-    The baselines live all the while. Each other contender is first run by itself, to see what memory it needs; then as
-    many as fit live together and take turns, each right after a step of its baseline, so that what slows the machine
-    down slows both.
+    The baselines run throughout. Each other contender is first run alone, to measure its memory. Then as many as fit
+    into memory take turns, each right after a step of its baseline, so that whatever slows the machine slows both.
 
     Args:
         contenders: By name, with their baselines.
-        work: What all are given.
-        rounds: How many steps of each are counted.
-        memory: GiB that all living processes may fill; by default most of what is free.
-        say: Called with a line when something is done.
+        work: The work of each step.
+        rounds: The number of steps of each that are counted.
+        memory: GiB that all processes together may fill; by default most of the free memory.
 
     Raises:
         ContenderError: A baseline failed, or every other contender did.
     """
     # Idle processes must sleep, not spin. Workers inherit this before they import torch.
     os.environ.update(OMP_NUM_THREADS=str(work.threads), OMP_WAIT_POLICY="PASSIVE", KMP_BLOCKTIME="0")
-    run = _Run(contenders, work, say)
+    run = _Run(contenders, work)
     others = [name for name, contender in contenders.items() if contender.baseline is not None]
     with ExitStack() as living:
         for name in contenders:
             if name not in others:
-                say(f"{name}: setting up")
+                logger.info(f"{name}: setting up")
                 run.baselines[name] = living.enter_context(run.worker(name))
         first, *_ = run.baselines.values()
-        room = (memory or SHARE * first.free) - sum(worker.peak for worker in run.baselines.values())
-        for group in together(run.peaks(others), room):
+        left = (memory or SHARE * first.free) - sum(worker.peak for worker in run.baselines.values())
+        for group in together(run.peaks(others), left):
             run.take_turns(group, rounds)
     done = {name: result for name, result in run.results.items() if result.seconds and name not in run.failed}
     if not done:

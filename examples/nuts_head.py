@@ -1,9 +1,9 @@
-"""How far from the true posterior are the guides? NUTS on a last layer small enough for it, beside two guides.
+"""How far from the true posterior are the guides? NUTS on a small last layer, beside two guides.
 
-A small network learns four kinds of sound and is then fixed. Its embeddings of a few new clips are the data; the last
-layer is the model, a BayesianNet like any other, and small enough that Hamiltonian Monte Carlo samples its posterior
-(Hoffman and Gelman, 2014, "The No-U-Turn Sampler"). A mean-field guide and a guide of low rank are fitted to the same
-model and compared with those samples: in what they predict, and in how wide they take each weight to be.
+A small network learns four kinds of sound and is then frozen. Its embeddings of a few new clips are the data. The last
+layer is the model, an ordinary BayesianNet, and is small enough for Hamiltonian Monte Carlo to sample its posterior
+(Hoffman and Gelman, 2014, "The No-U-Turn Sampler"). A mean-field and a low-rank guide are fitted to the same model,
+and their predictions and the widths of their weights are compared with those samples.
 
     python examples/nuts_head.py --clips 60
 """
@@ -38,7 +38,7 @@ def clips(count: int, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def trained_net(count: int, epochs: int) -> ResNet:
-    """A deterministic network, fitted to clips that are not used again."""
+    """A deterministic network, fitted to other clips."""
     logmel, label = clips(count, seed=0)
     net = ResNet(TINY, len(KINDS))
     optimizer = torch.optim.Adam(net.parameters(), lr=3e-3)
@@ -64,7 +64,7 @@ def sampled(model: BayesianNet, embedding: Tensor, label: Tensor, draws: int, wa
 def fitted(
     model: BayesianNet, make_guide: Callable, embedding: Tensor, label: Tensor, steps: int, draws: int
 ) -> dict[str, Tensor]:
-    """Draws from a guide after a fit of Pyro and torch alone: weights by site name, ``(draws, *weight shape)``."""
+    """Draws from a guide after a fit with Pyro and torch alone: weights by site name, ``(draws, *weight shape)``."""
     torch.manual_seed(0)
     guide: nn.Module = make_guide(model)
     guide(embedding, label, embedded=True)  # Pyro's autoguides have no parameters before their first call
@@ -81,7 +81,7 @@ def fitted(
 
 
 def joined(weights: dict[str, Tensor]) -> Tensor:
-    """All weights of a label in a row, the bias last: ``(draws, K, embedding + 1)``."""
+    """The weights of each label with its bias at the end: ``(draws, K, embedding + 1)``."""
     return torch.cat([weights[f"net.{HEAD}.weight"], weights[f"net.{HEAD}.bias"][..., None]], dim=-1)
 
 
@@ -151,16 +151,16 @@ def main() -> None:
             f"{0.5 * (draws.mean(dim=0) - exact).abs().sum(dim=-1).mean():>10.4f}"
             f"{f'{middle:.2f} ({low:.2f} to {high:.2f})':>24}"
         )
-    print(f"\nDistance: total variation of a clip's mean probabilities from those of NUTS; its chains: {halves:.4f}.")
-    print("Rank corr.: of the clips' epistemic uncertainty with NUTS's. sd: median (5 % to 95 %) of the weights.\n")
-    print("sd of each weight, mean-field over NUTS; a row a label, the bias last:")
+    print(f"\nDistance: total variation of a clip's mean probabilities to those of NUTS. Between chains: {halves:.4f}.")
+    print("Rank corr.: of the clips' epistemic uncertainty with NUTS's. sd: median (5 % to 95 %) over the weights.\n")
+    print("sd of each weight, mean-field divided by NUTS; one row for each label, the bias last:")
     for kind, row in zip(KINDS, (width["mean-field"] / width["NUTS"]).tolist(), strict=True):
         print(f"{kind:<12}" + "".join(f"{value:>6.2f}" for value in row))
     print()
     for name in ("mean-field", "low rank"):
         width_ratio = (width[name] / width["NUTS"]).median()
         print(
-            f"{name}: the median weight is {width_ratio:.2f} times as wide as NUTS finds it, and predictions are "
+            f"{name}: the median weight is {width_ratio:.2f} times as wide as with NUTS, and predictions are "
             f"{epistemic[name].mean() / epistemic['NUTS'].mean():.2f} times as uncertain (epistemic variance)."
         )
 

@@ -1,10 +1,11 @@
-"""A guide of your own: a function from the model to any Pyro guide, named on the command line.
+"""A guide of your own: a function that takes the model and returns any Pyro guide, named on the command line.
 
     cd examples
     bayes-panns pretrain scratch --data clips.h5 --guide own_guide:low_rank_head -o runs/own
     bayes-panns predict runs/own recording.wav --guide own_guide:low_rank_head
 
-A posterior fitted with such a guide is opened only when the function is named again, since it is code.
+The module is a file in the current folder, here this one, or an installed module. It is code, and is run only where you
+name it: every command that opens such a posterior needs ``--guide`` again.
 """
 
 from pyro import poutine

@@ -1,7 +1,7 @@
-"""The model and the guide as what they are: ordinary Pyro objects.
+"""The model and the guide are ordinary Pyro objects.
 
-Fits synthetic soundscapes with nothing but Pyro: SVI, TraceMeanField_ELBO and ClippedAdam, first with this package's
-mean-field guide and then with Pyro's own AutoNormal in its place; and predicts with Predictive.
+Fits synthetic soundscapes with Pyro alone: SVI, TraceMeanField_ELBO and ClippedAdam, first with this package's
+mean-field guide and then with Pyro's own AutoNormal. Predicts with Predictive.
 
     python examples/plain_pyro.py --steps 60
 """

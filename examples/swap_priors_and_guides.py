@@ -1,8 +1,8 @@
-"""What a prior and a guide do: the same fit under each, side by side, and in words what changed.
+"""What a prior and a guide change: the same fit with each of them, side by side.
 
-A strategy is data, the same that guides/*.toml hold; here it is changed in Python. The last two guides are Pyro's own:
-see own_guide.py. They start with one width for every layer, where a strategy's widths go with the fan-in; so the
-package's guide is there with that one width too, and is what they are to be compared with.
+A strategy is data, as in guides/*.toml; here it is changed in Python. The last two guides are Pyro's own: see
+own_guide.py. They start with the same scale in every layer, while a strategy's initial scales depend on the fan-in.
+So the package's guide is also fitted with one scale for all layers ("one width for all"), to compare them with.
 
     python examples/swap_priors_and_guides.py --epochs 12
 """
@@ -17,7 +17,7 @@ import torch
 from bayes_panns.bayes import BayesianNet, Settings, Strategy
 from bayes_panns.clips import ClipSet, Task, write
 from bayes_panns.evaluations import compare
-from bayes_panns.jobs.workflow import evaluate_posterior
+from bayes_panns.jobs import evaluate_posterior
 from bayes_panns.posterior import Posterior
 from bayes_panns.soundscapes.scenes import DOWNSTREAM, NOVEL, soundscapes
 from bayes_panns.svi import METRICS, Features, Fit, FitSettings, read_metrics
@@ -35,8 +35,8 @@ STRATEGIES: dict[str, Strategy | str] = {
     "stock AutoNormal": "own_guide:auto_normal",
     "low-rank head": "own_guide:low_rank_head",
 }
-"""Each differs from the first in what its name says, the last two in their widths as well; a string names a guide in
-Python."""
+"""Each differs from the first as its name says; the last two differ in their initial scales as well. A string names a
+guide in Python."""
 
 SHOWN = {
     "cls/accuracy": "accuracy",
@@ -95,7 +95,7 @@ def main() -> None:
             print(f"{title:<26}{job.metrics['kl']:>12.0f}{values}{seconds:>11.1f}", flush=True)
 
     (first, reference), *others = evaluations.items()
-    print(f'\nWhat changed from "{first}", where the 95 % interval of the paired difference leaves out 0:')
+    print(f'\nWhat changed from "{first}", if the 95 % interval of the paired difference excludes 0:')
     for title, found in others:
         assert found.ood is not None
         assert reference.ood is not None

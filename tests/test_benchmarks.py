@@ -116,17 +116,14 @@ def fake_contenders(*names):
     return {name: Contender(name, lambda work: lambda: None, None if name == "base" else "base") for name in names}
 
 
-def test_contenders_take_turns_each_right_after_its_baseline_with_those_that_fit_beside_it(monkeypatch, tiny):
+def test_contenders_take_turns_each_right_after_its_baseline_with_those_that_fit_beside_it(monkeypatch, tiny, caplog):
     from benchmarks import measure
 
     monkeypatch.setattr(measure, "Worker", FakeWorker)
     monkeypatch.setattr(FakeWorker, "log", [])
-    said = []
-    measured = measure.measure(
-        fake_contenders("base", "small", "other", "large", "broken"), tiny, rounds=2, memory=7.0, say=said.append
-    )
+    measured = measure.measure(fake_contenders("base", "small", "other", "large", "broken"), tiny, rounds=2, memory=7.0)
     assert measured.failed == {"broken": "it broke"}
-    assert "broken: left out: it broke" in said
+    assert "broken: left out: it broke" in caplog.messages
     assert list(measured.results) == ["base", "small", "other", "large"]
     assert measured.results["small"].ratios == [2.0, 2.0]
     assert measured.results["large"].peak == 9.0
@@ -140,13 +137,13 @@ def test_contenders_take_turns_each_right_after_its_baseline_with_those_that_fit
 
 
 @pytest.mark.parametrize(
-    ("room", "groups"),
+    ("memory", "groups"),
     [(6.0, [["a", "b", "c"]]), (5.0, [["a", "b"], ["c"]]), (0.5, [["a"], ["b"], ["c"]])],
 )
-def test_groups_fit_the_room(room, groups):
+def test_groups_fit_into_memory(memory, groups):
     from benchmarks.measure import together
 
-    assert together({"a": 1.0, "b": 2.0, "c": 3.0}, room) == groups
+    assert together({"a": 1.0, "b": 2.0, "c": 3.0}, memory) == groups
 
 
 def test_a_run_in_which_nothing_works_is_an_error(monkeypatch, tiny):
@@ -154,7 +151,7 @@ def test_a_run_in_which_nothing_works_is_an_error(monkeypatch, tiny):
 
     monkeypatch.setattr(measure, "Worker", FakeWorker)
     with pytest.raises(measure.ContenderError, match="no contender"):
-        measure.measure(fake_contenders("base", "broken"), tiny, rounds=1, memory=None, say=lambda line: None)
+        measure.measure(fake_contenders("base", "broken"), tiny, rounds=1, memory=None)
 
 
 def test_an_unknown_contender_is_a_usage_error():

@@ -1,7 +1,6 @@
 """Installed from a wheel, outside the checkout, everything is there."""
 
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -42,31 +41,3 @@ def test_a_wheel_holds_the_recipes_and_the_command(tmp_path):
         assert f"'{name}'" in shown
     assert (site / "bayes_panns" / "py.typed").is_file()
     assert "Usage: bayes-panns" in call(str(site / "bin" / "bayes-panns"), "--help", cwd=tmp_path, env=environment)
-
-
-def test_a_folder_imports_only_from_folders_above_it():
-    """The order of the steps that a sound takes, as CONTRIBUTING.md gives it."""
-    order = [
-        "core",
-        "metrics",
-        "soundscapes",
-        "audio",
-        "clips",
-        "nets",
-        "bayes",
-        "svi",
-        "posterior",
-        "predictions",
-        "evaluations",
-        "recipes",
-        "jobs",
-        "report",
-        "interop",
-        "cli",
-    ]
-    for place, folder in enumerate(order):
-        for path in (ROOT / "bayes_panns" / folder).rglob("*.py"):
-            for below in order[place + 1 :]:
-                assert not re.search(rf"bayes_panns\.{below}\b", path.read_text()), (
-                    f"{path.name} of {folder} knows of {below}"
-                )

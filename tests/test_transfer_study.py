@@ -12,10 +12,10 @@ from click.testing import CliRunner
 
 from bayes_panns.clips import Task, write
 from bayes_panns.evaluations import Evaluation, evaluate
-from bayes_panns.jobs.workflow import fit
+from bayes_panns.jobs import fit
 from bayes_panns.posterior import load
 from bayes_panns.predictions import decompose
-from bayes_panns.recipes.reading import read_run
+from bayes_panns.recipes import read_run
 from bayes_panns.soundscapes.scenes import DOWNSTREAM, NOVEL, UPSTREAM, soundscapes
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -105,7 +105,7 @@ def test_the_study_runs_and_goes_on(stores, upstreams, tmp_path):
     assert record["claims"] == []
     nothing = CliRunner().invoke(main, [*command, "--no-fit", "--arm", "scratch"])
     assert nothing.exit_code == 1
-    assert "no row of the study is fitted yet" in nothing.output
+    assert "no row of the study is fitted on every fold yet" in nothing.output
 
 
 @pytest.mark.slow
@@ -166,9 +166,9 @@ class Strange:
 
 @pytest.fixture
 def outside():
-    from benchmarks.transfer_study import Outside
+    from benchmarks.transfer_study import OutOfDistribution
 
-    return Outside(Strange("near"), Strange("speech", sources=False))
+    return OutOfDistribution(Strange("near"), Strange("speech", sources=False))
 
 
 @pytest.fixture
@@ -219,9 +219,13 @@ def test_with_few_labels_nothing_sees_more_of_them(lines):
 
 
 def test_each_folds_temperature_is_the_others(lines):
+    from benchmarks.transfer_study import tempered
+
     made, mine = lines(1.0)
     det, soft = made["det"][0], mine["det + temperature"].runs[0]
-    temperature = soft.provenance["temperature"]  # fold 1's
+    temperature = tempered(det)[1].provenance["temperature"]
+    expected = det[1].tempered(temperature).uncertainty.probability
+    np.testing.assert_allclose(soft.uncertainty.probability[:30], expected)
     # It is the best one of fold 2, the only other.
     at = {t: det[2].tempered(t).metrics["cal/nll"] for t in (0.99 * temperature, temperature, 1.01 * temperature)}
     assert min(at, key=at.get) == temperature
@@ -255,10 +259,10 @@ def test_measures_are_those_of_the_evaluations(lines, outside):
 
 
 def test_differences_are_paired_over_recordings(lines, outside):
-    from benchmarks.transfer_study import minus
+    from benchmarks.transfer_study import difference
 
     _, mine = lines(1.0)
-    found = minus(mine["flip"], mine["det"], "nll", outside, 50)
+    found = difference(mine["flip"], mine["det"], "nll", outside, 50)
     expected = np.mean([run.metrics["cal/nll"] for run in mine["flip"].runs])
     expected -= np.mean([run.metrics["cal/nll"] for run in mine["det"].runs])
     assert found.value == pytest.approx(expected)
@@ -282,25 +286,47 @@ def test_a_study_that_stops_is_one_of_fewer_seeds():
 
 
 def test_clips_cannot_be_near_and_speech_at_once():
-    from benchmarks.transfer_study import Outside
+    from benchmarks.transfer_study import OutOfDistribution
 
-    with pytest.raises(Exception, match="near-0: is both"):
-        Outside(Strange("near"), Strange("near"))
+    with pytest.raises(Exception, match="near-0: is in both stores"):
+        OutOfDistribution(Strange("near"), Strange("near"))
 
 
 def test_the_page_shows_commands_that_there_are():
     from bayes_panns.cli import main as package
-    from benchmarks.transfer_study import ROWS, main
+    from benchmarks.__main__ import main as benchmarks
+    from benchmarks.transfer_study import ROWS
 
     page = (ROOT / "docs" / "transfer-study.md").read_text(encoding="utf-8").replace("\\\n", "")
     for name, value in re.findall(r"^([A-Z]+)='?(.*?)'?$", page, re.MULTILINE):
         page = page.replace(f"${name}", value)
     lines = re.findall(r"^(?:bayes-panns|python) .*", page, re.MULTILINE)
     commands = [shlex.split(line, comments=True) for line in lines]
-    assert {words[1] for words in commands} == {"pack", "pretrain", "finetune", "benchmarks/transfer_study.py"}
+    programs = {"bayes-panns pack", "bayes-panns pretrain", "bayes-panns finetune", "python -m"}
+    assert {" ".join(words[:2]) for words in commands} == programs
     for program, name, *words in commands:
-        (main if program == "python" else package.commands[name]).make_context(name, list(words))
+        if program == "python":
+            assert words[:2] == ["benchmarks", "transfer-study"]
+            benchmarks.commands[words[1]].make_context(words[1], words[2:])
+            continue
+        package.commands[name].make_context(name, list(words))
         if name in ("pretrain", "finetune"):
             read_run(words[0], [words[index + 1] for index, word in enumerate(words) if word == "--set"])
     for row in ROWS:
         assert f"`{row.guide}`" in page
+
+
+def test_make_study_is_the_documented_command():
+    page = (ROOT / "docs" / "transfer-study.md").read_text(encoding="utf-8")
+    (documented,) = re.findall(r"^python (-m benchmarks transfer-study .*\n.*)$", page, re.MULTILINE)
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    (made,) = re.findall(r"^\t\$\(BIN\)/python (-m benchmarks transfer-study .*\n.*)$", makefile, re.MULTILINE)
+    assert made.replace("\\", "").split() == documented.replace("\\", "").split()
+
+
+def test_the_published_tables_are_those_of_the_published_numbers():
+    from benchmarks.transfer_study import tables
+
+    results = ROOT / "benchmarks" / "results"
+    record = json.loads((results / "transfer-study.json").read_text(encoding="utf-8"))
+    assert tables(record) == (results / "transfer-study.md").read_text(encoding="utf-8")

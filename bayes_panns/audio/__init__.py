@@ -1,1 +1,1 @@
-"""Files to waveforms to log-mel spectrograms; augmentation; synthetic soundscapes."""
+"""Sound files to waveforms to log-mel spectrograms, and augmentation."""

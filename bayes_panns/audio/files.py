@@ -1,24 +1,30 @@
 """Sound files to mono waveforms at a wanted rate."""
 
+import math
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import soundfile
+import soxr
 import torch
 import torchaudio
 
+from bayes_panns.audio.length import fit_length
 from bayes_panns.core.errors import AudioError
 
 SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".mp3", ".aif", ".aiff", ".opus"})
 """File name endings, lower case, that a folder is searched for."""
+
+_LARGEST_KERNEL = 2**20
+"""The largest product of two reduced rates for which torchaudio resamples: 44,100 to 32,000 Hz has 441 * 320."""
 
 
 def read(path: str | Path, sample_rate: int) -> torch.Tensor:
     """Read a sound file as one mono waveform.
 
     Decodes with libsndfile (wav, flac, ogg, mp3 and more, at any rate and channel count), averages the channels and
-    resamples with a windowed sinc. Samples beyond full scale, as lossy files decode to, are kept as they are.
+    resamples, see :func:`resample`. Samples beyond full scale, as lossy files decode to, are kept as they are.
 
     Args:
         path: The file.
@@ -52,7 +58,33 @@ def read(path: str | Path, sample_rate: int) -> torch.Tensor:
     if not np.isfinite(mono).all():
         raise AudioError(f"{path}: holds samples that are not finite numbers")
     waveform = torch.from_numpy(mono)
-    return waveform if rate == sample_rate else _resampler(rate, sample_rate)(waveform)
+    return resample(waveform, rate, sample_rate)
+
+
+def resample(waveform: torch.Tensor, source: int, target: int) -> torch.Tensor:
+    """Bring a waveform from one sample rate to another.
+
+    By torchaudio's windowed sinc where the product of the two rates, divided by their greatest common divisor, is
+    2^20 or less: its kernel grows with that product. For other pairs, such as 22,254 and 32,000 Hz, by soxr (quality
+    HQ), in memory that does not depend on the rates. Below 0.7 of the lower Nyquist frequency the two agree to 0.5 % of
+    full scale; above it soxr's filter is the steeper one.
+
+    Args:
+        waveform: float32, shape ``(samples,)``.
+        source: Its rate, in Hz.
+        target: The rate wanted, in Hz.
+
+    Returns:
+        float32, shape ``(ceil(samples * target / source),)``.
+    """
+    if source == target:
+        return waveform
+    divisor = math.gcd(source, target)
+    if (source // divisor) * (target // divisor) <= _LARGEST_KERNEL:
+        return _resampler(source, target)(waveform)
+    resampled = torch.from_numpy(soxr.resample(waveform.numpy(), source, target, quality="HQ"))
+    # soxr may give a sample less.
+    return fit_length(resampled, -(-len(waveform) * target // source))
 
 
 def find(folder: str | Path) -> list[Path]:
@@ -82,7 +114,7 @@ def _resampler(source: int, target: int) -> torchaudio.transforms.Resample:
 
 
 def _cut_short(path: Path) -> bool:
-    """Whether a RIFF file ends before the length its header states; libsndfile trims such a file without a word."""
+    """Whether a RIFF file ends before the length its header states; libsndfile trims such a file silently."""
     with path.open("rb") as file:
         header = file.read(12)
         if header[:4] != b"RIFF" or header[8:] != b"WAVE":

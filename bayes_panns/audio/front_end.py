@@ -5,24 +5,36 @@ from dataclasses import dataclass
 
 import torchaudio
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from bayes_panns.audio.length import fit_length
 from bayes_panns.core.errors import RecipeError
 
 MEL_BINS = 64
+"""Mel bins of PANNs' front ends."""
+
 SILENCE_DB = -100.0
 """The floor of the log-mel, 10 log10(1e-10): what digital silence looks like."""
 
 
 @dataclass(frozen=True)
 class FrontEnd:
-    """The settings of a log-mel front end: rates and frequencies in Hz, window and hop in samples."""
+    """The settings of a log-mel front end.
+
+    Attributes:
+        sample_rate: In Hz.
+        window: Samples of a window.
+        hop: Samples from one window to the next.
+        fmin: The lowest frequency of the mel bins, in Hz.
+        fmax: The highest, in Hz.
+        mels: Mel bins.
+    """
 
     sample_rate: int
     window: int
     hop: int
     fmin: float
     fmax: float
+    mels: int = MEL_BINS
 
 
 FRONT_ENDS = {
@@ -52,7 +64,7 @@ class LogMel(nn.Module):
             raise RecipeError(f"sample_rate {sample_rate}: PANNs defines front ends for {sorted(FRONT_ENDS)} Hz")
         self.settings = FRONT_ENDS[sample_rate]
         with warnings.catch_warnings():
-            # At 16 and 8 kHz some of PANNs' narrow low mels fall between two bins and stay empty; so they do there.
+            # At 16 and 8 kHz some of PANNs' narrow low mels fall between two bins and stay empty, as in PANNs' code.
             warnings.filterwarnings("ignore", message="At least one mel filterbank")
             self.mel = torchaudio.transforms.MelSpectrogram(
                 sample_rate=sample_rate,
@@ -60,7 +72,7 @@ class LogMel(nn.Module):
                 hop_length=self.settings.hop,
                 f_min=self.settings.fmin,
                 f_max=self.settings.fmax,
-                n_mels=MEL_BINS,
+                n_mels=self.settings.mels,
                 norm="slaney",
                 mel_scale="slaney",
             )
@@ -71,6 +83,15 @@ class LogMel(nn.Module):
         """How many frames a waveform of ``samples`` samples gives."""
         return max(samples, self.settings.window) // self.settings.hop + 1
 
+    def shape(self, samples: int) -> tuple[int, int]:
+        """The frames and mel bins of the spectrogram of a waveform of ``samples`` samples.
+
+        Example:
+            >>> LogMel(32000).shape(160000)
+            (501, 64)
+        """
+        return self.frames(samples), self.settings.mels
+
     def forward(self, waveform: Tensor) -> Tensor:
         """Log-mel spectrograms of a batch.
 
@@ -80,10 +101,8 @@ class LogMel(nn.Module):
             waveform: shape ``(batch, samples)``.
 
         Returns:
-            dB, shape ``(batch, frames, 64)``.
+            dB, shape ``(batch, frames, mels)``, see :meth:`shape`.
         """
-        missing = self.settings.window - waveform.shape[-1]
-        if missing > 0:
-            waveform = F.pad(waveform, (0, missing))
+        waveform = fit_length(waveform, max(waveform.shape[-1], self.settings.window))
         power = self.mel(waveform).transpose(-1, -2)
         return 10.0 * power.clamp(min=1e-10).log10()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bayes_panns import __version__
+from bayes_panns.cli.guide_option import own_guide
 from bayes_panns.core import progress
 from bayes_panns.core.errors import BayesPannsError
 from bayes_panns.core.files import whole_file
@@ -111,6 +112,7 @@ _GUIDE = click.option(
     "--guide",
     "guide",
     metavar="MODULE:FUNCTION",
+    callback=own_guide,
     help="For a posterior whose guide is a Python function: that function. It is run.",
 )
 
@@ -121,7 +123,12 @@ def _fit_options(command: Callable) -> Callable:
             click.argument("run", metavar="RUN"),
             click.option("--data", "stores", multiple=True, type=click.Path(), help="A store to fit on; repeatable."),
             click.option("--labels", metavar="CSV", help="Label names for stores without, such as PANNs' packs."),
-            click.option("--guide", metavar="G", help="A guide recipe, its name, or module:function of your own."),
+            click.option(
+                "--guide",
+                metavar="G",
+                callback=own_guide,
+                help="A guide recipe, its name, or module:function of your own.",
+            ),
             click.option("-o", "--out", type=click.Path(path_type=Path), help="Where results go [runs/RUN]."),
             _DEVICE,
             click.option("--seed", type=int, help="Replaces fit.seed."),
@@ -208,7 +215,14 @@ def finetune(**options: Any) -> None:
     help="The posterior that every fit starts from; or DIR/GUIDE of another crossval: each from that seed and fold.",
 )
 @click.option("--data", "stores", multiple=True, type=click.Path(), help="A store with folds; repeatable.")
-@click.option("--guide", "guides", multiple=True, metavar="G", help="A guide recipe, or its name; repeat to compare.")
+@click.option(
+    "--guide",
+    "guides",
+    multiple=True,
+    metavar="G",
+    callback=own_guide,
+    help="A guide recipe, or its name; repeat to compare.",
+)
 @click.option("--seeds", callback=_numbers, metavar="N,...", help="Fit each with these seeds [the recipe's].")
 @click.option("--folds", callback=_numbers, metavar="N,...", help="Score on these folds only.")
 @click.option("--ood", multiple=True, type=click.Path(), help="A store of clips that show no label; repeatable.")
@@ -392,7 +406,7 @@ def evaluate(
       bayes-panns evaluate runs/esc10 --data stores/esc10.h5 --folds 5 --intervals -o runs/esc10/evaluation
       bayes-panns evaluate runs/det-0 runs/det-1 runs/det-2 --data stores/esc10.h5 --folds 5
     """
-    from bayes_panns.evaluations.evaluation import require_place
+    from bayes_panns.evaluations import require_place
     from bayes_panns.jobs.workflow import choose_device, evaluate_posterior
     from bayes_panns.posterior import load_all
 

@@ -1,8 +1,8 @@
 """Labelled clips: HDF5 stores in PANNs' layout, the catalogs they are packed from, and samplers of batches."""
 
-from bayes_panns.clips.catalogs.all_of_them import (
+from bayes_panns.audio.length import fit_length
+from bayes_panns.clips.catalogs import (
     CATALOGS,
-    SPLITS,
     Catalog,
     Clip,
     audioset,
@@ -12,14 +12,15 @@ from bayes_panns.clips.catalogs.all_of_them import (
     read_labels,
     urbansound8k,
 )
+from bayes_panns.clips.clipset import ClipSet
 from bayes_panns.clips.pack import PackReport, pack
 from bayes_panns.clips.samplers import Sampler
-from bayes_panns.clips.store import ClipSet, Store, StoreWriter, write
+from bayes_panns.clips.store import Store
+from bayes_panns.clips.writer import StoreWriter, write
 from bayes_panns.core.choices import Task
 
 __all__ = [
     "CATALOGS",
-    "SPLITS",
     "Catalog",
     "Clip",
     "ClipSet",
@@ -31,6 +32,7 @@ __all__ = [
     "audioset",
     "dcase2013",
     "esc50",
+    "fit_length",
     "folder",
     "pack",
     "read_labels",

@@ -1,5 +1,6 @@
 """A catalog's recordings to a clip store."""
 
+import logging
 import math
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -8,14 +9,18 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from bayes_panns import __version__
 from bayes_panns.audio.files import read
-from bayes_panns.clips.catalogs.all_of_them import Catalog, Clip
-from bayes_panns.clips.store import StoreWriter
+from bayes_panns.clips.catalogs import Catalog, Clip
+from bayes_panns.clips.writer import StoreWriter
 from bayes_panns.core import progress
+from bayes_panns.core.choices import Task
 from bayes_panns.core.errors import AudioError, StoreError
+
+logger = logging.getLogger(__name__)
 
 WORKERS = 4
 """Threads that decode and resample; both release the interpreter's lock."""
@@ -26,7 +31,7 @@ REASONS = 20
 
 @dataclass(frozen=True)
 class PackReport:
-    """What came of a pack.
+    """The result of a pack.
 
     Attributes:
         packed: Clips in the store.
@@ -50,11 +55,13 @@ def pack(
     """Read every recording of a catalog and write them as one store, whole or not at all.
 
     Recordings are mixed down, resampled, and cut or padded with silence to one length. One that cannot be read is
-    skipped and counted. Memory does not grow with the number of clips.
+    skipped and counted. Memory does not grow with the number of clips. The output's place is checked before anything is
+    decoded. Logged as warnings: labels that lost all their clips because none of the files could be read, and a
+    one-of-K store with a single label.
 
     Args:
         catalog: What to pack.
-        output: The store to write; one that is there is replaced.
+        output: The store to write; a store that is there is replaced. Missing folders above it are made.
         sample_rate: In Hz.
         seconds: Length of the clips; by default the catalog's.
         exclude: Shell patterns of clips to leave out, each matched, case and all, against the file's name, the clip's
@@ -63,14 +70,16 @@ def pack(
     Raises:
         StoreError: A length or rate is not positive, a pattern matches nothing, no recording is left or can be read, or
             the store cannot be written.
+        OutputError: ``output`` is a folder.
     """
     seconds = catalog.seconds if seconds is None else seconds
     if not (math.isfinite(seconds) and sample_rate > 0 and (samples := round(seconds * sample_rate)) > 0):
-        raise StoreError(f"{output}: clips of {seconds} s at {sample_rate} Hz hold no samples; give more")
+        raise StoreError(f"{output}: clips of {seconds} s at {sample_rate} Hz have no samples; ask for longer clips")
     chosen = _without(catalog, exclude)
     excluded = len(catalog.clips) - len(chosen)
     skipped: list[tuple[str, str]] = []
     beyond = 0
+    packed = np.zeros(len(catalog.labels), dtype=np.int64)
     provenance = {
         "catalog": catalog.name,
         "source": catalog.root.resolve().name,
@@ -98,6 +107,7 @@ def pack(
             else:
                 beyond += bool(sound.abs().max() > 1)
                 writer.add(clip.name, sound, clip.labels, fold=clip.fold, source=clip.source)
+                packed[list(clip.labels)] += 1
             bar.advance()
         if not len(writer):
             name, reason = skipped[0]
@@ -111,7 +121,31 @@ def pack(
             "skip_reasons": dict(skipped[:REASONS]),
             "clipped_to_full_scale": beyond,
         }
+    _warn_of_labels(catalog, chosen, packed, Path(output))
     return PackReport(len(writer), tuple(skipped), excluded)
+
+
+def _warn_of_labels(catalog: Catalog, chosen: Sequence[Clip], packed: np.ndarray, output: Path) -> None:
+    """Warn of labels that no clip of the store has because files were skipped, and of a store with a single label.
+
+    Args:
+        catalog: What was packed.
+        chosen: Its clips that were not excluded.
+        packed: Clips of each label in the store, shape ``(K,)``.
+        output: The store.
+    """
+    lost = sorted({label for clip in chosen for label in clip.labels if not packed[label]})
+    if lost:
+        names = ", ".join(repr(catalog.labels[label]) for label in lost[:3]) + (", ..." if len(lost) > 3 else "")
+        logger.warning(
+            f"{output}: {len(lost)} of {len(catalog.labels)} labels ({names}) have no clip, because none of their "
+            "files could be read; convert or add these files and pack again, or leave them out of the source"
+        )
+    if catalog.task == Task.ONE_OF_K and len(catalog.labels) == 1:
+        logger.warning(
+            f"{output}: every clip has the label {catalog.labels[0]!r}, and there is no other: a model fitted to them "
+            "gives that label to every sound; add clips of other labels, or clips without a label"
+        )
 
 
 def _without(catalog: Catalog, exclude: Sequence[str]) -> list[Clip]:
@@ -120,21 +154,21 @@ def _without(catalog: Catalog, exclude: Sequence[str]) -> list[Clip]:
     chosen = []
     for clip in catalog.clips:
         matching = {
-            pattern for pattern in exclude if any(fnmatchcase(text, pattern) for text in _handles(catalog, clip))
+            pattern for pattern in exclude if any(fnmatchcase(text, pattern) for text in _matchable(catalog, clip))
         }
         unused -= matching
         if not matching:
             chosen.append(clip)
     if unused:
         names = ", ".join(repr(pattern) for pattern in exclude if pattern in unused)
-        raise StoreError(f"{catalog.root}: nothing matches the pattern to exclude {names}; mend or drop it")
+        raise StoreError(f"{catalog.root}: no clip matches the pattern to exclude {names}; correct or drop it")
     if not chosen:
         raise StoreError(f"{catalog.root}: every clip is excluded; drop a pattern")
     return chosen
 
 
-def _handles(catalog: Catalog, clip: Clip) -> set[str]:
-    """The texts that a pattern may match a clip by."""
+def _matchable(catalog: Catalog, clip: Clip) -> set[str]:
+    """The texts by which a pattern may match a clip."""
     place = clip.path.relative_to(catalog.root) if clip.path.is_relative_to(catalog.root) else clip.path
     return {clip.path.name, clip.name, place.as_posix()} | ({clip.source} if clip.source else set())
 
@@ -157,7 +191,7 @@ def _waveform(path: Path, sample_rate: int) -> torch.Tensor | str:
     try:
         return read(path, sample_rate)
     except AudioError as error:
-        # A store is passed on to others, who need not see where the recordings lay.
+        # A store is passed on to others, who need not see where the recordings were.
         return str(error).removeprefix(f"{path}: ")
     except OSError as error:
         return error.strerror or type(error).__name__

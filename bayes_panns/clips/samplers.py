@@ -1,40 +1,43 @@
 """Samplers: which clips make up each batch of a fit."""
 
 import math
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from bayes_panns.core.choices import Sampling
 from bayes_panns.core.errors import StoreError
 
 _ROUND, _VISIT = 0, 1
-"""What a stream of random numbers is for: the order of labels in a round, of clips in a label."""
+"""Streams of random numbers: one orders the labels of a round, the other the clips of a label."""
 
 
 class Sampler:
     """PANNs' three ways to choose clips (Kong et al., 2020, arXiv:1912.10211, section III.D and their code).
 
-    ``random`` shows every clip once in each pass. ``balanced`` draws labels: all of them in random order, then all of
-    them in another order, and so on; and for each label drawn the next of its clips, in a random order that is new
-    whenever they all have been shown. So each label is drawn equally often, a clip of a rare label often, and a clip
-    without labels never. ``alternate`` takes a balanced batch, then a random one, and so on.
+    ``random`` shows every clip once in each pass. ``balanced`` draws labels in rounds: all of them in random order,
+    then all of them in another random order, and so on. For each label drawn it shows the next of the label's clips;
+    once all have been shown they are shuffled again. So each label is drawn equally often, a clip of a rare label
+    often, and a clip without labels never. ``alternate`` takes a balanced batch, then a random one, and so on.
 
-    A batch is a function of the seed and its number and of nothing else: a fit can go on from any step without a
-    sampler's state. PANNs' samplers keep theirs.
+    A batch depends on the seed and its number only, so a fit can resume at any step without a sampler's state. PANNs'
+    samplers keep a state.
 
     Args:
-        target: int64 of shape ``(clips,)``, one label each, or of shape ``(clips, K)``, not 0 where a label holds.
-        batch_size: Clips a batch; batches differ by one at most, so that the last of a pass is not a small one.
-        sampling: How.
+        target: int64 of shape ``(clips,)``, one label each, or of shape ``(clips, K)``, not 0 where a label holds; one
+            clip or more.
+        batch_size: The most clips in a batch, 1 or more; the sizes of batches differ by one at most, so that the last
+            of a pass is not a small one.
+        sampling: ``random``, ``balanced`` or ``alternate``.
         seed: A whole number from 0 up.
 
     Attributes:
-        batches: Batches a pass: as many as show as many clips as there are.
+        batches: Batches a pass. A pass draws as many clips as there are.
 
     Raises:
-        StoreError: No clip has a label to balance by.
+        StoreError: There are no clips, or none has a label to balance by.
+        ValueError: ``batch_size`` is below 1 or ``sampling`` is unknown.
     """
 
     def __init__(
@@ -42,21 +45,25 @@ class Sampler:
         target: Tensor,
         batch_size: int,
         *,
-        sampling: Literal["random", "balanced", "alternate"] = "random",
+        sampling: Sampling | str = Sampling.RANDOM,
         seed: int = 0,
     ):
-        self._clips, self._sampling, self._seed = len(target), sampling, seed
+        if batch_size < 1:
+            raise ValueError(f"a batch has 1 clip or more, not {batch_size}")
+        if len(target) == 0:
+            raise StoreError("there are no clips to draw batches from; name a store, or folds that hold clips")
+        self._clips, self._sampling, self._seed = len(target), Sampling(sampling), seed
         self.batches = math.ceil(self._clips / batch_size)
-        self._members = [] if sampling == "random" else _members(target)
+        self._members = [] if self._sampling is Sampling.RANDOM else _members(target)
         self._passes: dict[bool, tuple[int, tuple[Tensor, ...]]] = {}
 
     def batch(self, step: int) -> Tensor:
         """The clips of the batch ``step``, counting from 0 over all passes: int64, shape ``(batch,)``."""
-        if self._sampling == "alternate":
+        if self._sampling is Sampling.ALTERNATE:
             step, odd = divmod(step, 2)
             balanced = not odd
         else:
-            balanced = self._sampling == "balanced"
+            balanced = self._sampling is Sampling.BALANCED
         number, place = divmod(step, self.batches)
         kept = self._passes.get(balanced)
         if kept is None or kept[0] != number:

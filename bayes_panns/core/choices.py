@@ -93,6 +93,13 @@ class Sampling(Choice):
     ALTERNATE = "alternate", "a balanced batch, then a random one"
 
 
+class SplitRule(Choice):
+    """Which clips a run holds out."""
+
+    STRATIFIED = "stratified", "the nearest share over whole recordings, with each label in proportion"
+    PREFIX = "prefix", "the first recordings of one random order: the rule of runs that do not record one"
+
+
 class Schedule(Choice):
     """How the learning rate changes over a fit."""
 

@@ -2,7 +2,7 @@
 
 
 class BayesPannsError(Exception):
-    """Base of every error that is a user's to mend; the commands print it without a traceback."""
+    """Base of all errors that the user can fix; the commands print them without a traceback."""
 
 
 class AudioError(BayesPannsError):
@@ -23,6 +23,14 @@ class PosteriorError(BayesPannsError):
 
 class CheckpointError(BayesPannsError):
     """A published checkpoint that cannot be had, is damaged, or is of another network."""
+
+
+class PredictionError(BayesPannsError):
+    """A setting that a prediction cannot be made with, such as windows of no length."""
+
+
+class EvaluationError(BayesPannsError):
+    """An evaluation that is missing, damaged, of a newer format, or does not fit another one."""
 
 
 class OutputError(BayesPannsError):

@@ -1,10 +1,11 @@
 """Files and folders that are written whole or not at all.
 
-What is being written stands in a hidden folder beside its place, whose name ends in ``.part`` and which its writer has
-locked. It takes its place by a rename, after it has reached the disk. The lock of a writer that was killed is gone: the
-next write to the same place removes what it left.
+New content is written into a hidden folder beside its place, ``.NAME.<random>.part``, which its writer keeps locked.
+Once it has reached the disk, a rename puts it into place. When a writer is killed, its lock is released, and the next
+write to the same place removes what it left. Of two writers of one place, the one that ends last wins.
 """
 
+import errno
 import os
 import secrets
 import shutil
@@ -19,15 +20,19 @@ try:
 except ImportError:  # Windows has no flock: parts of killed writers stay there.
     fcntl = None  # type: ignore[assignment]
 
-_PART, _OLD = ".part", ".old"
+_PART, _OLD, _TOKEN_BYTES = ".part", ".old", 6
+
+_ATTEMPTS = 100
+"""How often to try again when another writer of the same place interferes."""
 
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A file to write instead of ``path``, whose place it takes when the block ends without an error.
+    """A file to write instead of ``path``, which it replaces when the block ends without an error.
 
     Args:
-        path: The file to write; its folder exists. Its previous content stays until the block ends.
+        path: The file to write; its folder exists. Its previous content stays until the block ends. Of a symbolic link,
+            the file that it points to is replaced.
 
     Yields:
         A path of the same name in a hidden folder beside ``path``; nothing is there yet.
@@ -35,6 +40,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     Raises:
         OSError: The folder is missing or cannot be written.
     """
+    path = path.resolve() if path.is_symlink() else path
     with _locked_part(path) as part:
         fresh = part / path.name
         yield fresh
@@ -45,18 +51,21 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
-    """A fresh folder to fill, which takes the place of ``folder`` when the block ends without an error.
+    """A fresh folder to fill, which replaces ``folder`` when the block ends without an error.
 
     Args:
         folder: The folder to write; the folders above it are made. Its previous content stays until the block ends,
-            and is then removed.
+            and is then removed. Of a symbolic link, the folder that it points to is replaced.
 
     Yields:
         An empty folder of the same name in a hidden folder beside ``folder``.
 
     Raises:
-        OSError: The place cannot be written.
+        OSError: The place cannot be written, or is a file.
     """
+    folder = folder.resolve() if folder.is_symlink() else folder
+    if folder.is_file():
+        raise NotADirectoryError(errno.ENOTDIR, "is a file, not a folder", str(folder))
     folder.parent.mkdir(parents=True, exist_ok=True)
     _restore(folder)
     with _locked_part(folder) as part:
@@ -65,9 +74,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         yield fresh
         for place in (*fresh.rglob("*"), fresh):
             _flush(place)
-        if folder.exists():
-            folder.rename(old)
-        fresh.rename(folder)
+        _swap(fresh, folder, old)
         _flush(folder.parent)
         shutil.rmtree(old, ignore_errors=True)
 
@@ -88,14 +95,8 @@ def require_parent(path: Path) -> None:
 def _locked_part(path: Path) -> Iterator[Path]:
     """A hidden folder beside ``path``, locked until the block ends and then removed."""
     _remove_abandoned(path)
-    part = path.with_name(f".{path.name}.{secrets.token_hex(6)}{_PART}")
-    part.mkdir()
-    descriptor = os.open(part, os.O_RDONLY) if fcntl is not None else None
+    part, descriptor = _make_locked(path)
     try:
-        if descriptor is not None:
-            # Some network file systems have no locks: there, two writers of one place may disturb each other.
-            with suppress(OSError):
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield part
     finally:
         if descriptor is not None:
@@ -103,11 +104,55 @@ def _locked_part(path: Path) -> Iterator[Path]:
         shutil.rmtree(part, ignore_errors=True)
 
 
+def _make_locked(path: Path) -> tuple[Path, int | None]:
+    """Make a hidden folder beside ``path`` and lock it; the folder, and the descriptor that holds the lock."""
+    for _ in range(_ATTEMPTS):
+        part = path.with_name(f".{path.name}.{secrets.token_hex(_TOKEN_BYTES)}{_PART}")
+        part.mkdir()
+        if fcntl is None:
+            return part, None
+        # Before it is locked, another writer may take it for abandoned and remove it.
+        with suppress(FileNotFoundError):
+            descriptor = os.open(part, os.O_RDONLY)
+            if _lock(descriptor) and part.is_dir():
+                return part, descriptor
+            os.close(descriptor)
+    raise OSError(errno.EBUSY, "other processes keep removing what is written here", str(path))
+
+
+def _lock(descriptor: int) -> bool:
+    """Whether nobody else has the lock. Some network file systems have none: there the answer is yes."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _swap(fresh: Path, folder: Path, old: Path) -> None:
+    """Put ``fresh`` in the place of ``folder``, whose previous content goes to ``old``."""
+    for _ in range(_ATTEMPTS):
+        shutil.rmtree(old, ignore_errors=True)
+        with suppress(FileNotFoundError):
+            folder.rename(old)
+        try:
+            fresh.rename(folder)
+        except OSError as error:
+            # Another writer put its own folder there in between.
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        else:
+            return
+    raise OSError(errno.EBUSY, "other processes keep writing this folder", str(folder))
+
+
 def _remove_abandoned(path: Path) -> None:
     """Remove what killed writers of ``path`` left."""
     if fcntl is None:
         return
-    for part in path.parent.glob(f".{_escaped(path.name)}.*{_PART}"):
+    for part in _beside(path, _PART):
         with suppress(OSError):
             descriptor = os.open(part, os.O_RDONLY)
             try:
@@ -118,24 +163,33 @@ def _remove_abandoned(path: Path) -> None:
 
 
 def _restore(folder: Path) -> None:
-    """Put back what a process left that was killed between the two renames; remove what it had not yet removed."""
-    for old in sorted(folder.parent.glob(f".{_escaped(folder.name)}.*{_OLD}")):
+    """Put back the folder of a writer that was killed between its two renames; remove older ones."""
+    for old in _beside(folder, _OLD):
         if folder.exists():
             shutil.rmtree(old, ignore_errors=True)
         else:
-            old.rename(folder)
+            # A writer that is alive may just have put its own folder there.
+            with suppress(OSError):
+                old.rename(folder)
 
 
-def _escaped(name: str) -> str:
-    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
+def _beside(path: Path, suffix: str) -> list[Path]:
+    """The hidden folders of ``path`` itself, not those of a ``path.1`` beside it."""
+    name = "".join(f"[{letter}]" if letter in "*?[" else letter for letter in path.name)
+    return sorted(path.parent.glob(f".{name}.{'?' * 2 * _TOKEN_BYTES}{suffix}"))
 
 
 def _flush(path: Path) -> None:
     """Wait until a file, or the names in a folder, have reached the disk."""
-    if path.is_dir() and os.name != "posix":
+    folder = path.is_dir()
+    if folder and os.name != "posix":
         return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError:
+        # Some network file systems do so for files only.
+        if not folder:
+            raise
     finally:
         os.close(descriptor)

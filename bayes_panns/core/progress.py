@@ -1,7 +1,7 @@
 """Progress of long work: one object that every long job reports to.
 
-Nothing is shown by default, so that the package is silent in scripts and tests. The commands show bars on a terminal;
-so can you::
+Nothing is shown by default, so that the package is silent in scripts and tests. The commands show bars on a terminal.
+A script can do so too::
 
     with progress.shown():
         fit(recipe, "runs/mine")
@@ -54,7 +54,7 @@ def shown(visible: bool = True) -> Iterator[None]:
     """Show progress bars on standard error inside this block.
 
     Args:
-        visible: Whether to; ``False`` leaves things as they are.
+        visible: ``False`` leaves things as they are, so that a condition can be passed.
     """
     if not visible or _bars.get() is not None:
         yield
@@ -69,7 +69,7 @@ def shown(visible: bool = True) -> Iterator[None]:
         TimeRemainingColumn,
     )
 
-    with Progress(
+    bars = Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(20),
         MofNCompleteColumn(),
@@ -79,12 +79,14 @@ def shown(visible: bool = True) -> Iterator[None]:
         TextColumn("{task.fields[text]}", markup=False),
         console=Console(stderr=True),
         transient=True,
-    ) as bars:
-        token = _bars.set(bars)
-        try:
-            yield
-        finally:
-            _bars.reset(token)
+        # Results go to standard output, which may be a file, while bars are shown.
+        redirect_stdout=False,
+    )
+    token = _bars.set(bars)
+    try:
+        yield
+    finally:
+        _bars.reset(token)
 
 
 @contextmanager
@@ -102,10 +104,14 @@ def task(description: str, *, total: float | None, unit: str, done: int = 0) -> 
         yield ProgressTask(None, None)
         return
     number = bars.add_task(description, total=total, completed=done, unit=unit, text="")
+    # The terminal is left alone between tasks.
+    bars.start()
     try:
         yield ProgressTask(bars, number)
     finally:
         bars.remove_task(number)
+        if not bars.tasks:
+            bars.stop()
 
 
 def track(items: Iterable[_Item], description: str, *, total: int, unit: str) -> Iterator[_Item]:

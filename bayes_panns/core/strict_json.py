@@ -1,9 +1,10 @@
-"""JSON that every reader takes: without NaN and infinity, which are not part of it."""
+"""JSON that every reader accepts: without NaN and infinity, which the standard does not have."""
 
 import json
 import math
 from collections.abc import Mapping
 from enum import Enum
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from bayes_panns.core.files import whole_file
 
 
 def strict(value: Any) -> Any:
-    """``value`` with every number that is not finite replaced by ``None``, at any depth.
+    """``value`` with ``None`` in place of every number that is not finite, at any depth.
 
     Example:
         >>> strict({"folds": [0.5, float("nan")], "deviation": float("inf")})
@@ -21,9 +22,12 @@ def strict(value: Any) -> Any:
         return {key: strict(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
         return [strict(each) for each in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value.value if isinstance(value, Enum) else value
+    if isinstance(value, Enum):
+        return strict(value.value)
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return value
+    # NumPy's scalars are numbers too.
+    return int(value) if isinstance(value, Integral) else float(value) if math.isfinite(value) else None
 
 
 def defined(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -33,11 +37,15 @@ def defined(values: Mapping[str, Any]) -> dict[str, Any]:
         >>> defined({"cls/auc": float("nan"), "cls/map": 0.5})
         {'cls/map': 0.5}
     """
-    return {name: value for name, value in values.items() if not isinstance(value, float) or math.isfinite(value)}
+    return {name: value for name, value in values.items() if not isinstance(value, Real) or math.isfinite(value)}
 
 
 def dumps(value: Any, *, indent: int | None = None) -> str:
-    """``value`` as JSON text, with ``null`` for what is not finite; it ends in a newline."""
+    """``value`` as JSON text that ends in a newline; numbers that are not finite become ``null``.
+
+    Raises:
+        TypeError: JSON has no form for a value, such as an array or a path.
+    """
     return json.dumps(strict(value), indent=indent, ensure_ascii=False, allow_nan=False) + "\n"
 
 

@@ -1,6 +1,7 @@
-"""Predictions beside the truth: what is measured of them, with intervals, in memory and on disk."""
+"""Predictions beside the truth: their metrics, with intervals, in memory and on disk."""
 
-from bayes_panns.evaluations.evaluation import Evaluation, is_evaluation
+from bayes_panns.evaluations.disk import is_evaluation, require_place
+from bayes_panns.evaluations.evaluation import Evaluation
 from bayes_panns.evaluations.measures import compare, evaluate, intervals
 
 __all__ = [
@@ -9,4 +10,5 @@ __all__ = [
     "evaluate",
     "intervals",
     "is_evaluation",
+    "require_place",
 ]

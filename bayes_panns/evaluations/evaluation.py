@@ -1,50 +1,50 @@
-"""An evaluation, in memory and on disk: predictions beside the truth, and what they are worth."""
+"""An evaluation: predictions beside the truth, the calibration that was used, and the metrics."""
 
-import json
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from functools import partial
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.special import expit, softmax
 
-from bayes_panns.core.errors import BayesPannsError
-from bayes_panns.core.files import whole_folder
+from bayes_panns.core.choices import Task
+from bayes_panns.core.errors import EvaluationError
+from bayes_panns.evaluations import disk
 from bayes_panns.evaluations.measures import evaluate, intervals
 from bayes_panns.metrics.bootstrap import RESAMPLES, Interval, bootstrap
-from bayes_panns.metrics.checks import ONE_OF_K
 from bayes_panns.metrics.conformal import label_sets, set_quality
 from bayes_panns.metrics.temperature import logits_of
-from bayes_panns.predictions.uncertainty import StandardError, Uncertainty, concatenate, decompose, mixture
-
-FORMAT = 1
-"""The version of the folder's format."""
-
-_JSON, _ARRAYS = "evaluation.json", "predictions.npz"
+from bayes_panns.posterior import Calibration
+from bayes_panns.predictions import Draws, Uncertainty, concatenate, decompose, mixture
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a posterior says of labelled clips, and what that is worth.
+    """A posterior's predictions for labelled clips, and the metrics of those predictions.
+
+    Make one with :meth:`of`, or read one with :meth:`load`.
 
     Attributes:
         metrics: By name, as ``evaluate --json`` prints them.
-        uncertainty: The predictions for N clips.
+        uncertainty: The predictions for N clips and K labels.
         target: The truth, bool, ``(N, K)``.
-        ood: The predictions for the out-of-distribution clips, if there were any.
+        ood: The predictions for M out-of-distribution clips, if there were any.
         names: N clip names.
         labels: K label names.
-        sources: ``(N,)``, the recording each clip was cut from, where known: clips of one recording are not
-            independent, so recordings are what a bootstrap resamples.
-        ood_names: The out-of-distribution clips' names.
-        provenance: ``posterior`` (its folder), ``stores``, ``folds``, ``ood`` (stores) and ``draws``; of a calibrated
-            posterior also the ``threshold`` of its label sets.
+        sources: ``(N,)``, the recording that each clip was cut from, ``""`` if unknown: clips of one recording are not
+            independent, so the bootstrap resamples recordings.
+        ood_names: M names of the out-of-distribution clips.
+        draws: How many posterior draws were made; 0 for one pass at the posterior mean, ``"moments"`` for one that
+            propagated moments.
+        calibration: The calibration whose temperature was applied to the predictions, if there was one.
+        sets: ``(N, K)``, bool, each clip's label set, made with the threshold of the posterior that predicted the clip;
+            None if a posterior was not calibrated.
+        provenance: ``posterior`` (its folder), ``stores``, ``folds`` and ``ood`` (stores); ``leaks``, how many of the
+            clips the posterior was fitted to; ``members`` of an ensemble or mixture, ``pooled`` evaluations and
+            ``temperature`` of a tempered one.
     """
 
     metrics: dict[str, Any]
@@ -55,7 +55,66 @@ class Evaluation:
     labels: tuple[str, ...]
     sources: NDArray[np.str_] | None
     ood_names: list[str]
+    draws: Draws
+    calibration: Calibration | None
+    sets: NDArray[np.bool_] | None
     provenance: dict[str, Any]
+
+    @classmethod
+    def of(
+        cls,
+        uncertainty: Uncertainty,
+        target: NDArray[np.bool_],
+        ood: Uncertainty | None = None,
+        *,
+        names: Sequence[str],
+        labels: Sequence[str],
+        sources: NDArray[np.str_] | None = None,
+        ood_names: Sequence[str] = (),
+        draws: Draws | None = None,
+        calibration: Calibration | None = None,
+        sets: NDArray[np.bool_] | None = None,
+        provenance: dict[str, Any],
+    ) -> "Evaluation":
+        """Measure predictions against the truth.
+
+        Args:
+            uncertainty: The predictions for N clips and K labels.
+            target: ``(N, K)``, one-hot for one-of-K.
+            ood: The predictions for M out-of-distribution clips.
+            names: N clip names.
+            labels: K label names.
+            sources: ``(N,)``, the recording of each clip, if known.
+            ood_names: M clip names.
+            draws: How many posterior draws were made, 0 for a pass at the posterior mean; by default those of
+                ``uncertainty``.
+            calibration: The calibration whose temperature was applied to the predictions.
+            sets: ``(N, K)``, the clips' label sets; by default those of ``calibration``, if there is one.
+            provenance: As in :class:`Evaluation`.
+
+        Raises:
+            ValueError: Shapes, labels or tasks do not fit together.
+        """
+        if sets is None and calibration is not None:
+            sets = label_sets(uncertainty.probability, calibration.threshold)
+        draws = uncertainty.draws if draws is None else draws
+        metrics = evaluate(uncertainty, target, uncertainty.task, ood) | {"draws": draws}
+        if sets is not None:
+            metrics |= {f"set/{name}": metric(sets, target) for name, metric in _SET_METRICS.items()}
+        return cls(
+            metrics=metrics,
+            uncertainty=uncertainty,
+            target=target,
+            ood=ood,
+            names=list(names),
+            labels=tuple(labels),
+            sources=sources,
+            ood_names=list(ood_names),
+            draws=draws,
+            calibration=calibration,
+            sets=sets,
+            provenance=provenance,
+        )
 
     @property
     def task(self) -> str:
@@ -64,7 +123,7 @@ class Evaluation:
 
     @property
     def groups(self) -> NDArray[np.int_]:
-        """``(N,)``, a number for each clip's recording, or for its name where the recording is unknown."""
+        """``(N,)``, a number for each clip's recording, or for its name if the recording is unknown."""
         names = np.array([f"\0{name}" for name in self.names])
         known = names if self.sources is None else np.where(self.sources == "", names, self.sources)
         return np.unique(known, return_inverse=True)[1]
@@ -91,121 +150,65 @@ class Evaluation:
             resamples=resamples,
             seed=seed,
         )
-        threshold = self.provenance.get("threshold")
-        if threshold is None:
+        if self.sets is None:
             return found
-        inside = self.uncertainty.probability, self.target
         return found | {
-            f"set/{name}": bootstrap(
-                partial(metric, threshold=threshold), *inside, groups=self.groups, resamples=resamples, seed=seed
-            )
-            for name, metric in _OF_SETS.items()
+            f"set/{name}": bootstrap(metric, self.sets, self.target, groups=self.groups, resamples=resamples, seed=seed)
+            for name, metric in _SET_METRICS.items()
         }
 
     def save(self, folder: str | Path) -> None:
-        """Write to ``folder``, whole or not at all; an evaluation that is there is replaced.
+        """Write to ``folder``, whole or not at all; an evaluation that is already there is replaced.
 
         Raises:
-            BayesPannsError: ``folder`` holds something else.
+            OutputError: ``folder`` holds something else.
         """
-        folder = Path(folder)
-        require_place(folder)
-        arrays = {"target": self.target} | _flat(self.uncertainty, "clips/")
-        if self.ood is not None:
-            arrays |= _flat(self.ood, "ood/")
-        words = {
-            "format_version": FORMAT,
-            "task": self.task,
-            "draws": self.uncertainty.draws,
-            "labels": self.labels,
-            "names": self.names,
-            "sources": None if self.sources is None else self.sources.tolist(),
-            "ood_names": self.ood_names,
-            "provenance": self.provenance,
-            # For people, and for tables; reading it back measures again.
-            "metrics": {
-                name: value
-                for name, value in self.metrics.items()
-                if not isinstance(value, float) or math.isfinite(value)
-            },
-        }
-        with whole_folder(folder) as fresh:
-            np.savez_compressed(fresh / _ARRAYS, **arrays)
-            (fresh / _JSON).write_text(json.dumps(words, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        disk.write(self, Path(folder))
 
     @classmethod
     def load(cls, folder: str | Path) -> "Evaluation":
-        """Read one that :meth:`save` wrote; no code of its maker's is run.
+        """Read an evaluation that :meth:`save` wrote; nothing in it is run as code.
 
         Raises:
-            BayesPannsError: It is missing, damaged or of a newer format.
+            EvaluationError: It is missing, damaged or of a newer format.
         """
-        folder = Path(folder)
-        if not is_evaluation(folder):
-            raise BayesPannsError(f"{folder}: no evaluation there ({_JSON} is missing)")
+        arguments = disk.read(Path(folder))
         try:
-            words = json.loads((folder / _JSON).read_text(encoding="utf-8"))
-            if words["format_version"] > FORMAT:
-                version = words["format_version"]
-                raise BayesPannsError(f"{folder}: format {version} is newer than this bayes_panns reads ({FORMAT})")
-            with np.load(folder / _ARRAYS, allow_pickle=False) as archive:
-                arrays = dict(archive)
-            if not len(words["labels"]) == arrays["target"].shape[1] == arrays["clips/probability"].shape[1]:
-                raise ValueError("its labels are not those of its predictions")
-            if len(words["names"]) != len(arrays["target"]):
-                raise ValueError("its names are not those of its predictions")
-            said = {"draws": words["draws"], "task": words["task"]}
-            outside = any(name.startswith("ood/") for name in arrays)
-            made = cls.of(
-                _nested(arrays, "clips/", said),
-                arrays["target"],
-                _nested(arrays, "ood/", said) if outside else None,
-                names=words["names"],
-                labels=tuple(words["labels"]),
-                sources=None if words["sources"] is None else np.array(words["sources"], dtype=str),
-                ood_names=words["ood_names"],
-                provenance=words["provenance"],
-            )
-        except (OSError, ValueError, KeyError, TypeError, BadZipFile) as error:
-            raise BayesPannsError(f"{folder}: is damaged ({str(error).splitlines()[0]}); evaluate again") from error
-        return made
-
-    @classmethod
-    def of(
-        cls, uncertainty: Uncertainty, target: NDArray[np.bool_], ood: Uncertainty | None, **words: Any
-    ) -> "Evaluation":
-        """An evaluation whose metrics are measured here; ``words`` are its other attributes."""
-        metrics = evaluate(uncertainty, target, uncertainty.task, ood)
-        # A pass at the posterior mean is of 0 draws, though it is one set of predictions.
-        metrics["draws"] = words["provenance"]["draws"]
-        threshold = words["provenance"].get("threshold")
-        if threshold is not None:
-            metrics |= {
-                f"set/{name}": metric(uncertainty.probability, target, threshold) for name, metric in _OF_SETS.items()
-            }
-        return cls(metrics=metrics, uncertainty=uncertainty, target=target, ood=ood, **words)
+            return cls.of(**arguments)
+        except ValueError as error:
+            raise disk.damaged(Path(folder), error) from error
 
     @classmethod
     def pool(cls, evaluations: Sequence["Evaluation"]) -> "Evaluation":
         """The folds of a cross-validation as one evaluation of all their clips.
 
-        Out-of-distribution clips count once for each fold's posterior. ``provenance["folds"]`` lists the folds', and
-        ``provenance["pooled"]`` how many there were.
+        Each clip keeps the label set that its own fold's threshold gave it; if a fold has no label sets, there are
+        none. The calibration is kept if all folds share it. Out-of-distribution clips count once for each fold's
+        posterior. ``provenance`` keeps what all folds agree on; its ``folds`` lists the folds', ``pooled`` is their
+        number, and ``leaks`` are added up.
 
         Args:
             evaluations: At least one; of the same labels, task and number of draws.
 
         Raises:
-            BayesPannsError: They do not fit together.
+            EvaluationError: There are none, or they do not fit together.
         """
-        if len({(each.labels, each.task, each.uncertainty.draws, each.ood is None) for each in evaluations}) != 1:
-            raise BayesPannsError(
+        if (
+            len(
+                {(each.labels, each.task, each.uncertainty.draws, each.draws, each.ood is None) for each in evaluations}
+            )
+            != 1
+        ):
+            raise EvaluationError(
                 "evaluations can be pooled if they have the same labels, task and draws, and all or none have "
                 "out-of-distribution clips"
             )
         first = evaluations[0]
         outside = [each.ood for each in evaluations if each.ood is not None]
+        sets = [each.sets for each in evaluations if each.sets is not None]
         known = any(each.sources is not None for each in evaluations)
+        provenance = _shared([each.provenance for each in evaluations])
+        provenance |= {"folds": [each.provenance.get("folds") for each in evaluations], "pooled": len(evaluations)}
         return cls.of(
             concatenate([each.uncertainty for each in evaluations]),
             np.concatenate([each.target for each in evaluations]),
@@ -214,48 +217,54 @@ class Evaluation:
             labels=first.labels,
             sources=np.concatenate([_sources(each) for each in evaluations]) if known else None,
             ood_names=[name for each in evaluations for name in each.ood_names],
-            provenance=first.provenance
-            | {"folds": [each.provenance.get("folds") for each in evaluations], "pooled": len(evaluations)},
+            draws=first.draws,
+            calibration=first.calibration
+            if all(each.calibration == first.calibration for each in evaluations)
+            else None,
+            sets=np.concatenate(sets) if len(sets) == len(evaluations) else None,
+            provenance=provenance | _leaks(evaluations, sum),
         )
 
     @classmethod
     def mix(cls, evaluations: Sequence["Evaluation"]) -> "Evaluation":
         """Several posteriors' evaluations of the same clips as that of their :func:`mixture`, without predicting again.
 
-        ``provenance["members"]`` lists the posteriors, ``provenance["draws"]`` is the sum of theirs; label sets are of
-        single posteriors only.
+        A mixture has no calibration and no label sets: a threshold holds for a single posterior only. ``draws`` is the
+        sum of the members', and ``provenance["members"]`` lists them. Of the ``leaks``, the largest is kept: at least
+        so many of the clips were used to fit a member.
 
         Args:
-            evaluations: At least one; of the same labels, and of the same clips in the same order, those from outside
-                as well.
+            evaluations: At least one; of the same labels, and of the same clips in the same order, including those out
+                of distribution.
 
         Raises:
-            BayesPannsError: They are of other clips or labels.
+            EvaluationError: There are none, or they are of other clips or labels.
         """
+        if not evaluations:
+            raise EvaluationError("no evaluations to mix: give at least one")
         first, *others = evaluations
         for each in others:
-            for what in ("labels", "task", "names", "ood_names"):
-                if getattr(each, what) != getattr(first, what):
-                    raise BayesPannsError(
+            for attribute in ("labels", "task", "names", "ood_names"):
+                if getattr(each, attribute) != getattr(first, attribute):
+                    raise EvaluationError(
                         "evaluations can be mixed if they are of the same labels and the same clips in the same order; "
-                        f"the {what} of {each.provenance.get('posterior')} are not those of "
-                        f"{first.provenance.get('posterior')}"
+                        f"{each.provenance.get('posterior')} and {first.provenance.get('posterior')} have different "
+                        f"{attribute}"
                     )
             if not np.array_equal(each.target, first.target):
-                raise BayesPannsError("evaluations can be mixed if they agree on the truth; these do not")
+                raise EvaluationError("evaluations can be mixed if they have the same target; these do not")
         try:
             inside = mixture([each.uncertainty for each in evaluations])
             outside = [each.ood for each in evaluations if each.ood is not None]
             mixed = mixture(outside) if outside else None
         except ValueError as error:
-            raise BayesPannsError(f"evaluations cannot be mixed: {error}") from error
-        kept = {name: value for name, value in first.provenance.items() if name != "threshold"}
+            raise EvaluationError(f"evaluations cannot be mixed: {error}") from error
         members = [
             member
             for each in evaluations
             for member in each.provenance.get("members", [each.provenance.get("posterior")])
         ]
-        draws = [each.provenance["draws"] for each in evaluations]
+        provenance = _shared([each.provenance for each in evaluations]) | {"posterior": None, "members": members}
         return cls.of(
             inside,
             first.target,
@@ -264,26 +273,27 @@ class Evaluation:
             labels=first.labels,
             sources=first.sources,
             ood_names=first.ood_names,
-            provenance=kept
-            | {"posterior": None, "members": members, "draws": "moments" if "moments" in draws else sum(draws)},
+            # Passes at the mean count as none, as in an evaluation of one posterior.
+            draws="moments" if inside.draws == "moments" else sum(int(each.draws) for each in evaluations),
+            provenance=provenance | _leaks(evaluations, max),
         )
 
     def tempered(self, temperature: float) -> "Evaluation":
-        """The same at another temperature, for a posterior of a single draw, such as a Det's.
+        """The same predictions at another temperature, for a posterior of a single draw, such as a deterministic one.
 
-        ``provenance["temperature"]`` says which. Label sets, which hold for the temperature before, are gone.
+        ``provenance["temperature"]`` says which. The calibration and the label sets are dropped: they hold for the
+        temperature before.
 
         Args:
-            temperature: What divides the logits; above 1 it softens.
+            temperature: Divides the logits; above 1 it softens.
 
         Raises:
-            BayesPannsError: There were several draws: their logits are not in an evaluation.
+            EvaluationError: There were several draws: their logits are not in an evaluation.
         """
         if self.uncertainty.draws != 1:
-            raise BayesPannsError(
-                f"the predictions are a mean of {self.uncertainty.draws} draws, and only single ones can be tempered"
+            raise EvaluationError(
+                f"the predictions are a mean of {self.uncertainty.draws} draws, and only a single one can be tempered"
             )
-        kept = {name: value for name, value in self.provenance.items() if name != "threshold"}
         return Evaluation.of(
             _tempered(self.uncertainty, temperature),
             self.target,
@@ -292,40 +302,26 @@ class Evaluation:
             labels=self.labels,
             sources=self.sources,
             ood_names=self.ood_names,
-            provenance=kept | {"temperature": temperature},
+            draws=self.draws,
+            provenance=self.provenance | {"temperature": temperature},
         )
 
 
-def require_place(folder: Path) -> None:
-    """See that an evaluation may be written to ``folder``; worth knowing before one is made.
-
-    Raises:
-        BayesPannsError: It holds something else.
-    """
-    if folder.exists() and not is_evaluation(folder) and (folder.is_file() or any(folder.iterdir())):
-        raise BayesPannsError(f"{folder}: is there and is no evaluation; choose another folder")
+def _set_coverage(sets: NDArray[np.bool_], target: NDArray[np.bool_]) -> float:
+    return set_quality(sets, target).coverage
 
 
-def is_evaluation(folder: Path) -> bool:
-    """Whether ``folder`` holds an evaluation."""
-    return (folder / _JSON).is_file()
+def _set_size(sets: NDArray[np.bool_], target: NDArray[np.bool_]) -> float:
+    return set_quality(sets, target).size
 
 
-def _set_coverage(probability: NDArray[np.float64], target: NDArray[np.bool_], threshold: float) -> float:
-    return set_quality(label_sets(probability, threshold), target).coverage
-
-
-def _set_size(probability: NDArray[np.float64], target: NDArray[np.bool_], threshold: float) -> float:
-    return set_quality(label_sets(probability, threshold), target).size
-
-
-_OF_SETS = {"coverage": _set_coverage, "size": _set_size}
-"""The metrics of a calibrated posterior's label sets."""
+_SET_METRICS = {"coverage": _set_coverage, "size": _set_size}
+"""The metrics of label sets."""
 
 
 def _tempered(uncertainty: Uncertainty, temperature: float) -> Uncertainty:
     scaled = logits_of(uncertainty.probability, uncertainty.task) / temperature
-    p = softmax(scaled, axis=1) if uncertainty.task == ONE_OF_K else expit(scaled)
+    p = softmax(scaled, axis=1) if uncertainty.task == Task.ONE_OF_K else expit(scaled)
     return decompose(torch.from_numpy(p)[None], uncertainty.task, covariance=uncertainty.covariance is not None)
 
 
@@ -333,20 +329,18 @@ def _sources(evaluation: Evaluation) -> NDArray[np.str_]:
     return np.full(len(evaluation.names), "") if evaluation.sources is None else evaluation.sources
 
 
-def _flat(uncertainty: Uncertainty, prefix: str) -> dict[str, NDArray]:
-    """The arrays of predictions by name, those of the standard error under ``standard_error/``."""
-    errors = {f"{prefix}standard_error/{name}": array for name, array in _arrays(uncertainty.standard_error).items()}
-    return {f"{prefix}{name}": array for name, array in _arrays(uncertainty).items()} | errors
+def _shared(provenances: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The entries that all agree on."""
+    first, *others = provenances
+    return {
+        name: value for name, value in first.items() if all(name in other and other[name] == value for other in others)
+    }
 
 
-def _nested(arrays: dict[str, NDArray], prefix: str, said: dict[str, Any]) -> Uncertainty:
-    mine = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
-    within = "standard_error/"
-    errors = {name.removeprefix(within): array for name, array in mine.items() if name.startswith(within)}
-    rest: dict[str, Any] = {name: array for name, array in mine.items() if not name.startswith(within)}
-    return Uncertainty(**rest, standard_error=StandardError(**errors), **said)
-
-
-def _arrays(parts: Uncertainty | StandardError) -> dict[str, NDArray]:
-    values = {field.name: getattr(parts, field.name) for field in fields(parts)}
-    return {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
+def _leaks(evaluations: Sequence[Evaluation], combine: Callable[[list[int]], int]) -> dict[str, Any]:
+    """The ``leaks`` of several evaluations, combined; none if one of them does not know its own."""
+    leaks = [each.provenance.get("leaks") for each in evaluations]
+    known = [each for each in leaks if each is not None]
+    if len(known) < len(leaks):
+        return {}
+    return {"leaks": {name: combine([each[name] for each in known]) for name in known[0]}}

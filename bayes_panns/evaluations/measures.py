@@ -1,4 +1,4 @@
-"""All that is measured of a posterior on a labelled set, as one flat mapping, with intervals and comparisons."""
+"""Every metric of a posterior's predictions as one flat mapping, with bootstrap intervals and paired comparisons."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bayes_panns.core.choices import Task
 from bayes_panns.metrics.bootstrap import LEVEL, RESAMPLES, Interval, Sample, percentiles
-from bayes_panns.metrics.calibration import ace, brier, brier_split, classwise_ece, ece, nll
-from bayes_panns.metrics.checks import ONE_OF_K, check_pair
+from bayes_panns.metrics.calibration import ace, classwise_ece, ece
+from bayes_panns.metrics.checks import check_pair
 from bayes_panns.metrics.classification import (
     accuracy,
     clip_loss,
@@ -20,6 +21,7 @@ from bayes_panns.metrics.classification import (
     mean_average_precision,
 )
 from bayes_panns.metrics.detection import detection
+from bayes_panns.metrics.scoring import brier, brier_split, nll
 from bayes_panns.metrics.selection import pavpu, risk_coverage
 from bayes_panns.predictions.uncertainty import Uncertainty, scores
 
@@ -35,7 +37,7 @@ BIASED = (
     "cal/brier_resolution",
     "cal/brier_uncertainty",
 )
-"""The metrics that resampling moves, and whose intervals are therefore centred: none of them can be below 0."""
+"""The metrics that resampling biases: their intervals are centred, and cut off at 0, below which none can be."""
 
 
 def evaluate(
@@ -43,28 +45,31 @@ def evaluate(
 ) -> dict[str, Any]:
     """Every metric that applies, under the names of ``evaluate --json``.
 
-    - ``cls/*``: ``accuracy`` for one-of-K only; ``map``, ``auc`` and ``d_prime``, which is infinite at a perfect AUC.
-    - ``cal/*``: ``ece``, ``ace``, ``classwise_ece`` (the mean over the labels), ``nll``, ``brier`` and its parts
-      ``brier_reliability``, ``brier_resolution``, ``brier_uncertainty``.
-    - ``sc/*``: a clip is given up by the probability of its most probable label for one-of-K and by its entropy for
-      multi-label; ``sc/aurc_<score>`` by the other :func:`~bayes_panns.predictions.scores`. The loss is
-      :func:`~bayes_panns.metrics.clip_loss`: an error, or 1 minus the label-ranking average precision.
-      ``aurc``, ``augrc``, ``coverage_at_5_percent_risk``; and ``pavpu``, where clips below the middle of the
-      entropy's range are certain and those with any loss are wrong.
-    - ``unc/*``: the mean over the clips of :meth:`Uncertainty.per_clip`, and of the entropies in nats.
-    - ``ood/*``: ``auroc``, ``aupr`` and ``fpr95`` by the predictive entropy; ``ood/<metric>_<score>`` by the others.
-    - ``draws`` and ``clips`` say of how many.
+    - ``cls/*``, classification: ``accuracy`` for one-of-K only; ``map``, ``auc`` and ``d_prime``, which is infinite at
+      a perfect AUC. The means are over the labels that have a positive clip (``auc``: and a negative one), so a set of
+      clips that lacks some labels can be scored.
+    - ``cal/*``, calibration: ``ece``, ``ace``, ``classwise_ece`` (the mean over the labels), ``nll``, ``brier`` and its
+      parts ``brier_reliability``, ``brier_resolution``, ``brier_uncertainty``.
+    - ``sc/*``, selective classification: ``aurc``, ``augrc``, ``coverage_at_5_percent_risk``. Clips are rejected by
+      the probability of their most probable label for one-of-K, and by their entropy for multi-label;
+      ``sc/aurc_<score>`` uses the other :func:`~bayes_panns.predictions.scores`. The loss is
+      :func:`~bayes_panns.metrics.clip_loss`: an error, or 1 minus the label-ranking average precision. For ``pavpu``,
+      clips below the middle of the entropy's range are certain, and clips with any loss are wrong.
+    - ``unc/*``, uncertainty: the mean over the clips of :meth:`Uncertainty.per_clip`, and of the entropies in nats.
+    - ``ood/*``, out-of-distribution detection: ``auroc``, ``aupr`` and ``fpr95`` by the predictive entropy;
+      ``ood/<metric>_<score>`` by the other scores.
+    - ``draws`` and ``clips``: how many there are.
 
     An undefined metric is NaN.
 
     Args:
-        uncertainty: the predictions for N clips and K labels.
+        uncertainty: The predictions for N clips and K labels.
         target: ``(N, K)``, one-hot for one-of-K.
         task: ``"one-of-k"`` or ``"multi-label"``; that of ``uncertainty``.
-        ood: the predictions, by the same posterior, for clips of none of the labels.
+        ood: The same posterior's predictions for clips that have none of the labels.
 
     Raises:
-        ValueError: shapes, labels or tasks do not fit together.
+        ValueError: Shapes, labels or tasks do not fit together.
     """
     metrics = _Predictions.of(uncertainty, target, task, ood).metrics(slice(None), slice(None))
     return metrics | {"draws": uncertainty.draws, "clips": len(target)}
@@ -84,24 +89,24 @@ def intervals(
 ) -> dict[str, Interval]:
     """:func:`evaluate` with a bootstrap interval for every metric, from the same resamples.
 
-    The intervals are those of :func:`~bayes_panns.metrics.bootstrap`, centred for the metrics of :data:`BIASED`:
-    those say what as many other clips would show. A calibrated model, too, shows a calibration error on few clips. In
-    a resample without some label, a mean over labels is over the others. 1000 resamples of 400 clips, 10 labels and
-    300 clips from outside take 5 s on one core.
+    The intervals are those of :func:`~bayes_panns.metrics.bootstrap`, centred for the metrics of :data:`BIASED`: those
+    are intervals for equally many other clips, on which even a calibrated model has a calibration error. In a resample
+    without some label, a mean over labels is over the others. 1000 resamples of 400 clips, 10 labels and 300
+    out-of-distribution clips take 5 s on one core.
 
     Args:
-        uncertainty: the predictions for N clips and K labels.
+        uncertainty: The predictions for N clips and K labels.
         target: ``(N, K)``, one-hot for one-of-K.
         task: ``"one-of-k"`` or ``"multi-label"``; that of ``uncertainty``.
-        ood: the predictions for clips of none of the labels, resampled on their own.
+        ood: The predictions for clips that have none of the labels; they are resampled on their own.
         groups: ``(N,)``, such as the recording that each clip was cut from: whole groups are resampled.
-        ood_groups: the same for the clips of ``ood``.
-        resamples: how many.
-        level: the share of the resampled values that an interval holds.
-        seed: of the random choice.
+        ood_groups: The same for the clips of ``ood``.
+        resamples: How many.
+        level: The share of the resampled values that an interval holds.
+        seed: Of the random choice.
 
     Raises:
-        ValueError: as :func:`evaluate` and :func:`~bayes_panns.metrics.bootstrap`.
+        ValueError: As :func:`evaluate` and :func:`~bayes_panns.metrics.bootstrap`.
     """
     predictions = _Predictions.of(uncertainty, target, task, ood)
     found = _intervals(predictions.metrics, predictions, (groups, ood_groups), resamples, level, seed)
@@ -129,19 +134,19 @@ def compare(
     Both see the same resampled clips, as in :func:`~bayes_panns.metrics.paired`.
 
     Args:
-        a: the predictions for N clips and K labels.
-        b: those of another posterior, for the same clips and labels in the same order.
+        a: The predictions for N clips and K labels.
+        b: Those of another posterior, for the same clips and labels in the same order.
         target: ``(N, K)``, one-hot for one-of-K.
         task: ``"one-of-k"`` or ``"multi-label"``; that of both.
-        ood: the predictions of each for the same clips of none of the labels.
-        groups: as in :func:`intervals`.
-        ood_groups: as in :func:`intervals`.
-        resamples: as in :func:`intervals`.
-        level: as in :func:`intervals`.
-        seed: as in :func:`intervals`.
+        ood: The predictions of each for the same out-of-distribution clips.
+        groups: As in :func:`intervals`.
+        ood_groups: As in :func:`intervals`.
+        resamples: As in :func:`intervals`.
+        level: As in :func:`intervals`.
+        seed: As in :func:`intervals`.
 
     Raises:
-        ValueError: as :func:`intervals`; or the out-of-distribution clips of the two are not equally many.
+        ValueError: As :func:`intervals`; or the two have different numbers of out-of-distribution clips.
     """
     outside = (None, None) if ood is None else ood
     first, second = (_Predictions.of(each, target, task, out) for each, out in zip((a, b), outside, strict=True))
@@ -159,7 +164,7 @@ def compare(
 
 @dataclass(frozen=True)
 class _Predictions:
-    """What the metrics need of predictions and truth, quick to index."""
+    """The arrays that the metrics need, quick to index."""
 
     probability: NDArray[np.float64]
     target: NDArray[np.bool_]
@@ -184,10 +189,10 @@ class _Predictions:
         return 0 if self.outside is None else len(self.outside["entropy"])
 
     def metrics(self, inside: NDArray[np.intp] | slice, outside: NDArray[np.intp] | slice) -> dict[str, float]:
-        """Those of some of the clips."""
+        """The metrics of some of the clips."""
         p, target, task = self.probability[inside], self.target[inside], self.task
         score = {name: values[inside] for name, values in self.scores.items()}
-        metrics = {"cls/accuracy": accuracy(p, target)} if task == ONE_OF_K else {}
+        metrics = {"cls/accuracy": accuracy(p, target)} if task == Task.ONE_OF_K else {}
         auc = mean_auc(p, target)
         metrics |= {"cls/map": mean_average_precision(p, target), "cls/auc": auc, "cls/d_prime": d_prime(auc)}
         metrics |= {"cal/ece": ece(p, target, task), "cal/ace": ace(p, target, task)}

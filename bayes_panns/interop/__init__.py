@@ -1,14 +1,12 @@
-"""Published checkpoints in; plain PANNs weights and ArviZ out."""
+"""Import of published checkpoints; export as PANNs checkpoints and for ArviZ; downloads."""
 
-from bayes_panns.interop.checkpoints import KINDS, SCALES, import_checkpoint
+from bayes_panns.interop.checkpoints import import_checkpoint
 from bayes_panns.interop.export import export_panns, panns_checkpoint
 from bayes_panns.interop.fetch import PUBLISHED, Published, fetch
 from bayes_panns.interop.inference_data import export_arviz, to_inference_data
 
 __all__ = [
-    "KINDS",
     "PUBLISHED",
-    "SCALES",
     "Published",
     "export_arviz",
     "export_panns",

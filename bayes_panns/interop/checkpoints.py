@@ -1,18 +1,18 @@
-"""Checkpoints of PANNs and VI-PANN, to posteriors.
+"""Import of checkpoints that PANNs and VI-PANN have published.
 
 PANNs (Kong et al., 2020, arXiv:1912.10211) publishes point weights. VI-PANN (Fischer et al., 2024, arXiv:2401.05531)
-publishes a file of each kind: point weights, and Flipout layers of bayesian-torch, whose ``mu_kernel`` and
-``rho_kernel`` are a Normal's mean and, through softplus, its scale. Files are read as data: no code in them is run.
+publishes one file with point weights and one with bayesian-torch's Flipout layers, where a weight is distributed as
+Normal(mu, softplus(rho)), with mu in ``mu_kernel`` and rho in ``rho_kernel``. Files are read as data: no code in them
+is run.
 """
 
-import hashlib
 import math
 import pickle
 import re
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -24,27 +24,23 @@ from bayes_panns import __version__
 from bayes_panns.audio.front_end import FRONT_ENDS
 from bayes_panns.bayes import MeanField, Rule, Settings, Strategy, sites
 from bayes_panns.clips import Task
+from bayes_panns.core.choices import CheckpointKind, Choice, ScaleRule
+from bayes_panns.core.digests import sha256_of
 from bayes_panns.core.errors import CheckpointError
 from bayes_panns.nets import HEAD, NETS, build
 from bayes_panns.posterior import Posterior
 from bayes_panns.recipes.reading import read_strategy
 
-KINDS = ("panns", "vi-pann")
-"""Whose checkpoints are known."""
-
-SCALES = ("fan-in", "moped")
-"""The rules that give point weights scales."""
-
-CONSTANTS = ("spectrogram_extractor.", "logmel_extractor.")
-"""What the names of a checkpoint's spectrogram and mel matrices begin with."""
+FRONT_END_PREFIXES = ("spectrogram_extractor.", "logmel_extractor.")
+"""How the names of a checkpoint's spectrogram and mel matrices begin. They are constants, not weights."""
 
 _STFT = "spectrogram_extractor.stft.conv_real.weight"
 
 _VARIATIONAL = re.compile(r"(?P<layer>.+)\.(?P<part>mu|rho)_(?P<what>kernel|weight|bias)")
-"""What bayesian-torch calls a convolution's kernel, or a linear layer's weight or bias."""
+"""bayesian-torch's names for the kernel of a convolution, and the weight or bias of a linear layer."""
 
-# VI-PANN's files also hold the training's sampler, in NumPy arrays. Those are data; NumPy before version 2, which wrote
-# the files, called their maker by another name.
+# VI-PANN's files also hold the state of the training's sampler, in NumPy arrays. Those are data. NumPy 1 wrote them;
+# NumPy 2 has renamed the module of the functions that make arrays.
 _NUMPY: list[Any] = [
     np.ndarray,
     np.dtype,
@@ -57,15 +53,15 @@ _NUMPY: list[Any] = [
 ]
 
 
-class Remembered(BaseModel):
-    """What an exported checkpoint says of the posterior it is the mean of, beside PANNs' own entries.
+class ExportHeader(BaseModel):
+    """What :func:`~bayes_panns.interop.export_panns` adds to a checkpoint, beside PANNs' own entries.
 
     Attributes:
-        net: Its network: the keys of two may be the same. None in checkpoints of versions that did not say.
+        net: The network, since two networks may have the same keys. None in checkpoints of earlier versions.
         labels: K label names.
-        task: What they mean.
+        task: What the labels mean.
         sample_rate: In Hz.
-        clip_seconds: The length of the clips it was fitted to.
+        clip_seconds: The length of the clips that the posterior was fitted to.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -79,51 +75,58 @@ class Remembered(BaseModel):
 
 def import_checkpoint(
     path: str | Path,
-    kind: str,
+    kind: CheckpointKind | str,
     *,
     labels: Sequence[str] | None = None,
     net: str | None = None,
-    scale: str | None = None,
+    scale: ScaleRule | str | None = None,
     factor: float = 0.1,
     guide: str = "flip",
 ) -> Posterior:
-    """Make a posterior of a published checkpoint.
+    """Make a posterior from a published checkpoint.
 
-    Point weights stay points, under the guide recipe ``det``; with ``scale`` they become the locs of ``guide``, a
-    Bayesian start for a fit. A Flipout checkpoint becomes a mean-field posterior, with loc = mu and
-    scale = softplus(rho), of the layers that are variational in it (in the published file every convolution), under its
-    prior Normal(0, 1); its other weights are points.
+    Point weights stay points, under the guide recipe ``det``. With ``scale`` they become the locs of ``guide``: a
+    Bayesian start for a fit. A Flipout checkpoint becomes a mean-field posterior with loc = mu and
+    scale = softplus(rho) under its prior, Normal(0, 1), in the layers that are variational in it (in the published file
+    every convolution). Its other weights are points.
 
     Args:
         path: A ``.pth`` file: ``{"model": state_dict, ...}``, or a bare state_dict.
-        kind: ``panns``, or ``vi-pann``, which may be Flipout or deterministic.
-        labels: K label names, in the order of the head's rows; a checkpoint that was exported from here has its own.
-        net: One of :data:`~bayes_panns.nets.NETS`; by default the one that it was exported from, or what its keys say.
-        scale: How point weights get scales. ``fan-in``: ``factor`` / sqrt(fan-in). ``moped``: ``factor`` times the
-            weight's size (Krishnan et al., 2020, arXiv:1906.05323, their delta), but at least a hundredth of the rule
-            ``fan-in``'s, as a weight of 0 would else have no scale.
-        factor: See ``scale``.
+        kind: One of :class:`~bayes_panns.core.choices.CheckpointKind`.
+        labels: K label names, in the order of the last layer's rows. A checkpoint that was exported by this package
+            has its own.
+        net: One of :data:`~bayes_panns.nets.NETS`. By default the one that the checkpoint names, or else the one whose
+            parameters have the same names and shapes.
+        scale: One of :class:`~bayes_panns.core.choices.ScaleRule`, or None for point weights. ``fan-in``:
+            ``factor`` / sqrt(fan-in). ``moped``: ``factor`` times the weight's absolute value (Krishnan et al., 2020,
+            arXiv:1906.05323, where it is called delta), but at least a hundredth of the rule ``fan-in``'s, since a
+            weight of 0 would have no scale otherwise.
+        factor: See ``scale``; positive and finite.
         guide: With ``scale``, the guide recipe that says which weights are variational: a file, or its name.
 
     Raises:
-        CheckpointError: The file is missing, damaged, holds code, is of another network or kind, or has other labels.
+        CheckpointError: The file is missing, damaged, holds code, is of another network or kind, or has other labels;
+            or ``kind``, ``scale`` or ``factor`` is unknown or out of range.
         RecipeError: There is no such net or guide recipe.
     """
-    path = Path(path)
+    path, kind = Path(path), _chosen(CheckpointKind, kind, "kind")
+    scale = None if scale is None else _chosen(ScaleRule, scale, "scale")
+    if not 0 < factor < math.inf:
+        raise CheckpointError(f"factor {factor}: must be positive and finite")
     state, content = _read(path)
     locs, scales = _split(path, state, kind)
-    remembered = _remembered(path, content)
-    if net is None and remembered is not None:
-        net = remembered.net
-    net, classes = _recognised(path, locs, net)
-    if labels is None and remembered is not None:
-        labels = remembered.labels
+    header = _export_header(path, content)
+    if net is None and header is not None:
+        net = header.net
+    net, classes = _network(path, locs, net)
+    if labels is None and header is not None:
+        labels = header.labels
     posterior = Posterior.build(
         net=net,
         labels=_labels(path, classes, labels),
-        task=remembered.task if remembered else Task.MULTI_LABEL,
+        task=header.task if header else Task.MULTI_LABEL,
         sample_rate=_sample_rate(path, state),
-        clip_seconds=remembered.clip_seconds if remembered else 10.0,
+        clip_seconds=header.clip_seconds if header else 10.0,
         strategy=_strategy(path, net, classes, scales, scale, guide),
     )
     if scale is not None:
@@ -136,24 +139,36 @@ def import_checkpoint(
         value.copy_(locs[name])
     posterior.model.eval()
     posterior.provenance = {
-        "imported": kind,
+        "imported": str(kind),
         "checkpoint": path.name,
-        "sha256": _digest(path),
+        "sha256": sha256_of(path),
         **({"steps": content["iteration"]} if isinstance(content.get("iteration"), int) else {}),
-        **({} if scale is None else {"scale": scale, "factor": factor}),
+        **({} if scale is None else {"scale": str(scale), "factor": factor}),
         "versions": {"bayes_panns": __version__, "torch": version("torch")},
     }
     return posterior
 
 
-def start_scale(rule: str, factor: float, weight: Tensor, fan_in: int) -> Tensor:
+def start_scale(rule: ScaleRule, factor: float, weight: Tensor, fan_in: int) -> Tensor:
     """Scales for point weights, of the shape of ``weight``; see :func:`import_checkpoint`."""
     unit = factor / math.sqrt(fan_in)
-    return torch.full_like(weight, unit) if rule == "fan-in" else (factor * weight.abs()).clamp(min=0.01 * unit)
+    if rule == ScaleRule.FAN_IN:
+        return torch.full_like(weight, unit)
+    return (factor * weight.abs()).clamp(min=0.01 * unit)
+
+
+_Chosen = TypeVar("_Chosen", bound=Choice)
+
+
+def _chosen(choice: type[_Chosen], word: str, name: str) -> _Chosen:
+    try:
+        return choice(word)
+    except ValueError as error:
+        raise CheckpointError(f"{name} {word!r}: choose one of {choice.described()}") from error
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The state_dict of a file, and whatever else it holds."""
+    """The state_dict in a file, and the other entries beside it."""
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; bayes-panns fetch downloads the published ones")
     try:
@@ -164,36 +179,36 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except pickle.UnpicklingError as error:
         foreign = re.search(r"GLOBAL (\S+)", str(error))
         if foreign is None:
-            raise CheckpointError(f"{path}: is damaged, or no checkpoint of torch's; get it again") from error
+            raise CheckpointError(f"{path}: is damaged, or not a PyTorch checkpoint; download it again") from error
         raise CheckpointError(
-            f"{path}: holds code ({foreign[1]}), not only weights, and is not opened; save its state_dict alone"
+            f"{path}: contains code ({foreign[1]}) and is not opened; save only its state_dict in a new file"
         ) from error
     except Exception as error:  # A damaged file can fail in any way.
-        raise CheckpointError(f"{path}: is damaged, or no checkpoint of torch's; get it again") from error
+        raise CheckpointError(f"{path}: is damaged, or not a PyTorch checkpoint; download it again") from error
     content = content if isinstance(content, Mapping) else {}
     state = content.get("model", content)
     if not (state and isinstance(state, Mapping) and all(isinstance(value, Tensor) for value in state.values())):
-        raise CheckpointError(f'{path}: holds no state_dict, neither bare nor as "model"; save one in it')
+        raise CheckpointError(f'{path}: contains no state_dict; save one, by itself or as the entry "model"')
     return {
         name: value.float() if value.is_floating_point() else value for name, value in state.items()
     }, {} if state is content else dict(content)
 
 
 def _split(path: Path, state: Mapping[str, Tensor], kind: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The learned weights by PANNs' names, in the file's order, and the scales of those that have one."""
+    """The learned weights by PANNs' parameter names, in the file's order; and the scales of the variational ones."""
     locs: dict[str, Tensor] = {}
     scales: dict[str, Tensor] = {}
     for name, value in state.items():
-        if name.startswith(CONSTANTS):
+        if name.startswith(FRONT_END_PREFIXES):
             continue
         if not value.sum().isfinite():
-            raise CheckpointError(f"{path}: {name} holds values that are not finite; get the file again")
+            raise CheckpointError(f"{path}: {name} has values that are not finite; download the file again")
         found = _VARIATIONAL.fullmatch(name)
         if found is None:
             locs[name] = value
             continue
-        if kind == "panns":
-            raise CheckpointError(f"{path}: has {name}, a Flipout layer's, which PANNs has not; import it as vi-pann")
+        if kind == CheckpointKind.PANNS:
+            raise CheckpointError(f"{path}: is a Flipout checkpoint (it has {name}); import it as vi-pann")
         plain = f"{found['layer']}.{'bias' if found['what'] == 'bias' else 'weight'}"
         if found["part"] == "mu":
             locs[plain] = value
@@ -201,12 +216,12 @@ def _split(path: Path, state: Mapping[str, Tensor], kind: str) -> tuple[dict[str
             scales[plain] = F.softplus(value)
     for name, value in scales.items():
         if name not in locs or locs[name].shape != value.shape:
-            raise CheckpointError(f"{path}: has a rho for {name} and no mu of its shape; it is not whole")
+            raise CheckpointError(f"{path}: {name} has a rho but no mu of the same shape; download the file again")
     return locs, scales
 
 
-def _recognised(path: Path, locs: Mapping[str, Tensor], net: str | None) -> tuple[str, int]:
-    """The network whose parameters these are, and how many labels it has."""
+def _network(path: Path, locs: Mapping[str, Tensor], net: str | None) -> tuple[str, int]:
+    """The network that has parameters of these names and shapes, and its number of labels."""
     head = locs.get(f"{HEAD}.bias")
     classes = len(head) if head is not None and head.dim() == 1 else 1
     shapes = {name: tuple(value.shape) for name, value in locs.items()}
@@ -221,15 +236,15 @@ def _recognised(path: Path, locs: Mapping[str, Tensor], net: str | None) -> tupl
     expected = _shapes(nearest, classes)
     for name, shape in expected.items():
         if name not in shapes:
-            difference = f"lacks {name}"
+            difference = f"{name} is missing"
             break
         if shapes[name] != shape:
-            difference = f"has {name} of shape {_times(shapes[name])}, where it is {_times(shape)}"
+            difference = f"{name} has shape {_times(shapes[name])}, not {_times(shape)}"
             break
     else:
-        difference = f"has {next(name for name in shapes if name not in expected)}, which that network has not"
-    among = "" if net is not None else ", the nearest of those known"
-    raise CheckpointError(f"{path}: is not of {NETS[nearest].summary} ({nearest}{among}): it {difference}")
+        difference = f"{next(name for name in shapes if name not in expected)} is not one of its parameters"
+    among = "" if net is not None else ", the most similar one"
+    raise CheckpointError(f"{path}: does not fit the network {nearest}{among}: {difference}")
 
 
 def _shapes(net: str, classes: int) -> dict[str, tuple[int, ...]]:
@@ -241,11 +256,11 @@ def _times(shape: tuple[int, ...]) -> str:
     return " x ".join(map(str, shape)) or "()"
 
 
-def _remembered(path: Path, content: Mapping[str, Any]) -> Remembered | None:
+def _export_header(path: Path, content: Mapping[str, Any]) -> ExportHeader | None:
     if "bayes_panns" not in content:
         return None
     try:
-        return Remembered.model_validate(content["bayes_panns"])
+        return ExportHeader.model_validate(content["bayes_panns"])
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in ("bayes_panns", *first["loc"]))
@@ -255,16 +270,16 @@ def _remembered(path: Path, content: Mapping[str, Any]) -> Remembered | None:
 def _labels(path: Path, classes: int, labels: Sequence[str] | None) -> tuple[str, ...]:
     if labels is None:
         raise CheckpointError(
-            f"{path}: does not say what its {classes} labels are; give their CSV with --labels, for AudioSet's 527 "
+            f"{path}: does not name its {classes} labels; give a CSV of their names with --labels, for AudioSet's 527 "
             "class_labels_indices.csv (bayes-panns fetch audioset-labels)"
         )
     if len(labels) != classes:
-        raise CheckpointError(f"{path}: has {classes} labels, and {len(labels)} are named; give the CSV of its own")
+        raise CheckpointError(f"{path}: has {classes} labels, but {len(labels)} are named; give the names of its own")
     return tuple(labels)
 
 
 def _sample_rate(path: Path, state: Mapping[str, Tensor]) -> int:
-    """PANNs has one front end for each window; a file without a spectrogram matrix is taken for its usual 32 kHz."""
+    """Each of PANNs' front ends has its own window length. A file without a spectrogram matrix is taken as 32 kHz."""
     if _STFT not in state:
         return 32000
     window = state[_STFT].shape[-1] if state[_STFT].dim() else 0
@@ -272,21 +287,21 @@ def _sample_rate(path: Path, state: Mapping[str, Tensor]) -> int:
         if front_end.window == window:
             return rate
     known = ", ".join(str(front_end.window) for front_end in FRONT_ENDS.values())
-    raise CheckpointError(f"{path}: its spectrogram has a window of {window} samples; those known have {known}")
+    raise CheckpointError(f"{path}: its spectrogram's window of {window} samples is not supported; PANNs has {known}")
 
 
 def _strategy(
-    path: Path, net: str, classes: int, scales: Mapping[str, Tensor], scale: str | None, guide: str
+    path: Path, net: str, classes: int, scales: Mapping[str, Tensor], scale: ScaleRule | None, guide: str
 ) -> Strategy:
     if not scales:
         return read_strategy("det" if scale is None else guide)
     if scale is not None:
-        raise CheckpointError(f"{path}: has scales of its own; leave --scale out")
+        raise CheckpointError(f"{path}: has its own scales; leave --scale out")
     with torch.device("meta"):
         found = sites(build(net, classes))
     for name in scales:
         if name not in found:
-            raise CheckpointError(f"{path}: has a scale for {name}, which cannot be variational here")
+            raise CheckpointError(f"{path}: has a scale for {name}, which must be a point weight")
     points = [name for name in found if name not in scales]
     return Strategy(
         description="A published Flipout posterior",
@@ -294,8 +309,3 @@ def _strategy(
         default=Settings(prior="normal"),
         rule=[Rule(match=points, posterior="point")] if points else [],
     )
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

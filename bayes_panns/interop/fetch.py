@@ -1,38 +1,40 @@
-"""Published checkpoints, downloaded: resumed where a download stopped, and checked against what was published."""
+"""Downloads of published checkpoints. An interrupted one is continued, and each is checked against its checksum."""
 
-import hashlib
-import http.client
+import logging
 import re
-import urllib.error
-import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
+
+import pooch
+import requests
 
 from bayes_panns import __version__
 from bayes_panns.core import progress
+from bayes_panns.core.digests import sha256_of
 from bayes_panns.core.errors import CheckpointError
 from bayes_panns.core.files import whole_file
 
 _TIMEOUT = 60
-"""Seconds without a byte after which a server counts as gone."""
+"""Seconds without a byte after which a download is given up."""
+
+_BLOCK = 1 << 14
+"""Bytes that are received at a time, and lost if the connection breaks meanwhile."""
 
 
 @dataclass(frozen=True)
 class Published:
-    """A file that others have published.
-
-    At least one checksum is known. SHA-256 is that of the file itself as its makers keep it; MD5 is what a record says
-    where it says no more.
+    """A published file, with at least one checksum.
 
     Attributes:
-        summary: What it is.
-        file: What its makers call it.
-        page: Where it is described.
-        url: Where it is; None where it can be had through a browser only.
-        size: In bytes, where published.
-        md5: Hexadecimal.
-        sha256: Hexadecimal.
+        summary: What it is, in a few words.
+        file: The name that its authors gave it.
+        page: The web page that describes it.
+        url: Where to download it; None if that needs a browser.
+        size: In bytes, if its authors published that.
+        md5: MD5, hexadecimal: all that Zenodo publishes.
+        sha256: SHA-256, hexadecimal.
     """
 
     summary: str
@@ -43,15 +45,20 @@ class Published:
     md5: str | None = None
     sha256: str | None = None
 
+    @property
+    def checksum(self) -> tuple[str, str]:
+        """The stronger checksum that is known: its algorithm, and its hexadecimal digits."""
+        return ("sha256", self.sha256) if self.sha256 is not None else ("md5", self.md5 or "")
+
 
 def _zenodo(net: str, precision: str, md5: str, size: int | None = None) -> Published:
-    """A PANNs checkpoint: Zenodo's record 3987831 publishes its MD5."""
+    """A PANNs checkpoint. Zenodo's record 3987831 gives its MD5."""
     file, page = f"{net}_mAP={precision}.pth", "https://zenodo.org/records/3987831"
     url = f"{page}/files/{file.replace('=', '%3D')}?download=1"
     return Published(f"PANNs {net}, AudioSet, mAP {precision}", file, page, url, size, md5)
 
 
-# The files that a Git repository once held, by the checksums of its commit bf179c1; it has them on Box since.
+# The authors' Git repository once held these files; the checksums are those of its commit bf179c1. They are on Box now.
 _VI_PANN_PAGE = "https://nps.box.com/s/6ngybfd8b5jh5j2yd1mt1jz07kuvwhgq"
 _LABELS = "qiuqiangkong/audioset_tagging_cnn/b28b633fa531467e99811d3da6b27f6b505f9b69/metadata/class_labels_indices.csv"
 
@@ -82,109 +89,154 @@ PUBLISHED = {
         sha256="cdd1049833c4b86127c2773ac0d14a2754b6a6d0d1798002ed5c66e699708429",
     ),
 }
-"""The files that :func:`fetch` knows, by name."""
+"""The files that :func:`fetch` can download, by name."""
 
 
 def fetch(name: str, path: str | Path | None = None) -> Path:
-    """Download a published file, or check one that is there.
+    """Download a published file, or check one that was downloaded before.
 
-    What has come of it stands in ``PATH.part`` until it is whole and its checksum is right, so that an interrupted
-    download goes on where it stopped. ``PATH.sha256`` then holds its SHA-256, as ``sha256sum -c`` reads it.
+    The download is collected in ``PATH.part`` and moved to ``PATH`` once it is complete and its checksum is right. An
+    interrupted download is continued by the next call. ``PATH.sha256`` then holds the SHA-256, in the form
+    that ``sha256sum -c`` reads.
 
     Args:
         name: One of :data:`PUBLISHED`.
-        path: Where to put it: a file, or a folder, by default this one, for a file of its own name.
+        path: Where to put it: a file, or a folder for a file of the name that its authors gave it; by default the
+            current folder.
 
     Returns:
-        Where it is.
+        The file's path.
 
     Raises:
-        CheckpointError: There is no such name, the server cannot be reached or breaks off, what came is not what was
-            published, or something else is at ``path``.
+        CheckpointError: The name is unknown, the server cannot be reached, the download is interrupted or its checksum
+            is wrong, or another file is at ``path``.
+        OSError: The place cannot be written.
     """
     if name not in PUBLISHED:
         known = ", ".join(f"{each} ({published.summary})" for each, published in PUBLISHED.items())
-        raise CheckpointError(f"{name}: no such file is known; there are {known}")
+        raise CheckpointError(f"{name}: unknown file; choose one of {known}")
     published = PUBLISHED[name]
     path = Path() if path is None else Path(path)
     if path.is_dir():
         path /= published.file
     if path.exists():
-        wrong, sha256 = _check(path, published)
-        if wrong:
-            raise CheckpointError(f"{path}: is there and is not the published {name}: {wrong}; move it away")
+        if wrong := _mismatch(path, published):
+            raise CheckpointError(f"{path}: exists and is not {name} ({wrong}); move it away, or name another file")
     elif published.url is None:
         raise CheckpointError(
-            f"{name}: can be had through a browser only; save {published.file} from {published.page} as {path}, and "
-            "this command checks it"
+            f"{name}: can only be downloaded in a browser: save {published.file} from {published.page} as {path}, then "
+            "run this command again to check it"
         )
     else:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.name}.part")
-        _download(published.url, part, path)
-        wrong, sha256 = _check(part, published)
-        if wrong:
-            part.unlink()
-            raise CheckpointError(f"{path}: what came is not the published {name}: {wrong}; removed, try again")
-        part.replace(path)
+        _retrieve(name, published, path)
     with whole_file(path.with_name(f"{path.name}.sha256")) as fresh:
-        fresh.write_text(f"{sha256}  {path.name}\n", encoding="utf-8")
+        fresh.write_text(f"{sha256_of(path)}  {path.name}\n", encoding="utf-8")
     return path
 
 
-def _check(path: Path, published: Published) -> tuple[str, str]:
-    """What is wrong with a file, if anything, and its SHA-256."""
-    md5, sha256 = hashlib.md5(usedforsecurity=False), hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            md5.update(block)
-            sha256.update(block)
+def _mismatch(path: Path, published: Published) -> str:
+    """How a file differs from the published one; empty if it does not."""
     size = path.stat().st_size
     if published.size not in (None, size):
-        return f"it has {size} bytes, not {published.size}", sha256.hexdigest()
-    for kind, found, expected in (("SHA-256", sha256, published.sha256), ("MD5", md5, published.md5)):
-        if expected not in (None, found.hexdigest()):
-            return f"its {kind} is {found.hexdigest()}, not {expected}", sha256.hexdigest()
-    return "", sha256.hexdigest()
+        return f"it has {size} bytes, not {published.size}"
+    algorithm, expected = published.checksum
+    found = pooch.file_hash(str(path), alg=algorithm)
+    return "" if found == expected else f"its {algorithm.upper()} is {found}, not {expected}"
 
 
-def _download(url: str, part: Path, path: Path) -> None:
-    """Append to ``part`` what it lacks of ``url``."""
-    done = part.stat().st_size if part.exists() else 0
-    headers = {"User-Agent": f"bayes_panns/{__version__}"} | ({"Range": f"bytes={done}-"} if done else {})
+def _retrieve(name: str, published: Published, path: Path) -> None:
+    """Let pooch download a file, check it and move it to ``path``."""
+    download = _Resuming(path, published.size)
+    # Pooch announces each download on standard error; there is a progress bar for that.
+    log = pooch.get_logger()
+    level = log.level
+    log.setLevel(logging.WARNING)
     try:
-        response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=_TIMEOUT)
-    except urllib.error.HTTPError as error:
-        if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
-            return  # All of it is there, or more; its checksum tells.
-        raise CheckpointError(f"{url}: the server answers {error.code} {error.reason}; try again later") from error
-    except (OSError, http.client.HTTPException) as error:
-        reason = getattr(error, "reason", error)
-        raise CheckpointError(
-            f"{urlsplit(url).netloc} cannot be reached ({reason}): this needs a network; or download {url} elsewhere, "
-            f"to {path}"
-        ) from error
-    with response:
-        starts = re.match(rf"bytes {done}-\d+/", response.headers.get("Content-Range", ""))
-        if not (response.status == http.client.PARTIAL_CONTENT and starts):
-            done = 0  # A server that knows no ranges sends all of it.
-        length = response.headers.get("Content-Length")
-        total = None if length is None else done + int(length)
-        bar = progress.task(path.name, total=total, unit="bytes", done=done)
-        with part.open("ab" if done else "wb") as file, bar as running:
-            while block := _block(response):
-                file.write(block)
-                running.advance(len(block))
-    came = part.stat().st_size
-    if total is not None and came < total:
-        raise CheckpointError(
-            f"{path}: the download broke off after {came} of {total} bytes; the same command goes on from there"
+        pooch.retrieve(
+            str(published.url),
+            known_hash=":".join(published.checksum),
+            fname=path.name,
+            path=path.parent.resolve(),
+            downloader=download,
         )
+    except ValueError as error:  # The checksum is wrong, and pooch has deleted the file.
+        algorithm, expected = published.checksum
+        raise CheckpointError(
+            f"{path}: the downloaded file is not {name}: its {algorithm.upper()} is not {expected}; deleted, try again"
+        ) from error
+    finally:
+        log.setLevel(level)
 
 
-def _block(response: http.client.HTTPResponse) -> bytes:
-    try:
-        return response.read(1 << 16)
-    except (OSError, http.client.HTTPException):
-        # A broken connection ends what comes; how much there is of it tells.
-        return b""
+class _Resuming:
+    """A downloader for pooch that continues where an earlier download stopped.
+
+    Args:
+        path: Where the file will be; what has been received is kept in ``PATH.part``.
+        size: The file's size in bytes, if that is known.
+    """
+
+    def __init__(self, path: Path, size: int | None):
+        self._path, self._size, self._part = path, size, path.with_name(f"{path.name}.part")
+
+    def __call__(self, url: str, output_file: str, pooch: Any) -> None:
+        """Download ``url`` to ``output_file``, which pooch then checks."""
+        done = self._part.stat().st_size if self._part.exists() else 0
+        if done != self._size:
+            with self._request(url, done) as response:
+                if response.status_code != requests.codes.range_not_satisfiable:
+                    self._receive(response, done)
+        self._part.replace(output_file)
+
+    def _request(self, url: str, done: int) -> requests.Response:
+        # A compressed transfer would have another length than the file.
+        headers = {"User-Agent": f"bayes_panns/{__version__}", "Accept-Encoding": "identity"}
+        if done:
+            headers["Range"] = f"bytes={done}-"
+        try:
+            response = requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT)
+        except requests.RequestException as error:
+            raise CheckpointError(
+                f"{urlsplit(url).netloc}: cannot be reached ({_reason(error)}); connect to the internet, or download "
+                f"{url} on another computer and save it as {self._path}"
+            ) from error
+        # The part may already be the whole file, or longer: then no range is left, and the checksum decides.
+        if not response.ok and not (done and response.status_code == requests.codes.range_not_satisfiable):
+            response.close()
+            raise CheckpointError(
+                f"{url}: the server answered {response.status_code} {response.reason}; try again later"
+            )
+        return response
+
+    def _receive(self, response: requests.Response, done: int) -> None:
+        """Append what the server sends to the part, of which ``done`` bytes are there."""
+        if not re.match(rf"bytes {done}-\d+/", response.headers.get("Content-Range", "")):
+            done = 0  # The server ignored the range and sends the whole file.
+        length = response.headers.get("Content-Length")
+        total = self._size if length is None else done + int(length)
+        if self._size not in (None, total):
+            raise CheckpointError(
+                f"{response.url}: the server's file has {total} bytes, not {self._size}; it is not the published one"
+            )
+        bar = progress.task(self._path.name, total=total, unit="bytes", done=done)
+        with self._part.open("ab" if done else "wb") as file, bar as running:
+            try:
+                for block in response.iter_content(_BLOCK):
+                    file.write(block[: None if total is None else total - done])
+                    done += len(block)
+                    running.advance(len(block))
+                    if total is not None and done >= total:
+                        break
+            except requests.RequestException as error:
+                received = done if total is None else f"{done} of {total}"
+                raise CheckpointError(
+                    f"{self._path}: the download stopped after {received} bytes; run the same command again to continue"
+                ) from error
+
+
+def _reason(error: BaseException) -> str:
+    """The innermost cause of a failed connection, such as "Connection refused"."""
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
+    return getattr(error, "strerror", None) or str(error)

@@ -1,4 +1,4 @@
-"""Draws as ArviZ's ``InferenceData``."""
+"""Export of draws as ArviZ's ``InferenceData``."""
 
 import warnings
 from itertools import islice
@@ -23,35 +23,42 @@ if TYPE_CHECKING:
 
 
 def to_inference_data(posterior: Posterior, clips: ClipSet | None = None, *, draws: int = 100) -> "InferenceData":
-    """Draws of the last layer's weights, and what the whole network predicts in the same draws.
+    """Draws of the last layer's weights, and the whole network's predictions with the same draws.
 
-    Draw t of a prediction is made with draw t of the weights. The draws of a mean-field guide come in mirrored pairs
-    (the attribute ``mirrored`` is then 1), which estimate means better than as many independent draws, and all are of
-    one chain.
+    Draw t of a prediction is made with draw t of the weights. All draws are in one chain. Those of a mean-field guide
+    are mirrored pairs, loc + noise and loc - noise, and the attribute ``mirrored`` is 1: they estimate means better
+    than as many independent draws.
 
     Args:
         posterior: Mean-field or point.
-        clips: What to predict; without them there are only weights.
-        draws: How many; at least 1.
+        clips: Clips to predict; without them there are only weights.
+        draws: How many draws; at least 1.
 
     Returns:
-        Group ``posterior`` with ``head_weight`` (chain, draw, label, feature) and ``head_bias`` (chain, draw, label),
-        or the same without chain and draw in ``constant_data`` where the last layer is a point. With ``clips``, group
-        ``predictions`` with ``probability`` (chain, draw, clip, label); and ``predictions_constant_data`` with
-        ``target`` (clip, label), 0 or 1, if the clips have the posterior's labels.
+        With T draws, K labels, F features and N clips:
+
+        =============================  ===============  ================  =============================================
+        group                          variable         shape             when
+        =============================  ===============  ================  =============================================
+        ``posterior``                  ``head_weight``  ``(1, T, K, F)``  the last layer is variational
+        ``posterior``                  ``head_bias``    ``(1, T, K)``     the last layer is variational
+        ``constant_data``              the same         without 1 and T   the last layer is a point
+        ``predictions``                ``probability``  ``(1, T, N, K)``  with ``clips``
+        ``predictions_constant_data``  ``target``       ``(N, K)``, 0, 1  ``clips`` have the posterior's labels
+        =============================  ===============  ================  =============================================
 
     Raises:
         BayesPannsError: ArviZ is not installed.
-        PosteriorError: The guide is neither mean-field nor point, or its last layer is drawn and dropout with it.
-        StoreError: The clips are not at the posterior's sample rate.
+        PosteriorError: The guide is neither mean-field nor point; or dropout is drawn together with the last layer.
+        StoreError: The clips have another sample rate than the posterior.
     """
     arviz = _arviz()
     if not isinstance(posterior.guide, MeanField):
-        raise PosteriorError("draws of the last layer are known of mean-field and point guides only")
+        raise PosteriorError("--format arviz needs a mean-field or point guide; this posterior has another one")
     if clips is not None and clips.sample_rate != posterior.sample_rate:
         raise StoreError(
-            f"{clips.stores[0].path}: is at {clips.sample_rate} Hz and the posterior at {posterior.sample_rate} Hz; "
-            "pack it at that rate"
+            f"{clips.stores[0].path}: its sample rate is {clips.sample_rate} Hz, but the posterior's is "
+            f"{posterior.sample_rate} Hz; pack it again with --sample-rate {posterior.sample_rate}"
         )
     drawn, points = _head(posterior, draws)
     groups: dict[str, Any] = {"posterior": drawn or None, "constant_data": points or None}
@@ -93,7 +100,7 @@ def export_arviz(posterior: Posterior, path: str | Path, clips: ClipSet | None =
 
 
 def _head(posterior: Posterior, draws: int) -> tuple[dict[str, NDArray], dict[str, NDArray]]:
-    """The last layer's weights: those drawn, each ``(1, draws, ...)``, and those that are points."""
+    """The last layer's weights: draws of the variational ones, each ``(1, draws, ...)``, and the point weights."""
     names = {"head_weight": f"{HEAD}.weight", "head_bias": f"{HEAD}.bias"}
     points = posterior.points()
     still = {short: points[name].cpu().numpy() for short, name in names.items() if name in points}
@@ -101,11 +108,14 @@ def _head(posterior: Posterior, draws: int) -> tuple[dict[str, NDArray], dict[st
     if not moving:
         return {}, still
     if not posterior.mirrored:
-        raise PosteriorError("the last layer's draws cannot be told from dropout's; fit it with dropout off or fit")
+        raise PosteriorError(
+            "its predictions depend on dropout, not on draws of the last layer alone; export one that was fitted with "
+            'dropout = "off" or "fit"'
+        )
     values: dict[str, list[NDArray]] = {short: [] for short in moving}
     for weights in islice(mirrored_draws(cast(MeanField, posterior.guide), seed=0), draws):
         for short, site in moving.items():
-            # The next draw takes the same memory.
+            # The next draw overwrites the same memory.
             values[short].append(weights[site].cpu().numpy().copy())
     return {short: np.stack(each)[None] for short, each in values.items()}, still
 
@@ -113,9 +123,9 @@ def _head(posterior: Posterior, draws: int) -> tuple[dict[str, NDArray], dict[st
 def _arviz() -> Any:
     try:
         with warnings.catch_warnings():
-            # It announces its next version whenever it is imported.
+            # On every import, it announces its next version.
             warnings.simplefilter("ignore", FutureWarning)
             import arviz
     except ImportError as error:
-        raise BayesPannsError(f"ArviZ is needed for that: pip install 'bayes-panns[arviz]' ({error})") from error
+        raise BayesPannsError(f"--format arviz needs ArviZ: pip install 'bayes-panns[arviz]' ({error})") from error
     return arviz

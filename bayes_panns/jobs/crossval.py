@@ -247,10 +247,9 @@ def _scored(
     folder = run / "evaluation"
     if folder.is_dir():
         kept = Evaluation.load(folder)
-        asked = draws if posterior.stochastic or draws == "moments" else 0
-        if kept.provenance["draws"] == asked and [Path(store).resolve() for store in kept.provenance["ood"]] == [
-            Path(store).resolve() for store in ood
-        ]:
+        if kept.draws == posterior.draws_made(draws) and [
+            Path(store).resolve() for store in kept.provenance["ood"]
+        ] == [Path(store).resolve() for store in ood]:
             return kept
     made = evaluate_posterior(posterior, stores, folds=[fold], ood=ood, draws=draws)
     made.save(folder)

@@ -243,14 +243,14 @@ def evaluate_clips(
         labels=posterior.labels,
         sources=clips.sources,
         ood_names=[] if ood is None else ood.names,
+        draws=posterior.draws_made(draws),
+        calibration=posterior.calibration,
         provenance={
             "posterior": None if posterior.folder is None else str(posterior.folder),
             **({"members": [str(each.folder) for each in members]} if members else {}),
             "stores": [str(store.path) for store in clips.stores],
             "folds": "all" if clips.folds is None else sorted({int(fold) for fold in clips.folds}),
             "ood": [] if ood is None else [str(store.path) for store in ood.stores],
-            "draws": draws if posterior.stochastic or draws == "moments" else 0,
-            **({} if posterior.calibration is None else {"threshold": posterior.calibration.threshold}),
         },
     )
 

@@ -1,17 +1,13 @@
-"""What predictions are worth: arrays in, numbers out. Nothing here needs torch or Pyro."""
+"""Metrics of predictions: NumPy arrays in, numbers out. Nothing here needs torch, Pyro or, until a plot, matplotlib."""
 
 from bayes_panns.metrics.bootstrap import Interval, bootstrap, paired, plot_intervals
 from bayes_panns.metrics.calibration import (
-    BrierSplit,
     Reliability,
     ace,
-    brier,
-    brier_split,
     classwise_ece,
     classwise_reliability,
     ece,
     ece_if_calibrated,
-    nll,
     reliability,
 )
 from bayes_panns.metrics.classification import (
@@ -27,6 +23,7 @@ from bayes_panns.metrics.classification import (
 )
 from bayes_panns.metrics.conformal import SetQuality, conformal_threshold, label_sets, set_quality
 from bayes_panns.metrics.detection import Detection, aupr, auroc, detection, fpr95
+from bayes_panns.metrics.scoring import BrierSplit, brier, brier_split, nll
 from bayes_panns.metrics.selection import PAvPU, RiskCoverage, augrc, aurc, coverage_at_risk, pavpu, risk_coverage
 from bayes_panns.metrics.temperature import cross_fitted_temperatures, fit_temperature, logits_of
 

@@ -1,4 +1,4 @@
-"""How far a metric could be off for the clips that happened to be there: bootstrap intervals."""
+"""Bootstrap intervals: how much a metric would vary with other clips of the same kind."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Interval:
     """A metric with its bootstrap interval.
 
     Attributes:
-        value: the metric of all clips.
-        low: the interval's lower end; NaN where the metric is undefined.
-        high: its upper end.
+        value: The metric of all clips.
+        low: The interval's lower end; NaN if the metric is undefined.
+        high: Its upper end.
     """
 
     value: float
@@ -48,40 +48,39 @@ def bootstrap(
 ) -> Interval:
     """The bootstrap interval of a metric, by resampling clips with replacement (Efron, 1979).
 
-    The interval is the percentile one: between quantiles of the resampled values. It stays where the metric can be, and
-    that of a rising function of a metric is the function of its interval, d' of AUC say; neither holds for value ± 2
-    standard errors near a bound, where good metrics are. It shows what other clips of the same kind would change, not
-    what another fit would.
+    The interval is the percentile interval: quantiles of the resampled values. It never leaves the metric's range, and
+    a monotone function of the metric has the function of its interval (d' of AUC, for example). It shows how the metric
+    would vary with other clips of the same kind, not with another fit.
 
-    A resample holds some clips twice and lacks a third of them. For most metrics that is harmless: clips that are the
-    same count as one with a larger weight. A calibration error, though, is larger the fewer clips there are to average,
-    and so larger in a resample than in the data; give ``centred=True`` for those.
+    A resample holds some clips several times and lacks about a third of them. For most metrics this is harmless. A
+    calibration error, however, grows as there are fewer distinct clips to average, so it is larger in a resample than
+    in the data. Use ``centred=True`` for such metrics.
 
-    A resample where the metric is NaN, such as an AUC without a positive clip, is left out. Where more than half are,
+    A resample in which the metric is NaN, such as an AUC without a positive clip, is left out. If more than half are,
     the interval is NaN.
 
     Example:
         >>> right = np.repeat([True, False], [80, 20])
         >>> print(bootstrap(np.mean, right))
-        0.800 (0.720 to 0.870)
+        0.800 (0.720 to 0.880)
 
     Args:
-        metric: called with the arrays, and then with resamples of them.
-        *arrays: of the clips along axis 0.
+        metric: Called with the arrays, and then with resamples of them.
+        *arrays: With the clips along axis 0.
         groups: ``(N,)``, such as the recording that each clip was cut from: whole groups are resampled. Clips of one
-            recording are alike, and intervals that take them for independent are too narrow.
-        together: whether the arrays are of the same clips; otherwise each is resampled on its own, such as scores of
-            clips from inside and from outside.
-        resamples: how many.
-        level: the share of the resampled values that the interval holds.
-        seed: of the random choice.
-        centred: take off the bias that resampling adds, by its bootstrap estimate: the mean of the resampled values
-            less the value (Efron and Tibshirani, 1993, section 10.2). The bias that the metric has for its number of
-            clips stays, in the value and in the interval: it is one for what as many other clips would show on average,
-            not for the calibration error of endless clips, which is smaller.
+            recording are similar, and an interval that treats them as independent is too narrow.
+        together: Whether the arrays are of the same clips. Otherwise each is resampled on its own, such as the scores
+            of in-distribution and of out-of-distribution clips.
+        resamples: How many.
+        level: The share of the resampled values that the interval holds.
+        seed: Of the random choice.
+        centred: Subtract the bias that resampling adds, by its bootstrap estimate: the mean of the resampled values
+            minus the value (Efron and Tibshirani, 1993, section 10.2). The bias that the metric has at this number of
+            clips stays, in the value and in the interval. The interval is for the metric of equally many other clips,
+            not for the smaller calibration error of infinitely many.
 
     Raises:
-        ValueError: the arrays do not fit together, are empty, or a setting makes no sense.
+        ValueError: The arrays do not fit together, are empty, or a setting makes no sense.
     """
     lengths = [len(array) for array in arrays]
     if together and len(set(lengths)) != 1:
@@ -111,22 +110,22 @@ def paired(
 ) -> Interval:
     """The interval of ``metric(a, *shared) - metric(b, *shared)``, for two sets of predictions of the same clips.
 
-    Both see the same resampled clips, so what makes clips easy or hard for both cancels, and the interval is narrower
-    than that of two separate ones. A difference whose interval holds 0 may be none.
+    Both see the same resampled clips. What makes a clip easy or hard for both cancels, so the interval is narrower than
+    two separate ones would suggest. If it contains 0, the difference may be due to chance.
 
     Args:
-        metric: called with ``a`` or ``b`` and the shared arrays.
-        a: of the N clips along axis 0.
-        b: of the same clips.
-        *shared: of the same clips, such as the target.
-        groups: as in :func:`bootstrap`.
-        resamples: as in :func:`bootstrap`.
-        level: as in :func:`bootstrap`.
-        seed: as in :func:`bootstrap`.
-        centred: as in :func:`bootstrap`.
+        metric: Called with ``a`` or ``b`` and the shared arrays.
+        a: Predictions, with the N clips along axis 0.
+        b: Other predictions for the same clips.
+        *shared: Other arrays of the same clips, such as the target.
+        groups: As in :func:`bootstrap`.
+        resamples: As in :func:`bootstrap`.
+        level: As in :func:`bootstrap`.
+        seed: As in :func:`bootstrap`.
+        centred: As in :func:`bootstrap`.
 
     Raises:
-        ValueError: as in :func:`bootstrap`.
+        ValueError: As in :func:`bootstrap`.
     """
 
     def difference(a: NDArray, b: NDArray, *shared: NDArray) -> float:
@@ -138,13 +137,13 @@ def paired(
 
 
 def plot_intervals(ax: Axes, intervals: Mapping[str, Interval]) -> None:
-    """Draws a dot a value and a line from low to high, a row each, the first on top.
+    """Draw a row for each interval, the first on top: a dot at the value, and a line from low to high.
 
     A value that is not finite leaves its row empty.
 
     Args:
-        ax: where to draw.
-        intervals: name to interval, all of one metric or one unit.
+        ax: Where to draw.
+        intervals: Name to interval, all of one metric or one unit.
     """
     for row, interval in enumerate(intervals.values()):
         if np.isfinite([interval.low, interval.high]).all():
@@ -164,10 +163,10 @@ class Sample:
 
     Args:
         clips: N, how many.
-        groups: ``(N,)``, what each belongs to, where whole groups are resampled.
+        groups: ``(N,)``, the group of each clip, if whole groups are to be resampled.
 
     Raises:
-        ValueError: there are no clips, or ``groups`` is not ``(N,)``.
+        ValueError: There are no clips, or ``groups`` is not ``(N,)``.
     """
 
     def __init__(self, clips: int, groups: NDArray | None = None):
@@ -182,7 +181,7 @@ class Sample:
             self.members = np.split(np.argsort(group, kind="stable"), size.cumsum()[:-1])
 
     def draw(self, random: np.random.Generator) -> NDArray[np.intp]:
-        """Indices of one resample: of N clips, or of as many whole groups as there are."""
+        """The indices of one resample: N clips, or as many whole groups as there are."""
         if self.members is None:
             return random.integers(self.clips, size=self.clips)
         chosen = random.integers(len(self.members), size=len(self.members))
@@ -200,11 +199,11 @@ def percentiles(
     """The intervals of M metrics that are computed together; see :func:`bootstrap`.
 
     Args:
-        statistic: takes the indices of a resample of each sample, returns ``(M,)``.
-        samples: resampled independently.
-        resamples: how many.
-        level: the share of the resampled values that an interval holds.
-        seed: of the random choice.
+        statistic: Takes the indices of a resample of each sample; returns ``(M,)``.
+        samples: What is resampled, each independently.
+        resamples: How many.
+        level: The share of the resampled values that an interval holds.
+        seed: Of the random choice.
         centred: ``(M,)``, which intervals are centred.
 
     Raises:
@@ -221,7 +220,7 @@ def percentiles(
         if np.isnan(value) or 2 * len(defined) < resamples:
             low = high = np.nan
         else:
-            # Values that occurred: between a finite and an infinite one there is nothing to interpolate.
+            # No interpolation: there is nothing between a finite and an infinite value.
             low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2], method="inverted_cdf")
             if moved:
                 low, high = np.array([low, high]) - (defined.mean() - value)

@@ -1,27 +1,26 @@
-"""What every metric asks of its arrays, said once."""
+"""Checks of the arrays that metrics take."""
 
 import numpy as np
 from numpy.typing import NDArray
 
-ONE_OF_K = "one-of-k"
-MULTI_LABEL = "multi-label"
+from bayes_panns.core.choices import Task
 
 
 def check_task(task: str) -> None:
-    """Refuses a task that is neither ``"one-of-k"`` nor ``"multi-label"``.
+    """Check that ``task`` is one that metrics know.
 
     Raises:
-        ValueError: it is neither.
+        ValueError: It is neither ``"one-of-k"`` nor ``"multi-label"``.
     """
-    if task not in (ONE_OF_K, MULTI_LABEL):
-        raise ValueError(f"task {task!r}: expected {ONE_OF_K!r} or {MULTI_LABEL!r}")
+    if task not in (Task.ONE_OF_K, Task.MULTI_LABEL):
+        raise ValueError(f"task {str(task)!r}: expected {str(Task.ONE_OF_K)!r} or {str(Task.MULTI_LABEL)!r}")
 
 
 def check_pair(probability: NDArray[np.floating], target: NDArray[np.bool_]) -> None:
-    """Refuses arrays that are not probabilities ``(N, K)`` in [0, 1] beside bool targets of the same shape.
+    """Check that the arrays are probabilities in [0, 1], ``(N, K)``, and bool targets of the same shape.
 
     Raises:
-        ValueError: a shape, a type or a value does not fit.
+        ValueError: A shape, a type or a value does not fit.
     """
     if probability.ndim != 2 or probability.shape != target.shape or not probability.size:
         raise ValueError(f"probability {probability.shape} and target {target.shape}: expected two equal (N, K)")
@@ -33,10 +32,22 @@ def check_pair(probability: NDArray[np.floating], target: NDArray[np.bool_]) -> 
 
 
 def check_one_hot(target: NDArray[np.bool_]) -> None:
-    """Refuses a one-of-K target without exactly one label a clip.
+    """Check that every clip of a one-of-K target ``(N, K)`` has exactly one label.
 
     Raises:
-        ValueError: a clip has no label, or several.
+        ValueError: A clip has no label, or several.
     """
     if (target.sum(axis=1) != 1).any():
         raise ValueError("a one-of-K target needs exactly one label a clip")
+
+
+def check_labelled(probability: NDArray[np.floating], target: NDArray[np.bool_], task: str) -> None:
+    """All of the checks above.
+
+    Raises:
+        ValueError: As they do.
+    """
+    check_task(task)
+    check_pair(probability, target)
+    if task == Task.ONE_OF_K:
+        check_one_hot(target)

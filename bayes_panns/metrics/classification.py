@@ -1,23 +1,24 @@
-"""How good the tags are: accuracy, mean average precision, AUC and d', and what a clip's tags cost."""
+"""Classification: accuracy, mean average precision, AUC and d', and the loss of each clip."""
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from bayes_panns.metrics.checks import ONE_OF_K, check_one_hot, check_pair, check_task
+from bayes_panns.core.choices import Task
+from bayes_panns.metrics.checks import check_one_hot, check_pair, check_task
 
 
 def top_label(
     probability: NDArray[np.floating], target: NDArray[np.bool_]
 ) -> tuple[NDArray[np.floating], NDArray[np.bool_]]:
-    """The most probable label of each one-of-K clip; the first of equals.
+    """The most probable label of each one-of-K clip; of equally probable ones, the first.
 
     Args:
         probability: ``(N, K)``.
         target: ``(N, K)``, one-hot.
 
     Returns:
-        Its probability ``(N,)``, and whether it is right ``(N,)``.
+        Its probability ``(N,)``, and whether it is correct ``(N,)``.
     """
     check_pair(probability, target)
     check_one_hot(target)
@@ -27,7 +28,11 @@ def top_label(
 
 
 def accuracy(probability: NDArray[np.floating], target: NDArray[np.bool_]) -> float:
-    """The share of one-of-K clips whose most probable label is right.
+    """The share of one-of-K clips whose most probable label is correct.
+
+    Example:
+        >>> accuracy(np.array([[0.9, 0.1], [0.6, 0.4]]), np.array([[True, False], [False, True]]))
+        0.5
 
     Args:
         probability: ``(N, K)``.
@@ -37,10 +42,15 @@ def accuracy(probability: NDArray[np.floating], target: NDArray[np.bool_]) -> fl
 
 
 def average_precision(probability: NDArray[np.floating], target: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Average precision of each label: the mean, over its positive clips, of the precision down to that clip.
+    """Average precision of each label: the area under its precision-recall curve, as a step function.
 
-    It is the step-wise area sum_n (R_n - R_{n-1}) P_n under the precision-recall curve; clips of equal probability
-    are one step.
+    With P_n the precision and R_n the recall when the n highest distinct probabilities count as positive::
+
+        AP = sum_n (R_n - R_{n-1}) P_n
+
+    Example:
+        >>> average_precision(np.array([[0.9], [0.8], [0.7]]), np.array([[True], [False], [True]])).round(3)
+        array([0.833])
 
     Args:
         probability: ``(N, K)``.
@@ -54,7 +64,11 @@ def average_precision(probability: NDArray[np.floating], target: NDArray[np.bool
 
 
 def auc(probability: NDArray[np.floating], target: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Area under the ROC curve of each label: how often a positive clip scores above a negative one, ties half.
+    """Area under the ROC curve of each label: P(positive above negative) + P(equal) / 2, over pairs of clips.
+
+    Example:
+        >>> auc(np.array([[0.9], [0.8], [0.8]]), np.array([[True], [False], [True]]))
+        array([0.75])
 
     Args:
         probability: ``(N, K)``.
@@ -75,7 +89,7 @@ def mean_average_precision(probability: NDArray[np.floating], target: NDArray[np
         target: ``(N, K)``.
 
     Returns:
-        In [0, 1]; NaN where no label has a positive clip.
+        In [0, 1]; NaN if no label has a positive clip.
     """
     return mean_defined(average_precision(probability, target))
 
@@ -88,16 +102,22 @@ def mean_auc(probability: NDArray[np.floating], target: NDArray[np.bool_]) -> fl
         target: ``(N, K)``.
 
     Returns:
-        In [0, 1]; NaN where no label has both.
+        In [0, 1]; NaN if no label has both.
     """
     return mean_defined(auc(probability, target))
 
 
 def d_prime(auc: float) -> float:
-    """The separation of two unit Gaussians with this AUC, sqrt(2) Phi^-1(AUC), as PANNs takes it of the mean AUC.
+    """d', the separation of two unit Gaussians with this AUC: sqrt(2) Phi^-1(AUC).
+
+    PANNs reports it for the mean AUC.
+
+    Example:
+        >>> round(d_prime(0.9), 4)
+        1.8124
 
     Args:
-        auc: in [0, 1].
+        auc: In [0, 1].
 
     Returns:
         0 at chance; infinite at 0 and 1; NaN for NaN.
@@ -108,16 +128,21 @@ def d_prime(auc: float) -> float:
 def label_ranking_average_precision(
     probability: NDArray[np.floating], target: NDArray[np.bool_]
 ) -> NDArray[np.float64]:
-    """Average precision of each clip's ranking of the labels (Schapire and Singer, 2000, BoosTexter).
+    """Average precision of each clip's ranking of the labels (LRAP; Schapire and Singer, 2000, BoosTexter).
 
-    The mean, over a clip's labels, of the share of its labels among those at least as probable as this one.
+    For each true label of a clip: Of the labels that are at least as probable, the share that is true. The average
+    precision is the mean over the clip's true labels.
+
+    Example:
+        >>> label_ranking_average_precision(np.array([[0.9, 0.8, 0.1]]), np.array([[True, False, True]])).round(3)
+        array([0.833])
 
     Args:
         probability: ``(N, K)``.
         target: ``(N, K)``.
 
     Returns:
-        ``(N,)``, in (0, 1]; 1 for a clip that has no label, or all, since no ranking of it is wrong.
+        ``(N,)``, in (0, 1]; 1 for a clip that has no label or all labels, since no ranking is wrong.
     """
     check_pair(probability, target)
     precision = _average_precision(probability.T, target.T)
@@ -125,25 +150,25 @@ def label_ranking_average_precision(
 
 
 def clip_loss(probability: NDArray[np.floating], target: NDArray[np.bool_], task: str) -> NDArray[np.float64]:
-    """What each clip's tags cost, for :func:`~bayes_panns.metrics.risk_coverage`.
+    """The loss of each clip, for :func:`~bayes_panns.metrics.risk_coverage`.
 
     Args:
         probability: ``(N, K)``.
         target: ``(N, K)``, one-hot for one-of-K.
-        task: ``"one-of-k"``: 1 where the most probable label is wrong; or ``"multi-label"``: 1 minus the
+        task: ``"one-of-k"``: 1 if the most probable label is wrong, else 0; or ``"multi-label"``: 1 minus the
             :func:`label_ranking_average_precision`.
 
     Returns:
         ``(N,)``, in [0, 1].
     """
     check_task(task)
-    if task == ONE_OF_K:
+    if task == Task.ONE_OF_K:
         return (~top_label(probability, target)[1]).astype(np.float64)
     return 1 - label_ranking_average_precision(probability, target)
 
 
 def mean_defined(values: NDArray[np.floating]) -> float:
-    """The mean of those that are not NaN; NaN where all are.
+    """The mean of the values that are not NaN; NaN if all are.
 
     Args:
         values: ``(K,)``.
@@ -152,7 +177,7 @@ def mean_defined(values: NDArray[np.floating]) -> float:
     return float(defined.mean()) if defined.size else float("nan")
 
 
-# What follows ranks every column at once: a bootstrap asks for thousands of rankings, and a call a label is slow.
+# These rank all columns at once: a bootstrap needs thousands of rankings, and one call per label would be slow.
 
 
 def _average_precision(score: NDArray[np.floating], target: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -165,7 +190,7 @@ def _average_precision(score: NDArray[np.floating], target: NDArray[np.bool_]) -
 def _auc(score: NDArray[np.floating], target: NDArray[np.bool_]) -> NDArray[np.float64]:
     positive, first, last = _ranked(score, target)
     above = np.concatenate([np.zeros((1, positive.shape[1]), dtype=int), (~positive).cumsum(axis=0)])
-    # Negative clips that a clip scores below, and those that it is level with, which count half.
+    # Negative clips with a higher score than this one, and half of those with the same score.
     lost = (np.take_along_axis(above, first, axis=0) + np.take_along_axis(above, last + 1, axis=0)) / 2
     pairs = positive.sum(axis=0) * above[-1]
     return 1 - (positive * lost).sum(axis=0) / np.where(pairs, pairs, np.nan)
@@ -174,7 +199,7 @@ def _auc(score: NDArray[np.floating], target: NDArray[np.bool_]) -> NDArray[np.f
 def _ranked(
     score: NDArray[np.floating], target: NDArray[np.bool_]
 ) -> tuple[NDArray[np.bool_], NDArray[np.intp], NDArray[np.intp]]:
-    """Each column's targets, highest score first, and the first and last rank of the scores equal to each."""
+    """Each column's targets, highest score first; and for each, the first and last rank among equal scores."""
     order = np.argsort(-score, axis=0, kind="stable")
     ranked = np.take_along_axis(score, order, axis=0)
     new = np.ones(np.add(score.shape, (1, 0)), dtype=bool)

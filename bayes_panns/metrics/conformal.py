@@ -1,4 +1,4 @@
-"""Sets of labels that miss no more of the true ones than is asked for."""
+"""Conformal prediction: label sets that contain the true labels with a guaranteed coverage."""
 
 from __future__ import annotations
 
@@ -18,38 +18,46 @@ if TYPE_CHECKING:
 
 
 def conformal_threshold(probability: NDArray[np.floating], target: NDArray[np.bool_], coverage: float) -> float:
-    """The threshold for label sets ``{k: p_k >= threshold}`` that hold, on average, ``coverage`` of the true labels.
+    """The threshold for label sets ``{k: p_k >= threshold}`` that contain, on average, ``coverage`` of the true labels.
 
-    Conformal risk control of the false negative rate, the share of a clip's true labels that its set misses
-    (Angelopoulos et al., 2022, arXiv:2208.02814): the highest threshold t with
-    (sum_i loss_i(t) + 1) / (n + 1) <= 1 - coverage. For one-of-K that is split conformal prediction with the score
-    1 - p of the true label (Sadinle et al., 2019, arXiv:1609.00451). The promise is for a new clip that is exchangeable
-    with these and has a label, on average over calibration sets and clips; it does not hold for each label or for
-    other kinds of clips. The clips must not have been used in the fit.
+    Conformal risk control of the false negative rate (Angelopoulos et al., 2022, arXiv:2208.02814). With loss_i(t) the
+    share of clip i's true labels that its set misses at threshold t, it is the highest t with::
+
+        (sum_i loss_i(t) + 1) / (n + 1) <= 1 - coverage
+
+    For one-of-K that is split conformal prediction with the score 1 - p of the true label (Sadinle et al., 2019,
+    arXiv:1609.00451). The guarantee is for a new clip that is exchangeable with these and has a label, on average over
+    calibration sets and clips. It does not hold for each label, nor for other kinds of clips. The clips must not have
+    been used in the fit.
+
+    Example:
+        >>> p = np.array([[0.9, 0.1], [0.7, 0.3], [0.4, 0.6], [0.2, 0.8]])
+        >>> conformal_threshold(p, np.array([[1, 0], [1, 0], [1, 0], [0, 1]], dtype=bool), coverage=0.6)
+        0.7
 
     Args:
         probability: ``(N, K)``, of held-out clips.
         target: ``(N, K)``. Clips without any label have none to miss and are left out.
-        coverage: in (0, 1), such as 0.9.
+        coverage: The share of true labels that sets should contain, in (0, 1), such as 0.9.
 
     Returns:
         In [0, 1].
 
     Raises:
-        ValueError: the arrays do not fit together, ``coverage`` is not between 0 and 1, or there are too few clips
-            for it: fewer than coverage / (1 - coverage).
+        ValueError: The arrays do not fit together; ``coverage`` is not between 0 and 1; or there are too few clips
+            for it, fewer than coverage / (1 - coverage).
     """
     check_pair(probability, target)
     if not 0 < coverage < 1:
         raise ValueError(f"coverage {coverage}: expected a share between 0 and 1")
     size = target.sum(axis=1)
     clips = int((size > 0).sum())
-    # 1 - 0.9 is a rounding error below 0.1.
+    # 1 - 0.9 is below 0.1 by a rounding error.
     allowed = (1 - coverage) * (clips + 1) - 1 + 1e-9
     if allowed < 0:
         least = math.ceil(coverage / (1 - coverage) - 1e-9)
         raise ValueError(f"{clips} clips with a label: a coverage of {coverage:g} needs at least {least}")
-    # A threshold is only ever worth moving to a true label's own probability, which it does not miss.
+    # The highest threshold is the probability of a true label, which its set still contains.
     clip, label = np.nonzero(target)
     truth = probability[clip, label]
     order = np.argsort(truth, kind="stable")
@@ -61,26 +69,31 @@ def conformal_threshold(probability: NDArray[np.floating], target: NDArray[np.bo
 def label_sets(probability: NDArray[np.floating], threshold: float) -> NDArray[np.bool_]:
     """The labels at least as probable as the threshold.
 
+    Example:
+        >>> label_sets(np.array([[0.6, 0.3, 0.1]]), 0.3)
+        array([[ True,  True, False]])
+
     Args:
         probability: ``(N, K)``.
-        threshold: from :func:`conformal_threshold`.
+        threshold: From :func:`conformal_threshold`.
 
     Returns:
-        ``(N, K)``, whether the label is in the clip's set. A set may be empty: then no label is probable enough.
+        ``(N, K)``, whether the label is in the clip's set. A set is empty if no label is probable enough.
     """
     return probability >= threshold
 
 
 @dataclass(frozen=True)
 class SetQuality:
-    """What label sets are worth; see :func:`set_quality`.
+    """Coverage and size of label sets; see :func:`set_quality`.
 
     Attributes:
-        coverage: the share of a clip's true labels that its set holds, averaged over the clips that have a label.
-        size: the mean number of labels in a set; at equal coverage, smaller is better.
+        coverage: The share of a clip's true labels in its set, averaged over the clips that have a label; NaN if none
+            has.
+        size: The mean number of labels in a set; at equal coverage, smaller is better.
         share: ``(K + 1,)``, the share of clips whose set has 0, 1, ... K labels.
-        coverage_by_size: ``(K + 1,)``, the coverage among these clips; NaN where there is none. Sets that adapt to
-            the clip have the same at every size (Angelopoulos et al., 2021, arXiv:2009.14193).
+        coverage_by_size: ``(K + 1,)``, the coverage among these clips; NaN if there are none. Ideally it is the same
+            at every size (Angelopoulos et al., 2021, arXiv:2009.14193).
     """
 
     coverage: float
@@ -89,15 +102,15 @@ class SetQuality:
     coverage_by_size: NDArray[np.float64]
 
     def plot(self, ax: Axes) -> None:
-        """Draws how large the sets are, as bars, and the coverage at each size, as dots; the line is the coverage.
+        """Draw the sizes of the sets as bars, and the coverage at each size as dots. The line is the overall coverage.
 
         Args:
-            ax: where to draw.
+            ax: Where to draw.
         """
         last = int(np.flatnonzero(self.share)[-1])
         sizes = np.arange(last + 1)
-        ax.bar(sizes, self.share[: last + 1], 0.7, color=PALETTE[4], label="share of the clips")
-        ax.plot(sizes, self.coverage_by_size[: last + 1], "o", color=PALETTE[1], label="coverage among them")
+        ax.bar(sizes, self.share[: last + 1], 0.7, color=PALETTE[4], label="share of clips")
+        ax.plot(sizes, self.coverage_by_size[: last + 1], "o", color=PALETTE[1], label="coverage at this size")
         ax.axhline(self.coverage, color=INK, linewidth=1, linestyle=(0, (4, 3)))
         ax.plot([], [], " ", label=f"coverage {self.coverage:.3f}, mean size {self.size:.2f}")
         ax.set(xlabel="labels in the set", xlim=(-0.6, last + 0.6), ylim=(0, 1.04))
@@ -108,14 +121,20 @@ class SetQuality:
 
 
 def set_quality(sets: NDArray[np.bool_], target: NDArray[np.bool_]) -> SetQuality:
-    """How often label sets hold the truth, and how large they are.
+    """The coverage and the size of label sets.
+
+    Example:
+        >>> sets = np.array([[True, True], [True, False]])
+        >>> quality = set_quality(sets, np.array([[True, False], [False, True]]))
+        >>> quality.coverage, quality.size
+        (0.5, 1.5)
 
     Args:
         sets: ``(N, K)``, from :func:`label_sets`.
-        target: ``(N, K)``, of clips that the threshold was *not* fitted on.
+        target: ``(N, K)``, of clips that the threshold was *not* fitted to.
 
     Raises:
-        ValueError: the shapes differ, there are no clips, or either is not bool.
+        ValueError: The shapes differ, there are no clips, or either is not bool.
     """
     if sets.ndim != 2 or sets.shape != target.shape or not sets.size:
         raise ValueError(f"sets {sets.shape} and target {target.shape}: expected two equal (N, K)")

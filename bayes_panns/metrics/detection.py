@@ -1,6 +1,6 @@
-"""Telling sounds that the model was not made for: AUROC, AUPR and the false alarms at 95 % detection.
+"""Out-of-distribution detection: AUROC, AUPR, and the false positive rate at 95 % detection.
 
-Out of distribution is the positive class, and a score is higher for it (Hendrycks and Gimpel, 2017, arXiv:1610.02136).
+Out of distribution is the positive class, and scores are higher for it (Hendrycks and Gimpel, 2017, arXiv:1610.02136).
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 DETECTED = 0.95
-"""The share of the clips from outside that must be flagged when false alarms are counted."""
+"""The true positive rate at which :func:`fpr95` takes the false positive rate."""
 
 
 @dataclass(frozen=True)
 class Detection:
-    """How well a score tells N clips from inside from M from outside: the ROC curve and what is read off it.
+    """How well a score separates N in-distribution from M out-of-distribution clips; see :func:`detection`.
 
     Attributes:
-        false_alarm: ``(P,)``, the share of the clips from inside that are flagged at each threshold, from 0 to 1:
-            first none, then a point for every distinct score, the highest first.
-        detected: ``(P,)``, the share of those from outside.
-        auroc: the probability that a clip from outside scores above one from inside, ties half; 0.5 at chance.
-        aupr: area under the precision-recall curve, as average precision; M / (N + M) at chance.
-        fpr95: the share of clips from inside flagged at the highest threshold that flags 95 % of those from outside.
+        false_alarm: ``(P,)``, the false positive rate at each threshold: the share of in-distribution clips flagged. It
+            rises from 0, with no clip flagged, through each distinct score, the highest first, to 1.
+        detected: ``(P,)``, the true positive rate: the share of out-of-distribution clips flagged.
+        auroc: Area under the ROC curve; 0.5 at chance.
+        aupr: Area under the precision-recall curve, as average precision; M / (N + M) at chance.
+        fpr95: The false positive rate at the highest threshold whose true positive rate is at least 95 %.
     """
 
     false_alarm: NDArray[np.float64]
@@ -40,18 +40,18 @@ class Detection:
     fpr95: float
 
     def plot(self, ax: Axes, label: str | None = None, color: str | None = None) -> None:
-        """Draws the ROC curve; several may share the Axes.
+        """Draw the ROC curve; several can share the Axes.
 
         Args:
-            ax: where to draw.
-            label: what the score is called; the AUROC is put behind it.
-            color: by default the palette's next.
+            ax: Where to draw.
+            label: What the score is called; the AUROC is added to it.
+            color: By default the palette's next.
         """
         diagonal(ax)
         area = f"AUROC {self.auroc:.3f}"
         ax.plot(self.false_alarm, self.detected, **next_line(ax, color), label=f"{label} ({area})" if label else area)
-        ax.set(xlim=(0, 1), ylim=(0, 1.01), xlabel="false alarms: share of known clips flagged")
-        ax.set_ylabel("share of strange clips flagged")
+        ax.set(xlim=(0, 1), ylim=(0, 1.01), xlabel="false positive rate: known clips flagged")
+        ax.set_ylabel("true positive rate: novel clips flagged")
         percent(ax.xaxis)
         percent(ax.yaxis)
         legend_above(ax)
@@ -61,15 +61,20 @@ class Detection:
 def detection(inside: NDArray[np.floating], outside: NDArray[np.floating]) -> Detection:
     """The ROC curve of a score, with AUROC, AUPR and FPR at 95 %.
 
+    Example:
+        >>> found = detection(inside=np.array([0.1, 0.2, 0.4, 0.1]), outside=np.array([0.3, 0.9]))
+        >>> found.auroc, round(found.aupr, 3), found.fpr95
+        (0.875, 0.833, 0.25)
+
     Args:
         inside: ``(N,)``, scores of in-distribution clips.
-        outside: ``(M,)``, scores of out-of-distribution clips, expected higher.
+        outside: ``(M,)``, scores of out-of-distribution clips, expected to be higher.
 
     Returns:
-        With NaN for the three numbers, and no curve but for its ends, where either is empty.
+        The curve and its numbers. If either is empty, the numbers are NaN and the curve has its two ends only.
 
     Raises:
-        ValueError: the scores are not two vectors, or one holds NaN.
+        ValueError: The scores are not two vectors, or one holds NaN.
     """
     if inside.ndim != 1 or outside.ndim != 1:
         raise ValueError(f"inside {inside.shape} and outside {outside.shape}: expected vectors")
@@ -95,14 +100,14 @@ def detection(inside: NDArray[np.floating], outside: NDArray[np.floating]) -> De
 
 
 def auroc(inside: NDArray[np.floating], outside: NDArray[np.floating]) -> float:
-    """Area under the ROC curve: the probability that a clip from outside scores above one from inside, ties half.
+    """Area under the ROC curve: P(outside above inside) + P(equal) / 2, over pairs of clips.
 
     Args:
         inside: ``(N,)``, scores of in-distribution clips.
         outside: ``(M,)``, scores of out-of-distribution clips.
 
     Returns:
-        In [0, 1], 0.5 at chance; NaN where either is empty.
+        In [0, 1], 0.5 at chance; NaN if either is empty.
     """
     return detection(inside, outside).auroc
 
@@ -115,19 +120,19 @@ def aupr(inside: NDArray[np.floating], outside: NDArray[np.floating]) -> float:
         outside: ``(M,)``, scores of out-of-distribution clips.
 
     Returns:
-        In [0, 1], M / (N + M) at chance; NaN where either is empty.
+        In [0, 1], M / (N + M) at chance; NaN if either is empty.
     """
     return detection(inside, outside).aupr
 
 
 def fpr95(inside: NDArray[np.floating], outside: NDArray[np.floating]) -> float:
-    """The share of in-distribution clips flagged at the highest threshold that flags 95 % of those from outside.
+    """The false positive rate at the highest threshold that flags at least 95 % of the out-of-distribution clips.
 
     Args:
         inside: ``(N,)``, scores of in-distribution clips.
         outside: ``(M,)``, scores of out-of-distribution clips.
 
     Returns:
-        In [0, 1], lower is better; NaN where either is empty.
+        In [0, 1], lower is better; NaN if either is empty.
     """
     return detection(inside, outside).fpr95

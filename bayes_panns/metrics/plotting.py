@@ -1,4 +1,4 @@
-"""How the pictures of results look: colours, axes and legends, for Axes that the caller gives."""
+"""The look of plots: colours, axes and legends, on Axes that the caller passes. Importing this changes nothing."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ if TYPE_CHECKING:
     from matplotlib.axis import Axis
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#999999")
-"""The colours of Okabe and Ito (2008), told apart under every common colour blindness, with grey for their black: all
-show on a light and on a dark page."""
+"""The colours of Okabe and Ito (2008), which can be told apart with any common colour blindness. Grey replaces their
+black, so that all can be seen on a light and on a dark page."""
 
 INK = "#333333"
-"""Text, axes and reference lines, and nothing else: a page may put its own text colour in its place."""
+"""The colour of text, axes and reference lines, and of nothing else: a page may replace it by its own text colour."""
 
 FAINT = "#D9D9D9"
-"""Grids."""
+"""The colour of grids."""
 
 
 def clean(ax: Axes) -> None:
-    """Axes without a box, in :data:`INK`; to be called last.
+    """Remove the box and colour the axes in :data:`INK`. Call it last.
 
     Args:
-        ax: where to draw.
+        ax: Where to draw.
     """
     ax.spines[["top", "right"]].set_visible(False)
     ax.spines[["left", "bottom"]].set_color(INK)
@@ -34,16 +34,16 @@ def clean(ax: Axes) -> None:
 
 
 def legend_above(ax: Axes) -> None:
-    """A legend outside the axes, where it covers no data.
+    """Put the legend above the axes, where it covers no data.
 
     Args:
-        ax: where to draw.
+        ax: Where to draw.
     """
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1), frameon=False, fontsize="small", labelcolor=INK)
 
 
 def percent(axis: Axis) -> None:
-    """Writes an axis' ticks as per cent of 1.
+    """Label an axis in percent of 1.
 
     Args:
         axis: ``ax.xaxis`` or ``ax.yaxis``.
@@ -54,7 +54,7 @@ def percent(axis: Axis) -> None:
 
 
 def whole(axis: Axis) -> None:
-    """Puts an axis' ticks at whole numbers.
+    """Put an axis' ticks at whole numbers.
 
     Args:
         axis: ``ax.xaxis`` or ``ax.yaxis``.
@@ -65,11 +65,11 @@ def whole(axis: Axis) -> None:
 
 
 def next_line(ax: Axes, color: str | None) -> dict[str, Any]:
-    """The colour and dash of the next curve on an Axes, so that curves drawn one by one stay apart.
+    """The colour and line style of the next curve on an Axes, so that curves drawn one by one differ.
 
     Args:
-        ax: where to draw; its curves are the lines that have a label for the legend.
-        color: instead of the palette's next.
+        ax: Where to draw; its curves are the lines with a label for the legend.
+        color: By default the palette's next.
     """
     curves = sum(not str(line.get_label()).startswith("_") for line in ax.lines)
     return {
@@ -79,10 +79,10 @@ def next_line(ax: Axes, color: str | None) -> dict[str, Any]:
 
 
 def diagonal(ax: Axes) -> None:
-    """The line from (0, 0) to (1, 1), drawn once however often it is asked for.
+    """Draw the line from (0, 0) to (1, 1), once per Axes.
 
     Args:
-        ax: where to draw.
+        ax: Where to draw.
     """
     if all(line.get_label() != "_diagonal" for line in ax.lines):
         ax.plot([0, 1], [0, 1], color=INK, linewidth=1, linestyle=(0, (4, 3)), label="_diagonal")

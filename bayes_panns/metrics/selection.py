@@ -1,4 +1,4 @@
-"""What is gained by handing the least certain clips to a person: risk against coverage, AURC, AUGRC and PAvPU."""
+"""Selective classification: what is gained by rejecting the least certain clips. Risk-coverage, AURC, AUGRC, PAvPU."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RiskCoverage:
-    """The mean loss of the clips kept, as the least certain are handed to a person.
+    """The mean loss of the clips kept, as the least certain are rejected; see :func:`risk_coverage`.
 
     Attributes:
         coverage: ``(N,)``, the share of clips kept, k / N for k = 1 to N.
-        risk: ``(N,)``, the mean loss of these k, the most certain ones.
+        risk: ``(N,)``, the mean loss of the k most certain clips.
     """
 
     coverage: NDArray[np.float64]
@@ -37,26 +37,26 @@ class RiskCoverage:
         if not len(self.risk):
             return float("nan")
         generalised = self.risk * self.coverage
-        # The trapezoidal rule: from 0 at coverage 0, the last point counts half.
+        # The trapezoidal rule from 0 at coverage 0: the last point counts half.
         return float((generalised.sum() - generalised[-1] / 2) / len(generalised))
 
     def coverage_at(self, risk: float) -> float:
         """The largest share of clips that can be kept at a mean loss of at most ``risk``; see :func:`coverage_at_risk`.
 
         Args:
-            risk: in [0, 1].
+            risk: In [0, 1].
         """
-        # A mean of equal losses may come out a rounding error above them.
+        # A mean of equal losses may exceed them by a rounding error.
         kept = np.flatnonzero(self.risk <= risk + 1e-12)
         return float(self.coverage[kept[-1]]) if len(kept) else 0.0
 
     def plot(self, ax: Axes, label: str | None = None, color: str | None = None) -> None:
-        """Draws the curve; several may share the Axes. The noise of the first few clips may leave it at its top.
+        """Draw the curve; several can share the Axes. The noise of the first few clips may reach beyond its top.
 
         Args:
-            ax: where to draw.
-            label: what the score is called; the AURC is put behind it.
-            color: by default the palette's next.
+            ax: Where to draw.
+            label: What the score is called; the AURC is added to it.
+            color: By default the palette's next.
         """
         area = f"AURC {self.aurc:.3f}"
         marker = "o" if len(self.risk) == 1 else ""
@@ -73,17 +73,24 @@ class RiskCoverage:
 
 
 def risk_coverage(uncertainty: NDArray[np.floating], loss: NDArray[np.bool_] | NDArray[np.floating]) -> RiskCoverage:
-    """The mean loss of the clips kept, the most certain first (Geifman and El-Yaniv, 2017, arXiv:1705.08500).
+    """The risk-coverage curve (Geifman and El-Yaniv, 2017, arXiv:1705.08500).
 
-    Among clips of equal uncertainty it is the expectation over their order.
+    With the clips sorted from the most to the least certain, the risk at coverage k / N is the mean loss of the first
+    k. Among clips of equal uncertainty it is the expectation over their order.
+
+    Example:
+        >>> curve = risk_coverage(np.array([0.1, 0.2, 0.3, 0.4]), np.array([False, False, True, True]))
+        >>> curve.risk.round(3)
+        array([0.   , 0.   , 0.333, 0.5  ])
+        >>> round(curve.aurc, 4), curve.augrc, curve.coverage_at(0.05)
+        (0.2083, 0.125, 0.5)
 
     Args:
-        uncertainty: ``(N,)``, any score that is higher for a clip to be given up earlier, such as those of
-            :func:`scores`.
-        loss: ``(N,)``, whether the clip's prediction is wrong; or what it costs, in [0, 1].
+        uncertainty: ``(N,)``, any score that is higher for clips to be rejected earlier, such as the entropy.
+        loss: ``(N,)``, whether the clip's prediction is wrong; or its loss, in [0, 1].
 
     Raises:
-        ValueError: the shapes differ, a score is NaN, or a loss is not in [0, 1].
+        ValueError: The shapes differ, a score is NaN, or a loss is not in [0, 1].
     """
     _check(uncertainty, loss, "loss")
     if not ((loss >= 0) & (loss <= 1)).all():
@@ -95,14 +102,14 @@ def risk_coverage(uncertainty: NDArray[np.floating], loss: NDArray[np.bool_] | N
 
 
 def aurc(uncertainty: NDArray[np.floating], loss: NDArray[np.bool_] | NDArray[np.floating]) -> float:
-    """Area under the risk-coverage curve, the mean of the risk over k = 1 to N (Geifman et al., arXiv:1805.08206).
+    """Area under the risk-coverage curve (AURC): the mean risk over k = 1 to N (Geifman et al., arXiv:1805.08206).
 
     Args:
         uncertainty: ``(N,)``, see :func:`risk_coverage`.
         loss: ``(N,)``, bool or in [0, 1].
 
     Returns:
-        In [0, 1], lower is better: 0 without errors, the mean loss for a score that says nothing. NaN for no clips.
+        In [0, 1], lower is better: 0 without errors, the mean loss for an uninformative score. NaN for no clips.
     """
     return risk_coverage(uncertainty, loss).aurc
 
@@ -110,17 +117,20 @@ def aurc(uncertainty: NDArray[np.floating], loss: NDArray[np.bool_] | NDArray[np
 def augrc(uncertainty: NDArray[np.floating], loss: NDArray[np.bool_] | NDArray[np.floating]) -> float:
     """Area under the generalised risk-coverage curve (Traub et al., 2024, arXiv:2407.01032).
 
-    The generalised risk is the loss of the clips kept over *all* N clips, the risk times the coverage: how often a
-    clip is kept and wrong. Unlike AURC it does not weigh an error among the most certain clips without bound. By the
-    trapezoidal rule from coverage 0, so that for a bool loss it is exactly the paper's
-    (1 - AUROC) a (1 - a) + (1 - a)^2 / 2, with a the accuracy and AUROC that of telling wrong from right clips.
+    The generalised risk is the risk times the coverage: the share of *all* N clips that is kept and wrong. Unlike AURC
+    it gives no unbounded weight to an error among the most certain clips. The area is by the trapezoidal rule from
+    coverage 0. For a bool loss it is therefore exactly the paper's::
+
+        AUGRC = (1 - AUROC) a (1 - a) + (1 - a)^2 / 2
+
+    with a the accuracy, and AUROC that of separating wrong from correct predictions.
 
     Args:
         uncertainty: ``(N,)``, see :func:`risk_coverage`.
         loss: ``(N,)``, bool or in [0, 1].
 
     Returns:
-        In [0, 1/2], lower is better: 0 without errors, half the mean loss for a score that says nothing. NaN for no
+        In [0, 1/2], lower is better: 0 without errors, half the mean loss for an uninformative score. NaN for no
         clips.
     """
     return risk_coverage(uncertainty, loss).augrc
@@ -131,16 +141,16 @@ def coverage_at_risk(
 ) -> float:
     """The largest share of clips that can be kept at a mean loss of at most ``risk``.
 
-    It is read off the clips themselves, so it promises nothing about others (for that: Geifman and El-Yaniv, 2017,
+    It holds for these clips and guarantees nothing for others (for a guarantee: Geifman and El-Yaniv, 2017,
     arXiv:1705.08500).
 
     Args:
         uncertainty: ``(N,)``, see :func:`risk_coverage`.
         loss: ``(N,)``, bool or in [0, 1].
-        risk: in [0, 1].
+        risk: In [0, 1].
 
     Returns:
-        In [0, 1], higher is better; 0 where not even the most certain clip may be kept.
+        In [0, 1], higher is better; 0 if not even the most certain clip can be kept.
     """
     return risk_coverage(uncertainty, loss).coverage_at(risk)
 
@@ -150,10 +160,10 @@ class PAvPU:
     """Accuracy against uncertainty, over every threshold: see :func:`pavpu`.
 
     Attributes:
-        threshold: ``(M,)``, the distinct scores, rising.
-        value: ``(M,)``, the share of clips that are certain and right or uncertain and wrong, where those with a score
-            of at most the threshold are certain.
-        error: the same where no clip is certain, which is the share of wrong clips.
+        threshold: ``(M,)``, the distinct scores, ascending.
+        value: ``(M,)``, the share of clips that are certain and correct, or uncertain and wrong. Clips with a score of
+            at most the threshold are certain.
+        error: The value if no clip is certain, which is the share of wrong clips.
     """
 
     threshold: NDArray[np.float64]
@@ -161,29 +171,29 @@ class PAvPU:
     error: float
 
     def at(self, threshold: float) -> float:
-        """The value where clips with a score of at most ``threshold`` are certain.
+        """The value if clips with a score of at most ``threshold`` are certain.
 
         Args:
-            threshold: in the score's unit.
+            threshold: In the unit of the score.
         """
         place = int(np.searchsorted(self.threshold, threshold, side="right"))
         return float(self.value[place - 1]) if place else self.error
 
     @property
     def middle(self) -> float:
-        """The threshold half-way between the lowest and the highest score."""
+        """The threshold halfway between the lowest and the highest score."""
         return float(self.threshold[[0, -1]].mean())
 
     def plot(self, ax: Axes, label: str | None = None, color: str | None = None) -> None:
-        """Draws the value over the thresholds; several may share the Axes.
+        """Draw the value over the thresholds; several can share the Axes.
 
         Args:
-            ax: where to draw.
-            label: what the score is called.
-            color: by default the palette's next.
+            ax: Where to draw.
+            label: What the score is called.
+            color: By default the palette's next.
         """
         style = next_line(ax, color)
-        shown = f"{self.at(self.middle):.3f} half-way"
+        shown = f"{self.at(self.middle):.3f} at the middle"
         ax.plot(
             *(np.r_[self.threshold[0], self.threshold], np.r_[self.error, self.value]),
             **style,
@@ -198,19 +208,26 @@ class PAvPU:
 
 
 def pavpu(uncertainty: NDArray[np.floating], wrong: NDArray[np.bool_]) -> PAvPU:
-    """How often a clip is certain and right, or uncertain and wrong (Mukhoti and Gal, 2018, arXiv:1811.12709).
+    """The share of clips that are certain and correct, or uncertain and wrong (Mukhoti and Gal, arXiv:1811.12709).
 
-    Their PAvPU (n_ac + n_iu) / (n_ac + n_au + n_ic + n_iu), a clip in the place of a patch of an image.
+    Their patch accuracy vs patch uncertainty, with clips in place of image patches. With n_ac the number of accurate
+    and certain clips, n_iu that of inaccurate and uncertain ones, and so on::
+
+        PAvPU = (n_ac + n_iu) / (n_ac + n_au + n_ic + n_iu)
+
+    Example:
+        >>> pavpu(np.array([0.1, 0.2, 0.3, 0.4]), np.array([False, False, True, True])).value
+        array([0.75, 1.  , 0.75, 0.5 ])
 
     Args:
-        uncertainty: ``(N,)``, higher for the less certain, such as the entropy.
+        uncertainty: ``(N,)``, higher for less certain clips, such as the entropy.
         wrong: ``(N,)``, bool: whether the clip's prediction is wrong.
 
     Returns:
         The value at every threshold, in [0, 1], higher is better.
 
     Raises:
-        ValueError: the shapes differ, there are no clips, a score is NaN, or ``wrong`` is not bool.
+        ValueError: The shapes differ, there are no clips, a score is NaN, or ``wrong`` is not bool.
     """
     _check(uncertainty, wrong, "wrong")
     if wrong.dtype != np.bool_ or not wrong.size:

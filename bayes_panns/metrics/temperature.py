@@ -1,14 +1,14 @@
-"""One number that makes a posterior's probabilities softer or sharper."""
+"""Temperature scaling: one number that softens or sharpens a posterior's probabilities."""
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
 from scipy.special import log_expit, log_softmax, logsumexp
 
-from bayes_panns.metrics.checks import ONE_OF_K, check_one_hot, check_task
+from bayes_panns.core.choices import Task
+from bayes_panns.metrics.checks import check_one_hot, check_task
 
 BOUNDS = (0.01, 100.0)
-"""Where a temperature is looked for. Clips that are all tagged right have no best one: the colder the better."""
+"""The range that is searched. If every clip is classified correctly, no temperature is the best: lower is better."""
 
 _SMALLEST = float(np.finfo(np.float32).tiny)
 
@@ -18,12 +18,12 @@ def cross_fitted_temperatures(
 ) -> dict[int, float]:
     """A temperature for each fold of a cross-validation, from the other folds' predictions.
 
-    Fold k's is :func:`fit_temperature` of the pooled predictions of all other folds, each made by the posterior that
-    was fitted without the clip's fold. The temperature is not wholly blind to fold k: those posteriors were fitted to
-    its clips, among others. One number is all that is taken from them.
+    Fold k's temperature is :func:`fit_temperature` of the pooled predictions for all other folds, where each clip is
+    predicted by the posterior that was fitted without the clip's fold. It is not entirely independent of fold k: those
+    posteriors were fitted to clips of fold k, among others. But a single number is all that it takes from them.
 
     Args:
-        logits: ``(T, N, K)``, each clip's by the posterior that was fitted without its fold.
+        logits: ``(T, N, K)``, before softmax or sigmoid, of the posterior that was fitted without the clip's fold.
         target: ``(N, K)``, one-hot for one-of-K.
         task: ``"one-of-k"`` or ``"multi-label"``.
         folds: ``(N,)``, the fold of each clip; two or more.
@@ -32,7 +32,7 @@ def cross_fitted_temperatures(
         Fold to temperature.
 
     Raises:
-        ValueError: as :func:`fit_temperature`; or there are not two folds.
+        ValueError: As :func:`fit_temperature`; or there are fewer than two folds.
     """
     known = np.unique(folds)
     if folds.shape != target.shape[:1] or len(known) < 2:
@@ -45,35 +45,60 @@ def cross_fitted_temperatures(
 
 
 def logits_of(probability: NDArray[np.floating], task: str) -> NDArray[np.float64]:
-    """Logits that have these probabilities: log p, or log p / (1 - p) for multi-label, finite at 0 and 1.
+    """Logits that have these probabilities; they are finite even at 0 and 1.
+
+    ::
+
+        one-of-K:     log p
+        multi-label:  log p - log(1 - p)
+
+    Example:
+        >>> logits_of(np.array([[0.5, 0.5]]), "multi-label")
+        array([[0., 0.]])
 
     Args:
-        probability: ``(N, K)``, of a single draw: the logits of a mean over draws are no draw's.
+        probability: ``(N, K)``, of a single draw: a mean over draws is not the probability of any one draw's logits.
         task: ``"one-of-k"`` or ``"multi-label"``.
+
+    Raises:
+        ValueError: ``task`` is neither.
     """
     check_task(task)
     p = probability.astype(np.float64)
-    # What single precision rounds to 0 was below its smallest number.
+    # A probability that is 0 in single precision was below its smallest number.
     log_p = np.log(np.maximum(p, _SMALLEST))
-    return log_p if task == ONE_OF_K else log_p - np.log(np.maximum(1 - p, _SMALLEST))
+    return log_p if task == Task.ONE_OF_K else log_p - np.log(np.maximum(1 - p, _SMALLEST))
 
 
 def fit_temperature(logits: NDArray[np.floating], target: NDArray[np.bool_], task: str) -> float:
-    """The temperature that divides the logits of every draw and minimises the NLL of the draws' mean probability.
+    """The temperature that minimises the NLL of the mean probability over draws, where it divides every draw's logits.
 
-    Temperature scaling (Guo et al., 2017, arXiv:1706.04599), with the tempered draws averaged as predictions are. Above
-    1 it softens, below 1 it sharpens; it changes no draw's order of the labels. The search is Brent's, on the log of
-    the temperature between :data:`BOUNDS`. The mean of several draws may have more than one minimum: what is found is
-    never worse than 1.
+    Temperature scaling (Guo et al., 2017, arXiv:1706.04599) of a posterior predictive. With z_t the logits under draw
+    t, and ``link`` the softmax or sigmoid, tau minimises the NLL of::
+
+        p = mean_t link(z_t / tau)
+
+    Above 1 it softens, below 1 it sharpens; the order of a draw's labels stays. The search is Brent's, on log tau
+    between :data:`BOUNDS`. With several draws the NLL may have more than one minimum; the temperature found is never
+    worse than 1.
+
+    Example:
+        >>> logits = np.array([[[2.0, 0.0], [2.0, 0.0], [2.0, 0.0], [2.0, 0.0]]])
+        >>> target = np.array([[True, False], [True, False], [True, False], [False, True]])
+        >>> round(fit_temperature(logits, target, "one-of-k"), 2)  # 3 of 4: 2 / log(3)
+        1.82
 
     Args:
-        logits: ``(T, N, K)``, T draws for N clips that were not used in the fit, before softmax or sigmoid.
+        logits: ``(T, N, K)``, before softmax or sigmoid: T draws for N clips that were not used in the fit.
         target: ``(N, K)``, one-hot for one-of-K.
         task: ``"one-of-k"`` or ``"multi-label"``.
 
     Raises:
-        ValueError: the shapes, types or values do not fit.
+        ValueError: The shapes, types or values do not fit.
     """
+    # It takes longer to import than the rest of these metrics together.
+    from scipy.optimize import minimize_scalar
+
     check_task(task)
     if logits.ndim != 3 or logits.shape[1:] != target.shape or not logits.size:
         raise ValueError(f"logits {logits.shape} and target {target.shape}: expected (T, N, K) and (N, K)")
@@ -81,15 +106,15 @@ def fit_temperature(logits: NDArray[np.floating], target: NDArray[np.bool_], tas
         raise ValueError(f"target is {target.dtype}: expected bool")
     if not np.isfinite(logits).all():
         raise ValueError("logits hold values that are not finite")
-    if task == ONE_OF_K:
+    if task == Task.ONE_OF_K:
         check_one_hot(target)
     z = logits.astype(np.float64)
     sign = np.where(target, 1, -1)
 
     def nll(log_temperature: float) -> float:
         scaled = z / np.exp(log_temperature)
-        # The log-likelihood of a clip's label, or of each label's presence or absence, under every draw.
-        each = log_softmax(scaled, axis=2)[:, target] if task == ONE_OF_K else log_expit(sign * scaled)
+        # Under every draw: the log-likelihood of a clip's label, or of the presence or absence of each label.
+        each = log_softmax(scaled, axis=2)[:, target] if task == Task.ONE_OF_K else log_expit(sign * scaled)
         return float(-logsumexp(each, axis=0).sum())
 
     found = minimize_scalar(nll, bounds=np.log(BOUNDS), method="bounded")

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from itertools import chain, repeat
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -34,6 +34,9 @@ class Predictor(Protocol):
     @property
     def mirrored(self) -> bool:
         """Whether draws come in mirrored pairs."""
+
+    def draws_made(self, draws: int | Literal["moments"]) -> int | Literal["moments"]:
+        """How many draws are made when ``draws`` are asked for; 0 for a pass at the mean."""
 
     def probability(self, logits: Tensor) -> Tensor:
         """The labels' probabilities for logits ``(N, K)``."""
@@ -89,6 +92,12 @@ class Ensemble:
         """Whether draws come in mirrored pairs, which are not independent draws."""
         return all(member.mirrored for member in self.members)
 
+    def draws_made(self, draws: int | Literal["moments"]) -> int | Literal["moments"]:
+        """How many draws the members make together; 0 if each makes a single pass at its mean."""
+        if draws == "moments" or draws == 0 or not self.stochastic:
+            return draws if draws == "moments" else 0
+        return sum(self._share(draws) if member.stochastic else 1 for member in self.members)
+
     def probability(self, logits: Tensor) -> Tensor:
         """The labels' probabilities for logits ``(N, K)``, at no temperature."""
         return self.members[0].model.likelihood.probability(logits)
@@ -104,13 +113,17 @@ class Ensemble:
         Yields:
             Probabilities of each label, shape ``(N, K)``, on the CPU.
         """
-        share = -(-draws // len(self.members))
-        share += share % 2 if any(member.mirrored for member in self.members) else 0
+        share = self._share(draws)
         for member in self.members:
             found = member.draws(clips, share)
             # What passes once counts as much as what is drawn.
             once = self.stochastic and not member.stochastic
             yield from chain.from_iterable(repeat(each, max(1, share)) for each in found) if once else found
+
+    def _share(self, draws: int) -> int:
+        """How many of the draws each member makes."""
+        share = -(-draws // len(self.members))
+        return share + (share % 2 if any(member.mirrored for member in self.members) else 0)
 
     def moments(self, clips: Tensor | Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Refused: a mixture of Gaussians is none.

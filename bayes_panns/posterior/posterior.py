@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from operator import attrgetter
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, Literal, cast
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -166,6 +166,10 @@ class Posterior:
         """Whether two draws of a prediction can differ."""
         drawn = self.guide.drawn if isinstance(self.guide, MeanField) else self.model.sites
         return bool(drawn) or self.model.dropout == "always"
+
+    def draws_made(self, draws: int | Literal["moments"]) -> int | Literal["moments"]:
+        """How many draws :meth:`draws` makes when asked for ``draws``; 0 for a single pass at the posterior mean."""
+        return draws if draws == "moments" or self.stochastic else 0
 
     def gaussians(self) -> dict[str, tuple[Tensor, Tensor]]:
         """Mean and standard deviation of each variational weight by parameter name: its own, whatever its factors.

@@ -1,23 +1,19 @@
-"""What a posterior predicts, with its uncertainty: for stores of clips and for sound files."""
+"""What a posterior predicts, with its uncertainty: for clip sets and for sound files."""
 
-from bayes_panns.predictions.predictive import Draws, Tags, Window, predict, predict_logits, tag
-from bayes_panns.predictions.propagated import from_moments
-from bayes_panns.predictions.uncertainty import (
-    Moments,
-    StandardError,
-    Uncertainty,
-    concatenate,
-    decompose,
-    mixture,
-    scores,
-)
+from bayes_panns.predictions.accumulate import UncertaintyAccumulator, decompose
+from bayes_panns.predictions.clip_sets import predict, predict_logits
+from bayes_panns.predictions.combine import concatenate, mixture
+from bayes_panns.predictions.gaussian_logits import from_moments
+from bayes_panns.predictions.tagging import Tags, tag
+from bayes_panns.predictions.uncertainty import Draws, StandardError, Uncertainty, scores
+from bayes_panns.predictions.windows import Window
 
 __all__ = [
     "Draws",
-    "Moments",
     "StandardError",
     "Tags",
     "Uncertainty",
+    "UncertaintyAccumulator",
     "Window",
     "concatenate",
     "decompose",

@@ -1,4 +1,4 @@
-"""Synthetic soundscapes: families of everyday sounds, drawn at random and mixed over backgrounds."""
+"""Synthetic soundscapes: classes of everyday sounds, drawn at random and mixed over backgrounds."""
 
 from bayes_panns.soundscapes.scenes import DOWNSTREAM, NOVEL, SHORTEST, UPSTREAM, Soundscapes, render, soundscapes
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bayes_panns.audio.front_end import MEL_BINS, LogMel
+from bayes_panns.audio.front_end import LogMel
 from bayes_panns.clips import ClipSet, Task
 from bayes_panns.core import progress
 from bayes_panns.core.errors import StoreError
@@ -47,7 +47,7 @@ class Features:
         self._logmel: np.ndarray | None = None
         if keep == "none":
             return
-        shape = (len(clips), front_end.frames(clips.samples), MEL_BINS)
+        shape = (len(clips), *front_end.shape(clips.samples))
         if keep == "disk":
             self._file = tempfile.NamedTemporaryFile(suffix=".logmel", dir=folder)  # noqa: SIM115 (lives as long as this)
             self._logmel = np.memmap(Path(self._file.name), dtype=np.float32, mode="w+", shape=shape)

@@ -11,14 +11,14 @@
 # ---
 
 # %% [markdown]
-# # Active learning: which clips are worth a label?
+# # Active learning: which clips should be labelled next?
 #
-# **Recordings are cheap and labels are not. If the model picks the clips that a person labels next, by how much the
-# draws disagree or by how unsure it is, does it learn faster than from clips picked at random?**
+# **Recordings are cheap and labels are not. If the model selects the clips that a person labels next, by the
+# disagreement of its draws or by its uncertainty, does it learn faster than from random clips?**
 #
 # Data: [UrbanSound8K](https://urbansounddataset.weebly.com/urbansound8k.html) (CC BY-NC 3.0) and
-# [ESC-50](https://github.com/karolpiczak/ESC-50), of which ESC-10 is a part (CC BY 3.0). Fetch them from their authors
-# and pack them; the numbers left out are recordings that both have:
+# [ESC-50](https://github.com/karolpiczak/ESC-50), of which ESC-10 is a part (CC BY 3.0). Fetch them from their
+# authors and pack them; the excluded numbers are recordings that both data sets have:
 #
 # ```
 # SHARED=114587,180256,203128,163459,199261,30344,59513
@@ -26,8 +26,8 @@
 # bayes-panns pack esc50 ESC-50-master --esc10 -o stores/esc10.h5
 # ```
 #
-# The environment variables `STORES` and `RUNS` name other folders. Where `RUNS` has no fit to UrbanSound8K yet, that
-# takes about 11 minutes on two cores; the rest takes about 4 on one.
+# The environment variables `STORES` and `RUNS` name other folders. If `RUNS` has no fit to UrbanSound8K yet, that
+# takes about 11 minutes on two cores. The rest takes about 4 on one.
 
 # %%
 import os
@@ -47,7 +47,7 @@ from bayes_panns.jobs.workflow import fit
 from bayes_panns.metrics import accuracy, nll
 from bayes_panns.metrics.plotting import INK, PALETTE, clean, percent
 from bayes_panns.posterior import Posterior, load
-from bayes_panns.predictions import Moments
+from bayes_panns.predictions import UncertaintyAccumulator
 from bayes_panns.recipes.reading import read_run
 
 SMALL = bool(os.environ.get("SMALL"))
@@ -60,9 +60,9 @@ WIDTH = 10.0  # of the prior, in units of 1 / sqrt(fan-in): among the best in th
 # %% [markdown]
 # ## The learner
 #
-# A network fitted to UrbanSound8K, frozen, and a new last layer with a mean-field Normal posterior, fitted at
-# `kl_weight` 1. Each clip's embedding is computed once; after that a fit takes a second or two, so the model can be
-# fitted anew each time that labels come in.
+# A frozen network fitted to UrbanSound8K, with a new last layer whose mean-field Normal posterior is fitted at
+# `kl_weight` 1. Each clip's embedding is computed once. After that a fit takes a second or two, so the model can be
+# fitted again each time new labels arrive.
 
 # %%
 if not (RUNS / "us8k" / "posterior").is_dir():
@@ -107,10 +107,10 @@ def learn(clips, seed):
 
 
 def predicted(posterior, clips):
-    moments = Moments(posterior.task, mirrored=True)
+    accumulator = UncertaintyAccumulator(posterior.task, mirrored=True)
     for weights in islice(mirrored_draws(posterior.guide, seed=0), DRAWS):
-        moments.update(head_logits(posterior.model, weights, embedding[clips]).softmax(dim=1))
-    return moments.result()
+        accumulator.update(head_logits(posterior.model, weights, embedding[clips]).softmax(dim=1))
+    return accumulator.result()
 
 
 backbone = last_layer(len(esc)).model.eval()
@@ -120,15 +120,15 @@ with torch.no_grad():
     )
 
 # %% [markdown]
-# ## The game
+# ## The protocol
 #
-# One fold of ESC-10 is scored, the other four are the pool. The first ten labels are one clip of each class, at random;
-# then each rule asks for the next clips, all of a batch at once:
+# One fold of ESC-10 is scored; the other four are the pool. The first ten labels are one random clip of each class.
+# Then each rule selects the next clips, a whole batch at once:
 #
-# - *random*: any;
-# - *entropy*: those whose label is the least certain, for whatever reason;
-# - *mutual information*: those on whose label the draws disagree most: the label says most about the weights (BALD,
-#   Houlsby et al., 2011, arXiv:1112.5745).
+# - *random*: any clips;
+# - *entropy*: the clips with the most uncertain label, for whatever reason;
+# - *mutual information*: the clips about whose label the draws disagree most, so that the label says most about the
+#   weights (BALD, Houlsby et al., 2011, arXiv:1112.5745).
 #
 # All rules start from the same clips. Every fold is scored in turn.
 
@@ -172,8 +172,8 @@ for fold in FOLDS:
 # %% [markdown]
 # ## Learning curves
 #
-# Means over the folds, with 95 % intervals (Student's t over the folds). On the right the difference to *random* of the
-# same fold and start, where what makes a fold easy or hard cancels.
+# Means over the folds, with 95 % intervals (Student's t over the folds). On the right is the difference to *random*
+# with the same fold and start, in which the difficulty of a fold cancels.
 
 
 # %%
@@ -222,20 +222,21 @@ for ax in panels[1]:
     ax.set_xlabel("labels")
 
 # %% [markdown]
-# Neither rule can be told from picks at random. Every interval of a difference holds 0, from the first batch to the
-# last, in accuracy and in NLL; five folds of 80 clips would show an advantage of a tenth in accuracy, but not of a few
-# hundredths.
+# Neither rule differs detectably from random selection. Every interval of a difference includes 0, from the first
+# batch to the last, in accuracy and in NLL. Five folds of 80 clips would show an advantage of a tenth in accuracy,
+# but not of a few hundredths.
 #
-# Some of it is the data's doing. ESC-10 is hand-picked: as many clips of each class, and many recordings. Random picks
-# are a good design there. A pool as a recorder leaves it, hours of the same rain and one car horn, is what these rules
-# are for, and it is not tested here. And some of it may be the model's: with ten labels and a wide prior the draws
-# disagree on nearly every clip, so what is asked for first is hardly better than a guess; and the clips of a batch are
-# chosen each for itself, so that several may ask the same question.
+# One reason is the data. ESC-10 is curated: it has as many clips of each class, and many recordings, so random
+# selection is a good design. These rules are made for a pool as a recorder leaves it, hours of the same rain and one
+# car horn, and that is not tested here. Another reason may be the model. With ten labels and a wide prior the draws
+# disagree about nearly every clip, so the first selection is hardly better than a guess. And the clips of a batch are
+# selected independently, so that several may ask the same question.
 
 # %% [markdown]
-# ## What was asked for
+# ## Which clips were selected
 #
-# How many clips of each class the rules had asked for at the end, of all games; and from how many recordings.
+# The number of clips of each class that the rules selected over all rounds, and the number of recordings they came
+# from.
 
 # %%
 print(f"{'':<20}" + "".join(f"{name[:13]:>14}" for name in esc.labels) + f"{'recordings':>14}")
@@ -247,6 +248,6 @@ whole_share = target.mean(axis=0)
 print(f"{'ESC-10':<20}" + "".join(f"{value:>14.1%}" for value in whole_share))
 
 # %% [markdown]
-# Both rules ask for few crying babies, presumably the easiest class; entropy asks for clock ticks most of all. All
-# three get their clips from as many recordings, so no rule wasted labels on near copies. The rules do choose; what they
-# choose is just no better here.
+# Both rules select few crying babies, presumably the easiest class; entropy selects clock ticks most of all. All
+# three select clips from as many recordings, so no rule wasted labels on near copies. The rules do make a choice, but
+# here it is no better than random.

@@ -13,10 +13,10 @@
 # %% [markdown]
 # # Anatomy of a posterior
 #
-# **Which weights has a fit learned, which still say what the prior said, and which could be left out?** A mean-field
-# posterior has a mean (`loc`) and a standard deviation (`scale`) for every weight, so one can ask each.
+# **Which weights has a fit learned, which still equal the prior, and which could be left out?** A mean-field
+# posterior has a mean (`loc`) and a standard deviation (`scale`) for every weight, so each can be examined.
 #
-# Data: synthetic soundscapes of eight kinds, one kind a clip, made here; nothing is downloaded. Takes about four
+# Data: synthetic soundscapes of eight kinds, one kind a clip, made here. Nothing is downloaded. This takes about four
 # minutes on two cores.
 
 # %%
@@ -44,9 +44,9 @@ WORK = Path(tempfile.mkdtemp())
 # %% [markdown]
 # ## The fit
 #
-# The narrow residual network, every convolution and linear layer variational, prior Normal(0, 1 / fan-in). The KL is
-# weighted down to a thousandth, as in the package's recipes: with a thousand weights a clip, an untempered fit learns
-# far less (the notebook on predictive checks shows that).
+# The narrow residual network. Every convolution and linear layer is variational, under the prior Normal(0, 1 /
+# fan-in). The KL is multiplied by a thousandth, as in the package's recipes: with a thousand weights a clip, an
+# untempered fit learns far less (see the notebook on predictive checks).
 
 # %%
 for name, count, seed in (("fit", CLIPS, 0), ("held-out", HELD_OUT, 1)):
@@ -68,10 +68,10 @@ print(f"held out: accuracy {metrics['cls/accuracy']:.3f}, NLL {metrics['cal/nll'
 # %% [markdown]
 # ## Layer by layer
 #
-# All in units of the prior's standard deviation, so that 1 is what was believed before any data. `moved` is how far
-# the locs went from their random start, root mean square; `at 0` is the share of locs within 0.01 of it; `scale` is
-# the median posterior scale, which started at 0.1; `SNR` is the median of |loc| / scale. The KL of a weight, (loc² +
-# scale² - 1) / 2 - ln scale, has a part for its loc and a part for its width.
+# All numbers are in units of the prior's standard deviation, so that 1 is the prior. `moved` is the root mean square
+# distance of the locs from their random start; `at 0` is the share of locs within 0.01 of 0; `scale` is the median
+# posterior scale, which started at 0.1; `SNR` is the median of |loc| / scale. The KL of a weight, (loc² + scale² - 1)
+# / 2 - ln scale, has a part for its loc and a part for its scale.
 
 # %%
 torch.manual_seed(recipe.fit.seed)  # as the fit began
@@ -134,18 +134,18 @@ for ax in axes:
 legend_above(axes[2])
 
 # %% [markdown]
-# Neither signal to noise nor movement alone says "learned". A weight that never moved keeps its random start, whose
-# size is about the prior's, over a scale of 0.1: a median near 7 is what an untouched layer shows, and the shortcuts
-# (`downsample`) are such layers. And a weight that went to 0 has moved a long way, without having learned anything.
+# Neither signal to noise nor movement alone means "learned". A weight that never moved keeps its random start, whose
+# size is about the prior's, over a scale of 0.1: an untouched layer has a median SNR near 7. The shortcuts
+# (`downsample`) are such layers. And a weight that went to 0 has moved far without having learned anything.
 #
-# Nearly all of the KL is the price of being narrow. The scales have come only a small part of the way from their start
-# to the prior, so this width is as much the choice of `init_scale` and of the number of steps as it is the data's; a
-# tempered fit of a few hundred steps is no measurement of a posterior's width.
+# Nearly all of the KL comes from the small scales. The scales have moved only a small part of the way from their
+# start to the prior. So they depend on `init_scale` and on the number of steps as much as on the data: a tempered fit
+# of a few hundred steps does not measure the width of a posterior.
 
 # %% [markdown]
 # ## Two thirds at exactly 0
 #
-# In the last two convolutions about two thirds of the locs are at 0. Which ones? By place in the 3 x 3 kernel:
+# In the last two convolutions about two thirds of the locs are at 0. Which ones? By their place in the 3 x 3 kernel:
 
 # %%
 site = "net.conv_block_after1.conv1.weight"
@@ -157,11 +157,11 @@ for row in taps.tolist():
     print("".join(f"{share:>8.0%}" for share in row))
 
 # %% [markdown]
-# Only the middle row is in use. The network halves time five times, so that clips of half a second are a single frame
-# long when they arrive there: the rows before and after never see anything but the padding. No gradient reaches those
-# weights, only the prior speaks to them, and it takes the locs to 0 and widens the scales. A point estimate would have
-# left them at their random start, where nothing tells them from the others. So the posterior has found what is wrong
-# with this network for these clips: it is too deep for them, and a third of all its weights are idle.
+# Only the middle row is used. The network halves time five times, so clips of half a second are a single frame long
+# in these layers. The rows before and after see only the padding. No gradient reaches those weights: only the prior
+# acts on them, takes their locs to 0 and widens their scales. A point estimate would have left them at their random
+# start, where nothing distinguishes them from the others. So the posterior shows what is wrong with this network for
+# these clips: it is too deep for them, and a third of all its weights are unused.
 #
 # ## How the scales moved
 
@@ -182,17 +182,17 @@ ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize="x
 clean(ax)
 
 # %% [markdown]
-# The layers that end wide are those of the last stages, where by far the most weights are and each matters least. In
-# the two with idle weights the mean is over two kinds. That the curves flatten is the learning rate's doing, which
-# falls to 0, and no sign that the widths have arrived.
+# The layers with the largest scales are those of the last stages, which have by far the most weights, each of which
+# matters least. In the two layers with unused weights, the mean is over both kinds of weights. The curves flatten
+# because the learning rate falls to 0, not because the scales have converged.
 
 # %% [markdown]
 # ## Pruning by signal to noise
 #
-# A weight whose posterior hardly excludes 0 can be set to 0 (Graves, 2011, "Practical Variational Inference for Neural
-# Networks"; Blundell et al., 2015, "Weight Uncertainty in Neural Networks"). Weights of the whole network are removed
-# in the order of |loc| / scale; beside it in the order of |loc| alone, in prior units, and in random order. Scored at
-# the posterior mean.
+# A weight whose posterior hardly excludes 0 can be set to 0 (Graves, 2011, "Practical Variational Inference for
+# Neural Networks"; Blundell et al., 2015, "Weight Uncertainty in Neural Networks"). Here the weights of the whole
+# network are removed in the order of |loc| / scale, in the order of |loc| alone in prior units, and in random order.
+# Each network is scored at the posterior mean.
 
 # %%
 locs = {site: posterior.guide.loc(site).detach().clone() for site in posterior.guide.sites}
@@ -238,11 +238,11 @@ axes[1].set_ylim(0, 3)
 legend_above(axes[0])
 
 # %% [markdown]
-# More than half of the weights can go and nothing is lost; at random, a tenth is too many. That |loc| alone does about
-# as well shows where much of the free share comes from: the idle weights. The scale begins to count only where what is
-# removed begins to hurt. Past that point both orders end in a constant answer, for which no BatchNorm was fitted anew.
+# More than half of the weights can be removed without loss; in random order, a tenth is too many. |loc| alone does
+# about as well, because many of the free weights are the unused ones. The scale begins to matter only where removal
+# begins to hurt. Beyond that point both orders end in a constant answer, since BatchNorm was not fitted again.
 #
-# How many of the weights a layer keeps when half of all are removed, in the order of signal to noise:
+# The share of its weights that a layer keeps when half of all are removed, in the order of signal to noise:
 
 # %%
 half = torch.cat([values.flatten() for values in orders["|loc| / scale"].values()]).median()
@@ -253,9 +253,9 @@ for name in layers:
 # %% [markdown]
 # ## What a mean-field posterior cannot say
 #
-# It has no correlations, so it cannot say "this weight or that one". One such direction is known exactly: adding one
-# number to the biases of all labels leaves every probability as it was. The data say nothing about it, so along it the
-# true posterior is the prior, tempered or not. The guide gives it the width of its single weights:
+# It has no correlations, so it cannot say "this weight or that one". One such direction is known exactly: adding the
+# same number to the biases of all labels leaves every probability unchanged. The data say nothing about it, so along
+# it the true posterior is the prior, tempered or not. The guide gives it the width of its single weights:
 
 # %%
 scale = scales["net.fc_audioset.bias"]
@@ -265,5 +265,5 @@ print(f"standard deviation along (1, ..., 1) / sqrt(K): guide {along:.4f}, true 
 print(f"the guide is {prior / along:.1f} times too narrow there")
 
 # %% [markdown]
-# Harmless, since no prediction depends on that direction. But the same trade-offs between weights on which predictions
-# do depend are lost as well: `examples/nuts_head.py` measures that on a last layer small enough for NUTS.
+# This is harmless, since no prediction depends on that direction. But trade-offs between weights on which predictions
+# do depend are lost as well. `examples/nuts_head.py` measures that on a last layer that is small enough for NUTS.

@@ -13,10 +13,10 @@
 # %% [markdown]
 # # Prior and posterior predictive checks
 #
-# **What does a prior over weights say about sounds before any data, do data that the fitted model makes up look like
-# the data there are, and what does the weight of the KL change in that?**
+# **What does a prior over weights predict before any data? Do data simulated from the fitted model look like the real
+# data? And what does the weight of the KL change in that?**
 #
-# Data: synthetic soundscapes of eight kinds, one kind a clip, made here; nothing is downloaded. Takes about four
+# Data: synthetic soundscapes of eight kinds, one kind a clip, made here. Nothing is downloaded. This takes about four
 # minutes on two cores.
 
 # %%
@@ -53,9 +53,9 @@ write(WORK / "fit.h5", made.waveform, made.target, made.labels, Task.ONE_OF_K, m
 # %% [markdown]
 # ## Before any data
 #
-# The model without labels is a way to make labels up: draw weights from the prior, run the network. Whoever knows only
-# that there are eight kinds of sound, equally frequent, would want probabilities that spread over the kinds, and draws
-# that do not call every clip the same. BatchNorm works on the batch here, as it does while fitting.
+# The model without labels can simulate labels: draw weights from the prior and run the network. If all you know is
+# that there are eight kinds of sound, equally frequent, you want probabilities that spread over the kinds, and draws
+# that do not give every clip the same label. BatchNorm uses the batch's statistics here, as in a fit.
 
 # %%
 priors = {
@@ -105,17 +105,17 @@ for ax in axes:
 legend_above(axes[0])
 
 # %% [markdown]
-# Under Normal(0, 1) a draw is certain of nearly every clip, and the draws contradict each other: before any data
-# almost all of the uncertainty is mutual information. Scaled by fan-in, a draw is in doubt about each clip. BatchNorm
-# rescales what the convolutions make, so it is the last two layers that make the difference. A Laplace of the same
-# variance looks no different: each output sums over many weights. Under all three a draw calls about half of the clips
-# by one name; that is no belief anyone holds about sounds, but what a random network makes of spectrograms that look
-# alike to it.
+# Under Normal(0, 1) a draw is certain about nearly every clip, and the draws contradict each other: before any data
+# almost all of the uncertainty is mutual information. Under the prior scaled by fan-in, a draw is in doubt about each
+# clip. BatchNorm rescales the outputs of the convolutions, so the difference comes from the last two layers. A
+# Laplace prior of the same variance looks the same: each output sums over many weights. Under all three priors a draw
+# gives about half of the clips the same label. Nobody holds such a belief about sounds; it is what a random network
+# makes of similar spectrograms.
 #
 # ## Three weights of the KL
 #
-# The same fit with three weights of the KL; 1 is the ELBO. `scale` is the geometric mean of the posterior scales in
-# units of the prior's.
+# The same fit with three weights of the KL; a weight of 1 is the ELBO. `scale` is the geometric mean of the posterior
+# scales in units of the prior's.
 
 # %%
 fitted, after = {}, {}
@@ -149,16 +149,17 @@ for ax, (weight, draws) in zip(axes, after.items(), strict=True):
 # %% [markdown]
 # At a weight of 1 the same number of steps teaches far less, and the epistemic uncertainty is the *smallest* of the
 # three: every draw is in doubt about every clip, which counts as aleatoric. A small epistemic part is no sign of
-# knowing. Between the two tempered fits there is little difference. In none have the scales come far from where they
-# started, 0.1 of the prior's: what these widths say is mostly the recipe's `init_scale`. And all three are less sure
-# than they are right, the untempered one by far the most.
+# knowledge. The two tempered fits hardly differ. In none have the scales moved far from their start, 0.1 of the
+# prior's: these widths mostly reflect the recipe's `init_scale`. All three fits are underconfident, the untempered
+# one by far the most.
 #
-# ## Do made-up labels look like the real ones?
+# ## Do simulated labels look like the real ones?
 #
 # A posterior predictive check (Gelman, Meng and Stern, 1996, "Posterior predictive assessment of model fitness via
-# realized discrepancies") draws weights, lets them make up labels for the very clips, and compares a statistic of
-# those with that of the true labels. The p-value is how often the made-up statistic is at least as large: near 0 or 1,
-# the model does not make data like these. Three statistics, for the training clips and for the held-out:
+# realized discrepancies") draws weights, simulates labels for the same clips, and compares a statistic of these with
+# that of the true labels. The p-value is how often the simulated statistic is at least as large. Near 0 or 1, the
+# model does not produce data like these. There are three statistics, for the training clips and for the held-out
+# clips:
 #
 # - the NLL of the labels under the drawn weights: are the labels as surprising as the model expects?
 # - the labels' error: how many are not the draw's first choice;
@@ -211,12 +212,12 @@ for ax, weight in zip(axes, WEIGHTS, strict=True):
 legend_above(axes[0])
 
 # %% [markdown]
-# A dot is a draw of the weights; on the line, true labels surprise it as much as its own. Above the line it expects to
-# be surprised more than it is. That is so for all fits on the training clips: they have seen these labels, and their
-# draws still hedge. On the held-out clips the tempered fits pass, with p-values towards 1 but none that so few draws
-# could call extreme. At a weight of 1 the model expects more errors than it makes everywhere: it does not make data
-# like these, on the side of too much doubt. Where labels fitted the model, p-values crowd towards the middle; an
-# extreme one says something, a middling one little.
+# Each dot is a draw of the weights. On the line, the true labels surprise the draw as much as its own. Above the
+# line, it expects more surprise than it gets. That is so for all fits on the training clips: they have seen these
+# labels, and their draws still hedge. On the held-out clips the tempered fits pass, with p-values towards 1, but none
+# that so few draws could call extreme. At a weight of 1 the model expects more errors than it makes everywhere: it is
+# too uncertain to produce data like these. If the labels fitted the model, p-values would crowd towards the middle.
+# So an extreme p-value says something, a middling one little.
 #
 # ## Counts of each label
 
@@ -240,5 +241,5 @@ for k, name in enumerate(held.labels):
     print(f"{name:<12}true {observed[k]:>4}  made up {counts[:, k].mean():>6.1f}  p {p_value:.2f}")
 
 # %% [markdown]
-# How often each kind is named is as in the data: a check that this fit passes, and that any fit would pass which is
-# right on average and wrong clip by clip.
+# The frequency of each kind is as in the data. This fit passes the check, and so would any fit that is right on
+# average, even if it were wrong for every clip.

@@ -13,11 +13,11 @@
 # %% [markdown]
 # # Which labels does it confuse together?
 #
-# **Where several sounds may be in a clip, does the model doubt them one by one, or together: this one *or* that one?**
-# Draws of the weights answer: over them the labels' probabilities have a covariance.
+# **If a clip may have several sounds, does the model doubt them one by one, or together: this one *or* that one?**
+# Draws of the weights give the answer: over the draws, the labels' probabilities have a covariance.
 #
-# Data: synthetic soundscapes with one to three of eight kinds at once, made here; nothing is downloaded. Takes about
-# four minutes on two cores.
+# Data: synthetic soundscapes with one to three of eight kinds at once, made here. Nothing is downloaded. This takes
+# about four minutes on two cores.
 
 # %%
 import os
@@ -60,12 +60,12 @@ found = predict(posterior, clips, DRAWS, covariance=True)
 print(f"mAP {mean_average_precision(found.probability, target):.3f} on {len(clips)} held-out clips")
 
 # %% [markdown]
-# ## What it is
+# ## Definition
 #
-# Given the weights, the labels of a clip are independent coins with probabilities p_t. By the law of total covariance
-# all of the covariance between two labels is then that of their probabilities over the draws, Cov(Y_j, Y_k) =
-# cov_t(p_tj, p_tk): epistemic, through and through. On the diagonal stands the epistemic variance. Below, labels are
-# drawn from each draw's probabilities and their covariance is counted.
+# Given the weights, the labels of a clip are independent with probabilities p_t. By the law of total covariance, the
+# covariance between two labels is then that of their probabilities over the draws, Cov(Y_j, Y_k) = cov_t(p_tj, p_tk):
+# it is entirely epistemic. The diagonal is the epistemic variance. Below, labels are simulated from each draw's
+# probabilities, and their covariance is computed.
 
 # %%
 draws = torch.stack(list(posterior.draws(torch.from_numpy(clips.waveform(np.arange(8))), DRAWS)))
@@ -85,8 +85,8 @@ print(f"{np.abs(np.einsum('njj->nj', counted) - found.total[:8]).max():.4f} at m
 # %% [markdown]
 # ## The pairs
 #
-# The mean over the clips of the epistemic correlation, and the pairs whose covariance is furthest from 0. Below 0 the
-# draws hear one *or* the other; above it, both or neither.
+# The mean epistemic correlation over the clips, and the pairs whose covariance is furthest from 0. Below 0 the draws
+# hear one *or* the other; above 0, both or neither.
 
 # %%
 correlation = np.nanmean(found.correlation(), axis=0)
@@ -109,10 +109,10 @@ for first, second, mean in found.confused_together(labels)[:8]:
     )
 
 # %% [markdown]
-# ## Is it so? The errors tell
+# ## Do the errors agree?
 #
-# If the draws were samples of what is true, the errors y - p of two labels would have that very covariance, over
-# clips. They can be compared pair by pair.
+# If the draws were samples of the truth, the errors y - p of two labels would have the same covariance, over clips.
+# The two can be compared for each pair.
 
 # %%
 error = target - found.probability
@@ -134,16 +134,17 @@ ax.set(xlabel="epistemic covariance, mean of the clips", ylabel="mean product of
 clean(ax)
 
 # %% [markdown]
-# They do not tell so. Over the pairs, claim and outcome do not rise together, and the products of the errors are an
-# order of magnitude larger than the claims. The pairs that the model really takes for one another are those with the
-# most negative products, marked here, and about them its draws hardly disagree, or disagree the other way. What ties
+# They do not match. Over the pairs, the claimed and the observed values do not rise together, and the products of the
+# errors are ten times as large as the claims. The pairs that the model really confuses are those with the most
+# negative products, marked here. About these its draws hardly disagree, or disagree in the other direction. What ties
 # labels together in these data is the same under every draw: one kind of sound is mistaken for another, and no clip
-# holds more than three. A likelihood whose labels are independent given the weights has no place for either. Epistemic
-# covariance says what the draws disagree on together; it is no estimate of which errors come together.
+# has more than three. A likelihood with independent labels given the weights can express neither. Epistemic
+# covariance says which labels the draws disagree about together. It does not predict which errors occur together.
 #
 # ## The clips
 #
-# The clips and pairs with the most negative and the most positive covariance, and the draws behind them: a dot a draw.
+# The clips and pairs with the most negative and the most positive covariance, and the draws behind them: each dot is
+# a draw.
 
 # %%
 waveforms = clips.waveform(np.arange(len(clips)))
@@ -164,11 +165,11 @@ for ax, (title, place) in zip(axes, extremes.items(), strict=True):
     clean(ax)
 
 # %% [markdown]
-# ## What it buys: how many sounds are there?
+# ## An application: how many sounds are there?
 #
-# The number of sounds in a clip has the variance sum_k p_k (1 - p_k) if the labels were independent; with the
-# covariances it is that plus the sum of all that stands off the diagonal. Over clips, the squared error of the
-# expected number divided by its variance is 1 where the variance is right.
+# The number of sounds in a clip would have the variance sum_k p_k (1 - p_k) if the labels were independent. With the
+# covariances, it is that plus the sum of all off-diagonal elements. Over clips, the squared error of the expected
+# number divided by its variance is 1 on average if the variance is right.
 
 # %%
 expected = found.probability.sum(axis=1)
@@ -188,6 +189,6 @@ ax.set(xlabel="variance of the number of sounds, labels independent", ylabel="wi
 clean(ax)
 
 # %% [markdown]
-# The covariances narrow the number's variance for nearly every clip, as they should, and by most where the model is
-# most in doubt; but by a few per cent, where half would be needed. Again the rest is no matter of the weights: every
-# clip holds one to three sounds, and a model of independent labels does not know it.
+# The covariances reduce the variance of the number for nearly every clip, as they should, and most where the model is
+# most in doubt. But they do so by a few per cent, where half would be needed. Again the rest does not depend on the
+# weights: every clip has one to three sounds, which a model with independent labels does not know.

@@ -11,16 +11,16 @@
 # ---
 
 # %% [markdown]
-# # Real sounds: when does epistemic uncertainty mean something?
+# # Real sounds: when is epistemic uncertainty meaningful?
 #
-# **Does a fit on ESC-10 know what it has not heard: other sounds of the street, and speech? Does it know more when it
-# is given more labels? And does noise show as noise?** The same questions for several posteriors, because the answers
-# differ.
+# **Does a fit to ESC-10 know what it has not heard: other sounds of the street, and speech? Does its epistemic
+# uncertainty fall with more labels? And does noise show as aleatoric uncertainty?** The notebook asks the same
+# questions of several posteriors, because the answers differ.
 #
 # Data: [UrbanSound8K](https://urbansounddataset.weebly.com/urbansound8k.html) (CC BY-NC 3.0),
-# [ESC-50](https://github.com/karolpiczak/ESC-50), of which ESC-10 is a part (CC BY 3.0), and
-# [spoken digits](https://github.com/Jakobovski/free-spoken-digit-dataset) (CC BY-SA 4.0). Fetch them from their authors
-# and pack them; the numbers left out are recordings that UrbanSound8K shares with ESC-10:
+# [ESC-50](https://github.com/karolpiczak/ESC-50), of which ESC-10 is a part (CC BY 3.0), and [spoken
+# digits](https://github.com/Jakobovski/free-spoken-digit-dataset) (CC BY-SA 4.0). Fetch them from their authors and
+# pack them; the excluded numbers are recordings that UrbanSound8K shares with ESC-10:
 #
 # ```
 # SHARED=114587,180256,203128,163459,199261,30344,59513
@@ -29,7 +29,7 @@
 # bayes-panns pack folder free-spoken-digit-dataset/recordings -o stores/fsdd.h5 --seconds 5
 # ```
 #
-# The environment variables `STORES` and `RUNS` name other folders. Fits that `runs/` holds already, as the README makes
+# The environment variables `STORES` and `RUNS` name other folders. Fits that `runs/` has already, as the README makes
 # them, are used; the others take about 20 minutes on two cores. The rest takes about 8 on one.
 
 # %%
@@ -51,7 +51,7 @@ from bayes_panns.jobs.workflow import fit
 from bayes_panns.metrics import accuracy, auroc, bootstrap, detection, nll
 from bayes_panns.metrics.plotting import FAINT, INK, PALETTE, clean, legend_above
 from bayes_panns.posterior import Posterior, load
-from bayes_panns.predictions import Moments, scores
+from bayes_panns.predictions import UncertaintyAccumulator, scores
 from bayes_panns.recipes.reading import read_run
 
 SMALL = bool(os.environ.get("SMALL"))
@@ -63,8 +63,8 @@ OUTSIDE = 20 if SMALL else 150  # clips of each kind of strange sound
 # %% [markdown]
 # ## Clips
 #
-# ESC-10's folds 1 to 4 are there to learn from and to choose settings with; fold 5 is only ever scored. Near sounds are
-# fold 10 of UrbanSound8K, which the upstream fit never heard, without the one class that ESC-10 has too.
+# Folds 1 to 4 of ESC-10 are for fits and for the choice of settings; fold 5 is only scored. Near sounds are fold 10
+# of UrbanSound8K, which the upstream fit never heard, without the one class that ESC-10 has too.
 
 # %%
 esc = ClipSet(STORES / "esc10.h5")
@@ -111,8 +111,9 @@ for name, waveform in sounds.items():
 # %% [markdown]
 # ## Posteriors of a whole network
 #
-# Upstream: every weight variational, fitted to UrbanSound8K. From there, the package's ESC-10 recipe: `flip`, every
-# weight variational, its KL weighted down to a thousandth; `drop`, Monte Carlo dropout; `det`, points.
+# Upstream: every weight variational, fitted to UrbanSound8K. From there, the package's ESC-10 recipe with three
+# guides: `flip`, every weight variational, its KL multiplied by a thousandth; `drop`, Monte Carlo dropout; `det`,
+# point weights.
 
 
 # %%
@@ -135,13 +136,13 @@ nets = {
 # %% [markdown]
 # ## Posteriors of a last layer
 #
-# A new last layer on the frozen upstream network has 1,290 weights: few enough to fit by the ELBO as it is,
-# `kl_weight` 1, in seconds. Plain Pyro: the model, the mean-field guide, SVI. The network is run once for each clip;
-# what the last layer sees of it is the clip's *embedding*.
+# A new last layer on the frozen upstream network has 1,290 weights. That is few enough to fit by the plain ELBO,
+# `kl_weight` 1, in seconds, with Pyro alone: the model, the mean-field guide, SVI. The network runs once for each
+# clip; its output, the input of the last layer, is the clip's *embedding*.
 #
-# Two things are left open. **The prior's width**, in units of 1 / sqrt(fan-in). **The axes**: a mean-field guide has no
-# correlations, so it matters which coordinates it is mean-field in. Turned into the principal axes of the embeddings,
-# the model is the same, since the prior is round; the guide is another.
+# Two choices remain. **The prior's width**, in units of 1 / sqrt(fan-in). **The axes**: a mean-field guide has no
+# correlations, so the coordinates in which it is mean-field matter. In the principal axes of the embeddings the model
+# is the same, since the prior is isotropic, but the guide is another.
 
 
 # %%
@@ -179,10 +180,10 @@ def fit_last_layer(embedding, label, width, seed=0):
 
 
 def of_embedding(posterior, embedding):
-    moments = Moments(posterior.task, mirrored=True)
+    accumulator = UncertaintyAccumulator(posterior.task, mirrored=True)
     for weights in islice(mirrored_draws(posterior.guide, seed=0), DRAWS):
-        moments.update(head_logits(posterior.model, weights, embedding).softmax(dim=1))
-    return moments.result()
+        accumulator.update(head_logits(posterior.model, weights, embedding).softmax(dim=1))
+    return accumulator.result()
 
 
 backbone = last_layer(1.0, len(known)).model.eval()
@@ -198,7 +199,8 @@ embeddings = {name: embed(waveform) for name, waveform in sounds.items()}
 axes = {"plain": torch.eye(learned.shape[1]), "principal": torch.linalg.eigh(learned.T @ learned).eigenvectors}
 
 # %% [markdown]
-# Width by the NLL of left-out training folds, four fits each; fold 5 and the strange sounds have no say.
+# The width is chosen by the NLL of left-out training folds, with four fits each. Fold 5 and the out-of-distribution
+# sounds are not used.
 
 # %%
 truth, chosen = known.target(), {}
@@ -218,7 +220,7 @@ for name, axis in axes.items():
 print("\nchosen:", ", ".join(f"{width:g} in {name} axes" for name, width in chosen.items()))
 
 # %% [markdown]
-# The package's own width, 1, is too narrow for a last layer at `kl_weight` 1: its pull towards 0 costs more than
+# The package's default width, 1, is too narrow for a last layer at `kl_weight` 1: its pull towards 0 costs more than
 # it saves. It is kept below as a warning.
 
 # %%
@@ -237,10 +239,10 @@ for name, (posterior, axis) in heads.items():
 for name, posterior in nets.items():
     found[name] = {}
     for sound, waveform in sounds.items():
-        moments = Moments(posterior.task, mirrored=posterior.mirrored)
+        accumulator = UncertaintyAccumulator(posterior.task, mirrored=posterior.mirrored)
         for probability in posterior.draws(waveform, DRAWS_OF_NET):
-            moments.update(probability)
-        found[name][sound] = moments.result()
+            accumulator.update(probability)
+        found[name][sound] = accumulator.result()
 
 print("ESC-10, fold 5, after folds 1 to 4; 95 % bootstrap intervals over recordings\n")
 for name, results in found.items():
@@ -251,14 +253,15 @@ for name, results in found.items():
     )
 
 # %% [markdown]
-# ## Sounds that it has not heard
+# ## Sounds that the fit has not heard
 #
-# AUROC of each score: the probability that a strange clip scores above a known one, 0.5 at chance. Two things could be
-# noticed that have nothing to do with what is heard, so their scores stand beside. The spoken digits were recorded at
-# 8 kHz, and sounds of UrbanSound8K may lack the top of the spectrum as well: the loudest frame of the top eight mel
-# bands, lower for stranger clips, is the *trivial score*. And near sounds are also compared after both sides have lost
-# all above 10 kHz, which blunts it; and known sounds below 4 kHz are themselves scored as strangers, with nothing
-# strange about them but the missing band.
+# AUROC of each score: the probability that an out-of-distribution clip scores above a known one; 0.5 is chance. Two
+# differences could be detected that have nothing to do with the kind of sound, so there are controls for both. The
+# spoken digits were recorded at 8 kHz, and sounds of UrbanSound8K may lack the top of the spectrum as well. The
+# *trivial score* is the loudest frame of the top eight mel bands, which is lower for out-of-distribution clips. Near
+# sounds are also compared after both sides have lost everything above 10 kHz, which weakens the trivial score. And
+# known sounds below 4 kHz are themselves scored as out-of-distribution clips, though only the missing band is unusual
+# about them.
 
 # %%
 PAIRS = {
@@ -344,29 +347,30 @@ for ax, name in zip(panels, ("last layer", "last layer, principal axes", "flip")
     ax.set_title(name, fontsize="medium", pad=72)
 
 # %% [markdown]
-# **Near sounds.** At the package's width the mutual information of a last layer points the wrong way, if anywhere: its
-# draws disagree more about ESC-10 than about the street. With the width that cross-validation chose it is better than
-# chance, and in the principal axes it is as good as the entropy. So epistemic uncertainty that means something needed
-# three things: `kl_weight` 1, a width chosen by the data, and axes in which the weights are nearly independent.
+# **Near sounds.** At the package's default width, the mutual information of a last layer points in the wrong
+# direction, if in any: its draws disagree more about ESC-10 than about the street. With the width from
+# cross-validation it is better than chance, and in the principal axes it is as good as the entropy. So meaningful
+# epistemic uncertainty needed three things: `kl_weight` 1, a width chosen by the data, and axes in which the weights
+# are nearly independent.
 #
-# **Fits of the whole network** do better on near sounds, by their entropy; `det`, which has no draws at all, as well
-# as `flip`. What the draws of `flip` disagree on is a weaker score, and those of `drop` are about at chance. To have
-# fitted the network to ESC-10 counts for more than how its uncertainty is split. And the best of them is about as good
-# as a look at the top of the spectrum: the copy of UrbanSound8K that these words were written from had been resampled
-# to 22 kHz, which the original is not. Without that band the trivial score falls, and those of the whole networks
-# hardly do, so they hear something else; but all these intervals overlap.
+# **Fits of the whole network** detect near sounds better, by their entropy; `det`, which has no draws at all, does as
+# well as `flip`. The mutual information of `flip` is a weaker score, and that of `drop` is about at chance. So
+# fitting the whole network to ESC-10 matters more than how its uncertainty is split. And the best of them is about as
+# good as the top of the spectrum: the copy of UrbanSound8K used for this text had been resampled to 22 kHz, which the
+# original is not. Without that band the trivial score falls and those of the whole networks hardly do, so they detect
+# something else; but all these intervals overlap.
 #
-# **Speech.** Mutual information of the plain last layer is as good as perfect, and so is the trivial score. Part of
-# what its draws notice is the missing band: known sounds that have lost everything above 4 kHz are flagged as well,
-# though far less than speech. The expected entropy, the aleatoric side, does far worse there, which is what the split
-# promises; in the whole networks it is the other way round, and mutual information says little.
+# **Speech.** The mutual information of the plain last layer is nearly perfect, and so is the trivial score. Part of
+# what its draws detect is the missing band: known sounds without everything above 4 kHz are detected as well, though
+# far less than speech. The expected entropy, the aleatoric part, does far worse there, as the split promises. In the
+# whole networks it is the other way round, and mutual information says little.
 
 # %% [markdown]
 # ## More labels
 #
-# The same last layer on a tenth, a quarter, a half and all of the labels of folds 1 to 4. The subsets are stratified
-# by class and nested: what is known with few labels is known with more. Each point is the mean over fold 5 and over
-# several random orders; the band is a bootstrap interval over the clips of fold 5.
+# The same last layer with a tenth, a quarter, a half and all of the labels of folds 1 to 4. The subsets are
+# stratified by class and nested, so that a larger one contains the smaller ones. Each point is the mean over fold 5
+# and over several random orders; the band is a bootstrap interval over the clips of fold 5.
 
 # %%
 SHARES = (0.25, 1.0) if SMALL else (0.1, 0.25, 0.5, 1.0)
@@ -423,22 +427,22 @@ for ax, (name, measures) in zip(panels, curves.items(), strict=True):
     clean(ax)
 
 # %% [markdown]
-# Epistemic uncertainty falls with every doubling of the labels, in either axes and in either unit, nats or variance;
-# the intervals do not overlap. That is what it is there for, and it holds. The aleatoric part should not depend on how
-# many labels there are. In plain axes it hardly does; in the principal axes it rises a little at first, since with few
-# labels and a wide prior each draw is sure of itself, and wrong in its own way.
+# Epistemic uncertainty falls at every step to more labels, in both axes and in both units, nats and variance; the
+# intervals do not overlap. This is what it should do. The aleatoric part should not depend on the number of labels.
+# In plain axes it hardly does. In the principal axes it rises a little at first: with few labels and a wide prior
+# each draw is certain, and wrong in its own way.
 #
-# What the disagreement is worth as an alarm grows with the labels too: with a tenth of them the plain last layer
-# disagrees more about ESC-10 than about the street, because it knows nothing of either yet. A large mutual information
-# means little by itself; it is the difference between sounds that counts.
+# As a detector, the disagreement improves with the labels too. With a tenth of them the plain last layer disagrees
+# more about ESC-10 than about the street, because it knows neither yet. A large mutual information means little by
+# itself; the difference between sounds counts.
 
 # %% [markdown]
 # ## Noise
 #
 # Each clip of fold 5 with white noise mixed in, at a falling signal-to-noise ratio, and then with a clip of another
-# class instead. The sum has the loudness of the clip, so that level is no clue. Then the same for a last layer that has
-# *met* white noise: fitted to the same clips, at `kl_weight` 1, but at each step every clip comes clean or with noise
-# at one of a few ratios.
+# class instead. The sum has the loudness of the clip, so that the level gives nothing away. Then the same for a last
+# layer that has been fitted with noise: to the same clips, at `kl_weight` 1, but at each step every clip is clean or
+# has noise at one of a few ratios.
 
 # %%
 RATIOS = (40, 0) if SMALL else (40, 20, 10, 0, -10, -20)
@@ -504,26 +508,27 @@ for ax in panels[:, 0]:
     ax.set_ylabel("nats, mean over fold 5")
 
 # %% [markdown]
-# **A model that never met noise does not see it as noise.** White noise takes the accuracy down to chance, but the
-# aleatoric uncertainty rises only a little and then falls well below where it was: to this last layer loud noise is a
-# sound like another, and it grows sure of its wrong answer. The epistemic part rises a little and falls again as well.
-# Neither warns.
+# **A model that was fitted without noise does not see noise as noise.** White noise takes the accuracy down to
+# chance, but the aleatoric uncertainty rises only a little and then falls well below its start: to this last layer
+# loud noise is a sound like any other, and it becomes certain of its wrong answer. The epistemic part rises a little
+# and falls again as well. Neither gives a warning.
 #
-# **One that has met noise does.** Its aleatoric uncertainty rises at every step, as it should: it has learned what
-# noise takes away. So aleatoric uncertainty is no property of the recording that any model could read off; it is
-# learned like the rest. Its epistemic part rises too, if less.
+# **A model that was fitted with noise does.** Its aleatoric uncertainty rises at every step, as it should: it has
+# learned what noise hides. So aleatoric uncertainty is not a property of the recording that every model can read; it
+# is learned like the rest. Its epistemic part rises too, but less.
 #
-# **Another class mixed in** raises the aleatoric part of both, moderately, while the epistemic part hardly moves. It
-# does not come down again where the other clip has taken over, although the sound is then nearly that clip alone; the
-# wrong answers there count against the first label only, and the model is not as sure of the second as it was of the
-# first.
+# **Another class mixed in** raises the aleatoric part of both models moderately, while the epistemic part hardly
+# changes. It does not fall again where the other clip dominates, although the sound is then nearly that clip alone.
+# Wrong answers there are counted against the first label only, and the model is less certain of the second label than
+# it was of the first.
 #
-# ## What held and what did not
+# ## What was confirmed and what was not
 #
-# - Epistemic uncertainty falls as labels are added: held, clearly.
-# - Epistemic uncertainty tells sounds never heard: for speech that of a last layer does, and so does a trivial score;
-#   for near sounds only with chosen width and axes, no better than entropy, and no better than the trivial score.
-# - Aleatoric uncertainty rises with noise: only in a model that has met noise. With another sound mixed in it does in
-#   both.
-# - A mean-field posterior's epistemic uncertainty depends on choices that accuracy does not show: the three last
-#   layers are within a few hundredths in accuracy, and from 0.1 to 0.4 in the epistemic share of their variance.
+# - Epistemic uncertainty falls as labels are added: clearly confirmed.
+# - Epistemic uncertainty detects sounds that were never heard: that of a last layer detects speech, and so does a
+#   trivial score. It detects near sounds only with a chosen width and axes, no better than entropy, and no better than
+#   the trivial score.
+# - Aleatoric uncertainty rises with noise: only in a model that was fitted with noise. With another sound mixed in, it
+#   rises in both.
+# - A mean-field posterior's epistemic uncertainty depends on choices that accuracy does not reveal: the three last
+#   layers are within a few hundredths in accuracy, but their epistemic share of the variance is 0.1 to 0.4.

@@ -13,10 +13,10 @@
 # %% [markdown]
 # # Where its uncertainty comes from
 #
-# **Which layers' weights make the predictions uncertain, what do ambiguous sounds add, and what do more data take
-# away?** And how many draws does it take to say so?
+# **Which layers' weights make the predictions uncertain? What do ambiguous sounds add, and what do more data remove?
+# And how many draws are needed to measure it?**
 #
-# Data: synthetic soundscapes of eight kinds, one kind a clip, made here; nothing is downloaded. Takes about four
+# Data: synthetic soundscapes of eight kinds, one kind a clip, made here. Nothing is downloaded. This takes about four
 # minutes on two cores.
 
 # %%
@@ -45,8 +45,8 @@ WORK = Path(tempfile.mkdtemp())
 # %% [markdown]
 # ## The fits
 #
-# The narrow network with every weight variational, fitted to more and more clips, each with the same number of steps.
-# A smaller set is the beginning of a larger one.
+# The narrow network with every weight variational, fitted to more and more clips, each time with the same number of
+# steps. A smaller set is the beginning of a larger one.
 
 # %%
 made = soundscapes(DOWNSTREAM, max(SIZES), seconds=0.5, sample_rate=8000, events=(1, 1), seed=0)
@@ -67,10 +67,10 @@ for clips in SIZES:
 # %% [markdown]
 # ## Two splits, and what they promise
 #
-# Every draw of the weights gives probabilities p_t with mean p. Of a label, the variance p (1 - p) is the draws' own
-# mean variance (aleatoric) and the variance of their means (epistemic): the law of total variance. Of a clip, the
-# entropy of p is the draws' mean entropy and the mutual information between label and weights. Both hold exactly, at
-# any number of draws. Each part computed by its own formula:
+# Every draw t of the weights gives probabilities p_t with mean p. For a label, the variance p (1 - p) is the mean
+# variance of the draws (aleatoric) plus the variance of their means (epistemic): the law of total variance. For a
+# clip, the entropy of p is the mean entropy of the draws plus the mutual information between label and weights. Both
+# hold exactly, with any number of draws. Each part is computed by its own formula:
 
 # %%
 posterior = posteriors[max(SIZES)]
@@ -92,8 +92,8 @@ print(
 # %% [markdown]
 # ## Which layer's noise?
 #
-# One block's weights are drawn and all others stay at their means. A block can matter in two ways: by how wide its
-# posterior is, and by how much the output listens to it.
+# The weights of one block are drawn while all others stay at their means. A block can matter in two ways: through the
+# width of its posterior, and through the effect of its weights on the output.
 
 # %%
 blocks = (
@@ -131,18 +131,18 @@ clean(ax)
 legend_above(ax)
 
 # %% [markdown]
-# The smallest block but one makes the most of it: the first convolutions, with fewer than one in two hundred of the
-# weights. An output there sums nine inputs or 144, so that little of its noise averages out, and everything after
-# listens to it. The last layer, which is all that a posterior of the last layer draws, makes next to none here. The
-# parts nearly add up to the whole: the blocks' noises hardly meet. How wide the first block is was set by the recipe
-# (`init_scale`) and barely changed by the fit, as the notebook on anatomy shows; so most of this uncertainty was
-# chosen.
+# The second smallest block contributes most: the first convolutions, with fewer than one in two hundred of the
+# weights. An output there sums nine inputs or 144, so little of its noise averages out, and every later layer depends
+# on it. The last layer, the only one that a posterior of the last layer draws, contributes almost nothing here. The
+# parts nearly add up to the whole: the noises of the blocks hardly interact. The width of the first block was set by
+# the recipe (`init_scale`) and barely changed by the fit, as the notebook on anatomy shows. So most of this
+# uncertainty was chosen.
 #
 # ## How many draws?
 #
-# The package gives each number a standard error for its finite number of draws, by the jackknife over groups of draws.
-# Here the same clips are predicted with more and more draws: the error that was claimed, beside the true one, which is
-# taken from the most draws there are.
+# The package gives each number a standard error for its finite number of draws, by the jackknife over groups of
+# draws. Here the same clips are predicted with more and more draws. The claimed error is compared with the true one,
+# for which the largest number of draws is the reference.
 
 # %%
 few = waveforms[:24]
@@ -182,16 +182,17 @@ for ax, claimed, true, title in ((axes[0], 1, 2, "a probability"), (axes[1], 3, 
 legend_above(axes[0])
 
 # %% [markdown]
-# The reference has an error of its own, as large as that of the last row, so the true error ends too high there by a
-# factor of about sqrt(2). Before that it lies above the claim by up to a quarter. All clips are predicted by the same
-# draws, so this is one experiment and not one a clip, and that much may be chance. With few draws the epistemic
-# variance is also too small on average, since a variance over T draws misses the variance of their mean.
+# The reference has an error of its own, as large as that of the last row, so the true error there is too high by a
+# factor of about sqrt(2). Before that it exceeds the claim by up to a quarter. All clips are predicted with the same
+# draws, so this is one experiment and not one for each clip, and the excess may be chance. With few draws the
+# epistemic variance is also too small on average, since a variance over T draws misses the variance of their mean.
 
 # %% [markdown]
 # ## Aleatoric: mixing two sounds
 #
-# Two clips of different kinds are faded into each other. Half of each is truly ambiguous for a model that must name
-# one kind, so the aleatoric part ought to grow. No such mixture was in the training data, so the epistemic part may.
+# Two clips of different kinds are mixed in changing proportions. A mixture of halves is truly ambiguous for a model
+# that must name one kind, so the aleatoric part should grow. No such mixture was in the training data, so the
+# epistemic part may grow too.
 
 # %%
 kind = held.target.argmax(axis=1)
@@ -227,10 +228,9 @@ clean(ax)
 legend_above(ax)
 
 # %% [markdown]
-# Both grow, and by about the same factor; and a tenth of the other sound does nearly all of it, after which nothing
-# more happens. So the draws do not agree on "it is one of these two", they go different ways, and the aleatoric part
-# cannot be read as the ambiguity of the sound alone. The two parts are told apart by the identity, but not by what
-# causes them.
+# Both grow, by about the same factor. A tenth of the other sound has nearly the full effect; more changes little. So
+# the draws do not agree on "it is one of these two": they give different answers, and the aleatoric part is not the
+# ambiguity of the sound alone. The identity separates the two parts, but it does not separate their causes.
 #
 # ## Epistemic: more data
 
@@ -261,6 +261,6 @@ legend_above(ax)
 
 # %% [markdown]
 # With eight times the clips the epistemic part falls by about a quarter, in size and as a share, and not at every
-# step. That is far from the fall that a posterior would show whose width the data decide. The number of steps is the
-# same, and with it the way that the scales can go from where they start; and accuracy and NLL are best in between,
-# since more clips in as many steps are each seen less often.
+# step. A posterior whose width depended on the data alone would fall far more. The number of steps is the same, and
+# so is the distance that the scales can move from their start. Accuracy and NLL are best in between, since with more
+# clips in as many steps each clip is seen less often.

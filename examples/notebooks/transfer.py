@@ -11,14 +11,14 @@
 # ---
 
 # %% [markdown]
-# # Transfer: is uncertainty carried over with knowledge?
+# # Does uncertainty transfer along with knowledge?
 #
-# **A posterior fitted to UrbanSound8K is where a fit to ESC-10 starts. What does that fit take over, what does it
-# change, and what is it worth, with all the labels and with a quarter of them?**
+# **A fit to ESC-10 starts from a posterior fitted to UrbanSound8K. What does the fit inherit, what does it change,
+# and what is the inheritance worth, with all the labels and with a quarter of them?**
 #
 # Data: [UrbanSound8K](https://urbansounddataset.weebly.com/urbansound8k.html) (CC BY-NC 3.0) and
-# [ESC-50](https://github.com/karolpiczak/ESC-50), of which ESC-10 is a part (CC BY 3.0). Fetch them from their authors
-# and pack them; the numbers left out are recordings that both have:
+# [ESC-50](https://github.com/karolpiczak/ESC-50), of which ESC-10 is a part (CC BY 3.0). Fetch them from their
+# authors and pack them; the excluded numbers are recordings that both data sets have:
 #
 # ```
 # SHARED=114587,180256,203128,163459,199261,30344,59513
@@ -26,8 +26,8 @@
 # bayes-panns pack esc50 ESC-50-master --esc10 -o stores/esc10.h5
 # ```
 #
-# The environment variables `STORES` and `RUNS` name other folders. Fits are kept in `RUNS` and used again. The upstream
-# fit takes about 11 minutes, the others 12 together, the rest of the notebook 3.
+# The environment variables `STORES` and `RUNS` name other folders. Fits are kept in `RUNS` and used again. The
+# upstream fit takes about 11 minutes, the others 12 together, and the rest of the notebook 3.
 
 # %%
 import os
@@ -57,9 +57,10 @@ WORK = Path(tempfile.mkdtemp())
 # %% [markdown]
 # ## The fits
 #
-# The recipe `esc10`: folds 1 to 4, fold 5 kept out; every weight variational (`flip`), a fan-in prior, `kl_weight`
-# 1e-3. Once from the upstream posterior, once from random locs; and both again with a quarter of the labels, stratified
-# by class, and a third more passes over them. One seed each: that fits differ by chance is in none of the intervals.
+# The recipe `esc10`: folds 1 to 4, with fold 5 held out; every weight variational (`flip`), a fan-in prior,
+# `kl_weight` 1e-3. One fit starts from the upstream posterior, one from random locs. Both are repeated with a quarter
+# of the labels, stratified by class, and a third more passes over them. There is one seed each, so no interval
+# includes the variation between fits.
 
 
 # %%
@@ -118,8 +119,8 @@ posteriors = {
 print(f"labels: {len(known)} clips, a quarter: {len(quarter)}; scored: {len(tested)} clips of fold 5")
 
 # %% [markdown]
-# And a third start, with a quarter of the labels: the upstream *locs*, but every scale as at the start of a fit from
-# scratch. It takes over what is known, and not how surely.
+# And a third start, with a quarter of the labels: the upstream *locs*, with every scale as at the start of a fit from
+# scratch. It inherits the knowledge without its uncertainty.
 
 
 # %%
@@ -151,13 +152,14 @@ if not (folder / "posterior").is_dir():
 posteriors["locs only, 25 %"] = load(folder)
 
 # %% [markdown]
-# ## What is taken over, and what becomes of it
+# ## What is inherited, and how it changes
 #
-# All in units of the prior's standard deviation, 1 / sqrt(fan-in). `up` and `down` are the geometric mean of the
-# scales, upstream and after the fit to ESC-10. `moved` is the root mean square of the locs' way from the upstream
-# posterior, in prior units and in upstream scales: how surprising the new locs are to the upstream posterior. `rank` is
-# the rank correlation of upstream scales with those of the fit: whether the weights that were sure are still the sure
-# ones. The last column says the same of the fit from scratch, which never saw the upstream posterior.
+# All numbers are in units of the prior's standard deviation, 1 / sqrt(fan-in). `up` and `down` are the geometric
+# means of the scales, upstream and after the fit to ESC-10. `moved` is the root mean square distance of the locs from
+# the upstream posterior, in prior units and in upstream scales: how surprising the new locs are to the upstream
+# posterior. `rank` is the rank correlation between upstream scales and those of the fit: whether the weights with
+# small scales are still the same. The last column has the same for the fit from scratch, which never saw the upstream
+# posterior.
 
 # %%
 inherited = start(recipe_for("esc10", **ALL), len(known)).start_from(upstream)
@@ -209,18 +211,18 @@ for ax, title, series in (
     clean(ax)
     legend_above(ax)
 # %% [markdown]
-# The scales are inherited, weight by weight. Where upstream had widened a layer, in the late stages with their many
-# weights, the fit to ESC-10 starts wide and widens it further; the order of the weights hardly changes, while a fit
-# from scratch arrives at another order. It is the locs that move, most of all in the last three layers: by several
-# upstream scales, to where the upstream posterior, taken as the prior, would not let them. The early layers stay
-# within one or two. But an inherited scale is also one that a tempered fit of 300 steps had no time to change; that it
-# is still right for the new data is not shown by its being there.
+# The scales are inherited, weight by weight. Where the upstream fit widened a layer, in the late stages with their
+# many weights, the fit to ESC-10 starts wide and widens it further. The order of the weights hardly changes, while a
+# fit from scratch arrives at another order. The locs move, most of all in the last three layers: by several upstream
+# scales, to values that the upstream posterior as a prior would exclude. The early layers stay within one or two. But
+# an inherited scale is also one that a tempered fit of 300 steps had no time to change. That it is still there does
+# not show that it is right for the new data.
 
 # %% [markdown]
 # ## What it is worth
 #
-# Fold 5, 95 % bootstrap intervals over its recordings; then the differences, paired: both sides see the same resampled
-# clips.
+# Fold 5, with 95 % bootstrap intervals over its recordings. Then the differences, which are paired: both sides use
+# the same resampled clips.
 
 # %%
 target, recordings = tested.target(), tested.sources
@@ -247,21 +249,22 @@ for ax, name in zip(panels, found, strict=False):
     ax.label_outer()
 
 # %% [markdown]
-# What is carried over is worth most where labels are few. With a quarter of them the transferred posterior does about
-# as well as the one from scratch with all. Its NLL and its risk-coverage area are better with all labels and with a
-# quarter, and no interval of those differences holds 0; for accuracy that is so with a quarter only. The calibration
-# error says nothing: 80 clips are too few for it to tell any two apart. All of them are mostly not sure enough.
+# The inheritance is worth most with few labels. With a quarter of them the transferred posterior does about as well
+# as the one from scratch with all. Its NLL and its risk-coverage area are better with all labels and with a quarter,
+# and the intervals of these differences exclude 0. For accuracy that holds with a quarter only. The calibration error
+# shows nothing: 80 clips are too few to separate any two fits. Most of the fits are underconfident.
 #
 # And the scales? Locs alone do about as well as locs and scales. The differences in accuracy, NLL and risk-coverage
-# area lean to the side of the scales, and every interval holds 0: with one seed and 80 clips, it is the transfer of
-# knowledge that is shown, and not that of uncertainty.
+# area favour the scales, but every interval includes 0. With one seed and 80 clips, this shows the transfer of
+# knowledge, not of uncertainty.
 
 # %% [markdown]
-# ## How sure it is of sounds like those upstream
+# ## Certainty about sounds like those upstream
 #
-# Fold 10 of UrbanSound8K was kept from every fit, but upstream learned its classes. A model that starts there has met
-# sirens and drills, though ESC-10 has no name for them; one from scratch has not. The one class that both have is the
-# dog's bark. Each class: the mean over its clips, and a bootstrap interval over the recordings they were cut from.
+# Fold 10 of UrbanSound8K was held out of every fit, but the upstream fit learned its classes. A model that starts
+# there knows sirens and drills, though ESC-10 has no label for them; one from scratch does not. The one class that
+# both data sets have is the dog's bark. For each class: the mean over its clips, and a bootstrap interval over the
+# recordings that they were cut from.
 
 # %%
 street = ClipSet(STORES / "us8k.h5", folds=[10])
@@ -307,7 +310,7 @@ def split_auroc(score, strange):
     return auroc(score[~strange], score[strange])
 
 
-print("AUROC: classes that ESC-10 has not, against fold 5")
+print("AUROC: classes that ESC-10 does not have, against fold 5")
 for measure in ("entropy", "expected_entropy", "mutual_information"):
     score = {
         name: np.concatenate([getattr(found[name], measure), getattr(outside[name], measure)[~bark]]) for name in names
@@ -324,12 +327,13 @@ for name in names:
     print(f"barks called dog, {name}: {called.mean():.2f} of {bark.sum()}")
 
 # %% [markdown]
-# Here the two differ in what they know of the unknown. The transferred posterior is less sure of the street than of
-# ESC-10, by its entropy and, less so, by what its draws disagree on; the draws of the fit from scratch disagree no
-# more on the street than on ESC-10. The differences between the two fits are clear of 0. So a fit of every weight can
-# have draws that disagree about strange sounds, but the entropy, which needs no draws, remains the better score.
+# Here the two differ in what they know of the unknown. The transferred posterior is less certain about the street
+# than about ESC-10, by its entropy and, to a smaller degree, by its mutual information. The draws of the fit from
+# scratch disagree no more about the street than about ESC-10. The intervals of the differences between the two fits
+# exclude 0. So the draws of a fit of every weight can disagree about out-of-distribution sounds, but the entropy,
+# which needs no draws, is the better score.
 #
-# Class by class it is uneven. Gun shots are taken for known sounds by both, with the least disagreement of all. Barks
-# are called dog in less than half of the clips, and are as doubtful as the rest: recordings of the street are far from
-# ESC-10's even where the label is the same. And the copy of UrbanSound8K used here had lost the top of its spectrum,
-# which any of these scores may have noticed instead; the notebook on ESC-10 looks into that.
+# The classes differ. Both fits take gun shots for known sounds, with the least disagreement of all. Barks are
+# classified as dog in less than half of the clips, and are as uncertain as the rest: recordings of the street are far
+# from ESC-10's even where the label is the same. And the copy of UrbanSound8K used here had lost the top of its
+# spectrum, which any of these scores may have detected instead; the notebook on ESC-10 examines that.

@@ -1,9 +1,13 @@
+import math
+import resource
+
 import numpy as np
 import pytest
 import soundfile
 import torch
+import torchaudio
 
-from bayes_panns.audio.files import find, read
+from bayes_panns.audio.files import find, read, resample
 from bayes_panns.core.errors import AudioError
 
 RATE = 16000
@@ -103,3 +107,62 @@ def test_reads_real_recordings(real_data):
         info = soundfile.info(path)
         assert len(waveform) == pytest.approx(info.duration * 32000, abs=2)
         assert waveform.std() > 1e-4
+
+
+ORDINARY = [
+    (44100, 32000),
+    (22050, 32000),
+    (48000, 16000),
+    (11025, 32000),
+    (8000, 32000),
+    (96000, 32000),
+    (44100, 8000),
+]
+AWKWARD = [(22254, 32000), (11127, 32000), (44099, 16000), (47952, 32000), (48000, 44101)]
+
+
+@pytest.mark.parametrize(("source", "target"), ORDINARY)
+def test_ordinary_rates_are_resampled_by_torchaudio_to_the_bit(source, target):
+    waveform = torch.randn(source // 10)
+    expected = torchaudio.transforms.Resample(source, target)(waveform)
+    assert torch.equal(resample(waveform, source, target), expected)
+
+
+@pytest.mark.parametrize(("source", "target"), AWKWARD)
+def test_awkward_rates_are_resampled_without_a_large_kernel(source, target, monkeypatch):
+    monkeypatch.setattr(torchaudio.transforms, "Resample", lambda *_: pytest.fail("a kernel was made"))
+    waveform = torch.from_numpy(tone(rate=source)).float()
+    resampled = resample(waveform, source, target)
+    assert resampled.dtype == torch.float32
+    assert len(resampled) == target
+    expected = torch.from_numpy(tone(rate=target)).float()
+    assert (resampled - expected)[1000:-1000].abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("samples", [1, 2, 7, 1001])
+@pytest.mark.parametrize(("source", "target"), [(22254, 32000), (44099, 16000), (44100, 32000), (48000, 16000)])
+def test_a_resampled_length_is_rounded_up(source, target, samples):
+    assert len(resample(torch.ones(samples), source, target)) == math.ceil(samples * target / source)
+
+
+@pytest.mark.parametrize(("source", "target"), [(44100, 32000), (22050, 32000), (48000, 16000), (8000, 32000)])
+def test_the_two_resamplers_agree_below_the_transition_band(source, target, monkeypatch):
+    frequency = np.fft.rfftfreq(2 * source, 1 / source)
+    spectrum = np.random.default_rng(0).normal(size=(2, len(frequency))).T.copy().view(complex)[:, 0]
+    spectrum[(frequency < 20) | (frequency > 0.7 * min(source, target) / 2)] = 0
+    noise = np.fft.irfft(spectrum, 2 * source)
+    waveform = torch.from_numpy(noise / np.abs(noise).max()).float()
+    first = resample(waveform, source, target)
+    monkeypatch.setattr("bayes_panns.audio.files._LARGEST_KERNEL", 0)
+    second = resample(waveform, source, target)
+    assert first.shape == second.shape
+    assert (first - second)[1000:-1000].abs().max() < 5e-3
+
+
+def test_an_awkward_rate_takes_little_memory(tmp_path):
+    """torchaudio's kernel alone takes 0.7 GB for 22,254 Hz, and 6 GB while it is made."""
+    path = tmp_path / "old-mac.wav"
+    soundfile.write(path, tone(2, 22254), 22254)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert len(read(path, 32000)) == 64000
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000

@@ -19,6 +19,9 @@ def test_every_front_end_makes_a_hundred_frames_a_second_of_64_mels(rate):
     logmel = front_end(torch.randn(2, rate))
     assert logmel.shape == (2, 101, 64)
     assert front_end.frames(rate) == 101
+    assert front_end.shape(rate) == (101, 64)
+    for samples in (1, rate // 50, rate // 3 + 7):
+        assert tuple(front_end(torch.zeros(1, samples)).shape[1:]) == front_end.shape(samples)
     assert logmel.isfinite().all()
 
 

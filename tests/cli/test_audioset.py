@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from bayes_panns.cli import main
 from bayes_panns.clips import Store
-from bayes_panns.clips.catalogs.all_of_them import SCENES
+from bayes_panns.clips.catalogs.dcase2013 import SCENES
 from bayes_panns.posterior import load
 
 RATE = 8000

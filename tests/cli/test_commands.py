@@ -414,6 +414,6 @@ def test_an_evaluation_can_be_kept(home, tmp_path):
     assert evaluation.uncertainty.covariance.shape == (18, 3, 3)
     # Told before anything is predicted.
     result = run("evaluate", home / "run", "--data", home / "nowhere.h5", "-o", home / "sounds", code=1)
-    assert "is no evaluation" in result.stderr
+    assert "is not an evaluation" in result.stderr
     result = run("evaluate", home / "run", "--data", home / "nowhere.h5", "-o", home / "clips.h5", code=1)
-    assert "is no evaluation" in result.stderr
+    assert "is not an evaluation" in result.stderr

@@ -1,3 +1,4 @@
+import re
 import shutil
 
 import numpy as np
@@ -159,7 +160,7 @@ class TestAudioSet:
         table(tmp_path / "class_labels_indices.csv", "index,mid,display_name", "0,/m/09x0r,Speech")
         segments(tmp_path / "balanced_train_segments.csv", ("Y0_b-d_fg_3", 30, "/m/09x0r"))
         (tmp_path / name).touch()
-        with pytest.raises(StoreError, match=r"none of its files is there: 1 file \(YY0_b-d_fg_3\.wav\)"):
+        with pytest.raises(StoreError, match=r"none of its files exists: 1 file \(YY0_b-d_fg_3\.wav\)"):
             audioset(tmp_path)
 
     def test_missing_clips_are_counted_when_packed(self, audio_set):
@@ -201,10 +202,10 @@ class TestAudioSet:
         with pytest.raises(StoreError, match="no such file; name AudioSet's"):
             read_labels(audio_set / "none.csv")
         table(path, "index,display_name", "0,a", "2,b")
-        with pytest.raises(StoreError, match="line 3 has index 2, not one of 0 to 1"):
+        with pytest.raises(StoreError, match="line 3 has index 2; number 2 labels from 0"):
             read_labels(path)
         table(path, "index,display_name", "0,a", "0,a")
-        with pytest.raises(StoreError, match="numbers some labels alike"):
+        with pytest.raises(StoreError, match="two labels have the same index"):
             read_labels(path)
 
 
@@ -249,7 +250,7 @@ class TestDcase2013:
             dcase2013(tmp_path)
         for name in ("beach01.wav", "bus.wav", "test_bus01.wav"):
             (tmp_path / "scenes_stereo" / name).touch()
-            with pytest.raises(StoreError, match=rf"{name}: is not called by a scene and a number"):
+            with pytest.raises(StoreError, match=rf"{name}: is not named after a scene and a number"):
                 dcase2013(tmp_path)
             (tmp_path / "scenes_stereo" / name).unlink()
 
@@ -312,6 +313,37 @@ class TestFolder:
         sound(tmp_path / "a.wav")
         assert folder(table(tmp_path / "l.csv", "file,labels", "a.wav,")).task == Task.UNLABELLED
 
+    def test_a_csv_with_columns_that_are_not_understood(self, tmp_path):
+        sound(tmp_path / "a.wav")
+        path = table(tmp_path / "l.csv", "file,labels,start,end", "a.wav,dog,10,12")
+        message = (
+            f"{path}: has columns that are not understood: 'start', 'end'; known are file, labels, fold, source; "
+            "rename or remove the others"
+        )
+        with pytest.raises(StoreError, match=re.escape(message)):
+            folder(path)
+        for header, match in (
+            ("file,labels,labels", "has the column 'labels' more than once"),
+            ("file,label", "lacks the columns labels; it has file, label"),
+            ("file,labels,", "not understood: ''"),
+        ):
+            with pytest.raises(StoreError, match=match):
+                folder(table(tmp_path / "l.csv", header, "a.wav,dog,3"))
+
+    @pytest.mark.parametrize(
+        ("fold", "match"),
+        [("", "has fold '', which is not a whole number"), ("-1", "should be greater than or equal to 0")],
+    )
+    def test_a_fold_that_is_none(self, tmp_path, fold, match):
+        sound(tmp_path / "a.wav")
+        with pytest.raises(StoreError, match=f"line 3 has fold .*{match}" if "should" in match else f"line 3 {match}"):
+            folder(table(tmp_path / "l.csv", "file,labels,fold", "b.wav,dog,1", f"a.wav,dog,{fold}"))
+
+    def test_a_file_that_is_no_csv(self, tmp_path):
+        path = table(tmp_path / "tags.txt", "file,labels")
+        with pytest.raises(StoreError, match=r"tags\.txt: is not a CSV file"):
+            folder(path)
+
     def test_min_count(self, tmp_path):
         sound(tmp_path / "a.wav")
         lines = ["file,labels", "a.wav,dog;rain", "b.wav,dog", "c.wav,hail"]
@@ -338,17 +370,20 @@ class TestBadSources:
         [
             (["filename;fold"], "lacks the columns filename, .* it has filename;fold"),
             ([ESC_HEAD], "lists no clips"),
-            ([ESC_HEAD, "a.wav,1,50,dog,True,7,A"], "line 2 has target 50, not one of 0 to 49"),
-            ([ESC_HEAD, "a.wav,1,x,dog,True,7,A"], "target 'x', not a whole number"),
-            ([ESC_HEAD, "a.wav,1.5,0,dog,True,7,A"], "fold '1.5', not a whole number"),
-            ([ESC_HEAD, "a.wav,1,0,dog"], "line 2 has not 7 fields"),
-            ([ESC_HEAD, "a.wav,1,0,dog,True,7,A,B"], "line 2 has not 7 fields"),
-            ([ESC_HEAD, ",1,0,dog,True,7,A"], "line 2 names no file"),
+            ([ESC_HEAD, "a.wav,1,50,dog,True,7,A"], "line 2 has target '50', which should be less than 50"),
+            ([ESC_HEAD, "a.wav,1,x,dog,True,7,A"], "target 'x', which is not a whole number"),
+            ([ESC_HEAD, "a.wav,1.5,0,dog,True,7,A"], "fold '1.5', which is not a whole number"),
+            ([ESC_HEAD, "a.wav,1,0,dog"], "line 2 does not have 7 fields"),
+            ([ESC_HEAD, "a.wav,1,0,dog,True,7,A,B"], "line 2 does not have 7 fields"),
+            ([ESC_HEAD, ",1,0,dog,True,7,A"], "line 2 has filename '', which is empty"),
             (
                 [ESC_HEAD, "a.wav,1,0,dog,True,7,A", "a.wav,1,0,dog,True,7,A"],
                 "line 3 lists 'a.wav' again, after line 2",
             ),
-            ([ESC_HEAD, "a.wav,1,0,dog,True,7,A", "b.wav,1,0,cat,True,7,A"], "calls target 0 'cat'"),
+            (
+                [ESC_HEAD, "a.wav,1,0,dog,True,7,A", "b.wav,1,0,cat,True,7,A"],
+                "line 3 calls label 0 'cat', an earlier line 'dog'",
+            ),
             ([ESC_HEAD, *(f"{n}.wav,1,0,dog,True,7,A" for n in range(5))], r"5 files \(0.wav, 1.wav, 2.wav, \.\.\.\)"),
             ([ESC_HEAD, 'a.wav,1,0,"dog,True,7,A'], "cannot be read as CSV"),
         ],
@@ -364,6 +399,17 @@ class TestBadSources:
         (tmp_path / "a.csv").write_bytes(b"file,labels\n\xff\xfe,dog\n")
         with pytest.raises(StoreError, match="UTF-8"):
             folder(tmp_path / "a.csv")
+
+
+def test_published_tables_may_have_more_columns(esc, audio_set):
+    path = esc / "meta" / "esc50.csv"
+    header, *rows = path.read_text().splitlines()
+    table(path, header + ",comment", *(row + ",nice" for row in rows))
+    assert len(esc50(esc).clips) == 3
+    path = audio_set / "metadata" / "class_labels_indices.csv"
+    header, *rows = path.read_text().splitlines()
+    table(path, header + ",comment", *(row + ",nice" for row in rows))
+    assert audioset(audio_set).labels == ("Speech", "Male speech, man speaking", "Bark")
 
 
 def test_real_catalogs(real_data):

@@ -7,7 +7,7 @@ import soundfile
 
 from bayes_panns.audio.files import read
 from bayes_panns.clips import ClipSet, Store, esc50, folder, pack
-from bayes_panns.core.errors import StoreError
+from bayes_panns.core.errors import OutputError, StoreError
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_exclude_by_name_path_and_source(recordings, tmp_path):
     assert (report.packed, report.excluded) == (2, 4)
     assert Store(output).names == ["hen/00.wav", "hen/10.wav"]
     assert Store(output).provenance["exclude"] == ["02.*", "hen/0[46].wav", "rec8"]
-    with pytest.raises(StoreError, match="nothing matches the pattern to exclude 'rec99'"):
+    with pytest.raises(StoreError, match="no clip matches the pattern to exclude 'rec99'"):
         pack(folder(table), output, exclude=["rec8", "rec99"], **options)
     with pytest.raises(StoreError, match="every clip is excluded"):
         pack(folder(table), output, exclude=["hen/*"], **options)
@@ -71,6 +71,41 @@ def test_nothing_readable_leaves_no_store(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 
+def test_the_place_is_checked_before_anything_is_decoded(recordings, tmp_path, monkeypatch):
+    monkeypatch.setitem(pack.__globals__, "read", lambda *_: pytest.fail("a recording was decoded"))
+    with pytest.raises(OutputError, match="is a folder"):
+        pack(folder(recordings), tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match="cannot be written"):
+        pack(folder(recordings), tmp_path / "file" / "a.h5")
+
+
+def test_a_label_whose_files_are_all_skipped_is_named(recordings, tmp_path, caplog):
+    for path in (recordings / "hen").iterdir():
+        path.write_bytes(b"not a sound")
+    pack(folder(recordings), tmp_path / "a.h5")
+    (told,) = caplog.records
+    assert told.levelname == "WARNING"
+    assert "a.h5: 1 of 2 labels ('hen') have no clip, because none of their files could be read" in told.message
+
+
+def test_a_label_whose_files_are_excluded_is_not(recordings, tmp_path, caplog):
+    pack(folder(recordings), tmp_path / "a.h5", exclude=["hen/*"])
+    assert not caplog.records
+
+
+def test_a_single_label_is_warned_of(recordings, tmp_path, caplog):
+    table = recordings / "list.csv"
+    table.write_text("file,labels\nhen/00.wav,hen\nhen/02.wav,hen\n")
+    pack(folder(table), tmp_path / "a.h5")
+    (told,) = caplog.records
+    assert "every clip has the label 'hen'" in told.message
+    caplog.clear()
+    table.write_text("file,labels\nhen/00.wav,hen\nhen/02.wav,\n")
+    pack(folder(table), tmp_path / "a.h5")
+    assert not caplog.records, "clips without the label are the other answer"
+
+
 def test_interrupted_pack_leaves_nothing(recordings, tmp_path, monkeypatch):
     def interrupted(path, rate):
         if path.name == "09.wav":
@@ -85,7 +120,7 @@ def test_interrupted_pack_leaves_nothing(recordings, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf"), 1e-9])
 def test_lengths_that_hold_nothing(recordings, tmp_path, seconds):
-    with pytest.raises(StoreError, match="hold no samples"):
+    with pytest.raises(StoreError, match="have no samples"):
         pack(folder(recordings), tmp_path / "a.h5", seconds=seconds)
 
 

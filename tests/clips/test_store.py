@@ -1,6 +1,7 @@
+import hashlib
 import json
+import os
 import pickle
-import shutil
 
 import h5py
 import numpy as np
@@ -239,6 +240,16 @@ class TestDamage:
             ("fold", np.zeros(6, np.float32), "not int32"),
             ("seconds", np.zeros(7, np.float32), "'seconds' has 7 rows"),
             ("label_names", np.array([b"a", b"a", b"b"]), "'a' is there more than once"),
+            ("seconds", np.array([1, 2, np.nan, 4, 5, 6], np.float32), "'seconds' holds numbers that are not lengths"),
+            ("seconds", np.array([1, 2, -3, 4, 5, 6], np.float32), "'seconds' holds numbers that are not lengths"),
+            ("seconds", np.array([b"a"] * 6), "damaged"),
+            ("seconds", np.zeros((6, 2), np.float32), "'seconds' has 2 dimensions"),
+            ("fold", np.full(6, 2**40), "'fold' holds numbers beyond int32"),
+            ("fold", np.zeros(5, np.int32), "'fold' has 5 rows"),
+            ("source", np.array([b"a"] * 7), "'source' has 7 rows"),
+            ("digest", np.zeros((6, 16), np.uint8), r"'digest' is uint8 of shape \(6, 16\), not uint8"),
+            ("digest", np.zeros((5, 32), np.uint8), "'digest' has 5 rows"),
+            ("digest", np.zeros((6, 32), np.int16), "'digest' is int16"),
         ],
     )
     def test_dataset_that_does_not_fit(self, tmp_path, name, data, match):
@@ -252,10 +263,20 @@ class TestDamage:
         ("name", "value", "match"),
         [
             ("sample_rate", -1, "sample rate -1"),
+            ("sample_rate", 0, "sample rate 0"),
+            ("sample_rate", 10**9, "sample rate 1000000000 Hz; a rate from 1 to 10000000 is possible"),
+            ("sample_rate", 32000.5, "damaged .32000.5 is not a whole number"),
+            ("sample_rate", np.nan, "damaged"),
+            ("sample_rate", np.inf, "damaged"),
             ("sample_rate", [1, 2], "damaged"),
             ("task", "guess", "unknown task 'guess'"),
             ("task", "unlabelled", "does not fit the task"),
+            ("task", 3, "damaged"),
             ("provenance", "{", "damaged"),
+            ("provenance", "[[1, 2]]", "'provenance' is not a JSON object"),
+            ("provenance", "3", "'provenance' is not a JSON object"),
+            ("provenance", b"\xff", "damaged"),
+            ("provenance", 3.0, "damaged"),
             ("format_version", 2, "upgrade"),
         ],
     )
@@ -271,183 +292,82 @@ class TestDamage:
             del file.attrs["sample_rate"]
         self.error(tmp_path / "a.h5", "lacks the attribute 'sample_rate'")
 
+    def test_clips_of_absurd_length(self, tmp_path):
+        store(tmp_path / "a.h5", 2)
+        with h5py.File(tmp_path / "a.h5", "a") as file:
+            del file["waveform"]
+            file.create_dataset("waveform", shape=(2, 2**29), chunks=(1, 2**20), dtype=np.int16)
+        self.error(tmp_path / "a.h5", f"clips of {2**29} samples; from 1 to {2**28} are possible")
 
-class TestClipSet:
-    def test_joins_stores_and_selects_folds(self, tmp_path):
-        store(tmp_path / "a.h5", 4, seed=1, fold=[1, 2, 1, 2], names=list("abcd"))
-        store(tmp_path / "b.h5", 2, seed=2, fold=[2, 3], names=list("ef"))
-        clips = ClipSet([tmp_path / "a.h5", Store(tmp_path / "b.h5")])
-        assert (len(clips), clips.names) == (6, list("abcdef"))
-        assert clips.folds.tolist() == [1, 2, 1, 2, 2, 3]
-        second = ClipSet([tmp_path / "a.h5", tmp_path / "b.h5"], folds=[2])
-        assert second.names == clips.select(folds={2}).names == list("bde")
-        assert (second.target() == clips.target()[[1, 3, 4]]).all()
-        assert (second.waveform([2]) == clips.waveform([4])).all()
-        assert clips.select(folds=[2], indices=[4, 0, 1]).names == ["e", "b"]
-        with pytest.raises(StoreError, match=r"in fold 7; there are 1, 2, 3"):
-            clips.select(folds=[1, 7])
-        with pytest.raises(StoreError, match="no fold is chosen"):
-            clips.select(folds=[])
+    def test_a_store_that_shrinks_while_it_is_in_use(self, tmp_path):
+        got = Store(store(tmp_path / "a.h5", 200))
+        got.waveform([0])
+        os.truncate(tmp_path / "a.h5", (tmp_path / "a.h5").stat().st_size // 2)
+        for read in (lambda: got.waveform([199]), lambda: got.digests([199]), got.target):
+            with pytest.raises(StoreError, match=r"a\.h5: was cut short while it was in use"):
+                read()
 
-    def test_folds_of_a_store_without(self, tmp_path):
-        store(tmp_path / "a.h5", fold=range(6))
-        store(tmp_path / "b.h5")
-        with pytest.raises(StoreError, match=r"b\.h5: has no folds"):
-            ClipSet([tmp_path / "a.h5", tmp_path / "b.h5"], folds=[1])
-
-    @pytest.mark.parametrize(
-        ("other", "match"),
-        [
-            ({"rate": 200}, "differ in sample rate: 100 and 200"),
-            ({"samples": 40}, "differ in samples: 50 and 40"),
-            ({"task": "multi-label"}, "differ in task: one-of-k and multi-label"),
-            ({"labels": ("bark", "hiss", "snow")}, "label 1 is 'purr' and 'hiss'"),
-        ],
-    )
-    def test_stores_that_do_not_agree(self, tmp_path, other, match):
-        with pytest.raises(StoreError, match=match) as caught:
-            ClipSet([store(tmp_path / "a.h5"), store(tmp_path / "b.h5", **other)])
-        assert "a.h5" in str(caught.value)
-        assert "b.h5" in str(caught.value)
-
-    def test_no_store_and_the_same_twice(self, tmp_path):
-        with pytest.raises(StoreError, match="no clip store"):
-            ClipSet([])
-        path = store(tmp_path / "a.h5")
-        with pytest.raises(StoreError, match="given twice"):
-            ClipSet([path, path])
-        assert len(ClipSet(path)) == 6
-
-    @settings(max_examples=40, deadline=None)
-    @given(
-        sources=st.lists(st.sampled_from(["", "x", "y", "z", "w"]), min_size=2, max_size=30),
-        fraction=st.floats(0.01, 0.99),
-        seed=st.integers(0, 2**32 - 1),
-    )
-    def test_split_never_leaks_a_source(self, tmp_path_factory, sources, fraction, seed):
-        path = tmp_path_factory.getbasetemp() / "split.h5"
-        store(path, len(sources), source=sources, names=[str(index) for index in range(len(sources))])
-        clips = ClipSet([path])
-        if len(set(sources)) == 1 and sources[0]:
-            with pytest.raises(StoreError, match="1 source"):
-                clips.split(fraction, seed)
-            return
-        first, second = clips.split(fraction, seed)
-        assert sorted(first.names + second.names, key=int) == clips.names
-        assert first.names
-        assert second.names
-        assert not {sources[int(name)] for name in first.names} & {sources[int(name)] for name in second.names} - {""}
-        again = clips.split(fraction, seed)
-        assert again[0].names == first.names
-
-    def test_split_meets_the_fraction(self, tmp_path):
-        clips = ClipSet(store(tmp_path / "a.h5", 40))
-        assert len(clips.split(0.25, 0)[0]) == 10
-        assert clips.split(0.25, 0)[0].names != clips.split(0.25, 1)[0].names
-        with pytest.raises(StoreError, match="between 0 and 1"):
-            clips.split(1.0, 0)
+    def test_a_store_that_is_replaced_between_two_reads(self, tmp_path):
+        got = Store(store(tmp_path / "a.h5", 9))
+        store(tmp_path / "a.h5", 3)
+        with pytest.raises(StoreError, match=r"a\.h5: was replaced by another store"):
+            got.waveform([0])
+        with pytest.raises(StoreError, match="was replaced"):
+            got.waveform([0])
 
 
-class TestWriter:
-    def writer(self, path, **options):
-        return StoreWriter(
-            path, **{"labels": LABELS, "task": "one-of-k", "sample_rate": RATE, "samples": SAMPLES} | options
-        )
-
-    @pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError])
-    def test_an_interrupted_block_leaves_nothing_and_keeps_the_old_store(self, tmp_path, error):
-        path = store(tmp_path / "a.h5", 3)
-        before = path.read_bytes()
-
-        def interrupted(path):
-            with self.writer(path) as writer:
-                for index in range(70):
-                    writer.add(str(index), np.zeros(5), [0])
-                raise error
-
-        for target in (path, tmp_path / "new.h5"):
-            with pytest.raises(error):
-                interrupted(target)
-        assert path.read_bytes() == before
-        assert [file.name for file in tmp_path.iterdir()] == ["a.h5"]
-
-    def test_an_empty_store_is_refused(self, tmp_path):
-        with pytest.raises(StoreError, match="no clip to write"), self.writer(tmp_path / "a.h5"):
-            pass
-        assert not list(tmp_path.iterdir())
-
-    @pytest.mark.parametrize(
-        ("name", "waveform", "target", "options", "match"),
-        [
-            ("", np.zeros(3), [0], {}, "no name"),
-            ("x", np.zeros(0), [0], {}, "empty"),
-            ("x", np.array([0.0, np.nan]), [0], {}, "finite"),
-            ("x", np.zeros((2, 3)), [0], {}, "mono"),
-            ("x", np.zeros(3, np.int16), [0], {}, "mono float"),
-            ("x", np.zeros(3), [0, 1], {}, "2 labels"),
-            ("x", np.zeros(3), [], {}, "0 labels"),
-            ("x", np.zeros(3), [3], {}, "label indices below 3"),
-            ("x", np.zeros(3), [-1], {}, "label indices below 3"),
-            ("x", np.zeros(3), [0, 0, 1], {}, "distinct label indices"),
-            ("x", np.zeros(3), np.array([0.0, 1.0]), {}, "neither 3 bools"),
-            ("x", np.zeros(3), np.array([True]), {}, r"shape \(1,\)"),
-            ("x", np.zeros(3), [0], {"fold": None}, "some clips have a fold"),
-            ("x", np.zeros(3), [0], {"fold": 2**31}, "has fold"),
-        ],
-    )
-    def test_clips_that_do_not_fit(self, tmp_path, name, waveform, target, options, match):
-        with self.writer(tmp_path / "a.h5") as writer:
-            writer.add("first", np.zeros(5), [0], fold=1)
-            with pytest.raises(StoreError, match=match):
-                writer.add(name, waveform, target, **{"fold": 1} | options)
-        assert Store(tmp_path / "a.h5").names == ["first"], "a clip that is refused leaves no trace"
-
-    def test_an_error_in_the_block_removes_the_temporary(self, tmp_path):
-        with pytest.raises(StoreError), self.writer(tmp_path / "a.h5") as writer:
-            writer.add("", np.zeros(5), [0])
-        assert not list(tmp_path.iterdir())
-
-    def test_places_that_cannot_be_written(self, tmp_path):
-        (tmp_path / "file").touch()
-        with pytest.raises(StoreError, match="is a folder"), self.writer(tmp_path):
-            pass
-        with pytest.raises(StoreError, match="cannot be written"), self.writer(tmp_path / "file" / "a.h5"):
-            pass
-
-    def test_a_full_disk(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 0))
-        with pytest.raises(StoreError, match="the disk is full after 6 clips"):
-            store(tmp_path / "a.h5")
-        assert not list(tmp_path.iterdir())
-
-    def test_bad_arguments(self, tmp_path):
-        with pytest.raises(StoreError, match="more than once"):
-            self.writer(tmp_path / "a.h5", labels=["a", "a"])
-        with pytest.raises(StoreError, match="unknown task"):
-            self.writer(tmp_path / "a.h5", task="regression")
-        with pytest.raises(StoreError, match="0 samples"):
-            self.writer(tmp_path / "a.h5", samples=0)
-        with pytest.raises(StoreError, match="6 waveforms, but 2 rows of fold"):
-            store(tmp_path / "a.h5", fold=[1, 2])
+def test_kept_digests_are_those_that_are_computed(tmp_path):
+    path = store(tmp_path / "a.h5", 130)
+    kept = Store(path).digests([129, 0, 64, 64])
+    with h5py.File(path, "a") as file:
+        assert file["digest"].dtype == np.uint8
+        assert file["digest"].shape == (130, 32)
+        samples = file["waveform"][129]
+        del file["digest"]
+    assert Store(path).digests([129, 0, 64, 64]) == kept
+    assert kept[0] == hashlib.sha256(b"int16" + samples.tobytes()).digest()
 
 
-def test_a_sample_keeps_the_share_of_each_label_and_grows_with_the_share(tmp_path):
-    label = np.repeat([0, 1, 2], [40, 20, 3])
-    write(tmp_path / "s.h5", np.zeros((63, 10)), np.eye(3, dtype=bool)[label], ("a", "b", "c"), Task.ONE_OF_K, 8000)
-    clips = ClipSet(tmp_path / "s.h5")
-    quarter, tenth = clips.sample(0.25, seed=3), clips.sample(0.1, seed=3)
-    assert quarter.target().sum(axis=0).tolist() == [10, 5, 1]
-    assert tenth.target().sum(axis=0).tolist() == [4, 2, 1]
-    assert set(tenth.names) <= set(quarter.names)
-    assert quarter.names == clips.sample(0.25, seed=3).names
-    assert quarter.names != clips.sample(0.25, seed=4).names
-    assert clips.sample(1.0, seed=0).names == clips.names
-    for share in (0, 1.5):
-        with pytest.raises(StoreError, match="above 0 and up to 1"):
-            clips.sample(share, seed=0)
+def test_kept_digests_are_read_and_not_computed(tmp_path):
+    path = store(tmp_path / "a.h5", 3)
+    with h5py.File(path, "a") as file:
+        file["digest"][1] = 7
+    assert Store(path).digests([1]) == [b"\7" * 32]
 
 
-def test_a_sample_of_clips_with_several_labels_is_of_all_of_them(tmp_path):
-    target = np.random.default_rng(0).random((20, 3)) < 0.4
-    write(tmp_path / "s.h5", np.zeros((20, 10)), target, ("a", "b", "c"), Task.MULTI_LABEL, 8000)
-    assert len(ClipSet(tmp_path / "s.h5").sample(0.25, seed=0)) == 5
+def test_digests_of_panns_own_stores_are_computed(tmp_path):
+    panns_pack(tmp_path / "panns.h5", np.float32, missing=(1,))
+    got = Store(tmp_path / "panns.h5")
+    (digest,) = got.digests([1])
+    assert digest == hashlib.sha256(b"float32" + got.waveform([1])[0].tobytes()).digest()
+
+
+def test_float_samples_that_are_not_finite_are_named(tmp_path):
+    sound = panns_pack(tmp_path / "panns.h5", np.float32, missing=(0,))
+    with h5py.File(tmp_path / "panns.h5", "a") as file:
+        file["waveform"][3, 5] = np.nan
+    got = Store(tmp_path / "panns.h5")
+    assert (got.waveform([0, 1]) == sound[[1, 2]]).all()
+    with pytest.raises(StoreError, match=r"panns\.h5: clip 'Y3\.wav' holds samples that are not finite"):
+        got.waveform([0, 2])
+
+
+def test_text_attributes_of_fixed_length_are_read(tmp_path):
+    """Other programs than h5py write them."""
+    path = store(tmp_path / "a.h5")
+    with h5py.File(path, "a") as file:
+        for name, value in (("task", b"one-of-k"), ("provenance", b'{"by": "hand"}')):
+            file.attrs[name] = np.bytes_(value)
+    got = Store(path)
+    assert (got.task, got.provenance) == (Task.ONE_OF_K, {"by": "hand"})
+
+
+def test_provenance_is_strict_json(tmp_path):
+    path = store(tmp_path / "a.h5", provenance={"share": float("nan"), "skipped": {"caf\udce9.wav": "no such file"}})
+    with h5py.File(path) as file:
+        text = file.attrs["provenance"]
+    assert "NaN" not in text
+    assert Store(path).provenance == {"share": None, "skipped": {"caf\udce9.wav": "no such file"}}
+    with h5py.File(path, "a") as file:
+        file.attrs["provenance"] = '{"share": NaN}'
+    assert Store(path).provenance == {"share": None}, "stores of before may hold it"

@@ -1,16 +1,74 @@
+"""Files and folders are whole or not at all, whatever happens to their writers."""
+
+import os
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
 import pytest
 
+from bayes_panns.core import files
+from bayes_panns.core.errors import OutputError
+from bayes_panns.core.files import require_parent, whole_file, whole_folder
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def write_file(path, text):
+    with whole_file(path) as fresh:
+        fresh.write_text(text)
+
+
+def write_folder(folder, name):
+    with whole_folder(folder) as fresh:
+        (fresh / name).write_text(name)
+
+
+WRITER = """
+import os, signal, sys, time
+from pathlib import Path
 from bayes_panns.core.files import whole_file, whole_folder
+
+kind, path, *special = sys.argv[1:]
+path = Path(path)
+if special == ["exit on SIGTERM"]:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+if special == ["crash between the renames"]:
+    rename = Path.rename
+    Path.rename = lambda self, target: os._exit(9) if Path(target) == path else rename(self, target)
+with {"file": whole_file, "folder": whole_folder}[kind](path) as fresh:
+    (fresh / "half" if kind == "folder" else fresh).write_text("half")
+    print("ready", flush=True)
+    if special != ["crash between the renames"]:
+        time.sleep(60)
+"""
+
+
+@contextmanager
+def writer(kind, path, *special):
+    """Another process, in the middle of writing ``path``."""
+    command = [sys.executable, "-c", WRITER, kind, str(path), *special]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "ready\n"
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def test_a_file_is_replaced_when_the_block_ends_well(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("old")
     with whole_file(path) as fresh:
+        assert fresh.name == "a.txt"
         fresh.write_text("new")
         assert path.read_text() == "old"
     assert path.read_text() == "new"
-    assert list(tmp_path.iterdir()) == [path]
+    assert names(tmp_path) == ["a.txt"]
 
 
 def test_a_failure_leaves_what_was_there(tmp_path):
@@ -31,10 +89,168 @@ def test_a_failure_leaves_what_was_there(tmp_path):
     assert sorted(entry.name for entry in tmp_path.rglob("*")) == ["a.txt", "b", "old"]
 
 
-def test_a_folder_takes_the_place_of_the_one_before(tmp_path):
+def test_a_folder_replaces_the_one_before(tmp_path):
     folder = tmp_path / "deep" / "b"
     for name in ("first", "second"):
-        with whole_folder(folder) as fresh:
-            (fresh / name).touch()
-    assert [path.name for path in folder.iterdir()] == ["second"]
-    assert [path.name for path in folder.parent.iterdir()] == ["b"]
+        write_folder(folder, name)
+        assert names(folder) == [name]
+    assert names(folder.parent) == ["b"]
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_the_next_write_removes_what_a_killed_writer_left(kind, number, tmp_path):
+    path = tmp_path / "result.1"
+    with writer(kind, path) as process:
+        (part,) = names(tmp_path)
+        process.send_signal(number)
+        process.wait()
+    assert names(tmp_path) == [part]
+    write = write_file if kind == "file" else write_folder
+    write(tmp_path / "result", "other")  # not its place
+    assert names(tmp_path) == [part, "result"]
+    write(path, "whole")
+    assert names(tmp_path) == ["result", "result.1"]
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_a_process_that_turns_sigterm_into_an_exit_leaves_nothing(kind, tmp_path):
+    with writer(kind, tmp_path / "result", "exit on SIGTERM") as process:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait() == 143
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_a_writer_that_is_alive_is_left_alone(kind, tmp_path):
+    path = tmp_path / "result"
+    write = write_file if kind == "file" else write_folder
+    whole = whole_file if kind == "file" else whole_folder
+    with whole(path) as fresh:
+        (fresh / "late" if kind == "folder" else fresh).write_text("late")
+        write(path, "early")
+        assert (path / "early" if kind == "folder" else path).read_text() == "early"
+    # The one that ends last wins.
+    assert (path / "late" if kind == "folder" else path).read_text() == "late"
+    assert names(tmp_path) == ["result"]
+    with writer(kind, path):
+        write(path, "other")
+        assert len(names(tmp_path)) == 2
+
+
+@pytest.mark.parametrize("write", [write_file, write_folder])
+def test_many_writers_of_one_place_all_succeed(write, tmp_path):
+    path = tmp_path / "result"
+    texts = [f"writer {number}" for number in range(60)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda text: write(path, text), texts))
+    if write is write_file:
+        assert path.read_text() in texts
+    else:
+        (only,) = path.iterdir()
+        assert only.read_text() == only.name
+    assert names(tmp_path) == ["result"]
+
+
+def test_a_part_that_another_writer_removes_before_it_is_locked_is_made_again(tmp_path, monkeypatch):
+    path, opened = tmp_path / "a.txt", []
+
+    def open_after_removal(part, flags):
+        opened.append(part)
+        if len(opened) == 1:
+            part.rmdir()
+        return os.open(part, flags)
+
+    monkeypatch.setattr(files, "os", type("Os", (), {**vars(os), "open": staticmethod(open_after_removal)}))
+    write_file(path, "new")
+    assert opened[0] != opened[1]
+    assert path.read_text() == "new"
+
+
+def test_a_crash_between_the_two_renames_is_mended_by_the_next_write(tmp_path):
+    folder = tmp_path / "posterior"
+    write_folder(folder, "first")
+    with writer("folder", folder, "crash between the renames") as process:
+        assert process.wait() == 9
+    assert not folder.exists()
+    assert len(names(tmp_path)) == 2
+    # Another folder's name begins alike, and must not get it.
+    write_folder(tmp_path / "post", "other")
+    with pytest.raises(RuntimeError), whole_folder(folder):
+        raise RuntimeError
+    assert names(folder) == ["first"]
+    assert names(tmp_path) == ["post", "posterior"]
+
+
+def test_the_old_folder_of_another_name_is_not_taken(tmp_path):
+    """``.a.1.<random>.old`` belongs to ``a.1``, not to ``a``."""
+    old = tmp_path / ".a.1.0123456789ab.old"
+    old.mkdir()
+    (old / "kept").touch()
+    write_folder(tmp_path / "a", "new")
+    assert names(tmp_path / "a") == ["new"]
+    assert names(old) == ["kept"]
+    write_folder(tmp_path / "a", "newer")
+    assert names(old) == ["kept"]
+
+
+@pytest.mark.parametrize(("umask", "file_mode", "folder_mode"), [(0o022, 0o644, 0o755), (0o077, 0o600, 0o700)])
+def test_modes_are_those_of_the_umask(umask, file_mode, folder_mode, tmp_path):
+    before = os.umask(umask)
+    try:
+        write_file(tmp_path / "a.txt", "new")
+        write_folder(tmp_path / "b", "new")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a.txt").stat().st_mode & 0o777 == file_mode
+    assert (tmp_path / "b").stat().st_mode & 0o777 == folder_mode
+    assert (tmp_path / "b" / "new").stat().st_mode & 0o777 == file_mode
+
+
+def test_a_symbolic_link_stays_one(tmp_path):
+    for name in ("disk", "runs"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "runs" / "link").symlink_to(tmp_path / "disk" / "folder")
+    (tmp_path / "runs" / "link.txt").symlink_to(tmp_path / "disk" / "a.txt")
+    for name in ("first", "second"):
+        write_folder(tmp_path / "runs" / "link", name)
+        write_file(tmp_path / "runs" / "link.txt", name)
+    assert (tmp_path / "runs" / "link").is_symlink()
+    assert names(tmp_path / "disk") == ["a.txt", "folder"]
+    assert names(tmp_path / "disk" / "folder") == ["second"]
+    assert (tmp_path / "disk" / "a.txt").read_text() == "second"
+    assert names(tmp_path / "runs") == ["link", "link.txt"]
+
+
+@pytest.mark.parametrize("name", ["a*b", "a[1]", "what?"])
+def test_names_with_wildcards_are_names(name, tmp_path):
+    with writer("file", tmp_path / name):
+        pass
+    write_file(tmp_path / name, "new")
+    assert names(tmp_path) == [name]
+
+
+def test_a_file_in_the_place_of_a_folder_is_kept(tmp_path):
+    place = tmp_path / "a"
+    place.write_text("mine")
+    with pytest.raises(NotADirectoryError, match="is a file, not a folder"):
+        write_folder(place, "new")
+    assert place.read_text() == "mine"
+
+
+def test_a_file_in_no_folder_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        write_file(tmp_path / "missing" / "a.txt", "new")
+    assert names(tmp_path) == []
+
+
+def test_a_place_is_checked_before_the_work(tmp_path):
+    require_parent(tmp_path / "new.txt")
+    (tmp_path / "new.txt").touch()
+    require_parent(tmp_path / "new.txt")
+    with pytest.raises(OutputError, match="is a folder; name the file to write"):
+        require_parent(tmp_path)
+    with pytest.raises(OutputError, match=r"the folder .*missing does not exist; make it first"):
+        require_parent(tmp_path / "missing" / "new.txt")
+    with pytest.raises(OutputError, match="does not exist"):
+        require_parent(tmp_path / "new.txt" / "below-a-file")

@@ -11,7 +11,7 @@ from bayes_panns.metrics import nll
 from bayes_panns.predictions import decompose
 
 
-def evaluation(seed=0, *, clips=8, ood=True, sources=True, draws=6, labels=("a", "b", "c")):
+def evaluation(seed=0, *, clips=8, ood=True, sources=True, draws=6, labels=("a", "b", "c"), **options):
     generator = torch.Generator().manual_seed(seed)
 
     def predicted(count):
@@ -26,7 +26,8 @@ def evaluation(seed=0, *, clips=8, ood=True, sources=True, draws=6, labels=("a",
         labels=labels,
         sources=np.array([f"r{clip // 2}" if clip > 1 else "" for clip in range(clips)]) if sources else None,
         ood_names=["speech.wav"] * 5 if ood else [],
-        provenance={"posterior": "p", "stores": ["s.h5"], "folds": [seed], "ood": ["o.h5"], "draws": draws},
+        provenance={"posterior": "p", "stores": ["s.h5"], "folds": [seed], "ood": ["o.h5"]},
+        **options,
     )
 
 
@@ -48,11 +49,28 @@ def test_an_evaluation_comes_back_as_it_was(tmp_path, ood, sources):
             np.testing.assert_array_equal(
                 getattr(mine.standard_error, field.name), getattr(other.standard_error, field.name)
             )
-    for name in ("names", "labels", "ood_names", "provenance", "task"):
+    for name in ("names", "labels", "ood_names", "provenance", "task", "draws", "calibration"):
         assert getattr(found, name) == getattr(kept, name)
     np.testing.assert_array_equal(found.groups, kept.groups)
     table = json.loads((tmp_path / "e" / "evaluation.json").read_text())
     assert table["metrics"]["cal/nll"] == pytest.approx(kept.metrics["cal/nll"])
+
+
+@pytest.mark.parametrize("known", [(True, True), (True, False), (False, True), (False, False)])
+def test_pooled_clips_keep_their_recordings_where_they_are_known(known):
+    pooled = Evaluation.pool([evaluation(seed, sources=each) for seed, each in enumerate(known)])
+    if not any(known):
+        assert pooled.sources is None
+        return
+    expected = [source for each in known for source in (["", "", *"112233"] if each else [""] * 8)]
+    assert [source.removeprefix("r") for source in pooled.sources] == expected
+    # Clips of unknown recordings are their own groups; those of one recording are one, whatever their fold.
+    assert len(set(pooled.groups)) == sum(source == "" for source in expected) + 3
+
+
+def test_out_of_distribution_clips_of_one_name_are_one_group():
+    assert evaluation().ood_groups.tolist() == [0] * 5
+    assert evaluation(ood=False).ood_groups is None
 
 
 def test_clips_of_one_recording_are_one_group_and_the_unknown_are_their_own():
@@ -99,7 +117,7 @@ def test_what_does_not_fit_together_is_not_pooled(other):
 
 def test_a_damaged_evaluation_is_told_in_one_line(tmp_path):
     folder = tmp_path / "e"
-    with pytest.raises(BayesPannsError, match="no evaluation there"):
+    with pytest.raises(BayesPannsError, match="not an evaluation"):
         Evaluation.load(folder)
     evaluation().save(folder)
     assert is_evaluation(folder)
@@ -126,7 +144,7 @@ def test_it_replaces_an_evaluation_and_nothing_else(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["e"]
     (tmp_path / "precious").mkdir()
     (tmp_path / "precious" / "notes.txt").write_text("mine")
-    with pytest.raises(BayesPannsError, match="is no evaluation"):
+    with pytest.raises(BayesPannsError, match="is not an evaluation"):
         evaluation().save(tmp_path / "precious")
     assert (tmp_path / "precious" / "notes.txt").read_text() == "mine"
 
@@ -162,10 +180,10 @@ def test_a_mixture_is_written_and_read(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda e: replace(e, names=e.names[::-1]), "the names of p2 are not those of p1"),
-        (lambda e: replace(e, ood_names=[]), "the ood_names of p2"),
-        (lambda e: replace(e, labels=("a", "b", "x")), "the labels of p2"),
-        (lambda e: replace(e, target=e.target[::-1]), "agree on the truth"),
+        (lambda e: replace(e, names=e.names[::-1]), "p2 and p1 have different names"),
+        (lambda e: replace(e, ood_names=[]), "different ood_names"),
+        (lambda e: replace(e, labels=("a", "b", "x")), "different labels"),
+        (lambda e: replace(e, target=e.target[::-1]), "the same target"),
     ],
 )
 def test_evaluations_of_other_clips_do_not_mix(change, message):
@@ -182,5 +200,10 @@ def test_a_single_draw_can_be_tempered():
         np.testing.assert_allclose(after.probability, root / root.sum(axis=1, keepdims=True), atol=1e-12)
     assert soft.metrics["cls/accuracy"] == single.metrics["cls/accuracy"]
     assert soft.provenance["temperature"] == 2
+    for name in ("names", "labels", "ood_names", "draws"):
+        assert getattr(soft, name) == getattr(single, name)
+    np.testing.assert_array_equal(soft.sources, single.sources)
+    np.testing.assert_array_equal(soft.target, single.target)
+    assert soft.uncertainty.covariance is not None
     with pytest.raises(BayesPannsError, match="a mean of 6 draws"):
         of_the_same_clips(1).tempered(2.0)

@@ -5,8 +5,10 @@ import torch
 from bayes_panns.evaluations import compare, evaluate, intervals
 from bayes_panns.metrics import (
     ace,
+    auc,
     aurc,
     auroc,
+    average_precision,
     bootstrap,
     brier,
     classwise_ece,
@@ -205,3 +207,31 @@ def test_predictions_that_do_not_belong_together_are_refused():
         intervals(inside, target[:2], "multi-label")
     with pytest.raises(ValueError, match="other labels"):
         evaluate(inside, target, "multi-label", ood=decompose(torch.rand(2, 3, 5), "multi-label"))
+
+
+@pytest.mark.parametrize("task", ["one-of-k", "multi-label"])
+def test_labels_that_no_clip_has_are_left_out_of_means_over_labels(task):
+    """A test set may lack classes: it is scored on those that it has."""
+    p = torch.rand(4, 30, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    p = p / p.sum(dim=2, keepdim=True) if task == "one-of-k" else p
+    target = np.eye(5, dtype=bool)[np.arange(30) % 3]
+    u = decompose(p, task)
+    metrics = evaluate(u, target, task)
+    assert all(np.isfinite(value) for value in metrics.values())
+    for name, each in (("cls/map", average_precision), ("cls/auc", auc)):
+        values = each(u.probability, target)
+        assert np.isnan(values[3:]).all()
+        assert metrics[name] == pytest.approx(values[:3].mean())
+    found = intervals(u, target, task, resamples=20)
+    assert all(np.isfinite([each.low, each.high]).all() for each in found.values())
+
+
+def test_multi_label_clips_without_any_positive_leave_the_undefined_as_nan():
+    u = decompose(torch.rand(2, 8, 3, dtype=torch.float64), "multi-label")
+    none = np.zeros((8, 3), dtype=bool)
+    metrics = evaluate(u, none, "multi-label")
+    assert {name for name, value in metrics.items() if np.isnan(value)} == {"cls/map", "cls/auc", "cls/d_prime"}
+    assert metrics["sc/aurc"] == 0
+    found = intervals(u, none, "multi-label", resamples=5)
+    assert np.isnan([found["cls/map"].value, found["cls/map"].low, found["cls/map"].high]).all()
+    assert np.isfinite(found["cal/nll"].low)

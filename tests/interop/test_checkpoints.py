@@ -171,7 +171,7 @@ def test_each_net_is_told_by_its_keys(saved):
         shapes = {net: build(net, 3).state_dict() for net in NETS}
     for state in shapes.values():
         small = {name: torch.zeros(()).expand(value.shape) for name, value in state.items()}
-        with pytest.raises(CheckpointError, match="has 3 labels, and 1 are named"):
+        with pytest.raises(CheckpointError, match="has 3 labels, but 1 are named"):
             import_checkpoint(saved(small), "panns", labels=("one",))
 
 
@@ -202,7 +202,7 @@ def test_the_front_end_is_told_by_its_matrix_whose_values_do_not_matter(saved, r
 
 def test_another_front_end_is_refused(saved):
     matrix = {"spectrogram_extractor.stft.conv_real.weight": torch.ones(1025, 1, 2048)}
-    with pytest.raises(CheckpointError, match="window of 2048 samples; those known have 1024, 512, 256"):
+    with pytest.raises(CheckpointError, match="window of 2048 samples is not supported; PANNs has 1024, 512, 256"):
         import_checkpoint(saved(matrix | state_dict()), "panns", labels=LABELS)
 
 
@@ -264,25 +264,28 @@ def without(state, name):
     [
         (
             lambda: without(state_dict(), "fc1.bias"),
-            r"\(resnet14-narrow, the nearest of those known\): it lacks fc1.bias",
+            r"the network resnet14-narrow, the most similar one: fc1.bias is missing",
         ),
-        (lambda: state_dict() | {"conv9.weight": torch.zeros(2)}, "it has conv9.weight, which that network has not"),
+        (lambda: state_dict() | {"conv9.weight": torch.zeros(2)}, "conv9.weight is not one of its parameters"),
         (
             lambda: state_dict() | {"fc1.weight": torch.zeros(64, 128)},
-            "it has fc1.weight of shape 64 x 128, where it is 128 x 128",
+            "fc1.weight has shape 64 x 128, not 128 x 128",
         ),
-        (lambda: flipout(state_dict()), "conv_block1.conv1.mu_kernel, a Flipout layer's.* import it as vi-pann"),
-        (lambda: state_dict(labels=5), "has 5 labels, and 3 are named"),
+        (
+            lambda: flipout(state_dict()),
+            r"Flipout checkpoint \(it has conv_block1.conv1.mu_kernel\); import it as",
+        ),
+        (lambda: state_dict(labels=5), "has 5 labels, but 3 are named"),
         (
             lambda: state_dict() | {"fc1.bias": torch.full((128,), torch.inf)},
-            "fc1.bias holds values that are not finite",
+            "fc1.bias has values that are not finite",
         ),
-        (lambda: {"model": 3}, "holds no state_dict"),
-        (lambda: [1, 2], "holds no state_dict"),
+        (lambda: {"model": 3}, "contains no state_dict"),
+        (lambda: [1, 2], "contains no state_dict"),
         (lambda: {"model": state_dict(), "bayes_panns": {"labels": "x"}}, "is damaged: bayes_panns.labels"),
         (
             lambda: {"model": state_dict(), "more": Code()},
-            r"holds code \(\S*print\), not only weights, and is not opened",
+            r"contains code \(\S*print\) and is not opened; save only its state_dict",
         ),
     ],
 )
@@ -295,21 +298,33 @@ def test_what_is_no_such_checkpoint_is_told_in_one_line(saved, content, message,
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"kind": "pann"}, r"kind 'pann': choose one of panns \(.*\), vi-pann \("),
+        ({"scale": "narrow"}, r"scale 'narrow': choose one of fan-in \(.*\), moped \("),
+        ({"scale": "moped", "factor": 0.0}, "factor 0.0: must be positive and finite"),
+        ({"scale": "moped", "factor": float("nan")}, "factor nan: must be positive and finite"),
+    ],
+)
+def test_unknown_choices_are_errors(saved, options, message):
+    with pytest.raises(CheckpointError, match=message):
+        import_checkpoint(saved(state_dict()), **({"kind": "panns", "labels": LABELS} | options))
+
+
 def test_a_named_net_is_what_it_is_compared_with(saved):
-    with pytest.raises(
-        CheckpointError, match=r"PANNs ResNet38 \(resnet38\): it has conv_block1.conv1.weight of shape 16"
-    ):
+    with pytest.raises(CheckpointError, match=r"the network resnet38: conv_block1.conv1.weight has shape 16"):
         import_checkpoint(saved(state_dict()), "panns", labels=LABELS, net="resnet38")
 
 
 def test_a_scale_without_a_mean_or_of_what_has_none_is_refused(saved):
     held = flipout(state_dict())
-    with pytest.raises(CheckpointError, match=r"a rho for fc1.weight and no mu of its shape"):
+    with pytest.raises(CheckpointError, match=r"fc1.weight has a rho but no mu of the same shape"):
         import_checkpoint(saved(held | {"fc1.rho_weight": torch.zeros(3)}), "vi-pann", labels=LABELS)
     odd = without(held, "bn0.weight") | {"bn0.mu_weight": torch.ones(64), "bn0.rho_weight": torch.ones(64)}
-    with pytest.raises(CheckpointError, match=r"a scale for bn0.weight, which cannot be variational"):
+    with pytest.raises(CheckpointError, match=r"a scale for bn0.weight, which must be a point weight"):
         import_checkpoint(saved(odd), "vi-pann", labels=LABELS)
-    with pytest.raises(CheckpointError, match="has scales of its own; leave --scale out"):
+    with pytest.raises(CheckpointError, match="has its own scales; leave --scale out"):
         import_checkpoint(saved(held), "vi-pann", labels=LABELS, scale="moped")
 
 
@@ -335,7 +350,7 @@ def test_a_damaged_file_is_told_in_one_line(saved, tmp_path, damage, new):
 
 def test_labels_are_asked_for_and_a_missing_file_is_told(saved, tmp_path):
     result = run("import", "panns", saved(state_dict()), "-o", tmp_path / "p", code=1)
-    assert "does not say what its 3 labels are; give their CSV with --labels" in result.stderr
+    assert "does not name its 3 labels; give a CSV of their names with --labels" in result.stderr
     assert "no such file" in run("import", "panns", tmp_path / "x.pth", "-o", tmp_path / "p", code=1).stderr
     result = run("import", "panns", saved(state_dict()), "-o", tmp_path / "p", "--factor", 0.2, code=2)
     assert "--factor is for --scale" in result.stderr

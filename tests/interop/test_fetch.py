@@ -1,16 +1,21 @@
 """Downloads, from a server on this machine that can break off."""
 
 import hashlib
+import logging
 import re
 import socket
 import threading
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
 import numpy as np
+import pooch
 import pytest
 from click.testing import CliRunner
 
 from bayes_panns.cli import main
+from bayes_panns.core import progress
 from bayes_panns.core.errors import CheckpointError
 from bayes_panns.interop import PUBLISHED, Published, fetch
 
@@ -18,10 +23,12 @@ CONTENT = np.random.default_rng(0).bytes(300_000)
 
 
 class Server(ThreadingHTTPServer):
-    """Serves CONTENT; ``breaks_after`` bytes of it, without ranges, or not at all, as told."""
+    """Serves CONTENT. ``breaks_after``: only so many bytes of it; ``extra``: what it sends after the end."""
 
     breaks_after = None
     ranges = True
+    lengths = True
+    extra = b""
     status = None
 
     def __init__(self):
@@ -33,6 +40,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         asked = self.headers.get("Range")
         self.server.asked.append(asked)
+        assert self.headers["Accept-Encoding"] == "identity"
         start = int(re.fullmatch(r"bytes=(\d+)-", asked)[1]) if asked and self.server.ranges else 0
         if self.server.status or start >= len(CONTENT):
             self.send_error(self.server.status or 416)
@@ -40,10 +48,11 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(206 if start else 200)
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(CONTENT) - 1}/{len(CONTENT)}")
-        self.send_header("Content-Length", str(len(CONTENT) - start))
+        if self.server.lengths:
+            self.send_header("Content-Length", str(len(CONTENT) - start))
         self.end_headers()
         stop = len(CONTENT) if self.server.breaks_after is None else start + self.server.breaks_after
-        self.wfile.write(CONTENT[start:stop])
+        self.wfile.write(CONTENT[start:stop] + self.server.extra)
 
     def log_message(self, *_):
         pass
@@ -69,101 +78,179 @@ def published(server, monkeypatch):
     return publish
 
 
-def test_a_file_is_downloaded_and_its_sha256_recorded(server, published, tmp_path, monkeypatch):
+def test_a_file_is_downloaded_and_its_sha256_recorded(server, published, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     path = fetch("net")
     assert path.read_bytes() == CONTENT
     digest = hashlib.sha256(CONTENT).hexdigest()
     assert (tmp_path / "net=1.pth.sha256").read_text() == f"{digest}  net=1.pth\n"
     assert {each.name for each in tmp_path.iterdir()} == {"net=1.pth", "net=1.pth.sha256"}
+    assert path.stat().st_mode == (tmp_path / "net=1.pth.sha256").stat().st_mode, "as the umask says"
     assert fetch("net", tmp_path) == tmp_path / "net=1.pth"
-    assert server.asked == [None], "what is there is checked, and not downloaded again"
+    assert server.asked == [None], "a file that exists is checked, and not downloaded again"
+    assert capfd.readouterr() == ("", "")
 
 
-def test_an_interrupted_download_goes_on_where_it_stopped(server, published, tmp_path):
-    server.breaks_after = 100_000
-    for came in (100_000, 200_000):
-        with pytest.raises(CheckpointError, match=f"broke off after {came} of 300000 bytes; the same command goes on"):
+def test_an_interrupted_download_continues_where_it_stopped(server, published, tmp_path):
+    server.breaks_after, starts = 100_000, [0]
+    for _ in range(2):
+        with pytest.raises(CheckpointError, match=r"stopped after (\d+) of 300000 bytes; run the same command again"):
             fetch("net", tmp_path / "net.pth")
-        assert (tmp_path / "net.pth.part").stat().st_size == came
-        assert not (tmp_path / "net.pth").exists()
+        starts.append((tmp_path / "net.pth.part").stat().st_size)
+        # What was being received when the connection broke is lost.
+        assert 0 <= starts[-2] + 100_000 - starts[-1] < 1 << 14
+        assert {each.name for each in tmp_path.iterdir()} == {"net.pth.part"}
+        assert (tmp_path / "net.pth.part").read_bytes() == CONTENT[: starts[-1]]
+    server.breaks_after = None
     assert fetch("net", tmp_path / "net.pth").read_bytes() == CONTENT
-    assert server.asked == [None, "bytes=100000-", "bytes=200000-"]
+    assert server.asked == [None, *(f"bytes={start}-" for start in starts[1:])]
     assert not (tmp_path / "net.pth.part").exists()
 
 
-def test_a_server_without_ranges_sends_all_of_it_again(server, published, tmp_path):
+def test_a_server_without_ranges_sends_the_whole_file_again(server, published, tmp_path):
     (tmp_path / "net.pth.part").write_bytes(b"x" * 1000)
     server.ranges = False
     assert fetch("net", tmp_path / "net.pth").read_bytes() == CONTENT
 
 
-def test_a_part_that_is_already_whole_only_needs_its_check(server, published, tmp_path):
+def test_a_complete_part_only_needs_its_check(server, published, tmp_path):
     (tmp_path / "net.pth.part").write_bytes(CONTENT)
     assert fetch("net", tmp_path / "net.pth").read_bytes() == CONTENT
     assert server.asked == ["bytes=300000-"]
+    # Where the size is known, the server is not even asked.
+    published(size=len(CONTENT))
+    (tmp_path / "net.pth").rename(tmp_path / "other.pth.part")
+    assert fetch("net", tmp_path / "other.pth").read_bytes() == CONTENT
+    assert len(server.asked) == 1
+
+
+def test_a_part_that_is_too_long_is_deleted(server, published, tmp_path):
+    (tmp_path / "net.pth.part").write_bytes(CONTENT + b"x")
+    with pytest.raises(CheckpointError, match="deleted, try again"):
+        fetch("net", tmp_path / "net.pth")
+    assert not list(tmp_path.iterdir())
+
+
+def test_it_stops_at_the_published_size(server, published, tmp_path):
+    published(size=len(CONTENT))
+    server.lengths, server.extra = False, b"x" * 50_000
+    assert fetch("net", tmp_path / "net.pth").read_bytes() == CONTENT
+
+
+def test_without_any_size_all_of_it_is_taken(server, published, tmp_path):
+    server.lengths = False
+    assert fetch("net", tmp_path / "net.pth").read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"md5": "0" * 32}, f"its MD5 is {hashlib.md5(CONTENT).hexdigest()}, not 000"),
-        ({"sha256": "0" * 64}, f"its SHA-256 is {hashlib.sha256(CONTENT).hexdigest()}, not 000"),
-        ({"size": 5}, "it has 300000 bytes, not 5"),
+        ({"md5": "0" * 32}, f"is not net: its MD5 is not {'0' * 32}; deleted, try again"),
+        ({"sha256": "0" * 64}, f"is not net: its SHA256 is not {'0' * 64}; deleted, try again"),
+        ({"size": 5}, r"the server's file has 300000 bytes, not 5; it is not the published one"),
     ],
 )
-def test_what_is_not_what_was_published_is_not_kept(published, tmp_path, wrong, message):
+def test_a_file_that_is_not_the_published_one_is_not_kept(published, tmp_path, wrong, message):
     published(**wrong)
     with pytest.raises(CheckpointError, match=message):
         fetch("net", tmp_path / "net.pth")
     assert not list(tmp_path.iterdir())
 
 
-def test_a_part_of_another_file_is_found_out_and_removed(published, tmp_path):
+def test_sha256_decides_where_both_checksums_are_known(published, tmp_path):
+    published(sha256=hashlib.sha256(CONTENT).hexdigest(), md5="0" * 32)
+    assert fetch("net", tmp_path / "net.pth").read_bytes() == CONTENT
+    assert fetch("net", tmp_path / "net.pth").read_bytes() == CONTENT
+
+
+def test_pooch_is_silent_during_a_download_and_only_then(published, tmp_path):
+    seen, handler = [], logging.Handler()
+    handler.emit = seen.append
+    log = pooch.get_logger()
+    level = log.level
+    log.addHandler(handler)
+    try:
+        fetch("net", tmp_path / "net.pth")
+        assert seen == []
+        assert log.level == level
+        published(md5="0" * 32)
+        with pytest.raises(CheckpointError):
+            fetch("net", tmp_path / "other.pth")
+        assert log.level == level
+    finally:
+        log.removeHandler(handler)
+    assert level <= logging.INFO, "it would have spoken"
+
+
+def test_a_part_of_another_file_is_found_out_and_deleted(published, tmp_path):
     (tmp_path / "net.pth.part").write_bytes(b"x" * 1000)
-    with pytest.raises(CheckpointError, match="what came is not the published net: its MD5"):
+    with pytest.raises(CheckpointError, match="the downloaded file is not net: its MD5"):
         fetch("net", tmp_path / "net.pth")
     assert fetch("net", tmp_path / "net.pth").read_bytes() == CONTENT
 
 
-def test_another_file_in_its_place_is_left_alone(server, published, tmp_path):
+@pytest.mark.parametrize("size", [None, len(CONTENT)])
+def test_another_file_in_its_place_is_left_alone(server, published, tmp_path, size):
+    published(size=size)
     (tmp_path / "net.pth").write_bytes(b"thesis")
-    with pytest.raises(CheckpointError, match="is there and is not the published net"):
+    wrong = "it has 6 bytes, not 300000" if size else f"its MD5 is {hashlib.md5(b'thesis').hexdigest()}, not "
+    with pytest.raises(CheckpointError, match=rf"net.pth: exists and is not net \({wrong}.*\); move it away"):
         fetch("net", tmp_path / "net.pth")
     assert (tmp_path / "net.pth").read_bytes() == b"thesis"
     assert not server.asked
 
 
-def test_without_a_network_it_says_so(published, tmp_path):
+def test_a_missing_network_is_one_line(published, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    published(url=f"http://127.0.0.1:{port}/net.pth")
-    with pytest.raises(
-        CheckpointError, match=rf"127.0.0.1:{port} cannot be reached \(.*refused\): this needs a network"
-    ):
+    url = f"http://127.0.0.1:{port}/net.pth"
+    published(url=url)
+    place = re.escape(str(tmp_path / "net.pth"))
+    expected = (
+        rf"127.0.0.1:{port}: cannot be reached \(Connection refused\); connect to the internet, or download {url} on "
+        f"another computer and save it as {place}"
+    )
+    with pytest.raises(CheckpointError, match=f"^{expected}$"):
+        fetch("net", tmp_path / "net.pth")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("status", [404, 416, 500])
+def test_the_servers_answer_is_shown(server, published, tmp_path, status):
+    server.status = status
+    with pytest.raises(CheckpointError, match=rf"the server answered {status} \w+.*; try again later"):
         fetch("net", tmp_path / "net.pth")
 
 
-def test_what_the_server_answers_is_told(server, published, tmp_path):
-    server.status = 404
-    with pytest.raises(CheckpointError, match="answers 404 Not Found"):
-        fetch("net", tmp_path / "net.pth")
-
-
-def test_what_only_a_browser_can_have_is_checked_once_it_is_there(published, tmp_path):
+def test_a_file_that_needs_a_browser_is_checked_once_it_is_there(published, tmp_path):
     published(url=None)
-    with pytest.raises(CheckpointError, match=r"through a browser only; save net=1.pth from http://x as"):
+    with pytest.raises(CheckpointError, match=r"only be downloaded in a browser: save net=1.pth from http://x as"):
         fetch("net", tmp_path / "net.pth")
     (tmp_path / "net.pth").write_bytes(CONTENT)
     assert fetch("net", tmp_path / "net.pth") == tmp_path / "net.pth"
     assert (tmp_path / "net.pth.sha256").is_file()
 
 
+def test_progress_counts_bytes_from_what_was_there(server, published, tmp_path, monkeypatch):
+    (tmp_path / "net.pth.part").write_bytes(CONTENT[:1000])
+    counted = []
+
+    @contextmanager
+    def task(description, *, total, unit, done):
+        counted.append((description, total, unit, done))
+        yield SimpleNamespace(advance=counted.append)
+
+    monkeypatch.setattr(progress, "task", task)
+    fetch("net", tmp_path / "net.pth")
+    assert counted[0] == ("net.pth", 300_000, "bytes", 1000)
+    assert sum(counted[1:]) == 299_000
+
+
 def test_the_command_downloads_and_names_what_it_knows(published, tmp_path):
     result = CliRunner().invoke(main, ["fetch", "net", "-o", str(tmp_path / "sub" / "net.pth")])
     assert result.exit_code == 0
-    assert "is what was published" in result.stderr
+    assert (tmp_path / "sub" / "net.pth").read_bytes() == CONTENT
     result = CliRunner().invoke(main, ["fetch", "cnn14"])
     assert result.exit_code == 1
     assert result.stderr.count("\n") == 1

@@ -98,12 +98,12 @@ def test_points_are_constants(arviz, store):
 def test_clips_of_other_labels_are_predicted_without_a_truth(arviz, store):
     data = to_inference_data(build(), ClipSet(store(labels=("wind", "sea"))), draws=2)
     assert set(data.groups()) == {"posterior", "predictions"}
-    with pytest.raises(StoreError, match="is at 16000 Hz and the posterior at 8000 Hz"):
+    with pytest.raises(StoreError, match="its sample rate is 16000 Hz, but the posterior's is 8000 Hz"):
         to_inference_data(build(), ClipSet(store(rate=16000)), draws=2)
 
 
 def test_what_cannot_be_told_apart_is_refused(arviz):
-    with pytest.raises(PosteriorError, match="cannot be told from dropout's"):
+    with pytest.raises(PosteriorError, match="depend on dropout, not on draws of the last layer alone"):
         to_inference_data(build(Strategy(dropout="always", default=Settings())), draws=2)
 
 

@@ -15,7 +15,7 @@ from bayes_panns.metrics import (
     nll,
     reliability,
 )
-from bayes_panns.metrics.calibration import EPSILON
+from bayes_panns.metrics.scoring import EPSILON
 
 P = np.array([[0.9, 0.1], [0.9, 0.1], [0.3, 0.7], [0.45, 0.55]])
 T = np.eye(2, dtype=bool)[[0, 1, 1, 0]]
@@ -228,3 +228,32 @@ def test_a_sure_and_calibrated_model_has_no_ece():
     p = np.array([[0.0, 1.0], [1.0, 0.0]])
     np.testing.assert_array_equal(ece_if_calibrated(p, "one-of-k", repeats=5), np.zeros(5))
     np.testing.assert_array_equal(ece_if_calibrated(p, "multi-label", repeats=5), np.zeros(5))
+
+
+def test_every_bin_of_a_label_counts_for_itself():
+    """Neighbours that are off in opposite directions do not make up for each other, at either end."""
+    # Bins 0 and 1, then 13 and 14, of 15: each off by 0.3 or more, on both sides.
+    p = np.array([[0.05], [0.1], [0.9], [0.95]])
+    t = np.array([[True], [False], [False], [True]])
+    expected = (0.95 + 0.1 + 0.9 + 0.05) / 4
+    np.testing.assert_allclose(classwise_ece(p, t), [expected])
+    np.testing.assert_allclose(ece(p, t, "multi-label"), expected)
+
+
+def test_bins_have_equal_width_unless_asked():
+    p = np.array([[0.1], [0.11], [0.9]])
+    (label,) = classwise_reliability(p, p > 0.5)
+    assert not label.equal_mass
+    np.testing.assert_allclose(label.edges, np.arange(16) / 15)
+    assert not reliability(p, p > 0.5, "multi-label").equal_mass
+
+
+def test_labels_are_drawn_in_proportion_and_by_the_seed():
+    # Probabilities in single precision need not add up to 1, nor do these: each label is drawn half of the time.
+    p = np.full((4000, 2), 0.25)
+    assert ece_if_calibrated(p, "one-of-k", repeats=3).mean() == pytest.approx(0.25, abs=0.02)
+    p = np.random.default_rng(0).dirichlet(np.ones(3), 50)
+    first, again, other = (ece_if_calibrated(p, "one-of-k", repeats=4, seed=seed) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    np.testing.assert_array_equal(first, ece_if_calibrated(p, "one-of-k", repeats=4))
+    assert (first != other).any()

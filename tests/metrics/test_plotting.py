@@ -142,7 +142,7 @@ def test_pavpu_steps_from_the_share_of_wrong_clips(ax):
         line.get_xydata(), [(0.1, 0.4), (0.1, 0.6), (0.2, 0.6), (0.5, 0.8), (0.9, 0.6)], atol=1e-12
     )
     assert line.get_drawstyle() == "steps-post"
-    assert legend(ax) == ["entropy (0.800 half-way)"]
+    assert legend(ax) == ["entropy (0.800 at the middle)"]
 
 
 def test_set_sizes_and_their_coverage(ax):

@@ -1,12 +1,18 @@
+"""Predictions for clip sets and for sound files."""
+
+import dataclasses
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import soundfile
 import torch
 
+from bayes_panns.bayes import Settings, Strategy
 from bayes_panns.clips import ClipSet, Task, write
-from bayes_panns.core.errors import AudioError
-from bayes_panns.posterior import Posterior
-from bayes_panns.predictions import decompose, predict, predictive, tag
+from bayes_panns.core.errors import AudioError, PredictionError
+from bayes_panns.posterior import Calibration, Ensemble, Posterior
+from bayes_panns.predictions import decompose, predict, tag, tagging
 
 RATE = 8000
 
@@ -61,7 +67,7 @@ def test_long_files_are_cut_into_windows_and_short_ones_taken_as_they_are(
 
 
 def test_files_of_all_lengths_are_tagged_in_their_order_as_if_alone(posterior, tmp_path, monkeypatch):
-    monkeypatch.setattr(predictive, "_CHUNK", 4)
+    monkeypatch.setattr(tagging, "CLIPS", 4)
     seconds = [1.0, 0.4, 2.5, 0.4, 0.7, 1.0]
     paths = [sound(tmp_path / f"{index}.wav", length) for index, length in enumerate(seconds)]
     together = tag(posterior, paths, draws=2)
@@ -83,10 +89,68 @@ def test_a_bad_file_is_skipped_and_the_others_go_on(posterior, tmp_path):
     assert "bad.wav" in tags.skipped[0][1]
     with pytest.raises(AudioError, match=r"bad\.wav"):
         tag(posterior, [tmp_path / "bad.wav"])
-    with pytest.raises(AudioError, match="no file could be read"):
+    with pytest.raises(AudioError, match="no file of 2 can be read"):
         tag(posterior, [tmp_path / "bad.wav", tmp_path / "worse.wav"])
 
 
-def test_windows_must_be_positive(posterior, tmp_path):
-    with pytest.raises(ValueError, match="must be positive"):
-        tag(posterior, [sound(tmp_path / "x.wav", 1)], window=0.0)
+def test_a_window_may_be_far_shorter_than_the_networks_shortest_input(posterior, tmp_path):
+    tags = tag(posterior, [sound(tmp_path / "x.wav", 0.02)], draws=0, window=0.005)
+    assert len(tags.windows) == 4
+    assert np.isfinite(tags.uncertainty.probability).all()
+
+
+def test_no_file_vanishes_where_it_is_hardly_longer_than_a_window(posterior, tmp_path):
+    """A short hop used to leave such a file without any window, and the others' predictions with its name."""
+    paths = [sound(tmp_path / "a.wav", 1.005), sound(tmp_path / "b.wav", 1.0)]
+    tags = tag(posterior, paths, draws=0, hop=0.001)
+    assert [window.file for window in tags.windows] == [str(path) for path in paths]
+
+
+@pytest.mark.parametrize(("name", "value"), [("window", 0.0), ("window", float("inf")), ("hop", float("nan"))])
+def test_windows_must_have_a_length(posterior, tmp_path, name, value):
+    with pytest.raises(PredictionError, match=name):
+        tag(posterior, [sound(tmp_path / "x.wav", 1)], **{name: value})
+    with pytest.raises(PredictionError, match="window inf"):
+        tag(SimpleNamespace(clip_seconds=float("inf"), sample_rate=RATE), [sound(tmp_path / "x.wav", 1)])
+
+
+def test_nothing_to_tag(posterior):
+    with pytest.raises(AudioError, match="no files"):
+        tag(posterior, [])
+
+
+def test_label_sets_are_those_of_the_calibration(posterior, tmp_path):
+    path = sound(tmp_path / "x.wav", 2.0)
+    assert tag(posterior, [path], draws=0).sets is None
+    made = Calibration(temperature=2.0, threshold=0.34, coverage=0.8, draws=0, clips=(9, 9), data=("s.h5",))
+    tags = tag(dataclasses.replace(posterior, calibration=made), [path], draws=0)
+    np.testing.assert_array_equal(tags.sets, tags.uncertainty.probability >= 0.34)
+    assert 0 < tags.sets.sum() < tags.sets.size
+    assert tags.coverage == 0.8
+
+
+def test_draws_are_those_that_were_made(posterior, tmp_path):
+    """Members of an ensemble share the draws out in whole pairs, and one with point weights passes once."""
+    point = Posterior.build(
+        net="resnet14-narrow",
+        labels=("a", "b", "c"),
+        task=Task.ONE_OF_K,
+        sample_rate=RATE,
+        clip_seconds=1.0,
+        strategy=Strategy(default=Settings(posterior="point")),
+    )
+    path = sound(tmp_path / "x.wav", 1.0)
+
+    def made(predictor, draws):
+        return tag(predictor, [path], draws).uncertainty.draws, predictor.draws_made(draws)
+
+    assert made(posterior, 5) == (5, 5)
+    assert made(posterior, 0) == (1, 0)
+    assert made(point, 5) == (1, 0)
+    assert made(posterior, "moments") == ("moments", "moments")
+    both = Ensemble([posterior, point])
+    assert made(both, 5) == (5, 5)
+    assert made(both, 6) == (5, 5)
+    assert made(both, 0) == (2, 0)
+    assert made(Ensemble([posterior, posterior]), 3) == (4, 4)
+    assert made(Ensemble([point, point]), 7) == (2, 0)

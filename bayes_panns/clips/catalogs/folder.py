@@ -1,0 +1,111 @@
+"""Recordings of one's own: a folder of class folders, a folder without classes, or a CSV file."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from bayes_panns.clips.catalogs.catalog import Catalog, Clip, find_sounds, named_files, require_any_file
+from bayes_panns.clips.catalogs.tables import Fold, Name, UserRow, read_table, require_distinct
+from bayes_panns.core.choices import Task
+from bayes_panns.core.errors import StoreError
+
+
+class _Row(UserRow):
+    file: Name
+    labels: str
+    fold: Fold | None = None
+    source: str = ""
+
+
+def folder(source: Path, *, min_count: int = 1) -> Catalog:
+    """Your own recordings: a folder with a sub-folder a class, a folder without classes, or a CSV file.
+
+    A folder in which two or more sub-folders hold sound is one-of-K, with the sub-folders' names as labels; any other
+    folder of recordings is unlabelled. A CSV file has the columns ``file`` and ``labels`` and, if wanted, ``fold`` and
+    ``source``; others are refused. Several labels are joined by ``;``; if any row has several or none, the task is
+    multi-label. Paths in it are relative to the CSV's folder, or else to its parent or the parent's parent: the first
+    in which one of the files exists. Labels are sorted by name.
+
+    Args:
+        source: The folder, or the CSV file.
+        min_count: Labels with fewer clips are dropped. Their clips stay, with the labels that are left, if the task is
+            multi-label; if it is one-of-K they are dropped too.
+
+    Raises:
+        StoreError: There is no such folder or CSV file, it holds no sound, the CSV is damaged, or no label is left.
+    """
+    source = Path(source)
+    if source.is_file() and source.suffix.lower() == ".csv":
+        root, labels, task, clips = _labelled_by_table(source)
+        options: dict[str, Any] = {"csv": source.name}
+    elif source.is_dir():
+        root, (labels, task, clips) = source, _labelled_by_folder(source)
+        options = {}
+    elif source.is_file():
+        raise StoreError(f"{source}: is not a CSV file; name a folder of recordings, or a file ending in .csv")
+    else:
+        raise StoreError(f"{source}: no such folder or CSV file; name a folder of recordings, or a CSV that lists them")
+    if min_count > 1:
+        options["min_count"] = min_count
+        labels, clips = _without_rare(source, labels, task, clips, min_count)
+    return Catalog("folder", labels, task, 10.0, clips, root, options)
+
+
+def _labelled_by_folder(source: Path) -> tuple[tuple[str, ...], Task, tuple[Clip, ...]]:
+    found = {path: path.relative_to(source) for path in find_sounds(source)}
+    labels = sorted({place.parts[0] for place in found.values() if len(place.parts) > 1})
+    if len(labels) < 2:
+        return (), Task.UNLABELLED, tuple(Clip(path, place.as_posix()) for path, place in found.items())
+    loose = [place.name for place in found.values() if len(place.parts) == 1]
+    if loose:
+        raise StoreError(
+            f"{source}: {named_files(loose)} beside the class folders ({', '.join(labels[:3])}, ...); move each into "
+            "one of them"
+        )
+    column = {label: index for index, label in enumerate(labels)}
+    clips = tuple(Clip(path, place.as_posix(), (column[place.parts[0]],)) for path, place in found.items())
+    return tuple(labels), Task.ONE_OF_K, clips
+
+
+def _labelled_by_table(table: Path) -> tuple[Path, tuple[str, ...], Task, tuple[Clip, ...]]:
+    rows = read_table(table, _Row)
+    require_distinct(table, rows, lambda row: row.file)
+    named = [tuple(dict.fromkeys(filter(None, map(str.strip, row.labels.split(";"))))) for _, row in rows]
+    labels = tuple(sorted({label for names in named for label in names}))
+    column = {label: index for index, label in enumerate(labels)}
+    if not labels:
+        task = Task.UNLABELLED
+    else:
+        task = Task.ONE_OF_K if all(len(names) == 1 for names in named) else Task.MULTI_LABEL
+    here = table.absolute().parent
+    # The folder as the user wrote it, where the files are there: messages then show what was typed.
+    bases = (table.parent, *here.parents[:2])
+    root = next((base for base in bases if any((base / row.file).is_file() for _, row in rows)), table.parent)
+    clips = tuple(
+        Clip(
+            path=root / row.file,
+            name=row.file,
+            labels=tuple(sorted(column[name] for name in names)),
+            fold=row.fold,
+            source=row.source or None,
+        )
+        for (_, row), names in zip(rows, named, strict=True)
+    )
+    return root, labels, task, require_any_file(table, clips)
+
+
+def _without_rare(
+    source: Path, labels: tuple[str, ...], task: Task, clips: tuple[Clip, ...], min_count: int
+) -> tuple[tuple[str, ...], tuple[Clip, ...]]:
+    counts = Counter(label for clip in clips for label in clip.labels)
+    kept = [index for index in range(len(labels)) if counts[index] >= min_count]
+    if not kept:
+        raise StoreError(f"{source}: no label has {min_count} clips or more; lower the minimum")
+    column = {old: new for new, old in enumerate(kept)}
+    trimmed = (
+        Clip(clip.path, clip.name, tuple(column[old] for old in clip.labels if old in column), clip.fold, clip.source)
+        for clip in clips
+    )
+    return tuple(labels[old] for old in kept), tuple(
+        clip for clip in trimmed if clip.labels or task == Task.MULTI_LABEL
+    )

@@ -1,0 +1,153 @@
+"""CSV files, row by row, each row checked by a pydantic model. Every error names the file and the line.
+
+The table of a published data set may have more columns than are read. A table that a user writes may not
+(:class:`UserRow`): a column that is not understood would be ignored without a word.
+"""
+
+import csv
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from bayes_panns.core.errors import StoreError
+
+
+class PublishedRow(BaseModel):
+    """A row of a published data set's table; columns that no field names are ignored."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class UserRow(BaseModel):
+    """A row of a table that a user writes; a column that no field names is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+Fold = Annotated[int, Field(ge=0, lt=2**31)]
+"""A fold, counted from 0 up."""
+
+Name = Annotated[str, Field(min_length=1)]
+"""Text that may not be empty."""
+
+_Row = TypeVar("_Row", bound=BaseModel)
+
+_REASONS = {
+    "int_parsing": "is not a whole number",
+    "string_too_short": "is empty",
+    "bool_parsing": "is not true or false",
+}
+"""Pydantic's kinds of errors in this package's words."""
+
+
+def read_table(table: Path, row: type[_Row]) -> list[tuple[int, _Row]]:
+    """The rows of a CSV file with a header, each with its line number.
+
+    Args:
+        table: The file, in UTF-8.
+        row: What a row holds. Fields that have a default are columns that may be missing.
+
+    Raises:
+        StoreError: There is no such file, it is not CSV, it lacks a column or has one that is not known, a row does not
+            fit, or there is none.
+    """
+    if not table.is_file():
+        raise StoreError(f"{table}: no such file; name the folder that the data set was unpacked to")
+    rows = []
+    with _one_line_errors(table), table.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file, strict=True)
+        columns = list(reader.fieldnames or ())
+        _check_columns(table, columns, row)
+        for values in reader:
+            # DictReader marks a long row by the key None and a short one by the value None.
+            if None in values or None in values.values():
+                raise StoreError(
+                    f"{table}: line {reader.line_num} does not have {len(columns)} fields, as the first line does; put "
+                    "a field that holds a comma in quotes"
+                )
+            rows.append((reader.line_num, _checked(table, reader.line_num, values, row)))
+    if not rows:
+        raise StoreError(f"{table}: lists no clips; name a CSV file with a row a clip")
+    return rows
+
+
+def read_lines(table: Path, fields: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
+    """The rows of a CSV file without a header, in which lines that start with # are comments.
+
+    Args:
+        table: The file, in UTF-8. A space may follow a comma.
+        fields: The names of its fields.
+
+    Yields:
+        The line number, and the fields by their names.
+
+    Raises:
+        StoreError: The file cannot be read or is not CSV, or a row does not have these fields.
+    """
+    with _one_line_errors(table), table.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.reader(file, skipinitialspace=True, strict=True)
+        for values in reader:
+            if not values or values[0].startswith("#"):
+                continue
+            if len(values) != len(fields):
+                raise StoreError(
+                    f"{table}: line {reader.line_num} has {len(values)} fields, not {len(fields)} ("
+                    f"{', '.join(fields)}); put a field that holds a comma in quotes"
+                )
+            yield reader.line_num, dict(zip(fields, values, strict=True))
+
+
+def require_distinct(table: Path, rows: Iterable[tuple[int, _Row]], key: Callable[[_Row], str]) -> None:
+    """Check that no two rows are of the same clip.
+
+    Raises:
+        StoreError: Two rows have the same ``key``.
+    """
+    first: dict[str, int] = {}
+    for line, row in rows:
+        name = key(row)
+        if name in first:
+            raise StoreError(f"{table}: line {line} lists {name!r} again, after line {first[name]}; remove one of them")
+        first[name] = line
+
+
+def _check_columns(table: Path, columns: list[str], row: type[BaseModel]) -> None:
+    known = {field.alias or name: field.is_required() for name, field in row.model_fields.items()}
+    missing = [name for name, required in known.items() if required and name not in columns]
+    if missing:
+        raise StoreError(f"{table}: lacks the columns {', '.join(missing)}; it has {', '.join(columns) or 'none'}")
+    repeated = [name for name, count in Counter(columns).items() if count > 1 and name in known]
+    if repeated:
+        raise StoreError(f"{table}: has the column {repeated[0]!r} more than once; keep one of them")
+    unknown = [name for name in columns if name not in known]
+    if unknown and row.model_config.get("extra") == "forbid":
+        raise StoreError(
+            f"{table}: has columns that are not understood: {', '.join(map(repr, unknown))}; known are "
+            f"{', '.join(known)}; rename or remove the others"
+        )
+
+
+def _checked(table: Path, line: int, values: dict[str, str], row: type[_Row]) -> _Row:
+    try:
+        return row.model_validate(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        column = str(first["loc"][0])
+        reason = _REASONS.get(first["type"], first["msg"].removeprefix("Input ").removeprefix("Value error, "))
+        raise StoreError(
+            f"{table}: line {line} has {column} {values.get(column, '')!r}, which {reason}; correct the line"
+        ) from error
+
+
+@contextmanager
+def _one_line_errors(table: Path) -> Iterator[None]:
+    try:
+        yield
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise StoreError(f"{table}: cannot be read as CSV in UTF-8 ({error}); save it in that format") from error
+    except OSError as error:
+        raise StoreError(f"{table}: cannot be read ({error.strerror}); check its permissions") from error

@@ -1,0 +1,49 @@
+"""UrbanSound8K (Salamon, Jacoby and Bello, 2014, https://doi.org/10.1145/2647868.2655045)."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from bayes_panns.clips.catalogs.catalog import Catalog, Clip, SoundFiles, require_any_file, require_folder
+from bayes_panns.clips.catalogs.labels import numbered_labels
+from bayes_panns.clips.catalogs.tables import Fold, Name, PublishedRow, read_table, require_distinct
+from bayes_panns.core.choices import Task
+
+
+class _Row(PublishedRow):
+    slice_file_name: Name
+    fs_id: Annotated[str, Field(alias="fsID")]
+    fold: Fold
+    class_id: Annotated[int, Field(alias="classID", ge=0, lt=10)]
+    class_name: Annotated[str, Field(alias="class")]
+
+
+def urbansound8k(source: Path) -> Catalog:
+    """UrbanSound8K: ``metadata/UrbanSound8K.csv`` and ``audio/fold1`` to ``audio/fold10``.
+
+    Labels are the classes that the CSV file lists, in the order of their class ids.
+
+    Args:
+        source: The folder that holds ``metadata/`` and ``audio/``.
+
+    Raises:
+        StoreError: The folder is not UrbanSound8K's, its CSV file is damaged, or none of its files exists.
+    """
+    source = require_folder(source, "UrbanSound8K", "metadata/UrbanSound8K.csv and audio/")
+    table = source / "metadata" / "UrbanSound8K.csv"
+    rows = read_table(table, _Row)
+    require_distinct(table, rows, lambda row: row.slice_file_name)
+    labels, column = numbered_labels(table, ((line, row.class_id, row.class_name) for line, row in rows))
+    sounds = SoundFiles()
+    clips = tuple(
+        Clip(
+            path=sounds.locate(source / "audio" / f"fold{row.fold}" / row.slice_file_name),
+            name=row.slice_file_name,
+            labels=(column[row.class_id],),
+            fold=row.fold,
+            source=row.fs_id or None,
+        )
+        for _, row in rows
+    )
+    return Catalog("urbansound8k", labels, Task.ONE_OF_K, 4.0, require_any_file(table, clips), source)

@@ -1,0 +1,111 @@
+"""The format of a clip store: what its reader and its writer share.
+
+A store is an HDF5 file with these datasets, one row a clip:
+
+=============== ==================== =============================================================================
+``audio_name``   ``(N,)`` text        the clips' names
+``waveform``     ``(N, samples)``     int16; float32 in old packs of PANNs
+``target``       ``(N, K)`` bool      the labels
+``seconds``      ``(N,)`` float32     the sounds' own lengths before padding or cutting; optional
+``fold``         ``(N,)`` int32       optional
+``source``       ``(N,)`` text        the recording that each clip was cut from; optional
+``digest``       ``(N, 32)`` uint8    SHA-256 of each clip's samples as stored, see :func:`digest`; optional
+``label_names``  ``(K,)`` text        one row a label; optional
+=============== ==================== =============================================================================
+
+Its attributes are ``sample_rate`` (Hz) and, optionally, ``task``, ``provenance`` (a JSON object) and
+``format_version``. The first three datasets and ``sample_rate`` are PANNs' own layout, as ``utils/dataset.py`` writes
+it (Kong et al., 2020, arXiv:1912.10211).
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from bayes_panns.core.choices import Task
+from bayes_panns.core.errors import StoreError
+
+FORMAT_VERSION = 1
+
+FULL_SCALE = 32767
+"""The int16 value of a sample of 1.0, as in PANNs."""
+
+LONGEST = 2**28
+"""The most samples that a clip may have: 2.3 hours at 32 kHz. More is a damaged file, or a mistaken length."""
+
+HIGHEST_RATE = 10_000_000
+"""The highest sample rate, in Hz."""
+
+DIGEST_BYTES = 32
+
+
+def digest(samples: np.ndarray) -> bytes:
+    """What tells clips apart by their sound alone: the SHA-256 of a clip's samples, 32 bytes.
+
+    Args:
+        samples: One clip as it is stored, shape ``(samples,)``, contiguous.
+    """
+    hashed = hashlib.sha256(str(samples.dtype).encode())
+    hashed.update(samples.data)
+    return hashed.digest()
+
+
+def check_labels(path: Path, labels: Sequence[str]) -> tuple[str, ...]:
+    """The labels, if no two are equal.
+
+    Raises:
+        StoreError: A label is there more than once.
+    """
+    repeated = [label for label, count in Counter(labels).items() if count > 1]
+    if repeated:
+        raise StoreError(f"{path}: the label {repeated[0]!r} is there more than once; label names must differ")
+    return tuple(labels)
+
+
+def check_task(path: Path, task: str, labels: Sequence[str]) -> Task:
+    """The task, if it is known and the labels fit it.
+
+    Raises:
+        StoreError: The task is unknown, or there are labels in an unlabelled store or none in another.
+    """
+    if task not in Task.words():
+        raise StoreError(f"{path}: has the unknown task {task!r}; the tasks are {', '.join(Task.words())}")
+    if (task == Task.UNLABELLED) != (len(labels) == 0):
+        raise StoreError(f"{path}: has {len(labels)} labels, which does not fit the task {str(task)!r}")
+    return Task(task)
+
+
+def check_size(path: Path, sample_rate: int, samples: int) -> None:
+    """Check the rate and the length of the clips.
+
+    Raises:
+        StoreError: One of them is below 1 or absurdly large.
+    """
+    if not 0 < sample_rate <= HIGHEST_RATE:
+        raise StoreError(f"{path}: has sample rate {sample_rate} Hz; a rate from 1 to {HIGHEST_RATE} is possible")
+    if not 0 < samples <= LONGEST:
+        raise StoreError(f"{path}: has clips of {samples} samples; from 1 to {LONGEST} are possible")
+
+
+def check_indices(indices: Sequence[int] | np.ndarray | torch.Tensor, count: int) -> np.ndarray:
+    """The indices as int64, shape ``(n,)``.
+
+    Raises:
+        IndexError: They are not whole numbers in ``[0, count)``.
+    """
+    chosen = np.asarray(indices)
+    if chosen.ndim != 1 or (chosen.size and chosen.dtype.kind not in "iu"):
+        raise IndexError(f"clips are chosen by a list of whole numbers, not by {chosen.dtype} of shape {chosen.shape}")
+    chosen = chosen.astype(np.int64)
+    if ((chosen < 0) | (chosen >= count)).any():
+        raise IndexError(f"there is no clip {chosen[(chosen < 0) | (chosen >= count)][0]}; there are {count}")
+    return chosen
+
+
+def one_line(message: object) -> str:
+    """A message without line breaks."""
+    return " ".join(str(message).split())

@@ -1,0 +1,213 @@
+"""From posterior draws to their uncertainty, one draw at a time.
+
+T draws of the probabilities p_t of N clips and K labels are summed as deviations d_t = p_t - p_1 from the first draw,
+in float64, so that small variances keep their digits. Draws go to up to G = 20 groups in turn, for the jackknife.
+
+=============  ==================================  =================
+sum            formula                             shape
+=============  ==================================  =================
+``deviation``  sum_t d_t                           (N, K)
+``products``   sum_t d_t^2                         (N, K)
+               or sum_t d_t d_t', with covariance  (N, K, K)
+``entropy``    sum_t H(p_t)                        (N,)
+=============  ==================================  =================
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bayes_panns.core.choices import Task
+from bayes_panns.metrics.checks import check_task
+from bayes_panns.predictions.uncertainty import PARTS, StandardError, Uncertainty
+
+_GROUPS = 20
+"""Groups of draws. The jackknife leaves out one at a time; its standard error is itself known to about a sixth."""
+
+
+class UncertaintyAccumulator:
+    """Accumulates posterior draws into an :class:`Uncertainty`, in memory that does not grow with their number.
+
+    Every draw is of the same clips. Sums are kept on the draws' own device.
+
+    Example:
+        >>> accumulator = UncertaintyAccumulator("one-of-k")
+        >>> for draw in (torch.tensor([[0.75, 0.25]]), torch.tensor([[0.25, 0.75]])):
+        ...     accumulator.update(draw)
+        >>> accumulator.result().epistemic
+        array([[0.0625, 0.0625]])
+
+    Args:
+        task: ``"one-of-k"`` or ``"multi-label"``; decides which entropy.
+        mirrored: Whether the draws come in dependent pairs: first and second, third and fourth. The pairs are
+            independent of each other. Standard errors are then taken over the pairs.
+        covariance: Whether to keep the covariance between labels too: some 20 x N x K x K numbers.
+
+    Raises:
+        ValueError: ``task`` is neither.
+    """
+
+    _first: Tensor
+
+    def __init__(self, task: str, *, mirrored: bool = False, covariance: bool = False):
+        check_task(task)
+        self.task = task
+        self.mirrored = mirrored
+        self.covariance = covariance
+        self.draws = 0
+        self._groups: list[_Sums] = []
+
+    @torch.no_grad()
+    def update(self, probabilities: Tensor) -> None:
+        """Add one draw.
+
+        Args:
+            probabilities: ``(N, K)``, of any floating type: one draw's probabilities for all clips.
+
+        Raises:
+            ValueError: The shape is not ``(N, K)``, or differs from that of the draws before.
+        """
+        if probabilities.ndim != 2 or (self.draws and probabilities.shape != self._first.shape):
+            expected = tuple(self._first.shape) if self.draws else "(N, K)"
+            raise ValueError(f"a draw has shape {tuple(probabilities.shape)}: expected {expected}")
+        p = probabilities.double()
+        if not self.draws:
+            self._first = p
+        deviation = p - self._first
+        products = deviation.unsqueeze(2) * deviation.unsqueeze(1) if self.covariance else deviation**2
+        draw = _Sums(1, deviation, products, entropy(p, self.task))
+        group = (self.draws // 2 if self.mirrored else self.draws) % _GROUPS
+        if group < len(self._groups):
+            self._groups[group] = self._groups[group] + draw
+        else:
+            self._groups.append(draw)
+        self.draws += 1
+
+    @torch.no_grad()
+    def result(self) -> Uncertainty:
+        """The uncertainty from the draws so far; more may follow.
+
+        Raises:
+            ValueError: There was no draw.
+        """
+        if not self.draws:
+            raise ValueError("no draws: call update first")
+        everything = sum(self._groups[1:], start=self._groups[0])
+        parts = self._parts(everything)
+        errors = self._standard_errors(everything, parts)
+        # Jensen's inequality makes it non-negative, but rounding may not.
+        parts["mutual_information"] = parts["mutual_information"].clamp(min=0)
+        return Uncertainty(
+            **{name: value.cpu().numpy() for name, value in parts.items() if not name.startswith("clip_")},
+            standard_error=StandardError(**{name: error.cpu().numpy() for name, error in errors.items()}),
+            draws=self.draws,
+            task=self.task,
+        )
+
+    def _parts(self, sums: _Sums) -> dict[str, Tensor]:
+        """The parts of the uncertainty from the draws in ``sums``, by the names of :class:`StandardError`."""
+        shift = sums.deviation / sums.draws
+        p = (self._first + shift).clamp(0, 1)
+        parts = {"probability": p, "total": p * (1 - p)}
+        if self.covariance:
+            covariance = sums.products / sums.draws - shift.unsqueeze(2) * shift.unsqueeze(1)
+            parts["covariance"] = covariance
+            parts["epistemic"] = covariance.diagonal(dim1=1, dim2=2).clamp(min=0)
+        else:
+            parts["epistemic"] = (sums.products / sums.draws - shift**2).clamp(min=0)
+        # Equal to mean_t p_t (1 - p_t), up to rounding.
+        parts["aleatoric"] = (parts["total"] - parts["epistemic"]).clamp(min=0)
+        parts |= {f"clip_{name}": parts[name].sum(dim=1) for name in PARTS}
+        parts["entropy"] = entropy(p, self.task)
+        parts["expected_entropy"] = sums.entropy / sums.draws
+        return parts | {"mutual_information": parts["entropy"] - parts["expected_entropy"]}
+
+    def _standard_errors(self, everything: _Sums, parts: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The delete-a-group jackknife for groups of unequal size, equations 5 and 6 of Busing et al., 1999.
+
+        With theta the estimate from all T draws, theta_g that without the n_g draws of group g, and w_g = n_g / T::
+
+            a_g = (1 - w_g) (theta - theta_g)
+            SE^2 = mean_g (a_g / w_g - sum_h a_h)^2 w_g / (1 - w_g)
+        """
+        if len(self._groups) < 2:
+            return {name: torch.full_like(part, torch.nan) for name, part in parts.items()}
+        shares = [group.draws / self.draws for group in self._groups]
+        # Differences from the whole: pseudo-values of nearly equal estimates would lose their digits.
+        without = [self._parts(everything - group) for group in self._groups]
+        errors = {}
+        for name, part in parts.items():
+            away = [(1 - share) * (part - left[name]) for share, left in zip(shares, without, strict=True)]
+            centre = torch.stack(away).sum(dim=0)
+            squares = [
+                (one / share - centre) ** 2 * share / (1 - share) for one, share in zip(away, shares, strict=True)
+            ]
+            errors[name] = torch.stack(squares).mean(dim=0).sqrt()
+        return errors
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """Sums over some draws; see the table above."""
+
+    draws: int
+    deviation: Tensor
+    products: Tensor
+    entropy: Tensor
+
+    def __add__(self, other: _Sums) -> _Sums:
+        return _Sums(
+            self.draws + other.draws,
+            self.deviation + other.deviation,
+            self.products + other.products,
+            self.entropy + other.entropy,
+        )
+
+    def __sub__(self, other: _Sums) -> _Sums:
+        return _Sums(
+            self.draws - other.draws,
+            self.deviation - other.deviation,
+            self.products - other.products,
+            self.entropy - other.entropy,
+        )
+
+
+def decompose(draws: Tensor, task: str, *, mirrored: bool = False, covariance: bool = False) -> Uncertainty:
+    """The uncertainty from draws that are all in memory.
+
+    Example:
+        >>> decompose(torch.tensor([[[0.75, 0.25]], [[0.25, 0.75]]]), "one-of-k").probability
+        array([[0.5, 0.5]])
+
+    Args:
+        draws: ``(T, N, K)``, probabilities.
+        task: ``"one-of-k"`` or ``"multi-label"``.
+        mirrored: Whether the draws come in dependent pairs, as in :class:`UncertaintyAccumulator`.
+        covariance: Whether to keep the covariance between labels too.
+
+    Raises:
+        ValueError: ``task`` is neither, there is no draw, or the shape is not ``(T, N, K)``.
+    """
+    accumulator = UncertaintyAccumulator(task, mirrored=mirrored, covariance=covariance)
+    for draw in draws:
+        accumulator.update(draw)
+    return accumulator.result()
+
+
+def entropy(p: Tensor, task: str) -> Tensor:
+    """The entropy of each clip's labels, in nats: categorical for one-of-K, summed Bernoulli ones for multi-label.
+
+    Args:
+        p: ``(N, K)``, probabilities.
+        task: ``"one-of-k"`` or ``"multi-label"``.
+
+    Returns:
+        ``(N,)``.
+    """
+    each = torch.special.entr(p)
+    if task != Task.ONE_OF_K:
+        each = each + torch.special.entr(1 - p)
+    return each.sum(dim=1)

@@ -1,0 +1,90 @@
+"""Predictions for every clip of a clip set."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bayes_panns.clips import ClipSet
+from bayes_panns.core import progress
+from bayes_panns.posterior import Posterior, Predictor
+from bayes_panns.predictions.accumulate import UncertaintyAccumulator
+from bayes_panns.predictions.combine import concatenate
+from bayes_panns.predictions.gaussian_logits import from_moments
+from bayes_panns.predictions.uncertainty import Draws, Uncertainty
+
+CLIPS, SAMPLES = 256, 1 << 26
+"""The most clips that are predicted together, and the most samples in all: what is in memory at a time."""
+
+_COVARIANCES = 1 << 22
+"""The most covariances between labels of the clips predicted together; some 40 numbers are held for each."""
+
+
+def predict(posterior: Predictor, clips: ClipSet, draws: Draws = 20, *, covariance: bool = False) -> Uncertainty:
+    """Predict every clip of a set, in memory that does not grow with the set.
+
+    Args:
+        posterior: What predicts: a posterior, or an ensemble of several.
+        clips: N clips, at the posterior's sample rate.
+        draws: Posterior draws a clip; 0 is one pass at the posterior mean, ``"moments"`` one that propagates moments.
+        covariance: Whether to keep the covariance between labels too: N x K x K numbers.
+
+    Raises:
+        PosteriorError: Moments are asked for, and the posterior cannot propagate them.
+    """
+    most = _COVARIANCES // len(posterior.labels) ** 2 if covariance else CLIPS
+    return concatenate(
+        [predict_waveforms(posterior, waveforms, draws, covariance=covariance) for waveforms in _batches(clips, most)]
+    )
+
+
+def predict_logits(posterior: Posterior, clips: ClipSet, draws: int = 20) -> NDArray[np.float32]:
+    """The logits of every draw for every clip of a set, before any temperature: what a calibration is fitted on.
+
+    Args:
+        posterior: What predicts.
+        clips: N clips, at the posterior's sample rate.
+        draws: Posterior draws a clip; 0 is one pass at the posterior mean.
+
+    Returns:
+        ``(T, N, K)``, with T = 1 for a pass at the mean.
+    """
+    parts = [torch.stack(list(posterior.logits(waveforms, draws))) for waveforms in _batches(clips, CLIPS)]
+    return torch.cat(parts, dim=1).numpy()
+
+
+def predict_waveforms(
+    posterior: Predictor, waveforms: Tensor | Sequence[Tensor], draws: Draws, *, covariance: bool = False
+) -> Uncertainty:
+    """Predict waveforms in memory.
+
+    Args:
+        posterior: What predicts.
+        waveforms: ``(N, samples)``, or several such groups of different lengths. The posterior itself pads those that
+            are shorter than its clips, if it was fitted so.
+        draws: As in :func:`predict`.
+        covariance: As in :func:`predict`.
+    """
+    if draws == "moments":
+        loc, deviations = posterior.moments(waveforms)
+        return from_moments(loc, deviations, posterior.probability, posterior.task, covariance=covariance)
+    accumulator = UncertaintyAccumulator(posterior.task, mirrored=posterior.mirrored, covariance=covariance)
+    for probability in posterior.draws(waveforms, draws):
+        accumulator.update(probability)
+    result = accumulator.result()
+    # An ensemble repeats the single pass of a member with point weights, to weigh it like the draws of the others.
+    made = posterior.draws_made(draws)
+    return replace(result, draws=made) if made else result
+
+
+def _batches(clips: ClipSet, most: int) -> Iterator[Tensor]:
+    """The waveforms of a set, at most so many clips at a time."""
+    size = max(1, min(most, CLIPS, SAMPLES // clips.samples))
+    with progress.task("predicting", total=len(clips), unit="clip") as bar:
+        for start in range(0, len(clips), size):
+            index = np.arange(start, min(start + size, len(clips)))
+            yield torch.from_numpy(clips.waveform(index))
+            bar.advance(len(index))

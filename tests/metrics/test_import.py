@@ -1,0 +1,30 @@
+"""The metrics are quick to import and bring nothing heavy along, for use in other projects."""
+
+import subprocess
+import sys
+
+
+def test_the_metrics_come_without_torch_pyro_and_matplotlib():
+    code = (
+        "import time; start = time.process_time(); import bayes_panns.metrics; took = time.process_time() - start; "
+        "import sys; print(took, *{name.split('.')[0] for name in sys.modules})"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    took, *modules = shown.stdout.split()
+    assert not {"torch", "pyro", "matplotlib", "torchaudio", "sklearn", "pydantic", "h5py"} & set(modules)
+    assert float(took) < 1
+    assert not shown.stderr
+
+
+def test_importing_the_metrics_changes_nothing_global():
+    code = (
+        "import os, warnings, numpy as np, matplotlib, random\n"
+        "def state():\n"
+        "    return (dict(matplotlib.rcParams), np.geterr(), np.get_printoptions(), list(warnings.filters),\n"
+        "            random.getstate(), str(np.random.get_state()))\n"
+        "import scipy.special\n"
+        "before = state()\n"
+        "import bayes_panns.metrics, bayes_panns.metrics.plotting\n"
+        "assert state() == before\n"
+    )
+    subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
