@@ -14,7 +14,6 @@ from bayes_panns.evaluations import Evaluation
 from bayes_panns.posterior import Calibration, Posterior, load
 from bayes_panns.predictions import Draws
 from bayes_panns.recipes.reading import Run
-from bayes_panns.report.applied import applied_calibration
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,7 @@ class SourcePart:
     @property
     def calibration(self) -> Calibration | None:
         """The calibration that its evaluation was made with; None where there was none."""
-        return None if self.evaluation is None else applied_calibration(self.evaluation)
+        return None if self.evaluation is None else self.evaluation.calibration
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from bayes_panns import metrics
-from bayes_panns.report.applied import evaluated_sets
 from bayes_panns.report.formatting import count_of, percent
 from bayes_panns.report.page.charts import Chart, Charts
 from bayes_panns.report.page.content import Context, Section
@@ -66,10 +65,9 @@ def section(source: Source, context: Context) -> Section | None:
 def _label_sets(source: Source, draw: Charts) -> Chart | None:
     """The label sets as they were evaluated, whatever the posterior's calibration is now."""
     evaluation = source.evaluation
-    sets = None if evaluation is None else evaluated_sets(evaluation)
-    if evaluation is None or sets is None:
+    if evaluation is None or evaluation.sets is None:
         return None
-    quality = metrics.set_quality(sets, evaluation.target)
+    quality = metrics.set_quality(evaluation.sets, evaluation.target)
     found = [part.calibration for part in source.scored]
     caption = "Bars: the share of sets of each size. Dots: the coverage of these sets."
     if len(found) > 1:
