@@ -83,14 +83,14 @@ def compare_sources(
             for found, difference in zip(intervals, differences, strict=True)
         ]
         rows.append(ComparedMetric(metric, metric_name(metric), values))
-    text = "The metrics of each source with their intervals."
+    text = "The metrics of each run with their intervals."
     if same:
         text += (
             f" {', '.join(same)} and {names[0]} were scored on the same clips, so their differences have paired "
             "intervals. If such an interval includes 0, there may be no difference."
         )
     if len(same) < len(names) - 1:
-        text += f" There is no difference for a source without an evaluation of the clips of {names[0]}."
+        text += f" There is no difference for a run that was not scored on the clips of {names[0]}."
     if first is not None:
         text += f" {how_intervals(first, resamples_for(first))}"
     charts = [_metric_chart(row.name, names, [found.get(row.metric) for found in intervals], draw) for row in rows]
@@ -175,7 +175,7 @@ def _curves(names: Sequence[str], evaluations: Sequence[Evaluation | None], draw
     if risks:
         areas = ", ".join(f"{name} {curve.aurc:.3f}" for name, curve in risks.items())
         alt = f"Risk against coverage; area under the curve: {areas}."
-        caption = "The least certain clips of each source are rejected first."
+        caption = "The least certain clips of each run are rejected first."
         charts.append(draw("Risk-coverage curve", plot_risks, alt, caption=caption))
     if detections:
         areas = ", ".join(f"{name} {each.auroc:.3f}" for name, each in detections.items())

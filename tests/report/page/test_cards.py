@@ -99,7 +99,7 @@ def test_draws_have_the_temperature_of_the_evaluation_after_a_new_calibration(ho
     read_sources(runs / "flip", Scoring(stores=[str(home / "clips.h5")], folds=[3], ood=[home / "noise.h5"], draws=4))
     recalibrate(runs / "flip", 1.0, 0.6)
     (source,) = read_sources(runs / "flip", make.quick)
-    object.__setattr__(source.evaluation, "calibration", calibration(5.0, 0.3))
+    assert source.evaluation.calibration == calibration(5.0, 0.3)
     found, sentence = cards(source, 2)
     assert sentence.startswith("Dots are the 4 draws")
     rows = [row for group in found.values() for card in group for row in card.rows]

@@ -47,7 +47,7 @@ def test_sources_of_other_clips_have_no_difference(home, make):
     (other,) = read_sources(home / "drop" / "posterior", scoring)
     found = make.page(render_page([first, other]))
     assert not [each for each in found.all("span") if "difference" in (each.get("class") or "")]
-    assert "There is no difference for a source without an evaluation of the clips of flip." in found.text
+    assert "There is no difference for a run that was not scored on the clips of flip." in found.text
 
 
 def test_equal_names_are_numbered(home, make):

@@ -105,6 +105,8 @@ def test_label_sets_are_those_of_the_evaluation_after_a_new_calibration(home, ru
     coverage, size = (source.evaluation.metrics[f"set/{name}"] for name in ("coverage", "size"))
     assert 0 < size < 3
     assert f"coverage {coverage:.3f}, {size:.2f} labels per set" in label_sets(found)
+    assert "a probability of at least 0.350" in found.text
+    assert "the temperature, 0.200, were fitted on clips of other.h5" in found.text
     inside = source.evaluation.uncertainty.probability >= 0.35
     assert size == inside.sum(axis=1).mean()
     assert coverage == (inside & source.evaluation.target).any(axis=1).mean()

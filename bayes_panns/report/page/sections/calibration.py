@@ -65,10 +65,9 @@ def section(source: Source, context: Context) -> Section | None:
 def _label_sets(source: Source, draw: Charts) -> Chart | None:
     """The label sets as they were evaluated, whatever the posterior's calibration is now."""
     evaluation = source.evaluation
-    sets = None if evaluation is None else evaluation.sets
-    if evaluation is None or sets is None:
+    if evaluation is None or evaluation.sets is None:
         return None
-    quality = metrics.set_quality(sets, evaluation.target)
+    quality = metrics.set_quality(evaluation.sets, evaluation.target)
     found = [part.calibration for part in source.scored]
     caption = "Bars: the share of sets of each size. Dots: the coverage of these sets."
     if len(found) > 1:
