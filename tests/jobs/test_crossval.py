@@ -264,7 +264,7 @@ def test_undefined_numbers_are_null_in_the_results_and_counted_in_the_table(unde
     assert found["folds"][0] is not None
     assert found["defined"] == 2
     (line,) = [line for line in crossval_table(undefined).splitlines() if line.startswith("cls/map ")]
-    assert line.endswith("in 2 of 3 folds")
+    assert line.endswith("[2 of 3 folds]")
     (line,) = [line for line in crossval_table(undefined).splitlines() if line.startswith("cal/nll ")]
     assert "folds" not in line
 

@@ -16,13 +16,16 @@ NAN = math.nan
 def result():
     spreads = {
         "flip_1": {
-            "cls/accuracy": Spread((0.8, 0.9), 0.85, 0.0707, 0.2147, 1.4853),
-            "cls/map": Spread((0.8, 0.9), 0.85, 0.0707, 0.2147, 1.4853),
-            "cls/d_prime": Spread((math.inf, 2.0), math.inf, NAN, NAN, NAN),
-            "cal/nll": Spread((0.5, NAN), 0.5, NAN, NAN, NAN),
-            "ood/auroc": Spread((NAN, NAN), NAN, NAN, NAN, NAN),
+            "cls/accuracy": Spread((0.8, 0.9), 2, 0.85, 0.0707, 0.2147, 1.4853),
+            "cls/map": Spread((0.8, 0.9), 2, 0.85, 0.0707, 0.2147, 1.4853),
+            "cls/d_prime": Spread((math.inf, 2.0), 2, math.inf, NAN, NAN, NAN),
+            "cal/nll": Spread((0.5, NAN), 1, 0.5, NAN, NAN, NAN),
+            "ood/auroc": Spread((NAN, NAN), 0, NAN, NAN, NAN, NAN),
         },
-        "det": {"cls/accuracy": Spread((0.7,), 0.7, NAN, NAN, NAN), "cal/ece": Spread((0.1,), 0.1, NAN, NAN, NAN)},
+        "det": {
+            "cls/accuracy": Spread((0.7,), 1, 0.7, NAN, NAN, NAN),
+            "cal/ece": Spread((0.1,), 1, 0.1, NAN, NAN, NAN),
+        },
     }
     differences = {
         ("flip_1", "det"): {"cls/accuracy": Interval(0.15, 0.05, 0.25), "cal/ece": Interval(-0.01, -0.05, 0.03)}
