@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -22,10 +22,12 @@ from torch.nn import functional as F
 
 from bayes_panns import __version__
 from bayes_panns.audio.front_end import FRONT_ENDS
-from bayes_panns.bayes import MeanField, Rule, Settings, Strategy, sites
+from bayes_panns.bayes import Rule, Settings, Strategy, sites
 from bayes_panns.clips import Task
+from bayes_panns.core.choices import Dropout, PosteriorKind, PriorKind, ShortClips
 from bayes_panns.core.errors import CheckpointError
-from bayes_panns.nets import HEAD, NETS, build
+from bayes_panns.nets import NETS, build
+from bayes_panns.nets.resnet import ResNet
 from bayes_panns.posterior import Posterior
 from bayes_panns.recipes.reading import read_strategy
 
@@ -131,10 +133,12 @@ def import_checkpoint(
             site.name: start_scale(scale, factor, locs[site.name], site.fan_in)
             for site in posterior.model.sites.values()
         }
-    cast(MeanField, posterior.guide).assign({f"net.{name}": (locs[name], value) for name, value in scales.items()})
+    posterior.guide.assign({f"net.{name}": (locs[name], value) for name, value in scales.items()})
     for name, value in posterior.points().items():
         value.copy_(locs[name])
     posterior.model.eval()
+    # As its authors' code does.
+    posterior.short_clips = ShortClips.OWN_LENGTH
     posterior.provenance = {
         "imported": kind,
         "checkpoint": path.name,
@@ -207,7 +211,7 @@ def _split(path: Path, state: Mapping[str, Tensor], kind: str) -> tuple[dict[str
 
 def _recognised(path: Path, locs: Mapping[str, Tensor], net: str | None) -> tuple[str, int]:
     """The network whose parameters these are, and how many labels it has."""
-    head = locs.get(f"{HEAD}.bias")
+    head = locs.get(f"{ResNet.head}.bias")
     classes = len(head) if head is not None and head.dim() == 1 else 1
     shapes = {name: tuple(value.shape) for name, value in locs.items()}
     nearest, fewest = "", math.inf
@@ -290,9 +294,9 @@ def _strategy(
     points = [name for name in found if name not in scales]
     return Strategy(
         description="A published Flipout posterior",
-        dropout="fit",
-        default=Settings(prior="normal"),
-        rule=[Rule(match=points, posterior="point")] if points else [],
+        dropout=Dropout.FIT,
+        default=Settings(prior=PriorKind.NORMAL),
+        rule=[Rule(match=points, posterior=PosteriorKind.POINT)] if points else [],
     )
 
 

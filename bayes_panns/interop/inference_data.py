@@ -3,18 +3,17 @@
 import warnings
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from bayes_panns import __version__
-from bayes_panns.bayes import MeanField, mirrored_draws
+from bayes_panns.bayes import mirrored_draws
 from bayes_panns.clips import ClipSet
 from bayes_panns.core.errors import BayesPannsError, PosteriorError, StoreError
 from bayes_panns.core.files import whole_file
-from bayes_panns.nets import HEAD
 from bayes_panns.posterior import Posterior
 from bayes_panns.predictions import predict_logits
 
@@ -46,7 +45,7 @@ def to_inference_data(posterior: Posterior, clips: ClipSet | None = None, *, dra
         StoreError: The clips are not at the posterior's sample rate.
     """
     arviz = _arviz()
-    if not isinstance(posterior.guide, MeanField):
+    if not posterior.guide.explicit:
         raise PosteriorError("draws of the last layer are known of mean-field and point guides only")
     if clips is not None and clips.sample_rate != posterior.sample_rate:
         raise StoreError(
@@ -94,7 +93,8 @@ def export_arviz(posterior: Posterior, path: str | Path, clips: ClipSet | None =
 
 def _head(posterior: Posterior, draws: int) -> tuple[dict[str, NDArray], dict[str, NDArray]]:
     """The last layer's weights: those drawn, each ``(1, draws, ...)``, and those that are points."""
-    names = {"head_weight": f"{HEAD}.weight", "head_bias": f"{HEAD}.bias"}
+    head = posterior.model.head
+    names = {"head_weight": f"{head}.weight", "head_bias": f"{head}.bias"}
     points = posterior.points()
     still = {short: points[name].cpu().numpy() for short, name in names.items() if name in points}
     moving = {short: f"net.{name}" for short, name in names.items() if name not in points}
@@ -103,7 +103,7 @@ def _head(posterior: Posterior, draws: int) -> tuple[dict[str, NDArray], dict[st
     if not posterior.mirrored:
         raise PosteriorError("the last layer's draws cannot be told from dropout's; fit it with dropout off or fit")
     values: dict[str, list[NDArray]] = {short: [] for short in moving}
-    for weights in islice(mirrored_draws(cast(MeanField, posterior.guide), seed=0), draws):
+    for weights in islice(mirrored_draws(posterior.guide, seed=0), draws):
         for short, site in moving.items():
             # The next draw takes the same memory.
             values[short].append(weights[site].cpu().numpy().copy())

@@ -7,40 +7,34 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import tomli_w
 import torch
 
 from bayes_panns import __version__
-from bayes_panns.audio.augment import SpecAugment
-from bayes_panns.bayes import MeanField, embeddings_under, fitted_head, mean_weights
 from bayes_panns.clips import ClipSet, Task, read_labels
 from bayes_panns.core.errors import FitError, RecipeError, StoreError
 from bayes_panns.evaluations import Evaluation
 from bayes_panns.metrics import conformal_threshold, fit_temperature
-from bayes_panns.nets import HEAD
-from bayes_panns.posterior import Calibration, Ensemble, Inherited, Posterior, Predictor, load, save
+from bayes_panns.posterior import (
+    LOCS,
+    Calibration,
+    Ensemble,
+    FittedClips,
+    Inherited,
+    Posterior,
+    Predictor,
+    load,
+    save,
+)
 from bayes_panns.predictions import Draws, predict, predict_logits
 from bayes_panns.recipes.reading import Run, read_run, read_strategy
-from bayes_panns.svi import Embeddings, Features, Fit, FitSettings, require_fixed
+from bayes_panns.svi import Embeddings, Features, Fit, require_fixed
 
 logger = logging.getLogger(__name__)
 
 RUN_TOML = "run.toml"
-
-BACKBONE = "backbone"
-"""In a recipe's ``freeze``, all modules but the last layer."""
-
-LOCS = "locs"
-"""In a recipe's ``freeze``, every mean and every point weight: a fit of the posterior's widths alone."""
-
-_PROBE_VIEWS = 3
-"""Views of each clip with SpecAugment's stripes that a probed last layer is fitted on, beside the clip itself."""
-
-_PROBE_BIAS = 10.0
-"""The standard deviation of its bias under the prior: wide."""
 
 
 @dataclass(frozen=True)
@@ -99,16 +93,16 @@ def fit(
         clips=len(fitted),
     )
     inherited = None if upstream is None else posterior.start_from(upstream)
-    if recipe.head == "probe" and (inherited is None or not isinstance(posterior.guide, MeanField)):
+    if recipe.head == "probe" and (inherited is None or not posterior.guide.explicit):
         raise RecipeError('head = "probe" needs a posterior to start from (finetune --from) and a guide recipe')
-    _freeze(posterior, recipe.freeze)
-    rotated = isinstance(posterior.guide, MeanField) and posterior.guide.axes is not None
+    posterior.freeze(recipe.freeze)
+    rotated = posterior.guide.needs_embeddings
     if rotated and recipe.fit.features != "embeddings":
         raise RecipeError(
             'posterior "rotated" takes its axes from the embeddings of a frozen backbone: set '
             'fit.features = "embeddings", as the recipe rotated-head does'
         )
-    new = inherited is None or f"{HEAD}.weight" in inherited.new
+    new = inherited is None or f"{posterior.model.head}.weight" in inherited.new
     if LOCS in recipe.freeze and new and (inherited is None or not (rotated or recipe.head == "probe")):
         raise RecipeError(
             "freeze: with locs frozen, weights that nothing has fitted would stay at random: start from a posterior of "
@@ -151,14 +145,10 @@ def fit(
     if resume and job.checkpointed:
         job.load_checkpoint()
         logger.info(f"resuming at epoch {job.epoch:.1f} of {recipe.fit.epochs}")
-    elif rotated:
-        assert isinstance(data, Embeddings)
-        width = cast(MeanField, posterior.guide).align(data.views, data.target if new else None)
-        start = "fitted to the clips" if new else "the upstream posterior's"
-        logger.info(f"last layer rotated: its mean is {start}, its prior's standard deviation {width:.3g}")
-    elif recipe.head == "probe" and new:
-        _probe(posterior, data, chosen, recipe.fit)
-        logger.info("last layer: starts as the most probable one on the upstream's embeddings")
+    else:
+        posterior.prepare(
+            data, new_head=new, head=recipe.head, spec_augment=recipe.fit.spec_augment, seed=recipe.fit.seed
+        )
     complete = job.run()
     posterior.metrics = dict(job.metrics)
     posterior.provenance = {
@@ -178,6 +168,8 @@ def fit(
             **{package: version(package) for package in ("torch", "torchaudio", "pyro-ppl")},
         },
     }
+    digests = (digest for store, _, rows in fitted.by_store() for digest in store.digests(rows))
+    posterior.fitted_clips = FittedClips.of(digests, None if upstream is None else upstream.fitted_clips)
     if upstream is not None:
         posterior.provenance["upstream"] = {"folder": Path(str(recipe.upstream)).name, **upstream.provenance}
     save(posterior, folder / "posterior")
@@ -381,51 +373,6 @@ def _target(posterior: Predictor, clips: ClipSet) -> np.ndarray:
         )
         raise StoreError(f"{path}: its labels are not the posterior's: it {difference}; pack it with the same labels")
     return clips.target()[:, [clips.labels.index(label) for label in posterior.labels]]
-
-
-def _freeze(posterior: Posterior, parts: Sequence[str]) -> None:
-    if not parts:
-        return
-    modules = [name for name, _ in posterior.model.net.named_modules() if name]
-    top = [name for name in modules if "." not in name]
-    for part in parts:
-        if part not in [BACKBONE, LOCS, *modules]:
-            raise RecipeError(
-                f"freeze: the net has no module {part!r}; there are {', '.join(top)} and what is inside them, "
-                f"{BACKBONE}, all but {HEAD}, and {LOCS}, all but the posterior's widths"
-            )
-    if not isinstance(posterior.guide, MeanField):
-        raise RecipeError("freeze: a guide of your own decides itself what it trains")
-    backbone = [name for name in top if name != HEAD] if BACKBONE in parts else []
-    frozen = [part for part in parts if part not in (BACKBONE, LOCS)] + backbone
-    posterior.model.freeze(*frozen)
-    posterior.guide.freeze(*frozen)
-    if LOCS in parts:
-        posterior.model.freeze_points()
-        posterior.guide.freeze_locs()
-
-
-def _probe(posterior: Posterior, data: Features | Embeddings, device: torch.device, settings: FitSettings) -> None:
-    """Fit the last layer alone, on embeddings under the means of the backbone's weights."""
-    if isinstance(data, Embeddings):
-        views = data.views
-    else:
-        posterior.model.to(device).eval()
-        posterior.model.drop(False)
-        weights = mean_weights(posterior.guide.to(device))
-        masked = partial(SpecAugment(), generator=torch.Generator().manual_seed(settings.seed))
-        augmentations = [None] + [masked] * (_PROBE_VIEWS if settings.spec_augment else 0)
-        views = torch.cat(
-            [
-                torch.stack([embeddings_under(posterior.model, weights, clips, each) for each in augmentations], dim=1)
-                for clips, _ in (data.batch(index, device) for index in torch.arange(len(data)).split(32))
-            ]
-        )
-    target = data.target.to(views.device)
-    weight, bias = fitted_head(
-        views, target, len(posterior.labels), posterior.model.likelihood, bias_prior_scale=_PROBE_BIAS
-    )
-    posterior.start_head(weight, bias)
 
 
 def _prepare(folder: Path, recipe: Run, resume: bool) -> None:

@@ -1,0 +1,61 @@
+"""Pyro modules whose parameters stay in the module, whatever the user's Pyro setting is.
+
+By default Pyro registers the parameters of every ``PyroModule`` in one global store, by name: two guides in one process
+collide, and buffers are lost on save. Its setting ``module_local_params`` switches that off, for all modules at once.
+This package needs it for its own models and guides only. Pyro reads the setting while a module is running, so a module
+of this package switches it on when it starts to run and restores it when it ends: outside, the user's setting holds.
+While a model or guide of this package runs, the setting is on for whatever else runs at that moment, in other threads
+too.
+"""
+
+from contextlib import AbstractContextManager
+from types import TracebackType
+
+import pyro
+from pyro.nn import PyroModule
+from pyro.nn.module import _Context
+from torch import nn
+
+
+class LocalParameters(PyroModule):
+    """A ``PyroModule`` whose parameters, and those of the modules inside it, never enter Pyro's global store."""
+
+    def __init__(self, name: str = ""):
+        super().__init__(name)
+        self._pyro_context = _LocalContext()
+
+
+def keep_local(module: nn.Module) -> None:
+    """Make the ``PyroModule`` objects in ``module`` that were built elsewhere keep their parameters to themselves."""
+    contexts: dict[int, _LocalContext] = {}
+    for each in module.modules():
+        if isinstance(each, PyroModule):
+            before = each.__dict__["_pyro_context"]
+            # Modules that share a context go on sharing one.
+            context = contexts.setdefault(id(before), _LocalContext())
+            context.used = before.used
+            each.__dict__["_pyro_context"] = context
+
+
+class _LocalContext(_Context):
+    """What Pyro enters when a module is called; this one holds the setting on for as long."""
+
+    _setting: AbstractContextManager[None] | None = None
+
+    def __init__(self) -> None:
+        with pyro.settings.context(module_local_params=True):
+            super().__init__()
+
+    def __enter__(self) -> None:
+        if not self.active:
+            self._setting = pyro.settings.context(module_local_params=True)
+            self._setting.__enter__()
+        super().__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        super().__exit__(kind, error, traceback)
+        if not self.active and self._setting is not None:
+            self._setting.__exit__(None, None, None)
+            self._setting = None
