@@ -10,7 +10,7 @@ keep the Pyro setting that you chose (:mod:`.local_parameters`).
 | ``priors`` | the prior of a site | any function from a :class:`Site` to a distribution |
 | ``likelihoods`` | the distribution of the labels | an object with the methods of :class:`Likelihood` |
 | ``model`` | network, priors and likelihood as a Pyro model | |
-| ``guides/`` | the variational posterior, a family a file | a :class:`Part`, or any Pyro guide in a :class:`CustomGuide` |
+| ``guides/`` | the posterior, a family a file | a :class:`Part`; any Pyro guide in a :class:`CustomGuide` |
 | ``estimators/`` | how a draw reaches the layers | a ``LazyWeight`` in :data:`ESTIMATORS` |
 | ``strategy`` | a guide recipe: which of these for which weight | a TOML file |
 | ``draws``, ``propagation`` | predictions by draws, and by propagated moments | |

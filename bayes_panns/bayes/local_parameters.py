@@ -8,7 +8,8 @@ While a model or guide of this package runs, the setting is on for whatever else
 too.
 """
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 
 import pyro
@@ -40,7 +41,7 @@ def keep_local(module: nn.Module) -> None:
 class _LocalContext(_Context):
     """What Pyro enters when a module is called; this one holds the setting on for as long."""
 
-    _setting: AbstractContextManager[None] | None = None
+    _outside: ExitStack | None = None
 
     def __init__(self) -> None:
         with pyro.settings.context(module_local_params=True):
@@ -48,14 +49,25 @@ class _LocalContext(_Context):
 
     def __enter__(self) -> None:
         if not self.active:
-            self._setting = pyro.settings.context(module_local_params=True)
-            self._setting.__enter__()
+            self._outside = ExitStack()
+            self._outside.enter_context(pyro.settings.context(module_local_params=True))
+            self._outside.enter_context(_kept_references())
         super().__enter__()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         super().__exit__(kind, error, traceback)
-        if not self.active and self._setting is not None:
-            self._setting.__exit__(None, None, None)
-            self._setting = None
+        if not self.active and self._outside is not None:
+            self._outside.close()
+            self._outside = None
+
+
+@contextmanager
+def _kept_references() -> Iterator[None]:
+    """Keep what Pyro takes from the user's parameters when it sets its store aside, and needs after it: a reference."""
+    parameters = pyro.get_param_store()._params.values()
+    references = [(each, each.unconstrained) for each in parameters if hasattr(each, "unconstrained")]
+    yield
+    for each, reference in references:
+        each.unconstrained = reference

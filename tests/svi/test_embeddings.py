@@ -82,7 +82,7 @@ def kept(store):
 
 def test_logits_from_embeddings_are_those_of_the_whole_network(store):
     model = network()
-    guide = MeanField.from_strategy(model, read_strategy("det-flip"))
+    guide = guide_from_strategy(model, read_strategy("det-flip"))
     data = Embeddings(ClipSet(store), model, Task.ONE_OF_K)
     index = torch.tensor([3, 17, 4])
     values, target = data.batch(index)
@@ -235,7 +235,7 @@ def job(store, folder, *, features="embeddings", seed=0, **settings):
     else:
         data = Features(clips, model.front_end, Task.ONE_OF_K)
     chosen = FitSettings(**{"epochs": 2, "batch_size": 8, "spec_augment": False, "features": features, **settings})
-    guide = MeanField.from_strategy(model, read_strategy("det-flip"))
+    guide = guide_from_strategy(model, read_strategy("det-flip"))
     return Fit(model, guide, data, chosen, folder, validation=data)
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bayes_panns.audio.front_end import LogMel
-from bayes_panns.bayes import BayesianNet, MeanField, MultiLabel, OneOfK, Settings, Strategy
+from bayes_panns.bayes import BayesianNet, MeanField, MultiLabel, OneOfK, Settings, Strategy, guide_from_strategy
 from bayes_panns.clips import ClipSet, Sampler, Task, write
 from bayes_panns.core.errors import FitError, StoreError
 from bayes_panns.nets import build
@@ -41,7 +41,7 @@ def job(store, folder, *, strategy=None, validation=False, task=Task.ONE_OF_K, k
     data = Features(ClipSet(store), front_end, task, keep=keep)
     return Fit(
         model,
-        MeanField.from_strategy(model, strategy),
+        guide_from_strategy(model, strategy),
         data,
         chosen,
         folder,

@@ -77,7 +77,7 @@ def test_local_is_refused_where_it_would_draw_a_weight_per_place(shape):
     weight = draw("local", torch.zeros(4, 3, *[1] * (len(shape) - 2)), torch.ones(4, 3, *[1] * (len(shape) - 2)))
     with pytest.raises(ValueError, match="use flipout or mirrored"):
         (F.conv1d if len(shape) == 3 else F.conv2d)(torch.randn(shape), weight)
-    with pytest.raises(ValueError, match="meets each clip once"):
+    with pytest.raises(ValueError, match="applied once to each clip"):
         F.linear(torch.randn(2, 5, 3), draw("local", torch.zeros(4, 3), torch.ones(4, 3)))
 
 
