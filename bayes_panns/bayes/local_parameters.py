@@ -8,9 +8,11 @@ While a model or guide of this package runs, the setting is on for whatever else
 too.
 """
 
+import weakref
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from types import TracebackType
+from typing import Any
 
 import pyro
 from pyro.nn import PyroModule
@@ -25,16 +27,25 @@ class LocalParameters(PyroModule):
         super().__init__(name)
         self._pyro_context = _LocalContext()
 
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the module."""
+        result = super().__call__(*args, **kwargs)
+        for parameter in self.parameters():
+            # ``pyro.infer.SVI`` asks each parameter for this; Pyro gives it to local PyroParams, not to plain parameters.
+            parameter.unconstrained = weakref.ref(parameter)  # type: ignore[attr-defined]
+        return result
+
 
 def keep_local(module: nn.Module) -> None:
-    """Make the ``PyroModule`` objects in ``module`` that were built elsewhere keep their parameters to themselves."""
+    """Make the ``PyroModule`` objects in ``module`` that were built elsewhere keep their parameters to themselves.
+
+    They count as not run yet, so that they can become part of another module.
+    """
     contexts: dict[int, _LocalContext] = {}
     for each in module.modules():
         if isinstance(each, PyroModule):
-            before = each.__dict__["_pyro_context"]
             # Modules that share a context go on sharing one.
-            context = contexts.setdefault(id(before), _LocalContext())
-            context.used = before.used
+            context = contexts.setdefault(id(each.__dict__["_pyro_context"]), _LocalContext())
             each.__dict__["_pyro_context"] = context
 
 

@@ -1,7 +1,6 @@
 """The Pyro model: a network whose weights have priors, and a likelihood of the labels."""
 
 import copy
-import weakref
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from operator import attrgetter
@@ -195,18 +194,25 @@ class BayesianNet(LocalParameters):
         Returns:
             Logits, shape ``(batch, K)``.
         """
-        for parameter in self.parameters():
-            # SVI asks each parameter for this; Pyro gives it to local PyroParams but not to plain parameters.
-            parameter.unconstrained = weakref.ref(parameter)
         # In a fixed order, and outside the plate: the first access samples.
         for layer, attribute in self._sampled:
             getattr(layer, attribute)
         net = cast(Network, self.net)
         logits = net.classify(clips) if embedded else net(self._features(clips), augment)
+        self._check_names()
         batch = len(clips)
         with pyro.plate("clips", batch), poutine.scale(scale=(self.clips or batch) / batch):
             pyro.sample("label", self.likelihood(logits, target), obs=target)
         return logits
+
+    def _check_names(self) -> None:
+        """See that the network sampled its own sites: a slice of a ``Sequential`` is another module, with other names."""
+        for site, (layer, attribute) in zip(self.sites, self._sampled, strict=True):
+            if not f"{layer._pyro_name}.{attribute}".endswith(site):
+                raise RuntimeError(
+                    f"site {site}: the network put this layer into another module while it ran, and Pyro sampled another "
+                    "site; do not slice a Sequential in forward or embed"
+                )
 
     def _features(self, clips: Tensor) -> Tensor:
         if clips.dim() != 2:

@@ -38,6 +38,8 @@ class Network(nn.Module):
         Args:
             features: What :meth:`front_end` makes.
             augment: Applied to the normalised spectrogram, shape ``(batch, 1, frames, mels)``.
+
+        Call the layers by themselves: a slice of a ``Sequential`` is a new module, and a Bayesian network refuses it.
         """
         raise NotImplementedError
 

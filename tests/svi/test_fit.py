@@ -143,9 +143,9 @@ def test_a_fit_that_diverges_keeps_its_last_good_checkpoint(store, tmp_path, whe
     def poison(index):
         if fit.step == (4 if when == "loss" else 5):
             with torch.no_grad():
-                fit.guide.loc("net.fc1.weight").fill_(torch.nan)
+                fit.guide.gaussians()["net.fc1.weight"][0].fill_(torch.nan)
             if when == "weight":
-                fit.step += 1
+                fit._state.step += 1
                 return 0.0
         return step(index)
 
@@ -172,7 +172,7 @@ def test_the_scales_of_every_bayesian_weight_are_logged(store, tmp_path):
     fit.run()
     logged = {name: value for name, value in metrics(tmp_path / "run")[-1].items() if name.startswith("scale/")}
     assert set(logged) == {f"scale/{site.removeprefix('net.')}" for site in fit.guide.sites}
-    scale = fit.guide.scale("net.fc1.weight").detach()
+    scale = fit.guide.gaussians()["net.fc1.weight"][1]
     assert logged["scale/fc1.weight"] == pytest.approx(scale.log().mean().exp().item(), rel=1e-5)
     assert not any(name.startswith("scale/") for name in fit.metrics)
 
@@ -212,7 +212,7 @@ def test_it_runs_outside_the_main_thread(store, tmp_path):
 def test_one_of_k_needs_one_label_a_clip(tmp_path):
     path = tmp_path / "many.h5"
     write(path, np.zeros((2, 4000)) + 0.1, np.ones((2, 3), bool), ("a", "b", "c"), Task.MULTI_LABEL, RATE)
-    with pytest.raises(StoreError, match="has 3 labels and 1 more are like it"):
+    with pytest.raises(StoreError, match="has 3 labels, and 1 more clips do not have exactly one"):
         Features(ClipSet(path), LogMel(RATE), Task.ONE_OF_K)
 
 
@@ -243,7 +243,7 @@ def test_nothing_to_train_is_told(store, tmp_path):
 def test_a_damaged_or_foreign_checkpoint_is_told(store, tmp_path):
     folder = tmp_path / "run"
     job(store, folder, epochs=1).run()
-    with pytest.raises(FitError, match="of a fit of 3 steps, and this one has 6"):
+    with pytest.raises(FitError, match="belongs to a fit of 3 steps; this fit has 6"):
         job(store, folder, epochs=2).load_checkpoint()
     path = folder / "checkpoint.pt"
     path.write_bytes(path.read_bytes()[:1000])
