@@ -31,8 +31,8 @@ class LocalParameters(PyroModule):
         """Call the module."""
         result = super().__call__(*args, **kwargs)
         for parameter in self.parameters():
-            # ``pyro.infer.SVI`` asks each parameter for this; Pyro gives it to local PyroParams, not to plain parameters.
-            parameter.unconstrained = weakref.ref(parameter)  # type: ignore[attr-defined]
+            # SVI asks each parameter for this. In local mode Pyro gives it to PyroParams, and not to plain parameters.
+            parameter.unconstrained = weakref.ref(parameter)
         return result
 
 

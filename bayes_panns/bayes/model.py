@@ -206,12 +206,12 @@ class BayesianNet(LocalParameters):
         return logits
 
     def _check_names(self) -> None:
-        """See that the network sampled its own sites: a slice of a ``Sequential`` is another module, with other names."""
+        """Check that the network sampled its own sites: a slice of a ``Sequential`` is a module of another name."""
         for site, (layer, attribute) in zip(self.sites, self._sampled, strict=True):
             if not f"{layer._pyro_name}.{attribute}".endswith(site):
                 raise RuntimeError(
-                    f"site {site}: the network put this layer into another module while it ran, and Pyro sampled another "
-                    "site; do not slice a Sequential in forward or embed"
+                    f"site {site}: the network put this layer into another module while it ran, so Pyro sampled "
+                    "another site; do not slice a Sequential in forward or embed"
                 )
 
     def _features(self, clips: Tensor) -> Tensor:
