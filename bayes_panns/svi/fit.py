@@ -237,11 +237,11 @@ class Fit:
     def validate(self) -> dict[str, float]:
         """Score the validation clips; see :func:`~bayes_panns.svi.validation.validate`."""
         assert self.validation is not None, "there are no validation clips"
-        training = self._objective.training
+        training = self.model.training
         scores = validate(
             self.model, self.guide, self.validation, batch_size=self.settings.batch_size, device=self.device
         )
-        self._objective.train(training)
+        self.model.train(training)
         return scores
 
     def save_checkpoint(self) -> None:
