@@ -383,7 +383,7 @@ def _prepare(folder: Path, recipe: Run, resume: bool) -> None:
             raise FitError(f"{folder}: nothing to resume there ({RUN_TOML} is missing)")
         before = read_run(path)
         if before != recipe:
-            key, was, now = next(_differences(before.model_dump(), recipe.model_dump()))
+            key, was, now = next(_differences(before.model_dump(mode="json"), recipe.model_dump(mode="json")))
             raise FitError(f"{folder}: was started with {key} = {was!r}, not {now!r}; resume with the same recipe")
         return
     if folder.exists() and any(folder.iterdir()):
