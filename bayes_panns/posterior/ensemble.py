@@ -73,10 +73,8 @@ class Ensemble:
         for name in ("labels", "task", "sample_rate", "clip_seconds"):
             for other in members[1:]:
                 if getattr(other, name) != getattr(first, name):
-                    whose, than = other.folder or "a member", first.folder or "the first"
-                    raise PosteriorError(
-                        f"{whose}: its {name} differs from that of {than}; the members of an ensemble need the same"
-                    )
+                    whose, than = other.folder or "a member", first.folder or "the first member"
+                    raise PosteriorError(f"{whose} and {than} differ in {name}; the members of an ensemble must agree")
         self.members = tuple(members)
         self.labels, self.sample_rate, self.clip_seconds = first.labels, first.sample_rate, first.clip_seconds
 

@@ -98,7 +98,7 @@ def test_a_probed_head_knows_the_labels(clips, guide):
     assert accuracy(posterior, clips) < 0.7
     posterior.prepare(data, new_head=True, head="probe")
     assert accuracy(posterior, clips) > 0.9
-    plain = posterior.guide.median() | posterior.points()
+    plain = {name: value.clone() for name, value in (posterior.guide.median() | posterior.points()).items()}
     posterior.prepare(data, new_head=True, head="probe", spec_augment=True, seed=1)
     masked = posterior.guide.median() | posterior.points()
     assert any(not torch.equal(value, masked[name]) for name, value in plain.items())
