@@ -1,4 +1,4 @@
-"""Pyro modules whose parameters stay in the module, whatever the user's Pyro setting is.
+"""Pyro modules that keep their parameters to themselves, under any Pyro setting of the user's.
 
 By default Pyro registers the parameters of every ``PyroModule`` in one global store, by name: two guides in one process
 collide, and buffers are lost on save. Its setting ``module_local_params`` switches that off, for all modules at once.

@@ -156,7 +156,7 @@ class Embeddings:
         return self._model.embed(waveform, augment).cpu().numpy()
 
     def _read(self, path: Path) -> dict[bytes, np.ndarray]:
-        """The embeddings in a file by the digest of their clip; none where there is no file, or a damaged one."""
+        """The embeddings in a file, by the digest of their clip; none if the file is missing or damaged."""
         if not path.is_file():
             return {}
         try:

@@ -29,6 +29,7 @@ class Features:
 
     Raises:
         StoreError: The task is one-of-K and a clip does not have exactly one label.
+        ValueError: ``keep`` is none of the three.
     """
 
     embedded = False
@@ -44,6 +45,9 @@ class Features:
     ):
         self.clips = clips
         self.target = targets(clips, task)
+        keep = choices.Features(keep)
+        if keep == choices.Features.EMBEDDINGS:
+            raise ValueError("these are features; for embeddings use Embeddings")
         self._kept: np.ndarray | None = None
         if keep == choices.Features.NONE:
             return

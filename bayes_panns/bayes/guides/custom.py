@@ -15,7 +15,7 @@ from bayes_panns.core.errors import PosteriorError, RecipeError
 class UserGuide(Protocol):
     """What this package needs of a guide of your own: any of Pyro's autoguides has it.
 
-    It must be a ``torch.nn.Module`` as well, whose parameters exist after one call at the latest.
+    It must also be a ``torch.nn.Module``; its parameters must exist after one call.
     """
 
     def __call__(self, *args: Any, **kwargs: Any) -> dict[str, Tensor] | None:

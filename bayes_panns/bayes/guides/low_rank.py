@@ -29,7 +29,7 @@ class LowRankHead(Part):
     """Pyro's ``AutoLowRankMultivariateNormal`` over weight and bias of the last layer, built at once; see the module.
 
     Args:
-        model: The model, whose weights as built are where the mean starts.
+        model: The model; the mean starts at its initial weights.
         sites: Weight and bias of the last layer, which is the default.
         init_scale: The standard deviations at the start.
 

@@ -33,7 +33,7 @@ class MeanField(Part):
         svi = SVI(model, guide, ClippedAdam({"lr": 1e-3}), TraceMeanField_ELBO())
 
     Args:
-        model: The model, whose weights as built are where the locs start.
+        model: The model; the locs start at its initial weights.
         sites: The sites; by default all of the model's.
         init_scale: The standard deviations at the start: one for all, or by site name.
         estimator: One of :data:`~bayes_panns.bayes.ESTIMATORS`: one for all, or by site name.

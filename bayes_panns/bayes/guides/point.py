@@ -23,7 +23,7 @@ class Point(Part):
     Its parameters are ``locs.<site>``; they exist from construction.
 
     Args:
-        model: The model, whose weights as built are where the locs start.
+        model: The model; the points start at its initial weights.
         sites: The sites; by default all of the model's.
     """
 
