@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bayes_panns.audio.front_end import LogMel
-from bayes_panns.bayes import BayesianNet, MeanField, MultiLabel, Settings, Strategy
+from bayes_panns.bayes import BayesianNet, MultiLabel, Settings, Strategy, guide_from_strategy
 from bayes_panns.clips import Task
-from bayes_panns.nets import ResNet, build
+from bayes_panns.nets import Network, build
 from bayes_panns.posterior import Posterior
 from bayes_panns.recipes import read_strategy
 from bayes_panns.svi import MeanFieldELBO
@@ -60,7 +60,7 @@ class Work:
         target = torch.rand(self.clips, CLASSES, device=self.device) < 0.01
         return self.front_end()(self.waveforms()), target.float()
 
-    def network(self) -> ResNet:
+    def network(self) -> Network:
         """The deterministic network, in training mode but for its dropouts, which no contender uses."""
         net = build(self.net, CLASSES)
         for module in net.modules():
@@ -119,7 +119,7 @@ def _model(work: Work, estimator: str = "flipout") -> tuple[BayesianNet, Strateg
 def _ours(work: Work, *, estimator: str) -> Step:
     logmel, target = work.labelled()
     model, strategy = _model(work, estimator)
-    guide = MeanField.from_strategy(model, strategy).to(work.device)
+    guide = guide_from_strategy(model, strategy).to(work.device)
     # As Posterior.build does: the guide has its own copy.
     model.initial.clear()
     objective = MeanFieldELBO()(model, guide)

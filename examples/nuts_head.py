@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from bayes_panns.audio.front_end import LogMel
 from bayes_panns.bayes import BayesianNet, FanIn, MeanField, OneOfK, draw_weights, head_logits, sites
 from bayes_panns.metrics import nll
-from bayes_panns.nets.resnet import HEAD, Architecture, BasicBlock, ResNet
+from bayes_panns.nets.resnet import Architecture, BasicBlock, ResNet
 from bayes_panns.predictions import decompose
 from bayes_panns.soundscapes.scenes import DOWNSTREAM, soundscapes
 
@@ -82,7 +82,7 @@ def fitted(
 
 def joined(weights: dict[str, Tensor]) -> Tensor:
     """The weights of each label with its bias at the end: ``(draws, K, embedding + 1)``."""
-    return torch.cat([weights[f"net.{HEAD}.weight"], weights[f"net.{HEAD}.bias"][..., None]], dim=-1)
+    return torch.cat([weights[f"net.{ResNet.head}.weight"], weights[f"net.{ResNet.head}.bias"][..., None]], dim=-1)
 
 
 def main() -> None:
@@ -98,7 +98,7 @@ def main() -> None:
 
     torch.manual_seed(0)
     net = trained_net(arguments.backbone_clips, arguments.epochs)
-    head = {name: FanIn()(site) for name, site in sites(net).items() if name.startswith(f"{HEAD}.")}
+    head = {name: FanIn()(site) for name, site in sites(net).items() if name.startswith(f"{ResNet.head}.")}
     model = BayesianNet(net, head, OneOfK())
     model.eval()
     with torch.no_grad():

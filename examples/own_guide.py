@@ -21,7 +21,7 @@ def auto_normal(model: BayesianNet) -> AutoNormal:
 
 def low_rank_head(model: BayesianNet) -> AutoGuideList:
     """A joint posterior of low rank over the last layer, where weights trade off, and mean-field elsewhere."""
-    head = [site for site in model.sites if site.startswith("net.fc_audioset.")]
+    head = list(model.head_sites)
     rest = [site for site in model.sites if site not in head]
     start = init_to_value(values=model.initial)
     guide = AutoGuideList(model)

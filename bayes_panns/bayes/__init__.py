@@ -1,16 +1,22 @@
 """Priors, the Pyro model, guides and gradient estimators.
 
 Everything here is an ordinary Pyro object: it works with ``pyro.infer.SVI``, ``poutine``, ``Predictive`` and Pyro's own
-autoguides. Importing this package makes Pyro keep parameters in their modules instead of its global store
-(``module_local_params``), so that two guides in one process do not collide.
+autoguides. Parameters of models and guides stay in their modules and never enter Pyro's global store; your own modules
+keep the Pyro setting that you chose (:mod:`.local_parameters`).
+
+| file | what | to swap it |
+|---|---|---|
+| ``sites`` | the weights that can have a prior | |
+| ``priors`` | the prior of a site | any function from a :class:`Site` to a distribution |
+| ``likelihoods`` | the distribution of the labels | an object with the methods of :class:`Likelihood` |
+| ``model`` | network, priors and likelihood as a Pyro model | |
+| ``guides/`` | the posterior, a family a file | a :class:`Part`; any Pyro guide in a :class:`CustomGuide` |
+| ``estimators/`` | how a draw reaches the layers | a ``LazyWeight`` in :data:`ESTIMATORS` |
+| ``strategy`` | a guide recipe: which of these for which weight | a TOML file |
+| ``draws``, ``propagation`` | predictions by draws, and by propagated moments | |
 """
 
-import pyro
-
-# Must be set before any PyroModule is built.
-pyro.settings.set(module_local_params=True)
-
-from bayes_panns.bayes.draws import (  # noqa: E402
+from bayes_panns.bayes.draws import (
     draw_weights,
     embeddings_under,
     head_logits,
@@ -18,50 +24,70 @@ from bayes_panns.bayes.draws import (  # noqa: E402
     mean_weights,
     mirrored_draws,
 )
-from bayes_panns.bayes.estimators.estimators import ESTIMATORS, Estimator  # noqa: E402
-from bayes_panns.bayes.guides.kronecker import HeadLaplace, fitted_head, head_laplace  # noqa: E402
-from bayes_panns.bayes.guides.mean_field import MeanField  # noqa: E402
-from bayes_panns.bayes.guides.rotated import RotatedNormal  # noqa: E402
-from bayes_panns.bayes.likelihoods import (  # noqa: E402
+from bayes_panns.bayes.estimators import ESTIMATORS, Estimator
+from bayes_panns.bayes.guides import (
+    ComposedGuide,
+    CustomGuide,
+    KroneckerGaussian,
+    LowRankHead,
+    MeanField,
+    Part,
+    Point,
+    RotatedHead,
+    RotatedNormal,
+    UserGuide,
+    guide_from_strategy,
+    kronecker_gaussian,
+)
+from bayes_panns.bayes.likelihoods import (
     LIKELIHOODS,
     ExpectedCategorical,
     Likelihood,
     MultiLabel,
     OneOfK,
 )
-from bayes_panns.bayes.model import BayesianNet  # noqa: E402
-from bayes_panns.bayes.priors import FanIn, FromPosterior, Laplace, Normal, Prior  # noqa: E402
-from bayes_panns.bayes.propagation import gaussian_weights, moments_under  # noqa: E402
-from bayes_panns.bayes.sites import Site, sites  # noqa: E402
-from bayes_panns.bayes.strategy import Rule, Settings, Strategy  # noqa: E402
+from bayes_panns.bayes.logistic import logistic_regression
+from bayes_panns.bayes.model import BayesianNet
+from bayes_panns.bayes.priors import FanIn, FromPosterior, Laplace, Normal, Prior
+from bayes_panns.bayes.propagation import gaussian_weights, moments_under
+from bayes_panns.bayes.sites import Site, sites
+from bayes_panns.bayes.strategy import Rule, Settings, Strategy
 
 __all__ = [
     "ESTIMATORS",
     "LIKELIHOODS",
     "BayesianNet",
+    "ComposedGuide",
+    "CustomGuide",
     "Estimator",
     "ExpectedCategorical",
     "FanIn",
     "FromPosterior",
-    "HeadLaplace",
+    "KroneckerGaussian",
     "Laplace",
     "Likelihood",
+    "LowRankHead",
     "MeanField",
     "MultiLabel",
     "Normal",
     "OneOfK",
+    "Part",
+    "Point",
     "Prior",
+    "RotatedHead",
     "RotatedNormal",
     "Rule",
     "Settings",
     "Site",
     "Strategy",
+    "UserGuide",
     "draw_weights",
     "embeddings_under",
-    "fitted_head",
     "gaussian_weights",
-    "head_laplace",
+    "guide_from_strategy",
     "head_logits",
+    "kronecker_gaussian",
+    "logistic_regression",
     "logits_under",
     "mean_weights",
     "mirrored_draws",

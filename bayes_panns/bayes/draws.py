@@ -1,4 +1,4 @@
-"""Weights drawn from a guide, and what a model says under them."""
+"""Weights drawn from a guide, and the outputs of a model under them."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -9,11 +9,10 @@ from pyro.infer.autoguide import AutoGuide
 from torch import Tensor
 from torch.nn import functional as F
 
-from bayes_panns.bayes.estimators.estimators import DrawnWeight, Estimator
-from bayes_panns.bayes.estimators.fused import flat, standard_normal_
-from bayes_panns.bayes.guides.mean_field import MeanField
+from bayes_panns.bayes.estimators import Estimator, LazyWeight
+from bayes_panns.bayes.estimators.draw_and_kl import flat, standard_normal_
+from bayes_panns.bayes.guides import Part
 from bayes_panns.bayes.model import BayesianNet
-from bayes_panns.nets import HEAD
 
 _ROTATIONS = (
     ((0, 1), (1, 1), (2, 1), (3, 1)),
@@ -21,9 +20,9 @@ _ROTATIONS = (
     ((2, -1), (3, 1), (0, 1), (1, -1)),
     ((3, -1), (2, -1), (1, 1), (0, 1)),
 )
-"""For each of four rotations, which quarter of the noise each quarter of a weight takes, and with which sign.
+"""For each of four rotations: which quarter of the noise each quarter of a weight takes, and with which sign.
 
-They are multiplication by the quaternions 1, i, j and k: what a linear function makes of two of them is uncorrelated.
+They multiply by the quaternions 1, i, j and k. The values of a linear function under two of them are uncorrelated.
 """
 
 
@@ -37,23 +36,23 @@ def draw_weights(guide: Callable, *args: Any) -> dict[str, Tensor]:
         for name in trace.stochastic_nodes
         if not trace.nodes[name]["infer"].get("is_auxiliary")
     }
-    return {name: value.value if isinstance(value, DrawnWeight) else value for name, value in drawn.items()}
+    return {name: value.value if isinstance(value, LazyWeight) else value for name, value in drawn.items()}
 
 
 @torch.no_grad()
-def mirrored_draws(guide: MeanField, seed: int) -> Iterator[dict[str, Tensor]]:
+def mirrored_draws(guide: Part, seed: int) -> Iterator[dict[str, Tensor]]:
     """Draw the weights again and again, in the same memory and in mirrored pairs, without end.
 
-    Each draw is exactly one of the posterior: loc + scale * e with e standard Normal, or what the guide makes of such
-    factors, which is linear in them. Draws 2t and 2t + 1 have opposite e, so that what is odd in it cancels in their
-    mean (Hammersley and Morton, 1956). Four pairs share one noise, in four rotations under which any linear function of
-    the weights takes independent values (orthogonal coupling: Rowland et al., 2018, "Geometrically coupled Monte Carlo
-    sampling"); so a draw costs little more than a pass over memory.
-    The variance of a mean of draws has to be taken over the pairs, which are independent to first order.
+    Each draw is exactly one of the posterior: loc + scale * e with e standard Normal, or a linear function of such
+    factors. Draws 2t and 2t + 1 have opposite e, so that odd functions of e cancel in their mean (Hammersley and
+    Morton, 1956). Four pairs share one noise, in four rotations under which any linear function of the weights takes
+    independent values (orthogonal coupling: Rowland et al., 2018, "Geometrically coupled Monte Carlo sampling"). So a
+    draw costs little more than a pass over memory.
+    Take the variance of a mean of draws over the pairs, which are independent to first order.
 
     Args:
-        guide: The posterior.
-        seed: Decides the draws; draw t depends on it and on t alone.
+        guide: The posterior; an explicit one.
+        seed: Seeds the draws; draw t depends on it and on t alone.
 
     Yields:
         The weights by site name; the next draw overwrites them.
@@ -86,7 +85,7 @@ def _rotate(weight: Tensor, loc: Tensor, scale: Tensor, noise: Tensor, rotation:
 
 @torch.no_grad()
 def mean_weights(guide: AutoGuide, *args: Any) -> dict[str, Tensor]:
-    """The posterior's medians by site name, which are the means of a mean-field guide; from any Pyro autoguide."""
+    """The posterior medians by site name, from any Pyro autoguide called with ``args``; here they are the means."""
     return guide.median(*args)
 
 
@@ -111,9 +110,6 @@ def embeddings_under(
 def head_logits(model: BayesianNet, weights: Mapping[str, Tensor], embedding: Tensor) -> Tensor:
     """Logits ``(N, K)`` of clips' embeddings ``(N, E)`` under given weights of the last layer."""
     # Not through Pyro, whose bookkeeping would take longer than the layer.
-    points = dict(model.net.named_parameters())
-    weight, bias = (
-        weights[f"net.{name}"] if f"net.{name}" in weights else points[name]
-        for name in (f"{HEAD}.weight", f"{HEAD}.bias")
-    )
+    points = dict(model.net.named_parameters(prefix="net"))
+    weight, bias = (weights[site] if site in weights else points[site] for site in model.head_sites)
     return F.linear(embedding, weight, bias)

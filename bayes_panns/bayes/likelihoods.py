@@ -1,4 +1,4 @@
-"""Likelihoods: what the labels of a clip are, given its logits."""
+"""Likelihoods: the distribution of a clip's labels, given its logits."""
 
 from typing import Any, Protocol
 
@@ -8,11 +8,11 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.nn import functional as F
 
-from bayes_panns.clips import Task
+from bayes_panns.core.choices import Task
 
 
 class ExpectedCategorical(dist.TorchDistribution):
-    """A categorical label that is known only up to probabilities.
+    """A categorical distribution that also takes soft targets.
 
     ``log_prob`` of a soft target q is the expected log-likelihood, sum_k q_k log p_k; of a one-hot target it is that of
     ``Categorical``. A draw is one-hot.
@@ -46,12 +46,12 @@ class ExpectedCategorical(dist.TorchDistribution):
 
 
 class Likelihood(Protocol):
-    """What a likelihood owns: the labels' distribution and the probabilities that a prediction reports."""
+    """A likelihood: the labels' distribution, and the probabilities that a prediction reports."""
 
     task: Task
 
     def __call__(self, logits: Tensor, target: Tensor | None = None) -> dist.TorchDistribution:
-        """The distribution of the labels, ``batch_shape (batch,)``, of a kind that ``target`` can be observed under."""
+        """The distribution of the labels, ``batch_shape (batch,)``, which must accept ``target`` as an observation."""
 
     def probability(self, logits: Tensor) -> Tensor:
         """Probabilities of the labels, shape of ``logits``: ``(batch, K)``."""
@@ -80,8 +80,8 @@ class OneOfK:
 class MultiLabel:
     """Any of K labels, independent given the logits.
 
-    A target is a float ``(batch, K)`` in [0, 1]; a soft one enters as the expected log-likelihood, which for a
-    Bernoulli is the same formula.
+    A target is a float ``(batch, K)`` in [0, 1]. A soft target gives the expected log-likelihood, which for a Bernoulli
+    is the same formula.
     """
 
     task = Task.MULTI_LABEL

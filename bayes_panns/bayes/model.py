@@ -1,11 +1,10 @@
 """The Pyro model: a network whose weights have priors, and a likelihood of the labels."""
 
 import copy
-import weakref
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Literal, cast
+from typing import cast
 
 import pyro
 import pyro.distributions as dist
@@ -18,18 +17,20 @@ from torch import Tensor, nn
 
 from bayes_panns.audio.front_end import LogMel
 from bayes_panns.bayes.likelihoods import Likelihood
+from bayes_panns.bayes.local_parameters import LocalParameters
 from bayes_panns.bayes.priors import stretched
 from bayes_panns.bayes.sites import Site, sites
 from bayes_panns.bayes.strategy import Strategy
-from bayes_panns.nets import HEAD, ResNet
+from bayes_panns.core.choices import Dropout, PosteriorKind
+from bayes_panns.nets import Network, head_of
 
 
-class BayesianNet(PyroModule):
+class BayesianNet(LocalParameters):
     """A network with priors on some of its weights, as a Pyro model.
 
     Each weight with a prior becomes the sample site ``net.<parameter name>``; the others stay parameters. The sites are
-    sampled first, in the order of ``priors``; then the labels are observed at site ``label`` inside the plate
-    ``clips``, scaled to the size of the data set.
+    sampled first, in the order of ``priors``. Then the labels are observed at site ``label`` inside the plate
+    ``clips``, scaled to the size of the data set. Parameters stay in the module, not in Pyro's global store.
 
     Usage::
 
@@ -40,17 +41,19 @@ class BayesianNet(PyroModule):
         svi.step(logmel, target)
 
     Args:
-        net: The network; it is taken over and changed in place.
+        net: The network; it is changed in place. Any module will do for what needs no
+            :class:`~bayes_panns.nets.Network`.
         priors: A distribution for each Bayesian parameter by name, with the parameter's shape as its event.
         learned: Names of parameters whose prior's width is learned: its scale is multiplied by the exponential of a
             parameter of the model, ``prior_log_widths.<site>``, at first 0.
-        likelihood: What the labels are, given the logits.
+        likelihood: The likelihood of the labels, given the logits.
         clips: The size of the data set; ``None`` takes each batch for the whole of it.
-        front_end: Waveform to log-mel; without one the model takes log-mels only.
-        dropout: When the network's dropouts are on: never, in training mode, or always (Monte Carlo dropout).
+        front_end: Makes features of waveforms; without one the model takes features only.
+        dropout: When the network's dropouts are on: one of :class:`~bayes_panns.core.choices.Dropout`.
 
     Raises:
-        KeyError: ``priors`` names what is no weight or bias of a convolution or linear layer of ``net``.
+        ValueError: ``priors`` or ``learned`` names something other than a weight or bias of a convolution or linear
+            layer of ``net``, a prior's event is not the weight, or ``dropout`` is unknown.
     """
 
     def __init__(
@@ -62,10 +65,21 @@ class BayesianNet(PyroModule):
         learned: Collection[str] = (),
         clips: int | None = None,
         front_end: LogMel | None = None,
-        dropout: Literal["off", "fit", "always"] = "off",
+        dropout: str = Dropout.OFF,
     ):
         super().__init__()
         parameters, found = dict(net.named_parameters()), sites(net)
+        for name, prior in priors.items():
+            if name not in found:
+                raise ValueError(f"prior of {name}: the network has no such weight; it has {', '.join(found)}")
+            if (prior.batch_shape, prior.event_shape) != ((), found[name].shape):
+                raise ValueError(
+                    f"prior of {name}: its event is of shape {tuple(prior.event_shape)} and its batch of shape "
+                    f"{tuple(prior.batch_shape)}; the weight is of shape {tuple(found[name].shape)}"
+                )
+        for name in learned:
+            if name not in priors:
+                raise ValueError(f"{name} has no prior whose width could be learned")
         self.sites: dict[str, Site] = {f"net.{name}": found[name] for name in priors}
         """The Bayesian weights by the name of their Pyro site."""
         self.initial = {f"net.{name}": parameters[name].detach() for name in priors}
@@ -87,7 +101,7 @@ class BayesianNet(PyroModule):
         self.likelihood = likelihood
         self.clips = clips
         self.front_end = front_end
-        self.dropout = dropout
+        self.dropout = Dropout(dropout)
         self._frozen: tuple[str, ...] = ()
 
     @classmethod
@@ -106,15 +120,32 @@ class BayesianNet(PyroModule):
         Raises:
             RecipeError: The recipe does not fit the network, or wants an upstream posterior that is not given.
         """
-        chosen = {site: each for site, each in strategy.resolve(net).items() if each.posterior != "point"}
+        chosen = {site: each for site, each in strategy.resolve(net).items() if each.posterior != PosteriorKind.POINT}
         priors = {site.name: settings.make_prior(upstream)(site) for site, settings in chosen.items()}
         learned = [site.name for site, settings in chosen.items() if settings.learn_prior]
         return cls(net, priors, likelihood, learned=learned, clips=clips, front_end=front_end, dropout=strategy.dropout)
 
     @property
+    def head(self) -> str:
+        """The name of the network's last layer.
+
+        Raises:
+            ValueError: The network is no :class:`~bayes_panns.nets.Network`, and does not say.
+        """
+        head = head_of(self.net)
+        if head is None:
+            raise ValueError("the network does not say which layer is its last; make it a bayes_panns.nets.Network")
+        return head
+
+    @property
+    def head_sites(self) -> tuple[str, str]:
+        """The names that weight and bias of the last layer have as Pyro sites, whether they are sites or not."""
+        return f"net.{self.head}.weight", f"net.{self.head}.bias"
+
+    @property
     def only_head(self) -> bool:
-        """Whether all that a draw of the weights changes is the last layer: then :meth:`embed` need run once only."""
-        return self.dropout != "always" and all(site.name.startswith(f"{HEAD}.") for site in self.sites.values())
+        """Whether a draw of the weights changes the last layer alone: then :meth:`embed` need run once only."""
+        return self.dropout != Dropout.ALWAYS and all(site in self.head_sites for site in self.sites)
 
     @property
     def learned(self) -> tuple[str, ...]:
@@ -122,13 +153,13 @@ class BayesianNet(PyroModule):
         return tuple(name for name in self.sites if isinstance(self._kept(name), _LearnedPrior))
 
     def prior(self, site: str) -> dist.TorchDistribution:
-        """The prior of ``site``, as wide as it is now."""
+        """The prior of ``site``, at its present width."""
         kept = self._kept(site)
         return kept(self) if isinstance(kept, _LearnedPrior) else kept
 
     @torch.no_grad()
     def set_prior_scale(self, site: str, scale: float) -> None:
-        """Make the learned prior of ``site`` that wide: the root of its mean variance."""
+        """Set the width of the learned prior of ``site``: the root of its mean variance."""
         now = self.prior(site).variance.mean().sqrt()
         attrgetter(site)(self.prior_log_widths).add_((scale / now).log())
 
@@ -137,12 +168,12 @@ class BayesianNet(PyroModule):
         return cast(dict, self.get_submodule(layer_name)._pyro_samples)[attribute]
 
     def embed(self, clips: Tensor, augment: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-        """What the last layer sees of clips, both taken as :meth:`forward` takes them: shape ``(batch, embedding)``.
+        """Embeddings ``(batch, E)`` of clips, both as in :meth:`forward`.
 
-        By the weights that the network holds: a variational backbone's mean something under a guide's draw only, as
-        :func:`~bayes_panns.bayes.draw_weights` and :func:`~bayes_panns.bayes.mean_weights` give them.
+        By the weights that the network holds. Under a variational backbone use
+        :func:`~bayes_panns.bayes.embeddings_under` with the weights of a draw or of the mean.
         """
-        return cast(ResNet, self.net).embed(self._logmel(clips), augment)
+        return cast(Network, self.net).embed(self._features(clips), augment)
 
     def forward(
         self,
@@ -155,37 +186,51 @@ class BayesianNet(PyroModule):
         """Run the model; by itself, as any Pyro model, it draws its weights from the prior.
 
         Args:
-            clips: Waveforms, shape ``(batch, samples)``, or log-mels in dB, shape ``(batch, frames, mels)``.
-            target: The labels observed, as the likelihood takes them; without them they are sampled.
+            clips: Waveforms, shape ``(batch, samples)``, or features as the front end makes them, of three dimensions.
+            target: The observed labels, as the likelihood takes them; without them they are sampled.
             augment: Applied to the normalised spectrogram inside the network.
-            embedded: ``clips`` are embeddings, as :meth:`embed` makes them, and only the last layer is run.
+            embedded: ``clips`` are embeddings, as :meth:`embed` makes them, and only the last layer runs.
 
         Returns:
             Logits, shape ``(batch, K)``.
         """
-        for parameter in self.parameters():
-            # SVI asks each parameter for this; Pyro gives it to local PyroParams but not to plain parameters.
-            parameter.unconstrained = weakref.ref(parameter)
-        # In a fixed order, and outside the plate: the first access is what samples.
+        # In a fixed order, and outside the plate: the first access samples.
         for layer, attribute in self._sampled:
             getattr(layer, attribute)
-        logits = self.net.get_submodule(HEAD)(clips) if embedded else self.net(self._logmel(clips), augment)
+        net = cast(Network, self.net)
+        logits = net.classify(clips) if embedded else net(self._features(clips), augment)
+        self._check_names()
         batch = len(clips)
         with pyro.plate("clips", batch), poutine.scale(scale=(self.clips or batch) / batch):
             pyro.sample("label", self.likelihood(logits, target), obs=target)
         return logits
 
-    def _logmel(self, clips: Tensor) -> Tensor:
+    def _check_names(self) -> None:
+        """Check that the network sampled its own sites: a slice of a ``Sequential`` is a module of another name."""
+        for site, (layer, attribute) in zip(self.sites, self._sampled, strict=True):
+            if not f"{layer._pyro_name}.{attribute}".endswith(site):
+                raise RuntimeError(
+                    f"site {site}: the network put this layer into another module while it ran, so Pyro sampled "
+                    "another site; do not slice a Sequential in forward or embed"
+                )
+
+    def _features(self, clips: Tensor) -> Tensor:
         if clips.dim() != 2:
             return clips
         if self.front_end is None:
-            raise ValueError("the model has no front end: give it log-mels, shape (batch, frames, mels)")
+            raise ValueError("the model has no front end: give it features, such as log-mels (batch, frames, mels)")
         return self.front_end(clips)
 
-    def freeze(self, *parts: str) -> None:
-        """Stop training these parts, by the name of a module: no gradients, and eval mode always.
+    def deterministic(self) -> dict[str, Tensor]:
+        """Weights without a prior and BatchNorm's statistics, by name in the network: the tensors, not copies."""
+        return {
+            name.removeprefix("net."): value for name, value in self.state_dict().items() if name.startswith("net.")
+        }
 
-        Parameters of the network and learned widths of priors are held here; a guide's by :meth:`MeanField.freeze`.
+    def freeze(self, *parts: str) -> None:
+        """Stop training these modules of the network, by name: no gradients, and always in eval mode.
+
+        This holds parameters of the network and learned widths of priors; a guide's are held by its own ``freeze``.
 
         Raises:
             AttributeError: The network has no module of that name.
@@ -199,7 +244,7 @@ class BayesianNet(PyroModule):
         self.train(self.training)
 
     def freeze_points(self) -> None:
-        """Stop training every weight that has no prior, and stay in eval mode; learned widths of priors go on."""
+        """Stop training every weight that has no prior, and stay in eval mode; widths of priors are still learned."""
         self.net.requires_grad_(False)
         self._frozen += tuple(name for name, _ in self.net.named_children())
         self.train(self.training)
@@ -207,11 +252,11 @@ class BayesianNet(PyroModule):
     def train(self, mode: bool = True) -> "BayesianNet":
         """Switch between fitting and predicting; frozen parts stay in eval mode, dropouts follow ``dropout``."""
         super().train(mode)
-        self.drop(self.dropout == "fit" and mode)
+        self.drop(self.dropout == Dropout.FIT and mode)
         for part in self._frozen:
             self.net.get_submodule(part).eval()
-        if self.dropout == "always":
-            # In frozen parts too: a posterior that is loaded knows nothing of them.
+        if self.dropout == Dropout.ALWAYS:
+            # In frozen parts too: a loaded posterior does not know which parts were frozen.
             self.drop(True)
         return self
 
@@ -226,7 +271,7 @@ class BayesianNet(PyroModule):
         return self
 
     def drop(self, on: bool) -> None:
-        """Switch the network's dropouts on or off, whatever the mode."""
+        """Switch the network's dropouts on or off, in any mode."""
         for module in self.net.modules():
             if isinstance(module, nn.Dropout):
                 module.train(on)
@@ -241,7 +286,7 @@ class _LearnedPrior:
     site: str
 
     def __call__(self, module: nn.Module) -> dist.TorchDistribution:
-        # Through the module, so that Pyro knows of the parameter.
+        # Through the module, so that Pyro registers the parameter.
         return stretched(self.start, attrgetter(self.site)(self.log_widths).exp())
 
     def moved(self, fn: Callable[[Tensor], Tensor]) -> "_LearnedPrior":

@@ -4,6 +4,7 @@ A prior of your own is any callable that takes a :class:`~bayes_panns.bayes.site
 event is the whole weight, ``batch_shape == ()`` and ``event_shape == site.shape``.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -16,7 +17,7 @@ from bayes_panns.bayes.sites import Site
 
 
 class Prior(Protocol):
-    """What makes the prior distribution of a site."""
+    """Makes the prior distribution of a site."""
 
     def __call__(self, site: Site) -> dist.TorchDistribution:
         """The prior of ``site``, with ``event_shape == site.shape``."""
@@ -27,6 +28,14 @@ class Normal:
     """Normal(0, ``scale``) for each weight, whatever the layer; the published VI-PANN has ``scale = 1``."""
 
     scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Check the scale.
+
+        Raises:
+            ValueError: It is not finite and positive.
+        """
+        _require_positive(self.scale)
 
     def __call__(self, site: Site) -> dist.TorchDistribution:
         """The prior of ``site``, with ``event_shape == site.shape``."""
@@ -42,6 +51,14 @@ class FanIn:
 
     scale: float = 1.0
 
+    def __post_init__(self) -> None:
+        """Check the scale.
+
+        Raises:
+            ValueError: It is not finite and positive.
+        """
+        _require_positive(self.scale)
+
     def __call__(self, site: Site) -> dist.TorchDistribution:
         """The prior of ``site``, with ``event_shape == site.shape``."""
         return Normal(self.scale / site.fan_in**0.5)(site)
@@ -52,6 +69,14 @@ class Laplace:
     """Laplace with mean 0 and standard deviation ``scale`` / sqrt(fan-in): heavier tails, more weights near 0."""
 
     scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Check the scale.
+
+        Raises:
+            ValueError: It is not finite and positive.
+        """
+        _require_positive(self.scale)
 
     def __call__(self, site: Site) -> dist.TorchDistribution:
         """The prior of ``site``, with ``event_shape == site.shape``."""
@@ -64,10 +89,10 @@ class FromPosterior:
     """A fitted mean-field posterior as the prior: Normal(loc, ``widen`` * scale) at each site that it holds.
 
     Attributes:
-        locs: Means by site name.
-        scales: Standard deviations by site name.
+        locs: Means by the name of the parameter.
+        scales: Standard deviations by the name of the parameter.
         otherwise: The prior of sites that the posterior does not hold, such as a new head.
-        widen: What the standard deviations are multiplied by.
+        widen: The factor on the standard deviations.
     """
 
     locs: Mapping[str, Tensor]
@@ -75,10 +100,27 @@ class FromPosterior:
     otherwise: Prior
     widen: float = 1.0
 
+    def __post_init__(self) -> None:
+        """Check the factor.
+
+        Raises:
+            ValueError: It is not finite and positive.
+        """
+        _require_positive(self.widen)
+
     def __call__(self, site: Site) -> dist.TorchDistribution:
-        """The prior of ``site``, with ``event_shape == site.shape``."""
-        if site.name not in self.scales or self.scales[site.name].shape != site.shape:
+        """The prior of ``site``, with ``event_shape == site.shape``.
+
+        Raises:
+            ValueError: The posterior holds a weight of that name and another shape.
+        """
+        if site.name not in self.scales:
             return self.otherwise(site)
+        if self.scales[site.name].shape != site.shape:
+            raise ValueError(
+                f"prior of {site.name}: the posterior's is of shape {tuple(self.scales[site.name].shape)}, "
+                f"the weight of shape {tuple(site.shape)}"
+            )
         return dist.Normal(self.locs[site.name], self.widen * self.scales[site.name]).to_event(len(site.shape))
 
 
@@ -86,14 +128,19 @@ def stretched(prior: dist.TorchDistribution, factor: Tensor) -> dist.TorchDistri
     """A Normal or Laplace prior with its scale multiplied by ``factor``, 0-d; its mean stays.
 
     Raises:
-        ValueError: It is of another kind.
+        ValueError: It is another distribution.
     """
     base = prior.base_dist if isinstance(prior, dist.Independent) else prior
     if not isinstance(base, dist.Normal | dist.Laplace):
-        raise ValueError(f"a prior whose width is learned is Normal or Laplace, not {type(base).__name__}")
+        raise ValueError(f"the width of a prior can be learned for Normal and Laplace, not for {type(base).__name__}")
     wider = type(base)(base.loc, base.scale * factor, validate_args=False)
     return wider.to_event(len(prior.event_shape))
 
 
 def _broadcast(distribution: dist.TorchDistribution, site: Site) -> dist.TorchDistribution:
     return distribution.expand(site.shape).to_event(len(site.shape))
+
+
+def _require_positive(scale: float) -> None:
+    if not 0 < scale < math.inf:
+        raise ValueError(f"the scale of a prior must be finite and positive, not {scale}")

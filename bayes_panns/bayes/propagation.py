@@ -1,27 +1,43 @@
-"""Means and covariances of what a network says under a mean-field posterior, from one pass and without a draw.
+"""Propagated moments: mean and covariance of the logits under a mean-field posterior, from one pass without a draw.
 
-A layer that meets a :class:`GaussianWeight` answers with a :class:`Gaussian`: the mean of its output, and deviations
-whose products are the output's covariance. The layers after it take both on, so that an ordinary network needs to know
-nothing of them::
+A layer that consumes a :class:`GaussianWeight` returns a :class:`Gaussian`: the mean of its output, and deviations
+whose products are its covariance. The layers after it propagate both, so an ordinary network needs no change::
 
     weights = gaussian_weights(guide)
-    mean, deviations = moments_under(model, weights, logmel)
+    mean, deviations = moments_under(model, weights, features)
     variance = deviations.square().sum(dim=0)
 
-A weight is the same at every place of a clip, and all channels of the next layer read what it makes. Variances alone,
-as assumed density filtering propagates them (Hernández-Lobato and Adams, 2015, arXiv:1502.05336), forget both and miss
-most of the uncertainty; so the covariance is kept, between all channels and all places of a clip:
+| symbol | shape | what |
+|---|---|---|
+| m | (batch, ...) | the mean of a layer's output |
+| D | (R, batch, ...) | its deviations, R = 32: cov(i, j) = sum_r D_ri D_rj |
+| M, S | the weight's | mean and standard deviation of a layer's weight |
+| u_c | (R,) | the direction of output channel c: a column of a random orthogonal R x R matrix |
 
-- BatchNorm, sums, averages and linear layers are exact, but for what a layer's weights and its inputs have in common.
-- ReLU: the mean of a rectified Gaussian (Frey and Hinton, 1999); the covariance by Stein's lemma, times the
-  probability of being positive.
-- Convolutions: the mean is exact. Deviations are known as averages over the cells of a coarse grid, and those that come
-  in are taken to be even within a cell and between frames. What the layer's own weights add is one number for
-  each clip and output channel, with the same sign in all cells.
-- The maximum is where that of the means is.
-- The covariance is held as a factor of :data:`DEVIATIONS` columns; see :class:`GaussianWeight`.
+The covariance is kept between all channels and all places of a clip. Variances alone, as assumed density filtering
+propagates them (Hernández-Lobato and Adams, 2015, arXiv:1502.05336), forget that a weight is the same at every place
+and that all channels of the next layer read its output, and miss most of the uncertainty.
 
-``docs/moments.md`` says how far off this is.
+The rules, for an input with mean m and deviations D::
+
+    linear, conv     m' = f(m, M)                               exact
+                     v  = f(m^2 + var, S^2)                     what the layer's own weights add to the variance
+                     D' = f(D, M) + u_c sqrt(v)
+    BatchNorm        m' = g m + h,      D' = g D                exact
+    average, sum     of m and of D                              exact
+    ReLU             m' = m P + s phi(m / s),   D' = P D        P = Phi(m / s), s the standard deviation
+    maximum          of m, and D at its place
+
+What is approximate:
+
+- The random weights of a layer are taken to be independent of its inputs. What they add is independent between output
+  channels, and the same at all places of a clip. Its directions u_c are orthogonal within each group of R channels;
+  between groups and between layers they are so only on average, as the covariance is held in R columns.
+- ReLU: m' is exact for a Gaussian (Frey and Hinton, 1999); D' is Stein's lemma.
+- Convolutions: D is held as averages over the cells of a grid, at most :data:`CELLS`. Within a cell it is taken to be
+  constant, and between neighbouring frames as well. Only 1 x 1 and 3 x 3 kernels that keep the size have rules.
+
+``docs/moments.md`` measures how far off this is.
 """
 
 import math
@@ -33,19 +49,19 @@ from pyro import poutine
 from torch import Tensor
 from torch.nn import functional as F
 
-from bayes_panns.bayes.guides.mean_field import MeanField
+from bayes_panns.bayes.guides import Part
 from bayes_panns.bayes.model import BayesianNet
 
 SEED = 0
 DEVIATIONS = 32
-"""Columns R of the factor whose product with its transpose is the covariance; a power of two."""
+"""R, the columns of the factor of the covariance."""
 
 CELLS = (16, 2)
-"""The finest grid on which the deviations of a map are held: in time, and in frequency."""
+"""The finest grid that deviations of a map are held on: in time, and in frequency."""
 
 
 class _Propagated(Tensor):
-    """What layers take on by the rules of this module; every other operation is an error."""
+    """A tensor that layers treat by the rules of this module; every other operation is an error."""
 
     @classmethod
     def __torch_function__(cls, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
@@ -53,37 +69,33 @@ class _Propagated(Tensor):
             if func in _RULES:
                 return _RULES[func](*args, **(kwargs or {}))
         name = torch.overrides.resolve_name(func) or getattr(func, "__name__", str(func))
-        raise NotImplementedError(f"no moments are known of {name}: use draws")
+        raise NotImplementedError(f"moments cannot be propagated through {name}: use draws")
 
 
 class GaussianWeight(_Propagated):
     """A weight or bias with independent Gaussian elements.
 
-    What it adds to an output channel is independent of what it adds to another. The deviations of a channel are
-    therefore along a column of signs, and those of different channels along columns that are orthogonal: those of a
-    Hadamard matrix up to :data:`DEVIATIONS` channels, and on average from there on, as between layers.
-
     Attributes:
         loc: The mean, which the tensor's own elements are too.
         scale: The standard deviation.
-        signs: +-1 / sqrt(R), shape ``(R, output channels)``.
+        directions: Unit vectors, shape ``(R, output channels)``: along which the deviations of each channel lie.
     """
 
     loc: Tensor
     scale: Tensor
-    signs: Tensor
+    directions: Tensor
     _kernels: dict[float, tuple[tuple[Tensor, ...], tuple[Tensor, ...]]]
 
     @classmethod
-    def make(cls, loc: Tensor, scale: Tensor, signs: Tensor) -> Self:
+    def make(cls, loc: Tensor, scale: Tensor, directions: Tensor) -> Self:
         """A weight from its attributes."""
         weight = loc.as_subclass(cls)
-        weight.loc, weight.scale, weight.signs = loc, scale, signs
+        weight.loc, weight.scale, weight.directions = loc, scale, directions
         weight._kernels = {}
         return weight
 
     def coarse(self, width: float) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """Mean and variance of a kernel as cells of that many mels see it; worked out once."""
+        """Mean and variance of a kernel on cells of ``width`` mels, see :func:`_coarse`; computed once."""
         if width not in self._kernels:
             self._kernels[width] = _coarse(self.loc, width), _coarse(self.scale.square(), width)
         return self._kernels[width]
@@ -103,7 +115,7 @@ class Gaussian(_Propagated):
 
     @classmethod
     def make(cls, loc: Tensor, deviations: Tensor) -> Self:
-        """Activations from their attributes; of a map that is smaller than the grid, the grid shrinks to it."""
+        """Activations from their attributes; the grid is no finer than the map."""
         if loc.dim() == 4:
             deviations = _averages(deviations, _grid(loc, deviations.shape[2:]))
         gaussian = loc.as_subclass(cls)
@@ -112,50 +124,50 @@ class Gaussian(_Propagated):
 
     @property
     def variance(self) -> Tensor:
-        """Variances, shape ``(batch, ...)``; those of a map's cells."""
-        # In the order they lie in memory.
+        """Variances, shape ``(batch, ...)``; of maps, those of the cells."""
+        # In memory order, which is faster.
         columns = self.deviations.movedim(1, -1).unflatten(0, (DEVIATIONS, -1))
         return columns.square().sum(dim=0).movedim(-1, 1)
 
 
 @torch.no_grad()
-def gaussian_weights(guide: MeanField) -> dict[str, GaussianWeight]:
-    """The weights by site name, for :func:`moments_under`, of a posterior in which all are independent."""
+def gaussian_weights(guide: Part) -> dict[str, GaussianWeight]:
+    """The weights by site name, for :func:`moments_under`, of an explicit posterior in which all are independent."""
     # Seeded: the same posterior has the same moments.
     generator = torch.Generator().manual_seed(SEED)
     gaussians = guide.gaussians()
     weights = {}
     for site, loc in guide.means().items():
         scale = gaussians[site][1] if site in gaussians else torch.zeros_like(loc)
-        weights[site] = GaussianWeight.make(loc, scale, _signs(len(loc), generator).to(loc))
+        weights[site] = GaussianWeight.make(loc, scale, _directions(len(loc), generator).to(loc))
     return weights
 
 
 @torch.no_grad()
-def moments_under(model: BayesianNet, weights: Mapping[str, GaussianWeight], logmel: Tensor) -> tuple[Tensor, Tensor]:
+def moments_under(model: BayesianNet, weights: Mapping[str, GaussianWeight], features: Tensor) -> tuple[Tensor, Tensor]:
     """The moments of the logits of clips.
 
     Args:
         model: The model, in eval mode, with its dropouts off.
         weights: Every sample site's weight, by site name.
-        logmel: dB, shape ``(batch, frames, 64)``.
+        features: What the front end makes, shape ``(batch, frames, mels)``.
 
     Returns:
         The mean, shape ``(batch, K)``, and deviations ``(R, batch, K)``: the covariance of a clip's logits i and j is
         the sum over R of their products. All zero for a network without sample sites.
 
     Raises:
-        NotImplementedError: The network does what has no rule here.
+        NotImplementedError: The network has an operation without a rule here.
     """
     # The network alone: the model would go on to sample labels.
-    logits = poutine.condition(model.net, data=dict(weights))(logmel)
+    logits = poutine.condition(model.net, data=dict(weights))(features)
     if not isinstance(logits, Gaussian):
         return logits, logits.new_zeros(DEVIATIONS, *logits.shape)
     return logits.loc, logits.deviations.unflatten(0, (DEVIATIONS, -1))
 
 
-def _signs(channels: int, generator: torch.Generator) -> Tensor:
-    """Columns of random orthogonal matrices, as many as it takes."""
+def _directions(channels: int, generator: torch.Generator) -> Tensor:
+    """That many columns of random orthogonal matrices, shape ``(R, channels)``."""
     noise = torch.randn(-(-channels // DEVIATIONS), DEVIATIONS, DEVIATIONS, generator=generator)
     return torch.cat([*torch.linalg.qr(noise)[0]], dim=1)[:, :channels]
 
@@ -170,10 +182,10 @@ def _averages(maps: Tensor, grid: tuple[int, int]) -> Tensor:
 
 
 def _coarse(kernel: Tensor, width: float) -> tuple[Tensor, ...]:
-    """What a kernel is to values that are even over cells of ``width`` mels, two cells side by side.
+    """A kernel as matrices between two neighbouring cells of ``width`` mels, for values constant in each.
 
-    Taps in time add up. A tap to a neighbouring mel leads out of the cell from one mel in ``width``: into the other
-    cell, or into the padding.
+    Taps in time add up. A tap to a neighbouring mel leaves the cell from one mel in ``width``: to the other cell, or to
+    the padding.
 
     Returns:
         Matrices ``(out, in)``: from a cell to itself and, for a kernel wider than 1, from the low cell to the high one
@@ -210,11 +222,11 @@ def _squares(means: Tensor, inputs: Tensor) -> Tensor:
 
 
 def _added(carried: Tensor | None, variance: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """The deviations of a layer's output: those that came in, and those of its own weights.
+    """The deviations of a layer's output.
 
     Args:
-        carried: What the layer makes of the deviations of its input.
-        variance: What its weight adds to the variance of each output; 0 if that is no random one.
+        carried: The layer's output for the deviations of its input.
+        variance: What its weight adds to the variance of each output; 0 if the weight is not random.
         weight: Its weight, random or not.
         bias: Its bias, random or not.
     """
@@ -224,16 +236,18 @@ def _added(carried: Tensor | None, variance: Tensor, weight: Tensor, bias: Tenso
     channels = [-1] + [1] * (variance.dim() - 2)
     if isinstance(bias, GaussianWeight):
         variance = variance + bias.scale.square().view(channels)
-    signs = random[0].signs.view(DEVIATIONS, 1, *channels)
+    directions = random[0].directions.view(DEVIATIONS, 1, *channels)
     if carried is None:
-        return (variance.sqrt() * signs).flatten(0, 1)
-    return carried.unflatten(0, (DEVIATIONS, -1)).addcmul_(variance.sqrt(), signs).flatten(0, 1)
+        return (variance.sqrt() * directions).flatten(0, 1)
+    return carried.unflatten(0, (DEVIATIONS, -1)).addcmul_(variance.sqrt(), directions).flatten(0, 1)
 
 
 def _linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Gaussian:
     loc, deviations = _parts(inputs)
     if loc.dim() != 2:
-        raise NotImplementedError(f"no moments are known of linear with {loc.dim()} dimensions: use draws")
+        raise NotImplementedError(
+            f"moments cannot be propagated through a linear layer over {loc.dim()} dimensions: use draws"
+        )
     output = F.linear(loc, _mean(weight), _mean(bias))
     carried = None if deviations is None else F.linear(deviations, _mean(weight))
     if isinstance(weight, GaussianWeight):
@@ -248,7 +262,9 @@ def _conv2d(inputs: Tensor, weight: Tensor, bias: Tensor | None = None, *options
     output = F.conv2d(loc, _mean(weight), _mean(bias), *options)
     channels, kernel = _mean(weight).shape[1], _mean(weight).shape[2:]
     if kernel not in ((1, 1), (3, 3)) or channels != loc.shape[1] or output.shape[2:] != loc.shape[2:]:
-        raise NotImplementedError("moments are known only of 1 x 1 and 3 x 3 conv2d that keep the size: use draws")
+        raise NotImplementedError(
+            "moments are propagated only through 1 x 1 and 3 x 3 conv2d that keep the size: use draws"
+        )
     grid = _grid(loc, CELLS if deviations is None else deviations.shape[2:])
     width = loc.shape[3] / grid[1]
     if isinstance(weight, GaussianWeight):
@@ -272,16 +288,16 @@ def _batch_norm(
     eps: float,
 ) -> Gaussian:
     if training:
-        raise NotImplementedError("no moments are known of batch_norm while it is fitted: use eval()")
+        raise NotImplementedError("moments cannot be propagated through batch_norm in training mode: call eval() first")
     output = F.batch_norm(inputs.loc, running_mean, running_var, weight, bias, eps=eps)
     factor = weight * (running_var + eps).rsqrt()
     return Gaussian.make(output, inputs.deviations * factor.view(-1, *[1] * (output.dim() - 2)))
 
 
 def _relu(inputs: Gaussian, inplace: bool = False) -> Gaussian:
-    """Mean l P(x > 0) + s phi(l / s) of a rectified Gaussian (l, s^2); deviations times P(x > 0), by Stein's lemma."""
+    """Mean and deviations of a rectified Gaussian; the module's formula."""
     loc = inputs.loc
-    # 2^0.5 s, as exp(-u^2) takes it; never 0, so that what is certain keeps its sign.
+    # 2^0.5 s, so that phi is exp(-u^2); never 0, so that a certain value keeps its sign.
     wide = (2 * inputs.variance).clamp_(min=torch.finfo(loc.dtype).tiny).sqrt_()
     grid = (wide.shape[2], wide.shape[3]) if loc.dim() == 4 else None
     if grid is not None:
@@ -313,14 +329,16 @@ def _maximum(inputs: Gaussian, dim: int) -> Gaussian:
 def _sum(first: Tensor, second: Tensor) -> Gaussian:
     (loc, deviations), (other, others) = _parts(first), _parts(second)
     if loc.shape != other.shape:
-        raise NotImplementedError(f"no moments are known of a sum of {tuple(loc.shape)} and {tuple(other.shape)}")
+        raise NotImplementedError(
+            f"moments cannot be propagated through a sum of {tuple(loc.shape)} and {tuple(other.shape)}: use draws"
+        )
     terms = [term for term in (deviations, others) if term is not None]
     return Gaussian.make(loc + other, sum(terms[1:], terms[0]))
 
 
 def _dropout(inputs: Gaussian, p: float, training: bool, inplace: bool = False) -> Gaussian:
     if training:
-        raise NotImplementedError("no moments are known of dropout that is on: use draws")
+        raise NotImplementedError("moments cannot be propagated through dropout: use draws")
     return inputs
 
 
@@ -337,4 +355,4 @@ _RULES: dict[Callable, Callable] = {
     Tensor.add: _sum,
     Tensor.dim: Tensor.dim,
 }
-"""What becomes of moments in each operation."""
+"""The rule of each operation."""

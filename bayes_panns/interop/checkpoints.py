@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, cast
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 import torch
@@ -22,12 +22,13 @@ from torch.nn import functional as F
 
 from bayes_panns import __version__
 from bayes_panns.audio.front_end import FRONT_ENDS
-from bayes_panns.bayes import MeanField, Rule, Settings, Strategy, sites
+from bayes_panns.bayes import Rule, Settings, Strategy, sites
 from bayes_panns.clips import Task
-from bayes_panns.core.choices import CheckpointKind, Choice, ScaleRule
+from bayes_panns.core.choices import CheckpointKind, Choice, Dropout, PosteriorKind, PriorKind, ScaleRule, ShortClips
 from bayes_panns.core.digests import sha256_of
 from bayes_panns.core.errors import CheckpointError
-from bayes_panns.nets import HEAD, NETS, build
+from bayes_panns.nets import NETS, build
+from bayes_panns.nets.resnet import ResNet
 from bayes_panns.posterior import Posterior
 from bayes_panns.recipes import read_strategy
 
@@ -134,10 +135,12 @@ def import_checkpoint(
             site.name: start_scale(scale, factor, locs[site.name], site.fan_in)
             for site in posterior.model.sites.values()
         }
-    cast(MeanField, posterior.guide).assign({f"net.{name}": (locs[name], value) for name, value in scales.items()})
+    posterior.guide.assign({f"net.{name}": (locs[name], value) for name, value in scales.items()})
     for name, value in posterior.points().items():
         value.copy_(locs[name])
     posterior.model.eval()
+    # As its authors' code does.
+    posterior.short_clips = ShortClips.OWN_LENGTH
     posterior.provenance = {
         "imported": str(kind),
         "checkpoint": path.name,
@@ -222,7 +225,7 @@ def _split(path: Path, state: Mapping[str, Tensor], kind: str) -> tuple[dict[str
 
 def _network(path: Path, locs: Mapping[str, Tensor], net: str | None) -> tuple[str, int]:
     """The network that has parameters of these names and shapes, and its number of labels."""
-    head = locs.get(f"{HEAD}.bias")
+    head = locs.get(f"{ResNet.head}.bias")
     classes = len(head) if head is not None and head.dim() == 1 else 1
     shapes = {name: tuple(value.shape) for name, value in locs.items()}
     nearest, fewest = "", math.inf
@@ -305,7 +308,7 @@ def _strategy(
     points = [name for name in found if name not in scales]
     return Strategy(
         description="A published Flipout posterior",
-        dropout="fit",
-        default=Settings(prior="normal"),
-        rule=[Rule(match=points, posterior="point")] if points else [],
+        dropout=Dropout.FIT,
+        default=Settings(prior=PriorKind.NORMAL),
+        rule=[Rule(match=points, posterior=PosteriorKind.POINT)] if points else [],
     )

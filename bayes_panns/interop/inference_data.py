@@ -3,18 +3,17 @@
 import warnings
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from bayes_panns import __version__
-from bayes_panns.bayes import MeanField, mirrored_draws
+from bayes_panns.bayes import mirrored_draws
 from bayes_panns.clips import ClipSet
 from bayes_panns.core.errors import BayesPannsError, PosteriorError, StoreError
 from bayes_panns.core.files import whole_file
-from bayes_panns.nets import HEAD
 from bayes_panns.posterior import Posterior
 from bayes_panns.predictions import predict_logits
 
@@ -53,7 +52,7 @@ def to_inference_data(posterior: Posterior, clips: ClipSet | None = None, *, dra
         StoreError: The clips have another sample rate than the posterior.
     """
     arviz = _arviz()
-    if not isinstance(posterior.guide, MeanField):
+    if not posterior.guide.explicit:
         raise PosteriorError("--format arviz needs a mean-field or point guide; this posterior has another one")
     if clips is not None and clips.sample_rate != posterior.sample_rate:
         raise StoreError(
@@ -101,7 +100,8 @@ def export_arviz(posterior: Posterior, path: str | Path, clips: ClipSet | None =
 
 def _head(posterior: Posterior, draws: int) -> tuple[dict[str, NDArray], dict[str, NDArray]]:
     """The last layer's weights: draws of the variational ones, each ``(1, draws, ...)``, and the point weights."""
-    names = {"head_weight": f"{HEAD}.weight", "head_bias": f"{HEAD}.bias"}
+    head = posterior.model.head
+    names = {"head_weight": f"{head}.weight", "head_bias": f"{head}.bias"}
     points = posterior.points()
     still = {short: points[name].cpu().numpy() for short, name in names.items() if name in points}
     moving = {short: f"net.{name}" for short, name in names.items() if name not in points}
@@ -113,7 +113,7 @@ def _head(posterior: Posterior, draws: int) -> tuple[dict[str, NDArray], dict[st
             'dropout = "off" or "fit"'
         )
     values: dict[str, list[NDArray]] = {short: [] for short in moving}
-    for weights in islice(mirrored_draws(cast(MeanField, posterior.guide), seed=0), draws):
+    for weights in islice(mirrored_draws(posterior.guide, seed=0), draws):
         for short, site in moving.items():
             # The next draw overwrites the same memory.
             values[short].append(weights[site].cpu().numpy().copy())

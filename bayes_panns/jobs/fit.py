@@ -18,7 +18,7 @@ from bayes_panns.jobs.devices import choose_device
 from bayes_panns.jobs.leaks import record_fitted_clips
 from bayes_panns.jobs.run_folder import Continued, Inputs, Resumable, RunFolder
 from bayes_panns.jobs.splits import divide
-from bayes_panns.jobs.starting import freeze, prepare, require_fit
+from bayes_panns.jobs.starting import has_new_head, require_fit
 from bayes_panns.posterior import Inherited, Posterior, load, save
 from bayes_panns.posterior.disk import read_header
 from bayes_panns.recipes import Run, is_function, read_strategy, replaced
@@ -103,7 +103,13 @@ def fit(
         if resume:
             resumable = _resumed(job, run, recipe, resumable)
         if job.step == 0:
-            prepare(posterior, recipe, job.data, inherited, chosen)
+            posterior.prepare(
+                job.data,
+                new_head=has_new_head(posterior, inherited),
+                head=recipe.head,
+                spec_augment=recipe.fit.spec_augment,
+                seed=recipe.fit.seed,
+            )
         complete = job.run()
         posterior.metrics = dict(job.metrics)
         posterior.provenance = _provenance(recipe, job, complete, resumable)
@@ -161,7 +167,7 @@ def _built(
         clips=len(clips),
     )
     inherited = None if upstream is None else posterior.start_from(upstream)
-    freeze(posterior, recipe.freeze)
+    posterior.freeze(recipe.freeze)
     require_fit(posterior, recipe, inherited)
     return posterior, inherited
 

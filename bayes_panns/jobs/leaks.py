@@ -1,14 +1,12 @@
 """Leaks: scored clips that a posterior, or one that it started from, was fitted to; found by the clips' digests."""
 
 from collections.abc import Iterator
-from typing import Any
 
 from bayes_panns.clips import ClipSet
-from bayes_panns.posterior import Ensemble, Predictor
-from bayes_panns.posterior.fitted_clips import FittedClips
+from bayes_panns.posterior import Ensemble, FittedClips, Posterior, Predictor
 
 
-def record_fitted_clips(posterior: Any, clips: ClipSet, upstream: Any) -> None:
+def record_fitted_clips(posterior: Posterior, clips: ClipSet, upstream: Posterior | None) -> None:
     """Record in a posterior which clips it, and what it started from, was fitted to.
 
     Args:
@@ -19,7 +17,7 @@ def record_fitted_clips(posterior: Any, clips: ClipSet, upstream: Any) -> None:
     Raises:
         StoreError: A store is damaged.
     """
-    posterior.fitted_clips = FittedClips.of(_digests(clips), _fitted(upstream))
+    posterior.fitted_clips = FittedClips.of(_digests(clips), None if upstream is None else upstream.fitted_clips)
 
 
 def count_leaks(posterior: Predictor, clips: ClipSet) -> dict[str, int] | None:
@@ -37,7 +35,7 @@ def count_leaks(posterior: Predictor, clips: ClipSet) -> dict[str, int] | None:
         StoreError: A store is damaged.
     """
     members = posterior.members if isinstance(posterior, Ensemble) else (posterior,)
-    records = [_fitted(member) for member in members]
+    records = [member.fitted_clips for member in members if isinstance(member, Posterior)]
     together = FittedClips(
         frozenset[bytes]().union(*(each.own for each in records)),
         frozenset[bytes]().union(*(each.upstream for each in records)),
@@ -46,10 +44,6 @@ def count_leaks(posterior: Predictor, clips: ClipSet) -> dict[str, int] | None:
         return None
     own, upstream = together.count(_digests(clips))
     return {"own": own, "upstream": upstream}
-
-
-def _fitted(posterior: Any) -> FittedClips:
-    return getattr(posterior, "fitted_clips", FittedClips())
 
 
 def _digests(clips: ClipSet) -> Iterator[bytes]:

@@ -1,5 +1,7 @@
-"""The deterministic networks: PANNs' ResNets and a narrow one, in plain torch. Nothing here knows of Pyro."""
+"""The deterministic networks, in plain torch. Nothing here knows Pyro."""
 
-from bayes_panns.nets.resnet import HEAD, NETS, ResNet, build
+# Each family registers its networks when it is imported.
+from bayes_panns.nets import resnet
+from bayes_panns.nets.network import NETS, Network, NetworkEntry, backbone, build, head_of, register
 
-__all__ = ["HEAD", "NETS", "ResNet", "build"]
+__all__ = ["NETS", "Network", "NetworkEntry", "backbone", "build", "head_of", "register", "resnet"]

@@ -6,19 +6,17 @@ checkpoints load by name. Dropouts are modules, so that they can be switched apa
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bayes_panns.audio.front_end import MEL_BINS, SILENCE_DB
-from bayes_panns.core.errors import RecipeError
-
-HEAD = "fc_audioset"
-"""The name of the last linear layer in all these networks: the only part that depends on the label set."""
+from bayes_panns.audio.front_end import MEL_BINS, SILENCE_DB, LogMel
+from bayes_panns.nets.network import Network, register
 
 MINIMUM_FRAMES = 32
-"""The networks halve time five times; what is shorter is padded with silence to this."""
+"""The networks halve time five times; a shorter spectrogram is padded with silence to this."""
 
 
 def _initialised(layer: nn.Conv2d | nn.Linear) -> nn.Conv2d | nn.Linear:
@@ -140,7 +138,7 @@ class _Stages(nn.Module):
 
 @dataclass(frozen=True)
 class Architecture:
-    """What distinguishes the networks.
+    """What distinguishes the networks of this family.
 
     Attributes:
         block: The residual block.
@@ -159,23 +157,18 @@ class Architecture:
     pool: int = 1
 
 
-NETS = {
-    "resnet22": Architecture(BasicBlock, (2, 2, 2, 2), 64, 2048, "PANNs ResNet22"),
-    "resnet38": Architecture(BasicBlock, (3, 4, 6, 3), 64, 2048, "PANNs ResNet38"),
-    "resnet54": Architecture(Bottleneck, (3, 4, 6, 3), 64, 2048, "PANNs ResNet54"),
-    "resnet14-narrow": Architecture(BasicBlock, (1, 1, 1, 1), 16, 128, "the same blocks for two cores and minutes"),
-    "resnet14-coarse": Architecture(BasicBlock, (1, 1, 1, 1), 16, 128, "the narrow one, at 50 frames a second", 2),
-}
-"""The networks by name."""
-
-
-class ResNet(nn.Module):
+class ResNet(Network):
     """A PANNs residual network from log-mel spectrogram to logits.
 
+    Features are log-mels in dB, shape ``(batch, frames, 64)``; fewer than 32 frames (times ``pool``) are padded with
+    silence.
+
     Args:
-        architecture: One of :data:`NETS`.
+        architecture: The block, the depths and the widths.
         classes: How many labels.
     """
+
+    head = "fc_audioset"
 
     def __init__(self, architecture: Architecture, classes: int):
         super().__init__()
@@ -190,28 +183,25 @@ class ResNet(nn.Module):
         self.dropout_maps = nn.Dropout(0.2)
         self.dropout_clip = nn.Dropout(0.5)
 
+    @classmethod
+    def front_end(cls, sample_rate: int) -> LogMel:
+        """PANNs' log-mel spectrogram: 32000, 16000 or 8000 Hz."""
+        return LogMel(sample_rate)
+
     def activation_bytes(self, frames: int) -> int:
-        """About how much memory one clip of ``frames`` takes on its way through, without gradients."""
+        """About how much memory one clip of ``frames`` frames takes in a forward pass without gradients."""
         # The first stages are the widest: input, output and what is between, of channels x frames x mels floats each.
         return 4 * 4 * MEL_BINS * max(frames, MINIMUM_FRAMES) * len(self.conv_block1.bn1.weight)
 
-    def forward(self, logmel: Tensor, augment: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-        """Logits of a batch of spectrograms.
+    def embed(self, features: Tensor, augment: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """The clips' embeddings, shape ``(batch, embedding)``: the input of the last layer.
 
         Args:
-            logmel: dB, shape ``(batch, frames, 64)``; fewer than 32 (times ``pool``) frames are padded
-                with silence.
-            augment: Applied to the normalised spectrogram, shape ``(batch, 1, frames, 64)``, as PANNs places it.
-
-        Returns:
-            Logits, shape ``(batch, classes)``.
+            features: Log-mels in dB, shape ``(batch, frames, 64)``.
+            augment: Applied to the normalised spectrogram, shape ``(batch, 1, frames, 64)``, where PANNs place it.
         """
-        return self.fc_audioset(self.embed(logmel, augment))
-
-    def embed(self, logmel: Tensor, augment: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-        """The clips' embeddings, shape ``(batch, embedding)``: what the last linear layer sees."""
         shortest = MINIMUM_FRAMES * self.pool
-        x = F.pad(logmel, (0, 0, 0, max(0, shortest - logmel.shape[1])), value=SILENCE_DB)
+        x = F.pad(features, (0, 0, 0, max(0, shortest - features.shape[1])), value=SILENCE_DB)
         # bn0 takes the mel bins as its channels.
         x = self.bn0(x.transpose(1, 2).unsqueeze(-1)).permute(0, 3, 2, 1)
         if augment is not None:
@@ -224,16 +214,27 @@ class ResNet(nn.Module):
         x = self.dropout_clip(x.amax(dim=2) + x.mean(dim=2))
         return F.relu(self.fc1(x))
 
+    def classify(self, embedding: Tensor) -> Tensor:
+        """Logits, shape ``(batch, classes)``, of embeddings."""
+        return self.fc_audioset(embedding)
 
-def build(name: str, classes: int) -> ResNet:
-    """Build a network of :data:`NETS` for ``classes`` labels, with PANNs' initial values.
 
-    Raises:
-        RecipeError: There is no network of that name.
-    """
-    if name not in NETS:
-        raise RecipeError(f"net {name!r}: no such network; there are {', '.join(NETS)}")
-    net = ResNet(NETS[name], classes)
-    # Channels last is what convolutions are fastest in, on CPUs and GPUs alike.
+ARCHITECTURES = {
+    "resnet22": Architecture(BasicBlock, (2, 2, 2, 2), 64, 2048, "PANNs ResNet22"),
+    "resnet38": Architecture(BasicBlock, (3, 4, 6, 3), 64, 2048, "PANNs ResNet38"),
+    "resnet54": Architecture(Bottleneck, (3, 4, 6, 3), 64, 2048, "PANNs ResNet54"),
+    "resnet14-narrow": Architecture(BasicBlock, (1, 1, 1, 1), 16, 128, "the same blocks for two cores and minutes"),
+    "resnet14-coarse": Architecture(BasicBlock, (1, 1, 1, 1), 16, 128, "the narrow one, at 50 frames a second", 2),
+}
+"""The networks of this family by name."""
+
+
+def _make(architecture: Architecture, classes: int) -> ResNet:
+    net = ResNet(architecture, classes)
+    # Convolutions are fastest in channels last, on CPUs and GPUs alike.
     net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return net
+
+
+for _name, _architecture in ARCHITECTURES.items():
+    register(_name, _architecture.summary, partial(_make, _architecture))

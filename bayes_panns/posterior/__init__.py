@@ -1,17 +1,26 @@
-"""Fitted posteriors: save, load, draw."""
+"""Fitted posteriors: build, start from another, save, load, draw."""
 
-from bayes_panns.posterior.disk import load, save, save_calibration
+from bayes_panns.posterior.calibration import Calibration
+from bayes_panns.posterior.disk import load, read_header, save, save_calibration
 from bayes_panns.posterior.ensemble import Ensemble, Predictor, load_all
-from bayes_panns.posterior.posterior import Calibration, Inherited, Posterior
+from bayes_panns.posterior.fitted_clips import FittedClips
+from bayes_panns.posterior.freezing import BACKBONE, LOCS
+from bayes_panns.posterior.posterior import Posterior
+from bayes_panns.posterior.transfer import Inherited, shared_weights
 
 __all__ = [
+    "BACKBONE",
+    "LOCS",
     "Calibration",
     "Ensemble",
+    "FittedClips",
     "Inherited",
     "Posterior",
     "Predictor",
     "load",
     "load_all",
+    "read_header",
     "save",
     "save_calibration",
+    "shared_weights",
 ]

@@ -1,76 +1,66 @@
-"""Posteriors on disk: a folder with ``posterior.toml`` and ``guide.safetensors``, data and never code.
+"""Posteriors on disk: a folder of data, never of code.
 
-``guide.safetensors`` holds ``<parameter>.loc`` and ``<parameter>.scale`` for each variational weight and
-``<parameter>`` for each point weight and BatchNorm statistic, by PANNs' parameter names; ``<parameter>.prior_width`` is
-what a prior's scale was multiplied by, where it was learned. A guide of the user's own stands under ``guide/`` as its
-module names its parameters, and so does what a recipe's guide has beside locs and scales: a last layer of low rank; or
-the axes of a rotated one, whose loc and scale are those of its factors.
+| file | what |
+|---|---|
+| ``posterior.toml`` | the header: :class:`~bayes_panns.posterior.header.Header` |
+| ``guide.safetensors`` | the weights |
+| ``fitted-clips.npz`` | digests of the clips it was fitted to: :class:`~bayes_panns.posterior.FittedClips` |
+
+``guide.safetensors`` names tensors by the network's parameter names:
+
+| name | what |
+|---|---|
+| ``<parameter>`` | a point weight, or a BatchNorm statistic |
+| ``<parameter>.loc``, ``<parameter>.scale`` | a variational weight; of a rotated last layer, its factors |
+| ``<parameter>.prior_width`` | the learned factor on the scale of its prior |
+| ``guide/axes.*`` | the axes of a rotated last layer |
+| ``guide/low_rank.*`` | the parameters of a last layer of low rank |
+| ``guide/*`` | the state of a guide of the user's own |
 """
 
-import hashlib
-import tomllib
+import shutil
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-import tomli_w
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
-from bayes_panns.bayes import MeanField, Strategy
-from bayes_panns.clips import Task
+from bayes_panns.bayes import Strategy
+from bayes_panns.core.choices import PriorKind, Task
+from bayes_panns.core.digests import sha256_of
 from bayes_panns.core.errors import BayesPannsError, PosteriorError
 from bayes_panns.core.files import whole_file, whole_folder
-from bayes_panns.posterior.posterior import Calibration, Posterior
+from bayes_panns.posterior.fitted_clips import FittedClips
+from bayes_panns.posterior.header import FORMAT, HEADER, Header, read
+from bayes_panns.posterior.posterior import Posterior
 
-FORMAT = 3
-"""The version of the folder's format that this code writes; it reads this one and those before it."""
-
-_TOML, _TENSORS = "posterior.toml", "guide.safetensors"
-
-
-class _Header(BaseModel):
-    """What ``posterior.toml`` holds."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    format_version: int
-    net: str
-    task: Task
-    sample_rate: int
-    clip_seconds: float
-    labels: tuple[str, ...]
-    guide_function: str | None = None
-    sha256: str
-    strategy: Strategy
-    calibration: Calibration | None = None
-    provenance: dict[str, Any] = {}
-    metrics: dict[str, float] = {}
+_TENSORS, _CLIPS = "guide.safetensors", "fitted-clips.npz"
+_OWN = (HEADER, _TENSORS, _CLIPS)
 
 
 def save(posterior: Posterior, folder: str | Path) -> None:
-    """Write ``posterior`` to ``folder``, whole or not at all; one that is there is replaced.
+    """Write ``posterior`` to ``folder``, whole or not at all; it replaces one that is there, and keeps other files.
 
     Raises:
         PosteriorError: ``folder`` holds something else.
+        OSError: It cannot be written.
     """
     folder = Path(folder)
-    if folder.exists() and not (folder / _TOML).is_file() and any(folder.iterdir()):
-        raise PosteriorError(f"{folder}: is there and is no posterior; choose another folder")
-    guide = posterior.guide
-    tensors = posterior.points()
+    others = [path for path in folder.iterdir() if path.name not in _OWN] if folder.is_dir() else []
+    if folder.exists() and not (folder / HEADER).is_file() and (not folder.is_dir() or others):
+        raise PosteriorError(f"{folder}: already exists and is not a posterior; choose another folder")
+    tensors = posterior.model.deterministic() | posterior.guide.tensors()
     tensors |= {f"{name}.prior_width": width for name, width in posterior.prior_widths().items()}
-    if isinstance(guide, MeanField):
-        for site in guide.scaled:
-            name = site.removeprefix("net.")
-            tensors |= {f"{name}.loc": guide.loc(site), f"{name}.scale": guide.scale(site)}
-    tensors |= {f"guide/{name}": value for name, value in _beside(guide).items()}
     with whole_folder(folder) as fresh:
         save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, fresh / _TENSORS)
-        header = _Header(
+        # Readable by whom the umask says, as other files are.
+        (fresh / _TENSORS).chmod(fresh.stat().st_mode & 0o666)
+        if posterior.fitted_clips != FittedClips():
+            posterior.fitted_clips.save(fresh / _CLIPS)
+        header = Header(
             format_version=FORMAT,
             net=posterior.net,
             task=posterior.task,
@@ -78,13 +68,19 @@ def save(posterior: Posterior, folder: str | Path) -> None:
             clip_seconds=posterior.clip_seconds,
             labels=posterior.labels,
             guide_function=posterior.guide_function,
-            sha256=_digest(fresh / _TENSORS),
+            short_clips=posterior.short_clips,
+            sha256=sha256_of(fresh / _TENSORS),
             strategy=posterior.strategy,
             calibration=posterior.calibration,
             provenance=posterior.provenance,
             metrics=posterior.metrics,
         )
-        (fresh / _TOML).write_text(_toml(header), encoding="utf-8")
+        (fresh / HEADER).write_text(header.toml(), encoding="utf-8")
+        for other in others:
+            if other.is_dir() and not other.is_symlink():
+                shutil.copytree(other, fresh / other.name, symlinks=True)
+            else:
+                shutil.copy2(other, fresh / other.name, follow_symlinks=False)
 
 
 def save_calibration(posterior: Posterior) -> None:
@@ -94,27 +90,32 @@ def save_calibration(posterior: Posterior) -> None:
         PosteriorError: It was not loaded from a folder, or that is no longer a posterior.
     """
     if posterior.folder is None:
-        raise PosteriorError("the posterior is not on disk yet: save it as a whole")
-    header = _header(posterior.folder).model_copy(
-        update={"calibration": posterior.calibration, "format_version": FORMAT}
+        raise PosteriorError("the posterior is not on disk yet; save it as a whole")
+    before = read(posterior.folder)
+    header = before.model_copy(
+        update={
+            "calibration": posterior.calibration,
+            "short_clips": before.shown_short_clips,
+            "format_version": FORMAT,
+        }
     )
-    with whole_file(posterior.folder / _TOML) as fresh:
-        fresh.write_text(_toml(header), encoding="utf-8")
+    with whole_file(posterior.folder / HEADER) as fresh:
+        fresh.write_text(header.toml(), encoding="utf-8")
 
 
 def read_header(folder: str | Path) -> dict[str, Any]:
-    """What ``posterior.toml`` says, checked.
+    """The contents of ``posterior.toml``, checked.
 
     Raises:
         PosteriorError: The folder is no posterior, or its header is damaged or of a newer format.
     """
-    return _header(Path(folder)).model_dump(mode="json", exclude_none=True)
+    return read(Path(folder)).model_dump(mode="json", exclude_none=True)
 
 
 def load(folder: str | Path, *, device: torch.device | str = "cpu", guide_function: str | None = None) -> Posterior:
     """Read a posterior.
 
-    Opening one runs no code of its maker's: a posterior whose guide is a Python function is opened only if the caller
+    Opening one runs none of its maker's code: a posterior whose guide is a Python function is opened only if the caller
     names that function.
 
     Args:
@@ -126,45 +127,44 @@ def load(folder: str | Path, *, device: torch.device | str = "cpu", guide_functi
         PosteriorError: It is missing, damaged, of a newer format, or needs a guide function.
     """
     folder = Path(folder)
-    if not (folder / _TOML).is_file() and (folder / "posterior" / _TOML).is_file():
+    if not (folder / HEADER).is_file() and (folder / "posterior" / HEADER).is_file():
         folder = folder / "posterior"
-    header = _header(folder)
-    path = folder / _TENSORS
+    header, path = read(folder), folder / _TENSORS
     if not path.is_file():
-        raise PosteriorError(f"{path}: is missing; the posterior is not whole")
-    if _digest(path) != header.sha256:
-        raise PosteriorError(f"{path}: is damaged or truncated: its checksum is not the one in {_TOML}")
+        raise PosteriorError(f"{path}: is missing; the posterior is not complete")
+    if sha256_of(path) != header.sha256:
+        raise PosteriorError(f"{path}: is damaged or truncated: its checksum is not the one in {HEADER}")
     if header.guide_function is not None and guide_function is None:
         raise PosteriorError(
-            f"{folder}: its guide is the Python function {header.guide_function}; give it with --guide if you trust it"
+            f"{folder}: its guide is the Python function {header.guide_function}; name it with --guide if you trust it"
         )
     try:
-        tensors = load_file(path)
         posterior = Posterior.build(
             net=header.net,
             labels=header.labels,
             task=header.task,
             sample_rate=header.sample_rate,
             clip_seconds=header.clip_seconds,
-            # What was the upstream posterior's prior is not on disk, and not needed to predict.
+            # The upstream posterior that was the prior is not on disk, and not needed to predict.
             strategy=_without_upstream(header.strategy),
             guide_function=guide_function if header.guide_function else None,
         )
-        _fill(posterior, tensors)
-    except (SafetensorError, BayesPannsError, KeyError, RuntimeError) as error:
+        _fill(posterior, load_file(path))
+    except (SafetensorError, BayesPannsError, KeyError, RuntimeError, ValueError) as error:
         raise PosteriorError(f"{folder}: does not hold what its header says ({str(error).splitlines()[0]})") from error
-    posterior.strategy = header.strategy
+    posterior.strategy, posterior.short_clips = header.strategy, header.shown_short_clips
     posterior.provenance, posterior.metrics = header.provenance, header.metrics
     posterior.calibration, posterior.folder = header.calibration, folder.resolve()
+    posterior.fitted_clips = FittedClips.load(folder / _CLIPS)
     posterior.model.to(device).eval()
     posterior.guide.to(device)
     return posterior
 
 
 def _without_upstream(strategy: Strategy) -> Strategy:
-    fan_in = {"prior": "fan-in"}
-    default = strategy.default.model_copy(update=fan_in if strategy.default.prior == "upstream" else {})
-    rules = [rule.model_copy(update=fan_in if rule.prior == "upstream" else {}) for rule in strategy.rule]
+    fan_in = {"prior": PriorKind.FAN_IN}
+    default = strategy.default.model_copy(update=fan_in if strategy.default.prior == PriorKind.UPSTREAM else {})
+    rules = [rule.model_copy(update=fan_in if rule.prior == PriorKind.UPSTREAM else {}) for rule in strategy.rule]
     return strategy.model_copy(update={"default": default, "rule": rules})
 
 
@@ -175,62 +175,19 @@ def _fill(posterior: Posterior, tensors: dict[str, Tensor]) -> None:
     Raises:
         KeyError, RuntimeError: One is missing, left over or of another shape.
     """
-    guide, left = posterior.guide, dict(tensors)
-    for name, value in posterior.points().items():
-        _copy(value, left.pop(name), name)
+    left = dict(tensors)
+    for name, value in posterior.model.deterministic().items():
+        found = left.pop(name)
+        if found.shape != value.shape:
+            raise RuntimeError(f"{name} is of shape {tuple(found.shape)}, not {tuple(value.shape)}")
+        value.copy_(found)
     for name in posterior.prior_widths():
         attrgetter(f"net.{name}")(posterior.model.prior_log_widths).copy_(left.pop(f"{name}.prior_width").log())
-    if isinstance(guide, MeanField):
-        names = {site: site.removeprefix("net.") for site in guide.scaled}
-        guide.assign({site: (left.pop(f"{name}.loc"), left.pop(f"{name}.scale")) for site, name in names.items()})
-    else:
-        # Guides that build themselves from a run of the model need one before they can be filled.
+    if not posterior.guide.explicit:
+        # A guide that builds itself from a run of the model needs one before it can be filled.
         posterior.model.eval()
         target = torch.zeros(1).long() if posterior.task is Task.ONE_OF_K else torch.zeros(1, len(posterior.labels))
-        guide(torch.zeros(1, round(posterior.clip_seconds * posterior.sample_rate)), target)
-    for name, value in _beside(guide).items():
-        _copy(value, left.pop(f"guide/{name}"), name)
+        posterior.guide(torch.zeros(1, round(posterior.clip_seconds * posterior.sample_rate)), target)
+    posterior.guide.load_tensors(left)
     if left:
         raise KeyError(f"{len(left)} tensors too many, such as {next(iter(left))}")
-
-
-def _beside(guide: nn.Module) -> dict[str, Tensor]:
-    """The state of a guide, but for the locs and scales of a mean-field one; where it is kept, not copies."""
-    state = guide.state_dict()
-    if not isinstance(guide, MeanField):
-        return state
-    return {name: value for name, value in state.items() if not name.startswith(("locs.", "log_scales."))}
-
-
-def _copy(into: Tensor, value: Tensor, name: str) -> None:
-    if into.shape != value.shape:
-        raise RuntimeError(f"{name} is of shape {tuple(value.shape)}, not {tuple(into.shape)}")
-    into.copy_(value)
-
-
-def _toml(header: _Header) -> str:
-    return tomli_w.dumps(header.model_dump(mode="json", exclude_none=True))
-
-
-def _header(folder: Path) -> _Header:
-    path = folder / _TOML
-    if not path.is_file():
-        raise PosteriorError(f"{folder}: no posterior there ({_TOML} is missing)")
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise PosteriorError(f"{path}: is damaged: {error}") from error
-    version = table.get("format_version")
-    if isinstance(version, int) and version > FORMAT:
-        raise PosteriorError(f"{path}: format {version} is newer than this bayes_panns reads ({FORMAT}); update it")
-    try:
-        return _Header.model_validate(table)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise PosteriorError(f"{path}: is damaged: {place}: {first['msg']}") from error
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

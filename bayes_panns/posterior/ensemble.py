@@ -8,14 +8,15 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from bayes_panns.clips import Task
+from bayes_panns.core.choices import Task
 from bayes_panns.core.errors import PosteriorError
+from bayes_panns.posterior.calibration import Calibration
 from bayes_panns.posterior.disk import load
-from bayes_panns.posterior.posterior import Calibration, Posterior
+from bayes_panns.posterior.posterior import Posterior
 
 
 class Predictor(Protocol):
-    """What predictions need of a posterior; an :class:`Ensemble` has it too."""
+    """What predictions need: a posterior, or an :class:`Ensemble`."""
 
     labels: tuple[str, ...]
     sample_rate: int
@@ -51,9 +52,9 @@ class Predictor(Protocol):
 class Ensemble:
     """Several posteriors of the same labels, each as likely as the others.
 
-    What they disagree on is epistemic: members with point weights make the deep ensemble of Lakshminarayanan et al.,
-    2017 (arXiv:1612.01474), Bayesian ones the mixture of their posteriors. A member's own temperature is applied to its
-    draws; label sets are of single posteriors only.
+    Their disagreement is epistemic: members with point weights make the deep ensemble of Lakshminarayanan et al., 2017
+    (arXiv:1612.01474), Bayesian ones the mixture of their posteriors. A member's own temperature is applied to its
+    draws. There are no label sets.
 
     Args:
         members: At least one.
@@ -72,8 +73,8 @@ class Ensemble:
         for name in ("labels", "task", "sample_rate", "clip_seconds"):
             for other in members[1:]:
                 if getattr(other, name) != getattr(first, name):
-                    whose, than = other.folder or "a member", first.folder or "the first"
-                    raise PosteriorError(f"{whose}: has other {name} than {than}; an ensemble needs the same")
+                    whose, than = other.folder or "a member", first.folder or "the first member"
+                    raise PosteriorError(f"{whose} and {than} differ in {name}; the members of an ensemble must agree")
         self.members = tuple(members)
         self.labels, self.sample_rate, self.clip_seconds = first.labels, first.sample_rate, first.clip_seconds
 
@@ -89,8 +90,8 @@ class Ensemble:
 
     @property
     def mirrored(self) -> bool:
-        """Whether draws come in mirrored pairs, which are not independent draws."""
-        return all(member.mirrored for member in self.members)
+        """Whether draws come in pairs that are not independent: shares are whole pairs if any member is mirrored."""
+        return any(member.mirrored for member in self.members)
 
     def draws_made(self, draws: int | Literal["moments"]) -> int | Literal["moments"]:
         """How many draws the members make together; 0 if each makes a single pass at its mean."""
@@ -102,36 +103,37 @@ class Ensemble:
         """The labels' probabilities for logits ``(N, K)``, at no temperature."""
         return self.members[0].model.likelihood.probability(logits)
 
-    def draws(self, clips: Tensor | Sequence[Tensor], draws: int = 20) -> Iterator[Tensor]:
-        """Draws of each member in turn.
+    def _share(self, draws: int) -> int:
+        """How many draws a member makes."""
+        share = -(-draws // len(self.members))
+        return share + (share % 2 if any(member.mirrored for member in self.members) else 0)
+
+    def draws(self, clips: Tensor | Sequence[Tensor], draws: int = 20, *, seed: int = 0) -> Iterator[Tensor]:
+        """Draws of each member in turn, each member with random numbers of its own.
 
         Args:
             clips: Waveforms, as :meth:`Posterior.draws` takes them.
             draws: How many in all, shared out evenly, and rounded up to whole pairs if a member is mirrored; 0 for
-                one pass at the mean of each. A member with point weights makes one pass, which counts as its share.
+                one pass at the mean of each. A member with point weights makes one pass, which is repeated as often as
+                the others draw, so that it weighs as much.
+            seed: Seeds the draws: member m of M takes ``M * seed + m``.
 
         Yields:
             Probabilities of each label, shape ``(N, K)``, on the CPU.
         """
         share = self._share(draws)
-        for member in self.members:
-            found = member.draws(clips, share)
-            # What passes once counts as much as what is drawn.
+        for number, member in enumerate(self.members):
+            found = member.draws(clips, share, seed=len(self.members) * seed + number)
             once = self.stochastic and not member.stochastic
             yield from chain.from_iterable(repeat(each, max(1, share)) for each in found) if once else found
 
-    def _share(self, draws: int) -> int:
-        """How many of the draws each member makes."""
-        share = -(-draws // len(self.members))
-        return share + (share % 2 if any(member.mirrored for member in self.members) else 0)
-
     def moments(self, clips: Tensor | Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Refused: a mixture of Gaussians is none.
+        """Refused: a mixture of Gaussians is not Gaussian.
 
         Raises:
             PosteriorError: Always.
         """
-        raise PosteriorError("an ensemble has no moments; take draws")
+        raise PosteriorError("moments cannot be propagated through an ensemble; use draws")
 
 
 def load_all(

@@ -10,7 +10,7 @@ import numpy as np
 from bayes_panns.core.errors import PosteriorError
 
 _BYTES = 16
-"""Of a digest: enough to tell any two clips apart."""
+"""The bytes of a digest that are kept: enough to distinguish any two clips."""
 
 
 @dataclass(frozen=True)

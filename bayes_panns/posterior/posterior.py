@@ -1,69 +1,45 @@
 """A posterior: a fitted guide with the model, the labels and the front end that it needs to be used."""
 
 import importlib
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from operator import attrgetter
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Any, Literal, cast
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from bayes_panns.audio.front_end import LogMel
+from bayes_panns.audio.length import fit_length
 from bayes_panns.bayes import (
     LIKELIHOODS,
     BayesianNet,
-    MeanField,
+    ComposedGuide,
+    CustomGuide,
     Strategy,
     draw_weights,
     gaussian_weights,
+    guide_from_strategy,
     head_logits,
     logits_under,
     mean_weights,
     mirrored_draws,
     moments_under,
 )
-from bayes_panns.clips import Task
+from bayes_panns.core.choices import Dropout, HeadStart, ShortClips, Task
 from bayes_panns.core.errors import PosteriorError, RecipeError
-from bayes_panns.nets import HEAD, ResNet, build
+from bayes_panns.nets import Network, build
+from bayes_panns.posterior.calibration import Calibration
+from bayes_panns.posterior.fitted_clips import FittedClips
+from bayes_panns.posterior.freezing import freeze
+from bayes_panns.posterior.probe import probed_head
+from bayes_panns.posterior.transfer import Inherited, shared_weights
+from bayes_panns.svi import Embeddings, Features
 
-
-@dataclass(frozen=True)
-class Inherited:
-    """What a posterior took over from the one it started from: parameter names, BatchNorm's included.
-
-    Attributes:
-        taken: Started from the upstream posterior.
-        new: Started afresh: not there upstream, or of another shape, such as the head for another label set.
-    """
-
-    taken: tuple[str, ...]
-    new: tuple[str, ...]
-
-
-class Calibration(BaseModel):
-    """What was fitted on held-out clips so that probabilities and sets of labels mean what they say.
-
-    Attributes:
-        temperature: Divides every draw's logits (Guo et al., 2017, arXiv:1706.04599).
-        threshold: A clip's label set is every label at least that probable.
-        coverage: The share of true labels that such sets are to hold.
-        draws: How many posterior draws it is for.
-        clips: How many clips the temperature and the threshold were fitted on.
-        data: The stores' names.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)]
-    threshold: Annotated[float, Field(ge=0, le=1)]
-    coverage: Annotated[float, Field(gt=0, lt=1)]
-    draws: Annotated[int, Field(ge=0)]
-    clips: tuple[int, int]
-    data: tuple[str, ...]
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -75,30 +51,34 @@ class Posterior:
 
     Attributes:
         model: The Pyro model.
-        guide: The Pyro guide.
+        guide: The Pyro guide; one of the user's own is its only part, a :class:`~bayes_panns.bayes.CustomGuide`.
         net: The network's name.
         labels: K label names.
         sample_rate: The front end's rate, in Hz.
         clip_seconds: The length of the clips it was fitted to.
-        strategy: The guide recipe, unless the guide is a function of the user's.
+        strategy: The guide recipe. With a guide of the user's own only its priors count.
         guide_function: ``module:function`` of a guide of the user's own.
+        short_clips: How it was shown clips shorter than ``clip_seconds`` while fitting, and shows them when predicting.
         provenance: Where it comes from: data, steps, seed, kl_weight, versions.
         metrics: What was measured at the end of the fit.
         calibration: What was fitted on held-out clips afterwards, if anything.
+        fitted_clips: The clips that it and its upstream posteriors were fitted to; empty where that is not known.
         folder: Where it was loaded from.
     """
 
     model: BayesianNet
-    guide: nn.Module
+    guide: ComposedGuide
     net: str
     labels: tuple[str, ...]
     sample_rate: int
     clip_seconds: float
     strategy: Strategy
     guide_function: str | None = None
+    short_clips: ShortClips = ShortClips.PAD
     provenance: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
     calibration: Calibration | None = None
+    fitted_clips: FittedClips = field(default_factory=FittedClips)
     folder: Path | None = None
 
     @classmethod
@@ -124,30 +104,38 @@ class Posterior:
             sample_rate: The front end's rate: 32000, 16000 or 8000 Hz.
             clip_seconds: The length of the clips.
             strategy: The guide recipe.
-            guide_function: Instead of a recipe's guide, ``module:function`` that makes one from the model; every weight
-                then has the prior of ``strategy``, or a fan-in prior.
-            upstream: The posterior that priors of kind ``upstream`` come from; see also :meth:`start_from`.
+            guide_function: Instead of a recipe's guide, ``module:function`` that makes one from the model (see
+                :class:`~bayes_panns.bayes.UserGuide`); every weight then has the prior of ``strategy``, or a fan-in
+                prior.
+            upstream: The posterior that the prior ``upstream`` comes from; see also :meth:`start_from`.
             clips: The size of the data set to fit.
 
         Raises:
-            RecipeError: The net, the rate, the recipe or the function is not there or does not fit.
+            RecipeError: The net, the rate, the recipe or the function does not exist or does not fit.
+            PosteriorError: ``upstream`` is of another network or front end, or has a custom guide.
         """
         strategy = strategy or Strategy()
         network = build(net, len(labels))
+        shared: dict[str, tuple[Tensor, Tensor | None]] = {}
+        if upstream is not None:
+            shapes = {name: value.shape for name, value in network.state_dict().items()}
+            shared = shared_weights(upstream, net=net, sample_rate=sample_rate, labels=labels, shapes=shapes)
         model = BayesianNet.from_strategy(
             network,
             strategy,
             LIKELIHOODS[task],
-            upstream=None if upstream is None else upstream.gaussians(),
+            upstream=None
+            if upstream is None
+            else {name: (loc, scale) for name, (loc, scale) in shared.items() if scale is not None},
             clips=clips,
-            front_end=LogMel(sample_rate),
+            front_end=network.front_end(sample_rate),
         )
         if guide_function is None:
-            guide: nn.Module = MeanField.from_strategy(model, strategy)
+            guide = guide_from_strategy(model, strategy)
             # The guide has its own copy of every weight.
             model.initial.clear()
         else:
-            guide = _imported(guide_function)(model)
+            guide = ComposedGuide(model, [CustomGuide(model, _imported(guide_function)(model))])
         return cls(model, guide, net, labels, sample_rate, clip_seconds, strategy, guide_function)
 
     @property
@@ -164,31 +152,31 @@ class Posterior:
     @property
     def stochastic(self) -> bool:
         """Whether two draws of a prediction can differ."""
-        drawn = self.guide.drawn if isinstance(self.guide, MeanField) else self.model.sites
-        return bool(drawn) or self.model.dropout == "always"
+        return self.guide.stochastic or self.model.dropout == Dropout.ALWAYS
+
+    @property
+    def mirrored(self) -> bool:
+        """Whether :meth:`draws` come in mirrored pairs, which are not independent draws."""
+        return self.guide.explicit and self.guide.stochastic and self.model.dropout != Dropout.ALWAYS
 
     def draws_made(self, draws: int | Literal["moments"]) -> int | Literal["moments"]:
         """How many draws :meth:`draws` makes when asked for ``draws``; 0 for a single pass at the posterior mean."""
         return draws if draws == "moments" or self.stochastic else 0
 
     def gaussians(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """Mean and standard deviation of each variational weight by parameter name: its own, whatever its factors.
+        """Marginal mean and standard deviation of each weight with a width, by parameter name.
 
-        Empty for a guide of the user's own.
+        Empty for a custom guide.
         """
-        if not isinstance(self.guide, MeanField):
-            return {}
         return {site.removeprefix("net."): pair for site, pair in self.guide.gaussians().items()}
 
     def points(self) -> dict[str, Tensor]:
-        """Every weight that has no width, and BatchNorm's statistics, by name; where they are kept, not copies."""
-        state = {name: value for name, value in self.model.state_dict().items() if name.startswith("net.")}
-        if isinstance(self.guide, MeanField):
-            state |= {site: self.guide.loc(site).detach() for site in self.guide.sites if site not in self.guide.drawn}
-        return {name.removeprefix("net."): value for name, value in state.items()}
+        """Every weight without a width, and BatchNorm's statistics, by name: the tensors themselves, not copies."""
+        points = {site.removeprefix("net."): value for site, value in self.guide.points().items()}
+        return self.model.deterministic() | points
 
     def prior_widths(self) -> dict[str, Tensor]:
-        """What the scale of each prior whose width is learned is multiplied by, 0-d, by parameter name."""
+        """The learned factor on the scale of each prior whose width is learned, 0-d, by parameter name."""
         return {
             site.removeprefix("net."): attrgetter(site)(self.model.prior_log_widths).detach().exp()
             for site in self.model.learned
@@ -196,47 +184,81 @@ class Posterior:
 
     @torch.no_grad()
     def start_from(self, upstream: "Posterior") -> Inherited:
-        """Take over what ``upstream`` knows: each shared weight's loc and, where both are variational, its scale.
+        """Take over what ``upstream`` knows: each shared weight's mean and, where both have a width, its width.
 
-        The head is taken only where the label names are the same. Learned widths of priors are not taken over.
+        :func:`~bayes_panns.posterior.shared_weights` says what is shared. Learned widths of priors are not taken over.
 
         Raises:
-            PosteriorError: ``upstream`` is of another network or front end.
+            PosteriorError: ``upstream`` is of another network or front end, or one of the two has a custom guide.
         """
-        for what, mine, other in (
-            ("net", self.net, upstream.net),
-            ("sample_rate", self.sample_rate, upstream.sample_rate),
-        ):
-            if mine != other:
-                raise PosteriorError(f"the upstream posterior's {what} is {other} and this run's is {mine}; use one")
-        if not isinstance(self.guide, MeanField) or not isinstance(upstream.guide, MeanField):
-            raise PosteriorError("only the guide of a recipe can start from a posterior, or be started from")
-        known: dict[str, tuple[Tensor, Tensor | None]] = {**upstream.gaussians()}
-        known |= {name: (value, None) for name, value in upstream.points().items()}
-        if upstream.labels != self.labels:
-            known = {name: pair for name, pair in known.items() if not name.startswith(f"{HEAD}.")}
+        if not self.guide.explicit:
+            raise PosteriorError("starting from a posterior is not supported with a custom guide")
         gaussians, points = self.gaussians(), self.points()
-        taken = tuple(name for name in [*gaussians, *points] if name in known)
+        shapes = {name: value.shape for name, value in points.items()}
+        shapes |= {name: loc.shape for name, (loc, _) in gaussians.items()}
+        known = shared_weights(upstream, net=self.net, sample_rate=self.sample_rate, labels=self.labels, shapes=shapes)
         self.guide.assign({f"net.{name}": known[name] for name in gaussians if name in known})
         for name, value in points.items():
             if name in known:
                 value.copy_(known[name][0])
-        return Inherited(taken, tuple(name for name in [*gaussians, *points] if name not in known))
+        names = (*gaussians, *points)
+        return Inherited(
+            tuple(name for name in names if name in known), tuple(name for name in names if name not in known)
+        )
+
+    def freeze(self, parts: Sequence[str]) -> None:
+        """Stop training parts of the posterior.
+
+        Args:
+            parts: Names of the network's modules, such as ``resnet``; ``backbone`` for all but the last layer; ``locs``
+                for every mean and point weight, so that a fit trains the widths alone.
+
+        Raises:
+            RecipeError: The network has no such module, or the guide is a custom one.
+        """
+        freeze(self.model, self.guide, parts)
+
+    def prepare(
+        self,
+        data: Features | Embeddings,
+        *,
+        new_head: bool,
+        head: str = HeadStart.RANDOM,
+        spec_augment: bool = False,
+        seed: int = 0,
+    ) -> None:
+        """Start from the clips, once before the first step of a fit; a resumed fit needs none of it.
+
+        A rotated last layer takes its axes from the embeddings. A new head starts as the most probable one if ``head``
+        is ``probe``.
+
+        Args:
+            data: The clips to fit.
+            new_head: Whether the last layer is new, rather than the upstream posterior's.
+            head: Where a new head starts: one of :class:`~bayes_panns.core.choices.HeadStart`.
+            spec_augment: Whether a probe also sees the clips under SpecAugment.
+            seed: Seeds that.
+
+        Raises:
+            ValueError: The guide needs embeddings, and ``data`` are none.
+        """
+        self.guide.prepare(data.views if isinstance(data, Embeddings) else None, data.target if new_head else None)
+        if head == HeadStart.PROBE and new_head and not self.guide.needs_embeddings:
+            weight, bias = probed_head(
+                self.model, self.guide, data, len(self.labels), spec_augment=spec_augment, seed=seed
+            )
+            self._set_head(weight, bias)
+            logger.info("last layer: starts as the most probable one on the upstream's embeddings")
 
     @torch.no_grad()
-    def start_head(self, weight: Tensor, bias: Tensor) -> None:
-        """Start the last layer at these means, ``(K, E)`` and ``(K,)``."""
-        points = dict(self.model.net.named_parameters())
-        for name, value in ((f"{HEAD}.weight", weight), (f"{HEAD}.bias", bias)):
-            if name in points:
-                points[name].copy_(value)
+    def _set_head(self, weight: Tensor, bias: Tensor) -> None:
+        """Set the means of the last layer, ``(K, E)`` and ``(K,)``."""
+        points = {f"net.{name}": value for name, value in self.points().items()}
+        for site, value in zip(self.model.head_sites, (weight, bias), strict=True):
+            if site in points:
+                points[site].copy_(value)
             else:
-                cast(MeanField, self.guide).assign({f"net.{name}": (value, None)})
-
-    @property
-    def mirrored(self) -> bool:
-        """Whether :meth:`draws` come in mirrored pairs, which are not independent draws."""
-        return isinstance(self.guide, MeanField) and bool(self.guide.drawn) and self.model.dropout != "always"
+                self.guide.assign({site: (value, None)})
 
     def probability(self, logits: Tensor) -> Tensor:
         """The labels' probabilities for a draw's logits ``(N, K)``, at the calibrated temperature."""
@@ -254,14 +276,14 @@ class Posterior:
     ) -> Iterator[Tensor]:
         """Draw from the posterior predictive, one draw of the weights at a time.
 
-        The weights of draw t depend on ``seed`` and t only, so that sets of clips predicted one after the other are
-        predicted by the same networks. Torch's global random state is left as it was. Those of a mean-field guide come
+        The weights of draw t depend on ``seed`` and t only, so sets of clips that are predicted one after the other are
+        predicted by the same networks. Torch's global random state is left as it was. Draws of an explicit guide come
         in mirrored pairs: see :func:`~bayes_panns.bayes.mirrored_draws`. Where only the last layer is drawn, the rest
-        of the network runs once.
+        of the network runs once. Clips shorter than ``clip_seconds`` are treated as ``short_clips`` says.
 
         Args:
             clips: Waveforms, shape ``(N, samples)``, or several such groups of different lengths, N clips in all; their
-                log-mels are computed once.
+                features are computed once.
             draws: How many; 0 for a single pass at the posterior mean, with dropout off. A posterior that is not
                 stochastic always makes that single pass.
             seed: Seeds the draws.
@@ -285,7 +307,7 @@ class Posterior:
         batch_size: int = 32,
         memory: int = 1 << 30,
     ) -> Iterator[Tensor]:
-        """The logits behind :meth:`draws`, before any temperature: same arguments, same draws.
+        """The logits of :meth:`draws`, before any temperature: same arguments, same draws.
 
         Yields:
             Logits of each label, shape ``(N, K)``, on the CPU.
@@ -299,10 +321,10 @@ class Posterior:
             yield self._logits(mean_weights(self.guide, batches[0]), batches).cpu()
         elif self.mirrored and self.model.only_head:
             embedding = torch.cat([self.model.embed(batch) for batch in batches])
-            for weights in islice(mirrored_draws(cast(MeanField, self.guide), seed), draws):
+            for weights in islice(mirrored_draws(self.guide, seed), draws):
                 yield head_logits(self.model, weights, embedding).cpu()
         elif self.mirrored:
-            for weights in islice(mirrored_draws(cast(MeanField, self.guide), seed), draws):
+            for weights in islice(mirrored_draws(self.guide, seed), draws):
                 yield self._logits(weights, batches).cpu()
         else:
             for index in range(draws):
@@ -323,15 +345,15 @@ class Posterior:
             sum over R of the products of their deviations. See :mod:`bayes_panns.bayes.propagation`.
 
         Raises:
-            PosteriorError: The guide is no mean-field guide, its last layer is rotated or of low rank, or dropout is
-                part of the posterior.
+            PosteriorError: The guide is a custom one, its last layer is rotated or of low rank, or dropout is part of
+                the posterior.
         """
-        if not isinstance(self.guide, MeanField):
-            raise PosteriorError("moments are known of mean-field and point guides only; take draws")
+        if not self.guide.explicit:
+            raise PosteriorError("moments cannot be propagated with a custom guide; use draws")
         if not self.guide.independent:
-            raise PosteriorError("moments are known of independent weights, and the last layer's are not; take draws")
-        if self.model.dropout == "always":
-            raise PosteriorError("no moments are known of dropout; take draws")
+            raise PosteriorError("moments need independent weights, and the last layer's are not; use draws")
+        if self.model.dropout == Dropout.ALWAYS:
+            raise PosteriorError("moments cannot be propagated through dropout; use draws")
         self.model.eval()
         weights = gaussian_weights(self.guide)
         batches = self._batches(clips, batch_size, memory // 4)
@@ -340,19 +362,22 @@ class Posterior:
 
     @torch.no_grad()
     def _batches(self, clips: Tensor | Sequence[Tensor], batch_size: int, memory: int) -> list[Tensor]:
-        """Log-mels of the clips, in batches whose activations fit."""
-        device = next(iter(self.model.net.buffers())).device
+        """Features of the clips, in batches whose activations fit."""
+        device, samples = next(self.model.buffers()).device, round(self.clip_seconds * self.sample_rate)
         batches = []
         for group in [clips] if isinstance(clips, Tensor) else clips:
-            clip = cast(ResNet, self.model.net).activation_bytes(self.front_end.frames(group.shape[1]))
+            if self.short_clips == ShortClips.PAD and group.shape[1] < samples:
+                group = fit_length(group, samples)
+            clip = cast(Network, self.model.net).activation_bytes(self.front_end.frames(group.shape[1]))
             for batch in group.split(max(1, min(batch_size, memory // clip))):
                 batches.append(self.front_end(batch.to(device)))
         return batches
 
     def _logits(self, weights: Mapping[str, Tensor] | None, batches: list[Tensor], seed: int = 0) -> Tensor:
-        """Logits ``(N, K)`` under ``weights``, or under a draw of the guide's."""
+        """Logits ``(N, K)`` under ``weights``, or under a draw of the guide."""
+        device = batches[0].device
         # A model draws its labels as well, and dropout its masks.
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(seed)
             weights = draw_weights(self.guide, batches[0]) if weights is None else weights
             return torch.cat([logits_under(self.model, weights, batch) for batch in batches])

@@ -1,10 +1,13 @@
-"""The fit: the ELBO, schedules, checkpoints and resume."""
+"""The fit: the ELBO, its inputs, schedules, validation, checkpoints and resume."""
 
+from bayes_panns.svi.checkpoint import CHECKPOINT
 from bayes_panns.svi.elbo import MeanFieldELBO
 from bayes_panns.svi.embeddings import Embeddings, require_fixed
 from bayes_panns.svi.features import Features
-from bayes_panns.svi.fit import CHECKPOINT, METRICS, Fit, FitSettings, read_metrics
+from bayes_panns.svi.fit import Fit
+from bayes_panns.svi.metrics import METRICS, read_metrics
 from bayes_panns.svi.schedules import kl_warmup, learning_rate
+from bayes_panns.svi.settings import FitSettings
 
 __all__ = [
     "CHECKPOINT",

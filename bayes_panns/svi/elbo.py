@@ -11,16 +11,19 @@ from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 from torch.distributions import kl_divergence
 
-from bayes_panns.bayes.estimators.estimators import DrawnWeight
+from bayes_panns.bayes.estimators import LazyWeight
 
 
 class MeanFieldELBO(TraceMeanField_ELBO):
     """``TraceMeanField_ELBO`` with a weight on the KL, and without the log-probabilities that cancel.
 
-    The loss is NLL + ``kl_weight`` * KL, both sums over the data set in nats. At ``kl_weight = 1`` it is Pyro's own
-    estimate, number for number; below 1 it fits a tempered posterior (Wenzel et al., 2020, arXiv:2002.02405). Where the
-    KL has a closed form, the stock class still computes every weight's log-probability under model and guide; here only
-    observed sites' are.
+    The loss, both terms sums over the data set in nats::
+
+        NLL + kl_weight * KL
+
+    At ``kl_weight = 1`` it is Pyro's own estimate, number for number; below 1 it fits a tempered posterior (Wenzel et
+    al., 2020, arXiv:2002.02405). Where the KL has a closed form, the stock class still computes every weight's
+    log-probability under model and guide; this one computes those of observed sites only.
 
     Attributes:
         kl_weight: The weight, which may change between steps.
@@ -36,7 +39,7 @@ class MeanFieldELBO(TraceMeanField_ELBO):
 
     def _get_trace(self, model: Callable, guide: Callable, args: tuple, kwargs: dict) -> tuple:
         guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
-        with _Meeting():
+        with _SetPriors():
             model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
         return prune_subsample_sites(model_trace), prune_subsample_sites(guide_trace)
 
@@ -54,8 +57,8 @@ class MeanFieldELBO(TraceMeanField_ELBO):
             guide_site = guide_trace.nodes[name]
             try:
                 value = guide_site["value"]
-                drawn = isinstance(value, DrawnWeight)
-                divergence = value.kl(site["fn"]) if drawn else kl_divergence(guide_site["fn"], site["fn"])
+                lazy = isinstance(value, LazyWeight)
+                divergence = value.kl(site["fn"]) if lazy else kl_divergence(guide_site["fn"], site["fn"])
                 kl = kl + scale_and_mask(divergence, scale=guide_site["scale"], mask=guide_site["mask"]).sum()
             except NotImplementedError:
                 kl = kl + _log_prob(guide_site) - _log_prob(site)
@@ -68,12 +71,12 @@ class MeanFieldELBO(TraceMeanField_ELBO):
         return loss.detach() if isinstance(loss, Tensor) else loss, loss
 
 
-class _Meeting(Messenger):
-    """Tells each weight that the guide drew of its prior, before a layer makes it draw."""
+class _SetPriors(Messenger):
+    """Gives each weight that the guide sampled its prior, before a layer makes it draw."""
 
     def _pyro_post_sample(self, msg: dict) -> None:
-        if isinstance(msg["value"], DrawnWeight):
-            msg["value"].meet(msg["fn"])
+        if isinstance(msg["value"], LazyWeight):
+            msg["value"].set_prior(msg["fn"])
 
 
 def _log_prob(site: dict) -> Tensor:

@@ -1,17 +1,15 @@
-"""Clips as a fit of the last layer sees them: the embeddings of a frozen backbone, computed once and kept on disk.
+"""The inputs of a fit of the last layer: embeddings of a frozen backbone, computed once and kept on disk.
 
-Beside a store ``STORE.h5`` stands a folder ``STORE.embeddings/`` with a file for each backbone. Backbones and clips are
-known by content: a file's name is a digest of the backbone's weights, BatchNorm statistics and front end, and a row is
-found by the digest of its clip's samples. So folds, subsets and a store that was packed anew find what is there, and
-what differs in anything that matters does not. The folder may be deleted at any time.
+Beside a store ``STORE.h5`` is a folder ``STORE.embeddings/`` with a file for each backbone. Backbones and clips are
+identified by content: the name of a file is a digest of the backbone's weights, BatchNorm statistics and front end, and
+a row has the digest of its clip's samples. So folds, subsets and a store that was packed again reuse the embeddings,
+and another backbone or other clips do not. The folder may be deleted at any time.
 """
 
 import hashlib
 import logging
-import os
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -23,23 +21,25 @@ from torch import Tensor, nn
 from bayes_panns.audio.augment import SpecAugment
 from bayes_panns.audio.front_end import LogMel
 from bayes_panns.bayes import BayesianNet
-from bayes_panns.clips import ClipSet, Store, Task
+from bayes_panns.clips import ClipSet, Store
 from bayes_panns.core import progress
+from bayes_panns.core.choices import Task
 from bayes_panns.core.errors import RecipeError
-from bayes_panns.nets import HEAD, ResNet
+from bayes_panns.core.files import whole_file
+from bayes_panns.nets import Network, backbone
 from bayes_panns.svi.features import targets
 
 logger = logging.getLogger(__name__)
 
 FORMAT = 1
-"""The version of the files; those of another are not found."""
+"""The version of the files; files of another version are not found."""
 
 _CHUNK = 32
 _MEMORY = 1 << 29
 """The most clips a pass, and the bytes that their activations may take."""
 
 _SLACK = 0.02
-"""By what share of its length an embedding may differ from the one on disk: devices and torch versions round apart."""
+"""The relative difference allowed to the embedding on disk: devices and versions of torch round differently."""
 
 
 class Embeddings:
@@ -47,16 +47,16 @@ class Embeddings:
 
     Args:
         clips: The clips.
-        model: The model, with a front end; what stands before its last layer is frozen and deterministic.
+        model: The model, with a front end; its backbone is frozen and deterministic.
         task: How the targets are read.
-        views: How many embeddings a clip has beside its own: those of its spectrogram with
-            :class:`~bayes_panns.audio.augment.SpecAugment`'s stripes. They are computed each time.
+        views: How many more embeddings a clip has: of its spectrogram under
+            :class:`~bayes_panns.audio.augment.SpecAugment`. They are computed each time.
         seed: Seeds the stripes.
         device: Where to compute.
 
     Attributes:
-        backbone: A digest of all that makes embeddings of waveforms.
-        views: The embeddings, shape ``(clips, 1 + views, embedding)``: each clip's own, then its others.
+        backbone: A digest of all that decides the embeddings of a waveform.
+        views: The embeddings, shape ``(clips, 1 + views, embedding)``: first the clip's own.
 
     Raises:
         RecipeError: The backbone is not frozen, or not deterministic.
@@ -80,7 +80,7 @@ class Embeddings:
         self.target = targets(clips, task)
         self.backbone = _fingerprint(model)
         self._model, self._device = model.to(device).eval(), device
-        self._size = cast(nn.Linear, model.net.get_submodule(HEAD)).in_features
+        self._size = cast(nn.Linear, model.net.get_submodule(model.head)).in_features
         self.views = torch.empty(len(clips), 1 + views, self._size)
         generator = torch.Generator().manual_seed(seed)
         for store, positions, rows in clips.by_store():
@@ -92,7 +92,7 @@ class Embeddings:
         return len(self.clips)
 
     def batch(self, index: Tensor, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
-        """The clips at ``index``, int64 of shape ``(batch,)``; of several views, one of each by torch's random state.
+        """The clips at ``index``, int64 of shape ``(batch,)``; of several views, a random one by torch's random state.
 
         Returns:
             Embeddings ``(batch, embedding)``; and the targets, int64 ``(batch,)`` for one-of-K, float ``(batch, K)``
@@ -109,13 +109,13 @@ class Embeddings:
         held = next((index for index, digest in enumerate(digests) if digest in known), None)
         if held is not None:
             now = self._compute(store, rows[held : held + 1])[0]
-            # The file's name cannot tell that the network's code has changed since.
+            # The name of the file does not change with the network's code.
             if not np.linalg.norm(now - known[digests[held]]) <= _SLACK * np.linalg.norm(now):
-                logger.info(f"{path}: holds other embeddings than this version's; they are computed afresh")
+                logger.info(f"{path}: its embeddings differ from those of this version; they are computed again")
                 known = {}
         # A clip that is there twice is computed once.
         missing = {digest: row for digest, row in zip(digests, rows, strict=True) if digest not in known}
-        fate = f"read from {path}"
+        origin = f"read from {path}"
         if missing:
             started = time.monotonic()
             try:
@@ -123,8 +123,8 @@ class Embeddings:
             finally:
                 # An interrupted run leaves what it has computed.
                 where = _write(path, known) if known else ""
-            fate = f"{len(missing)} computed in {time.monotonic() - started:.1f} s, {where}"
-        logger.info(f"embeddings of {len(rows)} clips of {store.path.name}: {fate}")
+            origin = f"{len(missing)} computed in {time.monotonic() - started:.1f} s, {where}"
+        logger.info(f"embeddings of {len(rows)} clips of {store.path.name}: {origin}")
         return np.stack([known[digest] for digest in digests])
 
     def _add(self, known: dict[bytes, np.ndarray], missing: dict[bytes, int], store: Store) -> None:
@@ -135,7 +135,7 @@ class Embeddings:
                 bar.advance(len(rows[chunk]))
 
     def _masked(self, store: Store, rows: np.ndarray, views: int, generator: torch.Generator) -> np.ndarray:
-        """Embeddings ``(rows, views, embedding)`` of the clips of ``store`` at ``rows`` with stripes masked."""
+        """Embeddings ``(rows, views, embedding)`` of the clips of ``store`` at ``rows`` under SpecAugment."""
         masked = np.empty((len(rows), views, self._size), dtype=np.float32)
         augment = partial(SpecAugment(), generator=generator)
         with progress.task("views", total=views * len(rows), unit="clip") as bar:
@@ -147,7 +147,7 @@ class Embeddings:
 
     def _chunks(self, store: Store, clips: int) -> list[slice]:
         frames = cast(LogMel, self._model.front_end).frames(store.samples)
-        size = max(1, min(_CHUNK, _MEMORY // cast(ResNet, self._model.net).activation_bytes(frames)))
+        size = max(1, min(_CHUNK, _MEMORY // cast(Network, self._model.net).activation_bytes(frames)))
         return [slice(start, start + size) for start in range(0, clips, size)]
 
     @torch.no_grad()
@@ -156,7 +156,7 @@ class Embeddings:
         return self._model.embed(waveform, augment).cpu().numpy()
 
     def _read(self, path: Path) -> dict[bytes, np.ndarray]:
-        """The embeddings in a file by the digest of their clip; none where there is no file, or a damaged one."""
+        """The embeddings in a file, by the digest of their clip; none if the file is missing or damaged."""
         if not path.is_file():
             return {}
         try:
@@ -166,36 +166,36 @@ class Embeddings:
                 raise ValueError(f"it holds {embeddings.dtype} of shape {embeddings.shape}")
             return {digest.tobytes(): embedding for digest, embedding in zip(digests, embeddings, strict=True)}
         except Exception as error:
-            # On a damaged file zipfile and NumPy raise errors of a dozen kinds.
+            # A damaged file makes zipfile and NumPy raise a dozen kinds of errors.
             reason = " ".join(str(error).split())
-            logger.info(f"{path}: cannot be read ({reason}); the embeddings are computed afresh")
+            logger.info(f"{path}: cannot be read ({reason}); the embeddings are computed again")
             return {}
 
 
 def require_fixed(model: BayesianNet) -> None:
-    """See that a fit changes nothing before the last layer of ``model``, and that a clip has one embedding.
+    """Check that a fit changes nothing before the last layer of ``model``, and that a clip has one embedding.
 
     Raises:
-        RecipeError: It does, or the clip has not.
+        RecipeError: A weight or a statistic before the last layer is drawn or trained, or dropout stays on.
     """
     setting = 'fit.features = "embeddings"'
     if not model.only_head:
-        drawn = [site.name for site in model.sites.values() if not site.name.startswith(f"{HEAD}.")]
+        drawn = [each.name for site, each in model.sites.items() if site not in model.head_sites]
         what = f"draws {drawn[0]} and {len(drawn) - 1} more weights" if drawn else "leaves dropout on"
         raise RecipeError(
-            f"{setting}: the guide {what} before the last layer, so each draw has its own embeddings; take a guide "
+            f"{setting}: the guide {what} before the last layer, so each draw has its own embeddings; use a guide "
             "with a point backbone, such as det-flip"
         )
     training = model.training
     model.train()
-    moving = [name for name, module in model.net.named_children() if name != HEAD and _moves(module)]
+    moving = [name for name in backbone(model.net, model.head) if _moves(model.net.get_submodule(name))]
     model.train(training)
     if moving:
         raise RecipeError(f'{setting}: the fit would change {", ".join(moving)}; freeze them: freeze = ["backbone"]')
 
 
 def _moves(module: nn.Module) -> bool:
-    """Whether training moves a weight or a statistic of ``module``, or drops some of its units."""
+    """Whether training changes a weight or a statistic of ``module``, or drops some of its units."""
     switched = nn.Dropout | nn.modules.batchnorm._BatchNorm
     return any(parameter.requires_grad for parameter in module.parameters()) or any(
         part.training for part in module.modules() if isinstance(part, switched)
@@ -203,10 +203,10 @@ def _moves(module: nn.Module) -> bool:
 
 
 def _fingerprint(model: BayesianNet) -> str:
-    """32 hexadecimal digits of SHA-256 over what makes embeddings of waveforms."""
+    """32 hexadecimal digits of SHA-256 over all that decides the embeddings of a waveform."""
     digest = hashlib.sha256(f"{FORMAT} {model.front_end and model.front_end.settings}".encode())
     for name, value in model.net.state_dict().items():
-        if not name.startswith(f"{HEAD}."):
+        if not name.startswith(f"{model.head}."):
             digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
             digest.update(value.cpu().reshape(-1).numpy())
     return digest.hexdigest()[:32]
@@ -216,17 +216,13 @@ def _write(path: Path, known: dict[bytes, np.ndarray]) -> str:
     """Write the file, whole or not at all.
 
     Returns:
-        Where they are kept, or why they are not.
+        Where the embeddings are kept, or why they are not.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    digests = np.frombuffer(b"".join(known), dtype=np.uint8).reshape(len(known), -1)
     try:
         path.parent.mkdir(exist_ok=True)
-        with temporary.open("wb") as file:
-            digests = np.frombuffer(b"".join(known), dtype=np.uint8).reshape(len(known), -1)
+        with whole_file(path) as part, part.open("wb") as file:
             np.savez(file, digest=digests, embedding=np.stack(list(known.values())))
-        temporary.replace(path)
     except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
         return f"not kept: {path.parent} cannot be written ({error.strerror})"
     return f"kept in {path}"

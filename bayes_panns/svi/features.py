@@ -1,16 +1,16 @@
-"""Clips as a fit sees them: log-mels, computed once and kept, with their targets."""
+"""The inputs of a fit: features of clips, computed once and kept, with their targets."""
 
 import tempfile
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from bayes_panns.audio.front_end import LogMel
-from bayes_panns.clips import ClipSet, Task
-from bayes_panns.core import progress
+from bayes_panns.clips import ClipSet
+from bayes_panns.core import choices, progress
+from bayes_panns.core.choices import Task
 from bayes_panns.core.errors import StoreError
 
 _CHUNK = 64
@@ -21,14 +21,15 @@ class Features:
 
     Args:
         clips: The clips.
-        front_end: What makes log-mels of them.
+        front_end: Makes features of waveforms.
         task: How the targets are read.
-        keep: ``memory``: log-mels are computed once and kept in memory; ``disk``: kept in a temporary file; ``none``:
-            batches are waveforms and the model computes the log-mels, for sets too large to keep.
-        folder: Where the temporary file goes; by default where the system's do.
+        keep: ``memory``, ``disk`` or ``none`` of :class:`~bayes_panns.core.choices.Features`. ``disk`` is a temporary
+            file; with ``none`` batches are waveforms, for sets too large to keep.
+        folder: Where the temporary file goes; by default the system's folder for them.
 
     Raises:
         StoreError: The task is one-of-K and a clip does not have exactly one label.
+        ValueError: ``keep`` is none of the three.
     """
 
     embedded = False
@@ -39,25 +40,31 @@ class Features:
         front_end: LogMel,
         task: Task,
         *,
-        keep: Literal["memory", "disk", "none"] = "memory",
+        keep: str = choices.Features.MEMORY,
         folder: Path | None = None,
     ):
         self.clips = clips
         self.target = targets(clips, task)
-        self._logmel: np.ndarray | None = None
-        if keep == "none":
+        keep = choices.Features(keep)
+        if keep == choices.Features.EMBEDDINGS:
+            raise ValueError("these are features; for embeddings use Embeddings")
+        self._kept: np.ndarray | None = None
+        if keep == choices.Features.NONE:
             return
-        shape = (len(clips), *front_end.shape(clips.samples))
-        if keep == "disk":
-            self._file = tempfile.NamedTemporaryFile(suffix=".logmel", dir=folder)  # noqa: SIM115 (lives as long as this)
-            self._logmel = np.memmap(Path(self._file.name), dtype=np.float32, mode="w+", shape=shape)
-        else:
-            self._logmel = np.empty(shape, dtype=np.float32)
-        with torch.no_grad(), progress.task("log-mels", total=len(clips), unit="clip") as bar:
+        with torch.no_grad(), progress.task("features", total=len(clips), unit="clip") as bar:
             for start in range(0, len(clips), _CHUNK):
                 index = np.arange(start, min(start + _CHUNK, len(clips)))
-                self._logmel[index] = front_end(torch.from_numpy(clips.waveform(index))).numpy()
+                chunk = front_end(torch.from_numpy(clips.waveform(index))).numpy()
+                if self._kept is None:
+                    self._kept = self._allocate((len(clips), *chunk.shape[1:]), keep, folder)
+                self._kept[index] = chunk
                 bar.advance(len(index))
+
+    def _allocate(self, shape: tuple[int, ...], keep: str, folder: Path | None) -> np.ndarray:
+        if keep != choices.Features.DISK:
+            return np.empty(shape, dtype=np.float32)
+        self._file = tempfile.NamedTemporaryFile(suffix=".features", dir=folder)  # noqa: SIM115 (lives as long as this)
+        return np.memmap(Path(self._file.name), dtype=np.float32, mode="w+", shape=shape)
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -66,11 +73,11 @@ class Features:
         """The clips at ``index``, int64 of shape ``(batch,)``.
 
         Returns:
-            Log-mels ``(batch, frames, 64)``, or waveforms ``(batch, samples)`` where none are kept; and the targets,
+            Features ``(batch, frames, mels)``, or waveforms ``(batch, samples)`` where none are kept; and the targets,
             int64 ``(batch,)`` for one-of-K, float ``(batch, K)`` for multi-label.
         """
         chosen = index.numpy()
-        values = self.clips.waveform(chosen) if self._logmel is None else self._logmel[chosen]
+        values = self.clips.waveform(chosen) if self._kept is None else self._kept[chosen]
         return torch.from_numpy(values).to(device), self.target[index].to(device)
 
 
@@ -86,7 +93,7 @@ def targets(clips: ClipSet, task: Task) -> Tensor:
     wrong = (target.sum(dim=1) != 1).nonzero().flatten()
     if len(wrong):
         raise StoreError(
-            f"clip {clips.names[int(wrong[0])]} has {int(target[wrong[0]].sum())} labels and {len(wrong) - 1} more are "
-            'like it, but the task is one-of-k, one label each: set task = "multi-label" or mend the labels'
+            f"clip {clips.names[int(wrong[0])]} has {int(target[wrong[0]].sum())} labels, and {len(wrong) - 1} more "
+            'clips do not have exactly one, but the task is one-of-k: set task = "multi-label" or correct the labels'
         )
     return target.int().argmax(dim=1)

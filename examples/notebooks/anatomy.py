@@ -89,11 +89,11 @@ for site, where in posterior.model.sites.items():
     if site.endswith(".bias"):
         continue
     unit = where.fan_in**0.5
-    loc, scale = posterior.guide.loc(site).detach() * unit, posterior.guide.scale(site).detach() * unit
+    loc, scale = (each * unit for each in posterior.guide.gaussians()[site])
     layers[where.name.removesuffix(".weight")] = layer = {
         "loc": loc.flatten().numpy(),
         "scale": scale.flatten().numpy(),
-        "moved": (loc - start.guide.loc(site).detach() * unit).flatten().numpy(),
+        "moved": (loc - start.guide.gaussians()[site][0] * unit).flatten().numpy(),
         "KL of loc": float((loc**2).sum() / 2),
         "KL of width": float(((scale**2 - 1) / 2 - scale.log()).sum()),
     }
@@ -150,7 +150,7 @@ legend_above(axes[2])
 # %%
 site = "net.conv_block_after1.conv1.weight"
 taps = (
-    (posterior.guide.loc(site).detach().abs() * posterior.model.sites[site].fan_in ** 0.5 < 0.01).float().mean((0, 1))
+    (posterior.guide.gaussians()[site][0].abs() * posterior.model.sites[site].fan_in ** 0.5 < 0.01).float().mean((0, 1))
 )
 print("share of locs at 0; rows: time, columns: frequency")
 for row in taps.tolist():
@@ -195,8 +195,8 @@ clean(ax)
 # Each network is scored at the posterior mean.
 
 # %%
-locs = {site: posterior.guide.loc(site).detach().clone() for site in posterior.guide.sites}
-scales = {site: posterior.guide.scale(site).detach().clone() for site in posterior.guide.sites}
+locs = {site: loc.clone() for site, (loc, _) in posterior.guide.gaussians().items()}
+scales = {site: scale.clone() for site, (_, scale) in posterior.guide.gaussians().items()}
 fans = {site: where.fan_in for site, where in posterior.model.sites.items()}
 generator = torch.Generator().manual_seed(0)
 orders = {

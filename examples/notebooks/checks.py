@@ -129,7 +129,7 @@ for weight in WEIGHTS:
     after[weight] = draws = torch.stack(list(posterior.draws(waveforms, DRAWS)))
     parts = decompose(draws, "one-of-k", mirrored=posterior.mirrored)
     scales = [
-        (posterior.guide.scale(site).detach() * where.fan_in**0.5).log().flatten()
+        (posterior.guide.gaussians()[site][1] * where.fan_in**0.5).log().flatten()
         for site, where in posterior.model.sites.items()
     ]
     p, per_clip = parts.probability, parts.per_clip()

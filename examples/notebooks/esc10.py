@@ -156,9 +156,7 @@ def last_layer(width, clips):
         clip_seconds=esc.seconds_per_clip,
         strategy=Strategy(
             default=Settings(posterior="point"),
-            rule=[
-                Rule(match="fc_audioset.*", posterior="normal", prior_scale=width, init_scale=0.3, estimator="local")
-            ],
+            rule=[Rule(match="head.*", posterior="normal", prior_scale=width, init_scale=0.3, estimator="local")],
         ),
         clips=clips,
     )

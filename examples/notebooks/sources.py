@@ -101,7 +101,7 @@ blocks = (
     *("conv_block_after1", "fc1", "fc_audioset"),
 )
 guide = posterior.guide
-fitted = {site: (guide.loc(site).detach().clone(), guide.scale(site).detach().clone()) for site in guide.sites}
+fitted = {site: (loc.clone(), scale.clone()) for site, (loc, scale) in guide.gaussians().items()}
 alone = {}
 for block in blocks:
     drawn = [site for site in guide.sites if site.startswith(f"net.{block}.")]

@@ -142,9 +142,9 @@ folder = RUNS / "esc10-flip-quarter-locs"
 recipe = recipe_for("esc10", **QUARTER)
 if not (folder / "posterior").is_dir():
     posterior = start(recipe, len(quarter))
-    fresh = {site: posterior.guide.scale(site).detach() for site in posterior.guide.sites}
+    fresh = {site: scale.clone() for site, (_, scale) in posterior.guide.gaussians().items()}
     posterior.start_from(upstream)
-    posterior.guide.assign({site: (posterior.guide.loc(site).detach(), scale) for site, scale in fresh.items()})
+    posterior.guide.assign({site: (posterior.guide.gaussians()[site][0], scale) for site, scale in fresh.items()})
     folder.mkdir(parents=True, exist_ok=True)
     data = Features(quarter, posterior.front_end, esc.task)
     Fit(posterior.model, posterior.guide, data, recipe.fit, folder).run()

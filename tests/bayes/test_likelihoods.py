@@ -1,8 +1,10 @@
 import pyro
+import pytest
 import torch
 from torch.nn import functional as F
 
-from bayes_panns.bayes import ExpectedCategorical, MultiLabel, OneOfK
+from bayes_panns.bayes import LIKELIHOODS, ExpectedCategorical, MultiLabel, OneOfK
+from bayes_panns.core.choices import Task
 
 
 def test_one_of_k_is_cross_entropy():
@@ -47,3 +49,22 @@ def test_probabilities_are_what_predictions_report():
     logits = torch.randn(4, 3)
     torch.testing.assert_close(OneOfK().probability(logits), logits.softmax(dim=1))
     torch.testing.assert_close(MultiLabel().probability(logits), logits.sigmoid())
+
+
+def test_targets_outside_the_simplex_are_refused_where_pyro_validates():
+    soft = ExpectedCategorical(torch.zeros(2, 3), validate_args=True)
+    with pytest.raises(ValueError, match="Simplex"):
+        soft.log_prob(torch.ones(2, 3))
+    MultiLabel()(torch.zeros(2, 3)).log_prob(torch.full((2, 3), 0.3))
+
+
+def test_each_task_has_its_likelihood():
+    assert isinstance(LIKELIHOODS[Task.ONE_OF_K], OneOfK)
+    assert isinstance(LIKELIHOODS[Task.MULTI_LABEL], MultiLabel)
+    assert {likelihood.task for likelihood in LIKELIHOODS.values()} == set(LIKELIHOODS)
+
+
+def test_labels_are_drawn_as_the_task_says():
+    logits = torch.tensor([[20.0, -20.0, 20.0]])
+    assert OneOfK()(logits, torch.tensor([0])).sample().shape == (1,)
+    assert MultiLabel()(logits).sample().tolist() == [[1.0, 0.0, 1.0]]

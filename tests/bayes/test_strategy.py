@@ -1,7 +1,9 @@
+import pyro.distributions as dist
 import pytest
+import torch
 from pydantic import ValidationError
 
-from bayes_panns.bayes import BayesianNet, MeanField, OneOfK, Rule, Settings, Strategy, sites
+from bayes_panns.bayes import BayesianNet, OneOfK, Rule, Settings, Strategy, guide_from_strategy, sites
 from bayes_panns.core.errors import RecipeError
 from bayes_panns.nets import build
 from bayes_panns.recipes import names, read_strategy
@@ -31,8 +33,6 @@ def test_drop_and_det_have_points_only(name, dropout):
 
 
 def test_every_recipe_fits_the_published_networks():
-    import torch
-
     for name in names("guides"):
         with torch.device("meta"):
             read_strategy(name).resolve(build("resnet54", 527))
@@ -60,8 +60,8 @@ def test_rules_that_contradict_name_the_site_and_themselves():
 
 
 def test_a_rule_that_matches_nothing_shows_the_sites():
-    with pytest.raises(RecipeError, match=r"'head\.\*': no such site; the sites are conv_block1.conv1.weight, "):
-        Strategy(rule=[Rule(match="head.*", posterior="point")]).resolve(net())
+    with pytest.raises(RecipeError, match=r"'stem\.\*': no such site; the sites are conv_block1.conv1.weight, "):
+        Strategy(rule=[Rule(match="stem.*", posterior="point")]).resolve(net())
 
 
 def test_local_is_refused_on_convolutions_and_taken_on_linear_layers():
@@ -87,8 +87,60 @@ def test_the_guide_starts_at_the_recipes_scales_and_the_nets_weights():
     network = net()
     weights = {name: value.clone() for name, value in network.named_parameters()}
     model = BayesianNet.from_strategy(network, strategy, OneOfK())
-    guide = MeanField.from_strategy(model, strategy)
+    guide = guide_from_strategy(model, strategy)
     for name, site in model.sites.items():
         factor = 0.5 if site.name.startswith("fc1.") else 0.2
-        assert guide.scale(name).min().item() == pytest.approx(factor / site.fan_in**0.5, rel=1e-5)
-        assert (guide.loc(name) == weights[site.name]).all()
+        loc, scale = guide.gaussians()[name]
+        assert scale.min().item() == pytest.approx(factor / site.fan_in**0.5, rel=1e-5)
+        assert (loc == weights[site.name]).all()
+
+
+@pytest.mark.parametrize("number", [0.0, -1.0, float("inf"), float("nan")])
+def test_scales_are_finite_and_positive(number):
+    for key in ("prior_scale", "init_scale"):
+        with pytest.raises(ValidationError):
+            Settings(**{key: number})
+        with pytest.raises(ValidationError):
+            Rule(match="*", **{key: number})
+
+
+@pytest.mark.parametrize(
+    ("prior", "deviation"), [("fan-in", 3 / 128**0.5), ("normal", 3.0), ("laplace", 3 / 128**0.5), ("upstream", 6.0)]
+)
+def test_each_prior_is_the_one_that_is_named(prior, deviation):
+    site = sites(net())["fc1.weight"]
+    upstream = {"fc1.weight": (torch.full(site.shape, 0.5), torch.full(site.shape, 2.0))}
+    made = Settings(prior=prior, prior_scale=3.0).make_prior(upstream)
+    assert made(site).stddev.flatten()[0].item() == pytest.approx(deviation)
+    assert made(site).mean.flatten()[0].item() == (0.5 if prior == "upstream" else 0.0)
+    other = sites(net())["fc_audioset.weight"]
+    if prior == "upstream":
+        assert made(other).stddev.flatten()[0].item() == pytest.approx(128**-0.5)
+    assert isinstance(made(site).base_dist, dist.Laplace) == (prior == "laplace")
+
+
+def test_defaults_are_flip():
+    default = Settings()
+    assert (default.posterior, default.prior, default.estimator) == ("normal", "fan-in", "flipout")
+    assert (default.prior_scale, default.init_scale, default.learn_prior) == (1.0, 0.1, False)
+    assert Strategy().dropout == "off"
+
+
+def test_head_is_the_last_layer_and_nothing_that_begins_like_it():
+    rule = Rule(match="head.*")
+    assert rule.matches("classifier.5.weight", "classifier.5")
+    assert not rule.matches("classifier.50.weight", "classifier.5")
+    assert not rule.matches("classifier.4.weight", "classifier.5")
+    assert not rule.matches("classifier.5.weight")
+    assert Rule(match=["x", "head.bias"]).matches("fc.bias", "fc")
+    assert not Rule(match="head.bias").matches("fc.weight", "fc")
+
+
+def test_a_family_of_the_last_layer_needs_both_its_sites():
+    for match in ("head.weight", "head.bias"):
+        with pytest.raises(RecipeError, match='posterior "low-rank" is for the last layer'):
+            Strategy(default=Settings(posterior="point"), rule=[Rule(match=match, posterior="low-rank")]).resolve(net())
+
+
+def test_local_is_no_matter_for_sites_of_another_family():
+    Strategy(default=Settings(posterior="point", estimator="local")).resolve(net())

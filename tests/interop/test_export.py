@@ -32,8 +32,7 @@ def build(strategy="flip", **options):
 )
 def test_the_mean_is_exported_and_imported_again_with_nothing_lost(tmp_path, strategy, net):
     posterior = build(strategy, net=net)
-    if posterior.guide.axes is not None:
-        posterior.guide.align(torch.randn(20, 2, 128))
+    posterior.guide.prepare(torch.randn(20, 2, 128), None)
     export_panns(posterior, tmp_path / "net.pth")
     again = import_checkpoint(tmp_path / "net.pth", "panns")
     for attribute in ("net", "labels", "task", "sample_rate", "clip_seconds"):

@@ -49,5 +49,5 @@ def test_dropout_has_no_moments():
         clip_seconds=0.5,
         strategy=Strategy(dropout="always", default=Settings(posterior="point")),
     )
-    with pytest.raises(PosteriorError, match="take draws"):
+    with pytest.raises(PosteriorError, match="use draws"):
         posterior.moments(torch.randn(1, 4000))

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from bayes_panns.audio.front_end import LogMel
-from bayes_panns.bayes import BayesianNet, MeanField, OneOfK, logits_under, mean_weights
+from bayes_panns.bayes import BayesianNet, MeanField, OneOfK, guide_from_strategy, logits_under, mean_weights
 from bayes_panns.clips import ClipSet, Task, write
 from bayes_panns.core.errors import FitError, RecipeError
-from bayes_panns.nets import HEAD, build
+from bayes_panns.nets import backbone, build
 from bayes_panns.recipes import read_strategy
 from bayes_panns.svi import Embeddings, Features, Fit, FitSettings, embeddings
 
@@ -41,7 +41,7 @@ def network(*, guide="det-flip", seed=0, rate=RATE, freeze=None):
     torch.manual_seed(seed)
     net = build("resnet14-narrow", 3)
     model = BayesianNet.from_strategy(net, read_strategy(guide), OneOfK(), clips=CLIPS, front_end=LogMel(rate))
-    model.freeze(*([name for name, _ in net.named_children() if name != HEAD] if freeze is None else freeze))
+    model.freeze(*(backbone(net, net.head) if freeze is None else freeze))
     return model
 
 
@@ -82,7 +82,7 @@ def kept(store):
 
 def test_logits_from_embeddings_are_those_of_the_whole_network(store):
     model = network()
-    guide = MeanField.from_strategy(model, read_strategy("det-flip"))
+    guide = guide_from_strategy(model, read_strategy("det-flip"))
     data = Embeddings(ClipSet(store), model, Task.ONE_OF_K)
     index = torch.tensor([3, 17, 4])
     values, target = data.batch(index)
@@ -147,7 +147,7 @@ def test_another_head_is_the_same_backbone(embedded, store, count):
     count()
     model = network(guide="det")
     with torch.no_grad():
-        model.net.get_submodule(HEAD).weight.add_(1)
+        model.net.get_submodule(model.head).weight.add_(1)
     embedded(store, model)
     assert count() == 1
 
@@ -173,7 +173,7 @@ def test_a_damaged_file_is_told_and_mended(embedded, store, damage, count):
     count()
     again, said = embedded(store)
     assert f"{path}: " in said
-    assert "computed afresh" in said
+    assert "computed again" in said
     assert count() >= CLIPS
     assert torch.equal(again, right)
     assert "read from" in embedded(store)[1]
@@ -235,7 +235,7 @@ def job(store, folder, *, features="embeddings", seed=0, **settings):
     else:
         data = Features(clips, model.front_end, Task.ONE_OF_K)
     chosen = FitSettings(**{"epochs": 2, "batch_size": 8, "spec_augment": False, "features": features, **settings})
-    guide = MeanField.from_strategy(model, read_strategy("det-flip"))
+    guide = guide_from_strategy(model, read_strategy("det-flip"))
     return Fit(model, guide, data, chosen, folder, validation=data)
 
 
@@ -290,14 +290,14 @@ def test_a_resumed_fit_is_the_fit_that_never_stopped(store, tmp_path):
 
 def test_a_checkpoint_of_another_backbone_is_told(store, tmp_path):
     job(store, tmp_path / "run").run()
-    with pytest.raises(FitError, match="is of a fit on another backbone's embeddings"):
+    with pytest.raises(FitError, match="belongs to a fit on the embeddings of another backbone"):
         job(store, tmp_path / "run", seed=1).load_checkpoint()
 
 
 def test_settings_and_data_must_be_of_one_kind(store, tmp_path):
     model = network()
     settings = FitSettings(features="memory", spec_augment=False)
-    with pytest.raises(ValueError, match="the data are of another kind"):
+    with pytest.raises(ValueError, match="the data are something else"):
         Fit(model, MeanField(model), Embeddings(ClipSet(store), model, Task.ONE_OF_K), settings, tmp_path)
 
 

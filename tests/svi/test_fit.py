@@ -6,13 +6,24 @@ import threading
 import numpy as np
 import pytest
 import torch
+from pyro.infer.autoguide import AutoNormal
 
 from bayes_panns.audio.front_end import LogMel
-from bayes_panns.bayes import BayesianNet, MeanField, MultiLabel, OneOfK, Settings, Strategy
+from bayes_panns.bayes import (
+    BayesianNet,
+    CustomGuide,
+    MeanField,
+    MultiLabel,
+    OneOfK,
+    Settings,
+    Strategy,
+    guide_from_strategy,
+)
 from bayes_panns.clips import ClipSet, Sampler, Task, write
 from bayes_panns.core.errors import FitError, StoreError
 from bayes_panns.nets import build
-from bayes_panns.svi import Features, Fit, FitSettings
+from bayes_panns.svi import METRICS, Features, Fit, FitSettings, read_metrics
+from bayes_panns.svi.metrics import append_metrics
 
 RATE = 8000
 
@@ -41,7 +52,7 @@ def job(store, folder, *, strategy=None, validation=False, task=Task.ONE_OF_K, k
     data = Features(ClipSet(store), front_end, task, keep=keep)
     return Fit(
         model,
-        MeanField.from_strategy(model, strategy),
+        guide_from_strategy(model, strategy),
         data,
         chosen,
         folder,
@@ -105,7 +116,8 @@ def test_a_resumed_fit_is_the_fit_that_never_stopped(store, tmp_path, options):
     assert second.run()
     assert same(state(whole), state(second))
     assert [line["step"] for line in metrics(tmp_path / "parts")] == [3, 6]
-    assert metrics(tmp_path / "parts")[1]["kl"] == metrics(tmp_path / "whole")[1]["kl"]
+    for resumed, line in zip(metrics(tmp_path / "parts"), metrics(tmp_path / "whole"), strict=True):
+        assert {**resumed, "seconds": 0} == {**line, "seconds": 0}
 
 
 def test_the_seed_decides_everything(store, tmp_path):
@@ -143,9 +155,9 @@ def test_a_fit_that_diverges_keeps_its_last_good_checkpoint(store, tmp_path, whe
     def poison(index):
         if fit.step == (4 if when == "loss" else 5):
             with torch.no_grad():
-                fit.guide.loc("net.fc1.weight").fill_(torch.nan)
+                fit.guide.gaussians()["net.fc1.weight"][0].fill_(torch.nan)
             if when == "weight":
-                fit.step += 1
+                fit._state.step += 1
                 return 0.0
         return step(index)
 
@@ -172,7 +184,7 @@ def test_the_scales_of_every_bayesian_weight_are_logged(store, tmp_path):
     fit.run()
     logged = {name: value for name, value in metrics(tmp_path / "run")[-1].items() if name.startswith("scale/")}
     assert set(logged) == {f"scale/{site.removeprefix('net.')}" for site in fit.guide.sites}
-    scale = fit.guide.scale("net.fc1.weight").detach()
+    scale = fit.guide.gaussians()["net.fc1.weight"][1]
     assert logged["scale/fc1.weight"] == pytest.approx(scale.log().mean().exp().item(), rel=1e-5)
     assert not any(name.startswith("scale/") for name in fit.metrics)
 
@@ -212,7 +224,7 @@ def test_it_runs_outside_the_main_thread(store, tmp_path):
 def test_one_of_k_needs_one_label_a_clip(tmp_path):
     path = tmp_path / "many.h5"
     write(path, np.zeros((2, 4000)) + 0.1, np.ones((2, 3), bool), ("a", "b", "c"), Task.MULTI_LABEL, RATE)
-    with pytest.raises(StoreError, match="has 3 labels and 1 more are like it"):
+    with pytest.raises(StoreError, match="has 3 labels, and 1 more clips do not have exactly one"):
         Features(ClipSet(path), LogMel(RATE), Task.ONE_OF_K)
 
 
@@ -243,7 +255,7 @@ def test_nothing_to_train_is_told(store, tmp_path):
 def test_a_damaged_or_foreign_checkpoint_is_told(store, tmp_path):
     folder = tmp_path / "run"
     job(store, folder, epochs=1).run()
-    with pytest.raises(FitError, match="of a fit of 3 steps, and this one has 6"):
+    with pytest.raises(FitError, match="belongs to a fit of 3 steps; this fit has 6"):
         job(store, folder, epochs=2).load_checkpoint()
     path = folder / "checkpoint.pt"
     path.write_bytes(path.read_bytes()[:1000])
@@ -252,3 +264,114 @@ def test_a_damaged_or_foreign_checkpoint_is_told(store, tmp_path):
     path.unlink()
     with pytest.raises(FitError, match="no checkpoint"):
         job(store, folder, epochs=1).load_checkpoint()
+
+
+def test_a_run_that_is_stopped_after_every_step_has_the_metrics_of_one_that_never_was(store, tmp_path):
+    """The mean NLL of an epoch is over all its steps, whoever made them."""
+    job(store, tmp_path / "whole", validation=True).run()
+    folder, done = tmp_path / "parts", False
+    while not done:
+        fit = job(store, folder, validation=True)
+        if fit.checkpointed:
+            fit.load_checkpoint()
+        step = fit._step
+
+        def interrupt(index, step=step):
+            os.kill(os.getpid(), signal.SIGTERM)
+            return step(index)
+
+        fit._step = interrupt
+        done = fit.run()
+    lines, expected = metrics(folder), metrics(tmp_path / "whole")
+    assert [{**line, "seconds": 0} for line in lines] == [{**line, "seconds": 0} for line in expected]
+    assert all(line["seconds"] > 0 for line in lines)
+
+
+def test_validation_without_a_positive_leaves_out_the_precision(tmp_path):
+    """Rare labels: the held-out clips may have none."""
+    path = tmp_path / "rare.h5"
+    target = np.zeros((24, 3), bool)
+    target[:2, 0] = True
+    write(path, np.random.default_rng(0).normal(size=(24, RATE // 2)), target, ("a", "b", "c"), Task.MULTI_LABEL, RATE)
+    front_end = LogMel(RATE)
+    model = BayesianNet.from_strategy(
+        build("resnet14-narrow", 3), Strategy(), MultiLabel(), clips=24, front_end=front_end
+    )
+    guide = guide_from_strategy(model, Strategy())
+    held = tmp_path / "held.h5"
+    write(held, 0.1 * np.ones((4, RATE // 2)), np.zeros((4, 3), bool), ("a", "b", "c"), Task.MULTI_LABEL, RATE)
+    data, held = (Features(ClipSet(each), front_end, Task.MULTI_LABEL) for each in (path, held))
+    settings = FitSettings(epochs=2, batch_size=8, spec_augment=False)
+    assert Fit(model, guide, data, settings, tmp_path, validation=held).run()
+    assert all("val/nll" in line and "val/map" not in line for line in metrics(tmp_path))
+
+
+def test_validation_can_be_asked_for_at_any_time_and_changes_no_mode(store, tmp_path):
+    fit = job(store, tmp_path / "run", validation=True, epochs=1)
+    fit.run()
+    assert not fit.model.training
+    state = torch.get_rng_state()
+    assert fit.validate() == {name: value for name, value in fit.metrics.items() if name.startswith("val/")}
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not fit.model.training
+
+
+@pytest.mark.parametrize(
+    "text", ["", "\n\n", "null\n[1, 2]\n7\n", '{"epoch": 1.0}\n', '{"step": "three"}\n', "\x00\x01", "{"]
+)
+def test_a_damaged_file_of_metrics_is_read_as_far_as_it_goes(store, tmp_path, text):
+    folder = tmp_path / "run"
+    job(store, folder, epochs=1).run()
+    path = folder / METRICS
+    good = path.read_text()
+    path.write_text(text + "\n" + good)
+    assert [line["step"] for line in read_metrics(path)] == [3]
+    path.write_bytes(b"\xff\xfe" + path.read_bytes())
+    assert [line["step"] for line in read_metrics(path)] == [3]
+    job(store, folder, epochs=1).load_checkpoint()
+    assert path.read_text() == good
+    path.unlink()
+    assert read_metrics(path) == []
+    job(store, folder, epochs=1).load_checkpoint()
+
+
+def test_metrics_are_json_that_every_reader_takes(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    append_metrics(path, {"step": 3, "nll": 1.5, "val/map": float("nan"), "kl": float("inf")})
+    assert path.read_text() == '{"step": 3, "nll": 1.5}\n'
+
+
+def test_a_guide_of_the_users_own_is_fitted_and_resumed(store, tmp_path):
+    def own():
+        fit_model = job(store, tmp_path / "unused").model
+        torch.manual_seed(3)
+        guide = CustomGuide(fit_model, AutoNormal(fit_model, init_scale=0.01))
+        folder = tmp_path / "own"
+        folder.mkdir(exist_ok=True)
+        data = Features(ClipSet(store), LogMel(RATE), Task.ONE_OF_K)
+        return Fit(
+            fit_model, guide, data, FitSettings(epochs=1, batch_size=8, spec_augment=False), folder, validation=data
+        )
+
+    first = own()
+    assert first.run()
+    second = own()
+    second.load_checkpoint()
+    assert same(state(first), state(second))
+    assert metrics(tmp_path / "own")[0]["val/nll"] > 0
+    assert not any(name.startswith("scale/") for name in metrics(tmp_path / "own")[0])
+
+
+def test_the_checkpoint_of_a_fit_that_trains_other_parts_is_told(store, tmp_path):
+    job(store, tmp_path / "run").run()
+    other = job(store, tmp_path / "run")
+    other.model.net.requires_grad_(False)
+    frozen = Fit(other.model, other.guide, other.data, other.settings, tmp_path / "run")
+    with pytest.raises(FitError, match="other parameters are trained"):
+        frozen.load_checkpoint()
+
+
+@pytest.mark.parametrize("keep", ["tape", "embeddings"])
+def test_features_are_kept_in_one_of_three_places(store, keep):
+    with pytest.raises(ValueError, match=r"tape|use Embeddings"):
+        Features(ClipSet(store), LogMel(RATE), Task.ONE_OF_K, keep=keep)

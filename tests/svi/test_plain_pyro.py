@@ -8,7 +8,7 @@ import torch
 from pyro.infer import SVI, TraceMeanField_ELBO
 
 from bayes_panns.audio.front_end import LogMel
-from bayes_panns.bayes import ESTIMATORS, BayesianNet, MeanField, OneOfK, Rule, Settings, Strategy
+from bayes_panns.bayes import ESTIMATORS, BayesianNet, OneOfK, Rule, Settings, Strategy, guide_from_strategy
 from bayes_panns.clips import ClipSet, Task, write
 from bayes_panns.nets import build
 from bayes_panns.svi import Features, Fit, FitSettings
@@ -29,7 +29,7 @@ def features(tmp_path_factory):
 def pair(strategy):
     torch.manual_seed(1)
     model = BayesianNet.from_strategy(build("resnet14-narrow", 3), strategy, OneOfK(), clips=CLIPS)
-    return model, MeanField.from_strategy(model, strategy)
+    return model, guide_from_strategy(model, strategy)
 
 
 def strategy_of(estimator, prior):

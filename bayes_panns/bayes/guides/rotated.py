@@ -1,75 +1,157 @@
-"""A Normal over a weight whose independent factors live along other axes than the weight's own."""
+"""A last layer that is mean-field along the axes of its inputs and outputs.
 
-from typing import Any, ClassVar
+| symbol | shape | what |
+|---|---|---|
+| W, b | (K, E), (K,) | weight and bias of the last layer |
+| U, V | (K, K), (E, E) | axes of the labels and of the embedding |
+| M, c | (K, E), (K,) | independent Normal factors |
+| phi0 | (E,) | the mean embedding |
 
-import pyro.distributions as dist
+The last layer::
+
+    W = U M V^T
+    b = U c - W phi0,    so that the logits of the mean embedding are U c
+
+:meth:`RotatedHead.align` finds U, V and phi0 from the clips; before it they are the identity and 0.
+"""
+
+import logging
+from collections.abc import Mapping
+from operator import attrgetter
+from typing import Any
+
+import pyro
 import torch
 from torch import Tensor, nn
-from torch.distributions import constraints, kl_divergence, register_kl
+
+from bayes_panns.bayes.guides.kronecker import kronecker_gaussian
+from bayes_panns.bayes.guides.mean_field import MeanField
+from bayes_panns.bayes.guides.part import take
+from bayes_panns.bayes.guides.rotated_normal import RotatedNormal, rotate
+from bayes_panns.bayes.logistic import logistic_regression
+from bayes_panns.bayes.model import BayesianNet
+
+logger = logging.getLogger(__name__)
 
 
-class RotatedNormal(dist.TorchDistribution):
-    """``left (loc + scale e) right^T + shift`` for a matrix, ``left (loc + scale e) + shift`` for a vector.
+class RotatedHead(MeanField):
+    """A rotated mean-field guide of the last layer, its weight and its bias; see the module.
 
-    e is standard Normal and independent, ``left`` and ``right`` are orthogonal: so the weight is Normal with a
-    covariance that is diagonal along those axes. Its KL from independent Normals has a closed form.
+    Along the eigenvectors of embeddings and logits independent Normals come close to the exact posterior. The
+    parameters ``locs`` and ``log_scales`` are those of the factors M and c; draw, density and KL those of
+    :class:`~bayes_panns.bayes.RotatedNormal`.
 
     Args:
-        loc: The factors' means, shape ``(K, E)`` or ``(K,)``, which is the event's too.
-        scale: The factors' standard deviations, shape of ``loc``.
-        left: Axes of the rows, orthogonal, ``(K, K)``, a column each.
-        right: Axes of the columns, orthogonal, ``(E, E)``; none for a vector.
-        shift: Added to all, shape of ``loc``.
+        model: The model.
+        init_scale: As for :class:`MeanField`; of the factors. :meth:`align` replaces them.
+        **options: As for :class:`MeanField`.
+
+    Attributes:
+        axes: The buffers U, V and phi0 as ``left``, ``right`` and ``centre``.
     """
 
-    arg_constraints: ClassVar[dict] = {}
-    has_rsample = True
+    independent = False
+    needs_embeddings = True
 
-    def __init__(
-        self, loc: Tensor, scale: Tensor, left: Tensor, right: Tensor | None = None, shift: Tensor | None = None
-    ):
-        self.loc, self.scale, self.left, self.right, self.shift = loc, scale, left, right, shift
-        super().__init__(torch.Size(), loc.shape, validate_args=False)
+    def __init__(self, model: BayesianNet, **options: Any):
+        options.setdefault("sites", model.head_sites)
+        super().__init__(model, **options)
+        self._weight, self._bias = require_head(model, self.sites)
+        self.axes = Axes(model.initial[self._weight])
 
-    @property
-    def support(self) -> constraints.Constraint:
-        """All real weights of the shape."""
-        return constraints.independent(constraints.real, len(self.event_shape))
+    def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """Draw weight and bias; takes the model's arguments, and ignores them."""
+        axes, weight, bias = self.axes, self._weight, self._bias
+        drawn = {
+            weight: pyro.sample(weight, RotatedNormal(self.loc(weight), self.scale(weight), axes.left, axes.right))
+        }
+        shift = -(drawn[weight] @ axes.centre)
+        drawn[bias] = pyro.sample(bias, RotatedNormal(self.loc(bias), self.scale(bias), axes.left, shift=shift))
+        return drawn
 
-    def expand(self, batch_shape: torch.Size, _instance: Any = None) -> dist.TorchDistribution:
-        """The same distribution with a larger batch shape."""
-        return dist.ExpandedDistribution(self, batch_shape) if batch_shape else self
+    def weights(self, factors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """W and b for values of M and c, which bear their names."""
+        axes = self.axes
+        weight = rotate(factors[self._weight], axes.left, axes.right)
+        return {self._weight: weight, self._bias: rotate(factors[self._bias], axes.left, shift=-(weight @ axes.centre))}
 
-    def rsample(self, sample_shape: Any = ()) -> Tensor:
-        """Draws, shape ``sample_shape + event_shape``."""
-        noise = torch.randn(torch.Size(sample_shape) + self.event_shape, dtype=self.loc.dtype, device=self.loc.device)
-        return turned(self.loc + self.scale * noise, self.left, self.right, self.shift)
+    @torch.no_grad()
+    def gaussians(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """Marginal mean and standard deviation of each weight along its own axes, by site name."""
+        means, axes = self.means(), self.axes
+        scale, bias_scale = self.scale(self._weight), self.scale(self._bias)
+        weight = RotatedNormal(means[self._weight], scale, axes.left, axes.right)
+        # The bias counts from phi0, so the weight's own spread there is part of its spread.
+        beneath = scale.square() @ (axes.right.T @ axes.centre).square()
+        bias = RotatedNormal(means[self._bias], (bias_scale.square() + beneath).sqrt(), axes.left)
+        deviations = {self._weight: weight.variance.sqrt(), self._bias: bias.variance.sqrt()}
+        return {site: (means[site], deviations[site].detach()) for site in self.sites}
 
-    def log_prob(self, value: Tensor) -> Tensor:
-        """The log-density in nats, shape of ``value`` without the event: that of the factors, as axes keep volumes."""
-        centred = value if self.shift is None else value - self.shift
-        factors = turned(centred, self.left.T, None if self.right is None else self.right.T)
-        normal = torch.distributions.Normal(self.loc, self.scale, validate_args=False)
-        return normal.log_prob(factors).flatten(-len(self.event_shape)).sum(dim=-1)
+    def tensors(self) -> dict[str, Tensor]:
+        """``<parameter>.loc`` and ``<parameter>.scale`` of the factors, and the axes as ``guide/axes.*``."""
+        return super().tensors() | {f"guide/axes.{name}": value for name, value in self.axes.named_buffers()}
 
-    @property
-    def mean(self) -> Tensor:
-        """The weight's mean, shape of the event."""
-        return turned(self.loc, self.left, self.right, self.shift)
+    @torch.no_grad()
+    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """Take the factors and the axes out of ``tensors``."""
+        super().load_tensors(tensors)
+        for name, value in self.axes.named_buffers():
+            value.copy_(take(tensors, f"guide/axes.{name}", value))
 
-    @property
-    def variance(self) -> Tensor:
-        """Each element's own variance, shape of the event."""
-        right = None if self.right is None else self.right.square()
-        return turned(self.scale.square(), self.left.square(), right)
+    def prepare(self, embeddings: Tensor | None, target: Tensor | None) -> None:
+        """Align the layer with the clips; see :meth:`align`.
 
-    def entropy(self) -> Tensor:
-        """In nats, 0-d: that of the factors."""
-        return torch.distributions.Normal(self.loc, self.scale, validate_args=False).entropy().sum()
+        Raises:
+            ValueError: There are no embeddings.
+        """
+        if embeddings is None:
+            raise ValueError("a rotated last layer takes its axes from embeddings, and there are none")
+        width = self.align(embeddings, target)
+        start = "the upstream posterior's" if target is None else "fitted to the clips"
+        logger.info(f"last layer rotated: its mean is {start}, its prior's standard deviation {width:.3g}")
+
+    def align(self, views: Tensor, target: Tensor | None = None) -> float:
+        """Find the axes, and start from the Kronecker-factored Laplace approximation around the mean.
+
+        Where the width of the prior is learned, it starts at the width of the greatest evidence. See
+        :func:`~bayes_panns.bayes.kronecker_gaussian`.
+
+        Args:
+            views: The clips' embeddings, shape ``(N, V, E)``: V views of each clip.
+            target: The labels, as the likelihood takes them: the mean is first fitted to them. Without them it stays.
+
+        Returns:
+            The prior's standard deviation at which the weight starts.
+        """
+        model, axes = self.model, self.axes
+        views = views.to(axes.centre)
+        tau, tau_bias = (model.prior(site).variance.mean().sqrt().item() for site in (self._weight, self._bias))
+        if target is None:
+            means = self.means()
+            weight, bias = means[self._weight], means[self._bias]
+        else:
+            target = target.to(views.device)
+            weight, bias = logistic_regression(
+                views, target, len(axes.left), model.likelihood, bias_prior_scale=tau_bias
+            )
+        learned = self._weight in model.learned
+        found = kronecker_gaussian(
+            views, weight, bias, model.likelihood, prior_scale=None if learned else tau, bias_prior_scale=tau_bias
+        )
+        if learned:
+            model.set_prior_scale(self._weight, found.prior_scale)
+        with torch.no_grad():
+            for name in ("left", "right", "centre"):
+                getattr(axes, name).copy_(getattr(found, name))
+            self.loc(self._weight).copy_(axes.left.T @ weight @ axes.right)
+            self.loc(self._bias).copy_(axes.left.T @ (bias + weight @ axes.centre))
+            attrgetter(self._weight)(self.log_scales).copy_(found.scale.log())
+            attrgetter(self._bias)(self.log_scales).copy_(found.bias_scale.log())
+        return found.prior_scale
 
 
 class Axes(nn.Module):
-    """The axes of a rotated last layer, and the embedding from which its bias counts; at first the weights' own, and 0.
+    """The axes of a rotated last layer, and the embedding that its bias counts from; at first the identity, and 0.
 
     Args:
         weight: The layer's weight, ``(K, E)``.
@@ -77,7 +159,7 @@ class Axes(nn.Module):
     Attributes:
         left: Orthogonal, ``(K, K)``.
         right: Orthogonal, ``(E, E)``.
-        centre: ``(E,)``: the factors of the bias are those of the logits of this embedding.
+        centre: ``(E,)``.
     """
 
     left: Tensor
@@ -92,22 +174,15 @@ class Axes(nn.Module):
         self.register_buffer("centre", weight.new_zeros(embedding))
 
 
-def turned(factors: Tensor, left: Tensor, right: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
-    """``left factors right^T + shift``, or ``left factors + shift`` of vectors, which a missing ``right`` tells."""
-    weight = factors @ left.T if right is None else left @ factors @ right.T
-    return weight if shift is None else weight + shift
+def require_head(model: BayesianNet, sites: tuple[str, ...]) -> tuple[str, str]:
+    """The weight and the bias of the last layer, after a check that ``sites`` are these two.
 
-
-@register_kl(RotatedNormal, torch.distributions.Independent)
-def _kl_rotated_independent(posterior: RotatedNormal, prior: torch.distributions.Independent) -> Tensor:
-    """KL from independent Normals, in nats, 0-d: the posterior's marginal moments against the prior's, and its entropy.
-
-    E log p needs the marginal variances only; the entropy is that of the factors, as orthogonal axes keep volumes.
+    Raises:
+        ValueError: They are not.
     """
-    normal = prior.base_dist
-    if not isinstance(normal, torch.distributions.Normal) or prior.event_shape != posterior.event_shape:
-        raise NotImplementedError
-    # Of a Normal with the same marginals, and then what the axes take from its entropy.
-    marginal = torch.distributions.Normal(posterior.mean, posterior.variance.sqrt(), validate_args=False)
-    lost = marginal.scale.log().sum() - posterior.scale.log().sum()
-    return kl_divergence(marginal, normal).sum() + lost
+    if sites != model.head_sites:
+        raise ValueError(
+            f"this family is for {' and '.join(model.head_sites)}, not for {', '.join(sites) or 'no site'}"
+        )
+    weight, bias = model.head_sites
+    return weight, bias

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from bayes_panns.bayes import MultiLabel, OneOfK, fitted_head, head_laplace
+from bayes_panns.bayes import MultiLabel, OneOfK, kronecker_gaussian, logistic_regression
 
 K, E, N, V = 3, 4, 200, 2
 
@@ -19,7 +19,7 @@ def problem():
 @pytest.mark.parametrize("likelihood", [OneOfK(), MultiLabel()])
 def test_axes_and_scales_are_those_of_the_curvatures(problem, likelihood):
     views, weight, bias = problem
-    found = head_laplace(views, weight, bias, likelihood, prior_scale=0.7, bias_prior_scale=5.0)
+    found = kronecker_gaussian(views, weight, bias, likelihood, prior_scale=0.7, bias_prior_scale=5.0)
     flat = views.flatten(0, 1)
     centred = flat - found.centre
     torch.testing.assert_close(found.centre, flat.mean(dim=0))
@@ -47,7 +47,7 @@ def test_axes_and_scales_are_those_of_the_curvatures(problem, likelihood):
 
 def test_the_priors_width_is_mackays_fixed_point(problem):
     views, weight, bias = problem
-    found = head_laplace(views, weight, bias, OneOfK(), bias_prior_scale=5.0)
+    found = kronecker_gaussian(views, weight, bias, OneOfK(), bias_prior_scale=5.0)
     variance = found.prior_scale**2
     determined = (1 - found.scale.square() / variance).sum()
     assert variance == pytest.approx(float(weight.square().sum() / determined), rel=1e-9)
@@ -62,7 +62,7 @@ def test_the_fitted_head_is_where_the_penalised_gradient_is_zero(likelihood):
         views[..., :K] += F.one_hot(target, K)[:, None]
     else:
         target = (torch.rand(60, K) < 0.3).float()
-    weight, bias = fitted_head(views, target, K, likelihood, bias_prior_scale=10.0)
+    weight, bias = logistic_regression(views, target, K, likelihood, bias_prior_scale=10.0)
     weight, bias = weight.double().requires_grad_(), bias.double().requires_grad_()
     logits = views.double() @ weight.T + bias
     fit = sum(likelihood(logits[:, view], target).log_prob(target).sum() for view in range(V)) / V

@@ -1,0 +1,135 @@
+"""What the rest of the package needs of a network, and the networks by name.
+
+A network family is one file here: a subclass of :class:`Network`, and a call of :func:`register` for each size. Nothing
+outside this folder knows the name of a network's last layer or the shape of its input.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from bayes_panns.audio.front_end import LogMel
+from bayes_panns.core.errors import RecipeError
+
+
+class Network(nn.Module):
+    """A network that tags clips: a front end, a backbone that embeds a clip, and a linear last layer, the head.
+
+    A subclass defines :attr:`head`, :meth:`embed`, :meth:`classify`, :meth:`front_end` and :meth:`activation_bytes`.
+
+    | shape | what |
+    |---|---|
+    | ``(batch, ...)`` | features, as the front end makes them of waveforms ``(batch, samples)`` |
+    | ``(batch, E)`` | embeddings |
+    | ``(batch, K)`` | logits of K labels |
+
+    Attributes:
+        head: The name of the last layer, such as ``fc_audioset`` or ``classifier.5``: an ``nn.Linear`` with a bias,
+            from E to K, and the only part that depends on the labels.
+    """
+
+    head: ClassVar[str]
+
+    def embed(self, features: Tensor, augment: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """Embeddings ``(batch, E)`` of features ``(batch, ...)``: the input of the last layer.
+
+        Args:
+            features: What :meth:`front_end` makes.
+            augment: Applied to the normalised spectrogram, shape ``(batch, 1, frames, mels)``.
+
+        Call the layers by themselves: a slice of a ``Sequential`` is a new module, and a Bayesian network refuses it.
+        """
+        raise NotImplementedError
+
+    def classify(self, embedding: Tensor) -> Tensor:
+        """Logits ``(batch, K)`` of embeddings ``(batch, E)``: the last layer."""
+        raise NotImplementedError
+
+    def forward(self, features: Tensor, augment: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """Logits ``(batch, K)`` of features ``(batch, ...)``; see :meth:`embed`."""
+        return self.classify(self.embed(features, augment))
+
+    @classmethod
+    def front_end(cls, sample_rate: int) -> LogMel:
+        """The front end for waveforms at ``sample_rate`` Hz.
+
+        Raises:
+            RecipeError: The family has no front end for that rate.
+        """
+        raise NotImplementedError
+
+    def activation_bytes(self, frames: int) -> int:
+        """About how much memory one clip of ``frames`` frames takes in a forward pass without gradients."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class NetworkEntry:
+    """A network in the registry.
+
+    Attributes:
+        summary: What it is, in a few words.
+        make: Makes the network for a number of labels, with its initial values.
+    """
+
+    summary: str
+    make: Callable[[int], Network]
+
+
+NETS: dict[str, NetworkEntry] = {}
+"""The networks by name; :func:`register` adds one."""
+
+
+def register(name: str, summary: str, make: Callable[[int], Network]) -> None:
+    """Add a network to :data:`NETS`.
+
+    Raises:
+        ValueError: The name is taken.
+    """
+    if name in NETS:
+        raise ValueError(f"there is a network called {name} already")
+    NETS[name] = NetworkEntry(summary, make)
+
+
+def build(name: str, classes: int) -> Network:
+    """Build a network of :data:`NETS` for ``classes`` labels, with random initial values.
+
+    Raises:
+        RecipeError: There is no network of that name.
+    """
+    if name not in NETS:
+        raise RecipeError(f"net {name!r}: no such network; there are {', '.join(NETS)}")
+    return NETS[name].make(classes)
+
+
+def head_of(net: nn.Module) -> str | None:
+    """The name of the last layer; ``None`` for a module that is no :class:`Network`."""
+    head = getattr(net, "head", None)
+    return head if isinstance(head, str) else None
+
+
+def backbone(net: nn.Module, head: str) -> tuple[str, ...]:
+    """The names of the largest modules that make up all of ``net`` but its last layer.
+
+    Example:
+        >>> classifier = nn.Sequential(nn.ReLU(), nn.Linear(4, 2))
+        >>> net = nn.ModuleDict({"features": nn.Conv2d(1, 4, 3), "classifier": classifier})
+        >>> backbone(net, head="classifier.1")
+        ('features', 'classifier.0')
+
+    Args:
+        net: The network.
+        head: The name of its last layer.
+    """
+    return tuple(_outside(net, head, ""))
+
+
+def _outside(module: nn.Module, head: str, prefix: str) -> Iterator[str]:
+    for name, child in module.named_children():
+        path = prefix + name
+        if head.startswith(f"{path}."):
+            yield from _outside(child, head, f"{path}.")
+        elif path != head:
+            yield path

@@ -1,0 +1,90 @@
+"""The header of a posterior on disk: ``posterior.toml``."""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from bayes_panns.bayes import Strategy
+from bayes_panns.core.choices import ShortClips, Task
+from bayes_panns.core.errors import PosteriorError
+from bayes_panns.posterior.calibration import Calibration
+
+FORMAT = 4
+"""The version of the folder's format that this code writes; it reads this one and those before it."""
+
+HEADER = "posterior.toml"
+
+
+class Header(BaseModel):
+    """What ``posterior.toml`` holds.
+
+    Attributes:
+        format_version: See :data:`FORMAT`.
+        net: The network's name.
+        task: What the labels mean.
+        sample_rate: The front end's rate, in Hz.
+        clip_seconds: The length of the clips it was fitted to.
+        labels: K label names.
+        guide_function: ``module:function`` of a guide of the user's own.
+        short_clips: How shorter clips are shown. Before format 4 headers did not say: fits padded them, and imported
+            checkpoints were shown them at their own length.
+        sha256: Of ``guide.safetensors``.
+        strategy: The guide recipe.
+        calibration: The temperature and the threshold, if it was calibrated.
+        provenance: Where it comes from.
+        metrics: What was measured at the end of the fit.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    format_version: Annotated[int, Field(ge=1)]
+    net: str
+    task: Task
+    sample_rate: Annotated[int, Field(gt=0)]
+    clip_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    labels: Annotated[tuple[str, ...], Field(min_length=1)]
+    guide_function: str | None = None
+    short_clips: ShortClips | None = None
+    sha256: str
+    strategy: Strategy
+    calibration: Calibration | None = None
+    provenance: dict[str, Any] = {}
+    metrics: dict[str, float] = {}
+
+    @property
+    def shown_short_clips(self) -> ShortClips:
+        """How shorter clips are shown, also for headers that do not say."""
+        if self.short_clips is not None:
+            return self.short_clips
+        return ShortClips.PAD if "epochs" in self.provenance else ShortClips.OWN_LENGTH
+
+    def toml(self) -> str:
+        """The text of ``posterior.toml``."""
+        return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
+
+
+def read(folder: Path) -> Header:
+    """Read and check ``posterior.toml``.
+
+    Raises:
+        PosteriorError: The folder is no posterior, or its header is damaged or of a newer format.
+    """
+    path = folder / HEADER
+    if not path.is_file():
+        raise PosteriorError(f"{folder}: is not a posterior ({HEADER} is missing)")
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise PosteriorError(f"{path}: is damaged: {error}") from error
+    version = table.get("format_version")
+    if isinstance(version, int) and version > FORMAT:
+        raise PosteriorError(f"{path}: format {version} is newer than this bayes_panns reads ({FORMAT}); update it")
+    try:
+        return Header.model_validate(table)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise PosteriorError(f"{path}: is damaged: {place}: {first['msg']}") from error

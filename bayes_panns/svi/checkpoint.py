@@ -1,0 +1,170 @@
+"""The checkpoint of a fit: all that a resumed fit needs to go on as if it had never stopped."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bayes_panns.core.errors import FitError
+from bayes_panns.core.files import whole_file
+
+CHECKPOINT = "checkpoint.pt"
+
+_PART = re.compile(r"^guide\.\d+\.(guide\.)?")
+"""Older checkpoints name parameters without the guide's part: ``guide.locs.net.fc1.weight_unconstrained``."""
+
+
+@dataclass
+class RunningMean:
+    """The mean NLL since the last line of metrics.
+
+    Attributes:
+        nll: The sum over steps, in nats a clip.
+        steps: How many steps.
+        seconds: How long they took, before the present process.
+    """
+
+    nll: float = 0.0
+    steps: int = 0
+    seconds: float = 0.0
+
+    def add(self, nll: float) -> None:
+        """Count one more step."""
+        self.nll += nll
+        self.steps += 1
+
+    @property
+    def mean(self) -> float:
+        """The mean over the steps."""
+        return self.nll / self.steps
+
+
+@dataclass
+class State:
+    """Where a fit is.
+
+    Attributes:
+        step: Steps done.
+        steps: Steps in all.
+        metrics: The last line of metrics.
+        running: The mean since then.
+        backbone: The digest of the backbone whose embeddings are fitted, if any.
+    """
+
+    steps: int
+    step: int = 0
+    metrics: dict[str, float] = field(default_factory=dict)
+    running: RunningMean = field(default_factory=RunningMean)
+    backbone: str | None = None
+
+
+def save_checkpoint(
+    path: Path,
+    state: State,
+    objective: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    *,
+    fixed: Mapping[str, Tensor],
+    device: torch.device,
+) -> None:
+    """Write a checkpoint in place of the last one, whole or not at all.
+
+    Args:
+        path: The file.
+        state: Where the fit is.
+        objective: Model and guide.
+        optimizer: The optimiser, over the parameters of ``objective`` that require a gradient, in their order.
+        fixed: Tensors of ``objective`` to leave out, by name.
+        device: The device whose random state is kept beside the CPU's.
+    """
+    content: dict[str, Any] = {
+        "objective": {name: value for name, value in objective.state_dict().items() if name not in fixed},
+        "optimizer": optimizer.state_dict(),
+        "trained": _trained(objective),
+        "step": state.step,
+        "steps": state.steps,
+        "metrics": state.metrics,
+        "running": asdict(state.running),
+        "rng": torch.get_rng_state(),
+    }
+    if state.backbone is not None:
+        content["backbone"] = state.backbone
+    if device.type == "cuda":
+        content["cuda_rng"] = torch.cuda.get_rng_state(device)
+    with whole_file(path) as part:
+        torch.save(content, part)
+
+
+def load_checkpoint(
+    path: Path,
+    state: State,
+    objective: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    *,
+    fixed: Mapping[str, Tensor],
+    device: torch.device,
+) -> State:
+    """Read a checkpoint into model, guide, optimiser and torch's random states.
+
+    Args:
+        path: The file.
+        state: The state of this fit at its start, which the checkpoint must fit.
+        objective: As for :func:`save_checkpoint`, like the other arguments.
+        optimizer: The same.
+        fixed: The same.
+        device: The same.
+
+    Returns:
+        Where the fit was.
+
+    Raises:
+        FitError: The file is missing or damaged, or belongs to another fit.
+    """
+    if not path.is_file():
+        raise FitError(f"{path.parent}: there is no checkpoint to resume from")
+    try:
+        content = torch.load(path, map_location=device, weights_only=True)
+        # A fit may be continued to more epochs.
+        if content["steps"] > state.steps:
+            raise FitError(f"{path}: belongs to a fit of {content['steps']} steps; this fit has {state.steps}")
+        if content.get("backbone") != state.backbone:
+            raise FitError(
+                f"{path}: belongs to a fit on the embeddings of another backbone; the upstream posterior has changed "
+                "since: start again in another folder"
+            )
+        names = {_PART.sub("guide.", name): name for name in objective.state_dict()}
+        found = {names.get(name, name): value for name, value in content["objective"].items()}
+        objective.load_state_dict({**fixed, **found})
+        optimizer.load_state_dict(_reordered(content, list(found), _trained(objective)))
+        running = RunningMean(**content.get("running", {}))
+    except FitError:
+        raise
+    except Exception as error:  # A damaged file can fail in any way.
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise FitError(f"{path}: cannot be resumed from ({reason}); delete it to start again") from error
+    torch.set_rng_state(content["rng"].cpu())
+    if "cuda_rng" in content and device.type == "cuda":
+        torch.cuda.set_rng_state(content["cuda_rng"].cpu(), device)
+    return State(state.steps, content["step"], content["metrics"], running, state.backbone)
+
+
+def _trained(objective: nn.Module) -> list[str]:
+    """The names of the parameters that an optimiser holds, in its order."""
+    return [name for name, parameter in objective.named_parameters() if parameter.requires_grad]
+
+
+def _reordered(content: dict[str, Any], found: list[str], trained: list[str]) -> dict[str, Any]:
+    """The optimiser's state, which torch keeps by number, in the order of this fit's parameters.
+
+    Checkpoints without ``trained`` have the order of their own ``objective``.
+    """
+    before = content.get("trained") or [name for name in found if name in set(trained)]
+    state, numbers = content["optimizer"], {name: number for number, name in enumerate(before)}
+    if set(before) != set(trained):
+        raise ValueError("other parameters are trained")
+    moved = {new: state["state"][numbers[name]] for new, name in enumerate(trained) if numbers[name] in state["state"]}
+    return {**state, "state": moved}

@@ -1,0 +1,63 @@
+"""The file that a fit appends its metrics to: ``metrics.jsonl``, a line of JSON an epoch."""
+
+import json
+import logging
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bayes_panns.core.files import whole_file
+from bayes_panns.core.strict_json import defined, dumps
+
+logger = logging.getLogger(__name__)
+
+METRICS = "metrics.jsonl"
+
+
+def append_metrics(path: Path, metrics: Mapping[str, float]) -> None:
+    """Append a line; metrics that are not finite numbers are left out.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    with path.open("a", encoding="utf-8") as file:
+        file.write(dumps(defined(metrics)))
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """The lines of a ``metrics.jsonl``, oldest first; none if there is no file.
+
+    Lines that are damaged, such as one that a killed process left half-written, are left out with a warning.
+    """
+    lines, damaged = [], 0
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []:
+        try:
+            line = json.loads(text)
+        except ValueError:
+            line = None
+        if _is_line(line):
+            lines.append(line)
+        else:
+            damaged += 1
+    if damaged:
+        logger.warning(f"{path}: {damaged} damaged {'line is' if damaged == 1 else 'lines are'} left out")
+    return lines
+
+
+def _is_line(line: Any) -> bool:
+    """Whether it is an object of numbers with an epoch and a step."""
+    if not isinstance(line, dict) or line.get("epoch") is None or not isinstance(line.get("step"), int):
+        return False
+    return all(value is None or (isinstance(value, int | float) and math.isfinite(value)) for value in line.values())
+
+
+def drop_metrics_after(path: Path, step: int) -> None:
+    """Remove the lines of later steps, and damaged ones.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    kept = [line for line in read_metrics(path) if line["step"] <= step]
+    with whole_file(path) as part:
+        part.write_text("".join(dumps(line) for line in kept), encoding="utf-8")

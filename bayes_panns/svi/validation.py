@@ -1,0 +1,52 @@
+"""Scores of held-out clips while a fit runs."""
+
+import torch
+from sklearn.metrics import average_precision_score
+from torch import nn
+
+from bayes_panns.bayes import BayesianNet, logits_under, mean_weights
+from bayes_panns.core.choices import Task
+from bayes_panns.svi.embeddings import Embeddings
+from bayes_panns.svi.features import Features
+
+
+@torch.no_grad()
+def validate(
+    model: BayesianNet,
+    guide: nn.Module,
+    data: Features | Embeddings,
+    *,
+    batch_size: int,
+    device: torch.device,
+) -> dict[str, float]:
+    """Score clips at the posterior mean; the model is left in eval mode, and torch's random states as they were.
+
+    Args:
+        model: The model.
+        guide: A Pyro guide with ``median()``.
+        data: The clips.
+        batch_size: Clips a pass.
+        device: Where the model is.
+
+    Returns:
+        ``val/nll`` in nats a clip, and ``val/accuracy`` for one-of-K or ``val/map``, the mean average precision over
+        the labels that some clip has, for multi-label. Without such a label there is no ``val/map``.
+    """
+    model.eval()
+    model.drop(False)
+    logits, target = [], []
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        weights = mean_weights(guide, data.batch(torch.arange(1), device)[0])
+        for index in torch.arange(len(data)).split(batch_size):
+            clips, truth = data.batch(index, device)
+            logits.append(logits_under(model, weights, clips, embedded=data.embedded).cpu())
+            target.append(truth.cpu())
+    score, truth = torch.cat(logits), torch.cat(target)
+    found = {"val/nll": -model.likelihood(score, truth).log_prob(truth).mean().item()}
+    if model.likelihood.task is Task.ONE_OF_K:
+        return found | {"val/accuracy": (score.argmax(dim=1) == truth).float().mean().item()}
+    present = truth.any(dim=0).numpy()
+    if not present.any():
+        return found
+    precision = average_precision_score(truth.numpy()[:, present], score.numpy()[:, present], average="macro")
+    return found | {"val/map": float(precision)}
