@@ -15,7 +15,7 @@ from bayes_panns.clips import ClipSet, Task, write
 from bayes_panns.core.errors import RecipeError
 from bayes_panns.nets import NETS, Network, NetworkEntry, backbone, build, register
 from bayes_panns.posterior import Posterior, load, save
-from bayes_panns.recipes.reading import names, read_strategy
+from bayes_panns.recipes import names, read_strategy
 from bayes_panns.svi import Embeddings, Features, Fit, FitSettings
 
 RATE = 8000

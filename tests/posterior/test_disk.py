@@ -10,7 +10,7 @@ import torch
 from bayes_panns.clips import Task
 from bayes_panns.core.errors import PosteriorError
 from bayes_panns.posterior import FittedClips, Posterior, load, read_header, save
-from bayes_panns.recipes.reading import read_strategy
+from bayes_panns.recipes import read_strategy
 
 
 def posterior_of(guide="det"):

@@ -5,7 +5,7 @@ import torch
 
 from bayes_panns.clips import Task
 from bayes_panns.posterior import Ensemble, Posterior
-from bayes_panns.recipes.reading import read_strategy
+from bayes_panns.recipes import read_strategy
 
 
 def posterior_of(guide="det-flip", seed=0, scale=None):

@@ -7,7 +7,7 @@ from bayes_panns.clips import Task
 from bayes_panns.core.choices import ShortClips
 from bayes_panns.posterior import Ensemble, Posterior, load, save, save_calibration
 from bayes_panns.posterior.calibration import Calibration
-from bayes_panns.recipes.reading import read_strategy
+from bayes_panns.recipes import read_strategy
 
 RATE = 8000
 

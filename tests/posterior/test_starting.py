@@ -8,7 +8,7 @@ from bayes_panns.bayes import Settings, Strategy
 from bayes_panns.clips import ClipSet, Task, write
 from bayes_panns.core.errors import RecipeError
 from bayes_panns.posterior import Posterior
-from bayes_panns.recipes.reading import read_strategy
+from bayes_panns.recipes import read_strategy
 from bayes_panns.svi import Embeddings, Features
 
 RATE, CLIPS = 8000, 18

@@ -7,7 +7,7 @@ from bayes_panns.bayes import Rule, Settings, Strategy
 from bayes_panns.clips import Task
 from bayes_panns.core.errors import PosteriorError
 from bayes_panns.posterior import Posterior, shared_weights
-from bayes_panns.recipes.reading import read_strategy
+from bayes_panns.recipes import read_strategy
 
 HEAD = ("fc_audioset.weight", "fc_audioset.bias")
 UPSTREAM_PRIOR = Strategy(default=Settings(prior="upstream"))
