@@ -200,8 +200,9 @@ class TestClipSet:
         assert clips.sources.tolist() == ["x", "", "", ""]
         assert clips.folds is None
         assert ClipSet(second).sources is None
-        assert (clips.labels, clips.task, clips.sample_rate, clips.samples) == (LABELS, "one-of-k", RATE, SAMPLES)
-        assert clips.seconds_per_clip == 0.5
+        for each in (clips, ClipSet(second)):
+            assert (each.labels, each.task) == (LABELS, "one-of-k")
+            assert (each.sample_rate, each.samples, each.seconds_per_clip) == (RATE, SAMPLES, 0.5)
 
     def test_label_names_for_stores_without(self, tmp_path):
         for name in "ab":

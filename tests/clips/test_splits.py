@@ -134,6 +134,8 @@ def test_a_label_with_one_recording_stays_on_the_fitted_side_if_it_can():
         held = stratified_split(recording, target, 0.3, seed)
         assert target[~held].any(axis=0).all()
         assert held.sum() == 7
+        # In proportion, the two rare labels would be held out.
+        assert target[~stratified_split(recording, target, 0.7, seed)].any(axis=0).all()
     # It cannot where every label has one recording, or where the share would be far off.
     recording, target = one_of_k([1, 1, 1, 1])
     assert stratified_split(recording, target, 0.25, 0).sum() == 1
@@ -153,6 +155,17 @@ def test_large_sets_are_split_in_seconds():
     assert stratified_split(np.arange(200_000), target, 0.01, 0).sum() == 2000
     # 105 clips cannot be met by recordings of 10; 100 and 110 are equally near.
     assert stratified_split(np.repeat(np.arange(20_000), 10), target, 105 / 200_000, 0).sum() in (100, 110)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_large_set_exchanges_recordings_to_meet_the_share(seed):
+    """Recordings of 7 and 10 clips: adding or removing one leaves up to 3.5 clips, an exchange at most 1.5.
+
+    Of a set this large only one random order is tried.
+    """
+    recording = np.repeat(np.arange(60_000), np.random.default_rng(0).choice([7, 10], 60_000))
+    held = stratified_split(recording, np.zeros((len(recording), 0), bool), 0.123, seed)
+    assert abs(held.sum() - 0.123 * len(recording)) <= 1.5
 
 
 @given(recordings=st.integers(2, 20), fraction=st.floats(0.01, 0.99), seed=st.integers(0, 2**32 - 1))
