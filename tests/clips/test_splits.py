@@ -136,6 +136,10 @@ def test_a_label_with_one_recording_stays_on_the_fitted_side_if_it_can():
         assert held.sum() == 7
         # In proportion, the two rare labels would be held out.
         assert target[~stratified_split(recording, target, 0.7, seed)].any(axis=0).all()
+    # A share that is missed by half of itself is still near enough.
+    recording = np.array([0, 0, 0, 0, 1, 2])
+    held = stratified_split(recording, np.eye(2, dtype=bool)[[0, 0, 0, 0, 0, 1]], 1 / 3, 0)
+    assert held.tolist() == [False, False, False, False, True, False]
     # It cannot where every label has one recording, or where the share would be far off.
     recording, target = one_of_k([1, 1, 1, 1])
     assert stratified_split(recording, target, 0.25, 0).sum() == 1
