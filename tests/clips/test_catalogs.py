@@ -339,6 +339,14 @@ class TestFolder:
         with pytest.raises(StoreError, match=f"line 3 has fold .*{match}" if "should" in match else f"line 3 {match}"):
             folder(table(tmp_path / "l.csv", "file,labels,fold", "b.wav,dog,1", f"a.wav,dog,{fold}"))
 
+    def test_the_highest_fold_and_the_shortest_name(self, tmp_path):
+        sound(tmp_path / "a.wav")
+        (tmp_path / "a.wav").rename(tmp_path / "a")
+        (clip,) = folder(table(tmp_path / "l.csv", "file,labels,fold", f"a,dog,{2**31 - 1}")).clips
+        assert (clip.name, clip.fold) == ("a", 2**31 - 1)
+        with pytest.raises(StoreError, match=f"fold '{2**31}', which should be less than {2**31}"):
+            folder(table(tmp_path / "l.csv", "file,labels,fold", f"a,dog,{2**31}"))
+
     def test_a_file_that_is_no_csv(self, tmp_path):
         path = table(tmp_path / "tags.txt", "file,labels")
         with pytest.raises(StoreError, match=r"tags\.txt: is not a CSV file"):
@@ -384,7 +392,8 @@ class TestBadSources:
                 [ESC_HEAD, "a.wav,1,0,dog,True,7,A", "b.wav,1,0,cat,True,7,A"],
                 "line 3 calls label 0 'cat', an earlier line 'dog'",
             ),
-            ([ESC_HEAD, *(f"{n}.wav,1,0,dog,True,7,A" for n in range(5))], r"5 files \(0.wav, 1.wav, 2.wav, \.\.\.\)"),
+            ([ESC_HEAD, *(f"{n}.wav,1,0,dog,True,7,A" for n in range(4))], r"4 files \(0.wav, 1.wav, 2.wav, \.\.\.\)"),
+            ([ESC_HEAD, *(f"{n}.wav,1,0,dog,True,7,A" for n in range(3))], r"3 files \(0.wav, 1.wav, 2.wav\);"),
             ([ESC_HEAD, 'a.wav,1,0,"dog,True,7,A'], "cannot be read as CSV"),
         ],
     )

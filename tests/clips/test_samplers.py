@@ -102,3 +102,32 @@ def test_a_batch_is_a_function_of_seed_and_step(kind):
 def test_a_set_of_one_label_and_few_clips(kind):
     sampler = Sampler(torch.zeros(3, dtype=torch.long), 2, sampling=kind)
     assert sorted(drawn(sampler, 2).tolist()) == [0, 0, 1, 1, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("random", [[4, 3, 6], [1, 5], [2, 0], [3, 1, 5], [4, 5], [5, 3]]),
+        ("balanced", [[4, 2, 0], [6, 1], [5, 3], [5, 1, 4], [3, 3], [5, 4]]),
+        ("alternate", [[4, 2, 0], [4, 3, 6], [6, 1], [1, 5], [3, 1, 5], [3, 4]]),
+    ],
+)
+def test_batches_stay_as_they_are(kind, expected):
+    """A fit with the same seed sees the same batches in every version, and can be resumed in a later one."""
+    sampler = Sampler(torch.arange(7) % 3, 3, sampling=kind, seed=5)
+    assert [sampler.batch(step).tolist() for step in (0, 1, 2, 3, 7, 40)] == expected
+
+
+def test_the_default_is_random_with_seed_0():
+    sampler = Sampler(torch.arange(7) % 3, 3)
+    assert [sampler.batch(step).tolist() for step in (0, 4)] == [[4, 0, 5], [3, 5]]
+
+
+def test_arguments_that_make_no_batch():
+    with pytest.raises(StoreError, match="there are no clips to draw batches from"):
+        Sampler(torch.zeros(0, dtype=torch.long), 2)
+    with pytest.raises(ValueError, match="1 clip or more, not 0"):
+        Sampler(torch.zeros(3, dtype=torch.long), 0)
+    with pytest.raises(ValueError, match="guess"):
+        Sampler(torch.zeros(3, dtype=torch.long), 2, sampling="guess")
+    assert Sampler(torch.zeros(3, dtype=torch.long), 1).batches == 3

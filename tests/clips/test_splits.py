@@ -136,6 +136,10 @@ def test_a_label_with_one_recording_stays_on_the_fitted_side_if_it_can():
         assert held.sum() == 7
         # In proportion, the two rare labels would be held out.
         assert target[~stratified_split(recording, target, 0.7, seed)].any(axis=0).all()
+    # A share that is missed by half of itself is still near enough.
+    recording = np.array([0, 0, 0, 0, 1, 2])
+    held = stratified_split(recording, np.eye(2, dtype=bool)[[0, 0, 0, 0, 0, 1]], 1 / 3, 0)
+    assert held.tolist() == [False, False, False, False, True, False]
     # It cannot where every label has one recording, or where the share would be far off.
     recording, target = one_of_k([1, 1, 1, 1])
     assert stratified_split(recording, target, 0.25, 0).sum() == 1
@@ -159,10 +163,13 @@ def test_large_sets_are_split_in_seconds():
 
 @pytest.mark.parametrize("seed", range(3))
 def test_a_large_set_exchanges_recordings_to_meet_the_share(seed):
-    """Recordings of 7 and 10 clips: adding or removing one leaves up to 3 clips, and only one random order is tried."""
+    """Recordings of 7 and 10 clips: adding or removing one leaves up to 3.5 clips, an exchange at most 1.5.
+
+    Of a set this large only one random order is tried.
+    """
     recording = np.repeat(np.arange(60_000), np.random.default_rng(0).choice([7, 10], 60_000))
     held = stratified_split(recording, np.zeros((len(recording), 0), bool), 0.123, seed)
-    assert abs(held.sum() - 0.123 * len(recording)) <= 0.5
+    assert abs(held.sum() - 0.123 * len(recording)) <= 1.5
 
 
 @given(recordings=st.integers(2, 20), fraction=st.floats(0.01, 0.99), seed=st.integers(0, 2**32 - 1))
