@@ -252,6 +252,19 @@ def test_a_metric_that_a_fold_lacks_is_the_mean_of_the_others(undefined):
     assert undefined.spread("det")["cal/nll"].defined == 3
 
 
+def test_the_interval_of_a_mean_counts_the_folds_where_the_metric_is_defined(result):
+    values = {1: 0.2, 2: 0.6, 3: math.nan, 4: 0.7}
+    one = result.evaluations["flip"][0][1]
+    seeds = [{fold: replace(one, metrics={"m": value + shift}) for fold, value in values.items()} for shift in (0, 0.1)]
+    spread = module.CrossValidation({"x": dict(enumerate(seeds))}).spread("x")["m"]
+    known = np.array([0.25, 0.65, 0.75])
+    assert spread.folds == pytest.approx((0.25, 0.65, math.nan, 0.75), nan_ok=True)
+    assert (spread.defined, spread.mean) == (3, pytest.approx(known.mean()))
+    assert spread.deviation == pytest.approx(known.std(ddof=1))
+    low, high = stats.t.interval(0.95, 2, known.mean(), known.std(ddof=1) / 3**0.5)
+    assert (spread.low, spread.high) == pytest.approx((low, high))
+
+
 def test_undefined_numbers_are_null_in_the_results_and_counted_in_the_table(undefined, tmp_path):
     write_results(undefined, tmp_path / "results.json")
 
