@@ -134,7 +134,7 @@ def test_one_that_was_stopped_in_a_fold_goes_on_to_the_same_table(store, tmp_pat
     assert crossval_table(again) == crossval_table(whole)
 
 
-def test_a_fit_that_was_interrupted_is_told_and_not_scored(store, tmp_path, monkeypatch):
+def test_a_fit_that_was_interrupted_is_reported_and_not_scored(store, tmp_path, monkeypatch):
     class Interrupted:
         complete = False
 
@@ -190,7 +190,7 @@ def test_each_fit_starts_from_the_upstream_posterior_of_its_seed_and_fold(store,
     assert len(backbones) == 4
 
 
-def test_an_upstream_seed_or_fold_that_is_missing_is_told_before_any_fit(store, tmp_path, monkeypatch):
+def test_an_upstream_seed_or_fold_that_is_missing_is_reported_before_any_fit(store, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "fit", None)
     upstream = tmp_path / "cv" / "det"
     heads = recipe(store).model_copy(update={"upstream": str(upstream)})
