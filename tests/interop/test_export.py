@@ -119,7 +119,8 @@ def test_the_command_writes_a_file_and_tells_what_it_leaves_out(tmp_path):
         temperature=1.5, threshold=0.1, coverage=0.9, draws=20, clips=(5, 5), data=("s.h5",)
     )
     save(posterior, tmp_path / "p")
-    out = tmp_path / "net.pth"
+    out = tmp_path / "new" / "net.pth"
+    out.parent.mkdir()
     result = CliRunner().invoke(main, ["export", str(tmp_path / "p"), "-o", str(out)])
     assert result.exit_code == 0
     assert "cannot hold the temperature; divide its logits by 1.500" in result.stderr

@@ -86,7 +86,8 @@ def test_an_invalid_setting_is_reported_in_one_line_with_its_option(recipe, chan
 
 def test_an_invalid_seed_names_its_option(recipe):
     with pytest.raises(SettingError, match=r"--seed -1: fit.seed = -1: input should be greater than or equal to 0"):
-        read_run(recipe, seed=-1)
+        # It replaces what --set gives.
+        read_run(recipe, ["fit.seed=3"], seed=-1)
 
 
 def test_a_mistake_in_the_file_is_the_files(recipe):
