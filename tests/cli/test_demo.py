@@ -7,7 +7,7 @@ from bayes_panns.report.page import page
 
 
 @pytest.mark.slow
-def test_the_demo_shows_the_whole_story_and_may_run_again(tmp_path, monkeypatch, caplog):
+def test_the_demo_tells_the_whole_story_and_may_run_again(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(page, "RESAMPLES", 25)
     sizes = Sizes(upstream=40, downstream=16, held_out=16, novel=10)
     for _ in range(2):
