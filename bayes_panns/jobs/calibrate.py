@@ -68,7 +68,7 @@ def calibrate(
         f"of coverage {coverage:g} contain every label of probability {threshold:.3f} or more, fitted to {len(second)} "
         "clips"
     )
-    _warn_if_undetermined(temperature, logits, target, posterior.task)
+    _warn_if_undetermined(temperature, _probability(posterior, logits, 1.0), target, posterior.task)
     _warn_of_large_sets(label_sets(probability, threshold), coverage)
     return posterior.calibration
 
@@ -80,21 +80,28 @@ def _probability(posterior: Posterior, logits: NDArray[np.floating], temperature
 
 
 def _warn_if_undetermined(
-    temperature: float, logits: NDArray[np.floating], target: NDArray[np.bool_], task: Task
+    temperature: float, probability: NDArray[np.float64], target: NDArray[np.bool_], task: Task
 ) -> None:
-    """Warn of a temperature that the clips do not determine."""
+    """Warn of a temperature that the clips do not determine.
+
+    Args:
+        temperature: The temperature.
+        probability: The clips' probabilities ``(N, K)`` before it.
+        target: Their targets ``(N, K)``.
+        task: What the labels mean.
+    """
     least, most = BOUNDS
     if task == Task.ONE_OF_K:
-        right = bool((logits.argmax(axis=2) == target.argmax(axis=1)).all())
+        right = bool((probability.argmax(axis=1) == target.argmax(axis=1)).all())
     else:
-        right = bool(((logits > 0) == target).all())
+        right = bool(((probability > 0.5) == target).all())
     if right or temperature <= least * _NEAR:
-        # Then the likelihood rises for ever as the temperature falls, until it is 1 in floating point.
+        # The likelihood of clips that every draw classifies correctly rises for ever as the temperature falls.
         which = "all" if right else "almost all"
         logger.warning(
-            f"the {len(target)} clips that the temperature was fitted to are {which} classified correctly, so nothing "
-            f"bounds it from below but {least:g}; it is {temperature:.3g}, and probabilities become 0 or 1; calibrate "
-            "on more clips, or on harder ones"
+            f"the {len(target)} clips that the temperature was fitted to are {which} classified correctly, so little "
+            f"bounds it from below: it is {temperature:.3g} (the bound is {least:g}), and probabilities come near 0 or "
+            "1; calibrate on more clips, or on harder ones"
         )
     elif temperature >= most / _NEAR:
         logger.warning(

@@ -52,8 +52,7 @@ class Data(BaseModel):
 class Run(BaseModel):
     """A run recipe.
 
-    A recipe is data: :func:`~bayes_panns.jobs.fit` runs a Python function as the guide only if its caller names the
-    function too.
+    A recipe is data: a fit runs a Python function as the guide only if its caller names the function too.
 
     Attributes:
         description: What the run is, in a sentence.

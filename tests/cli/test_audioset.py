@@ -136,7 +136,7 @@ def test_several_packs_of_panns_are_one_set_and_get_their_labels_names(home, tmp
     run("calibrate", tmp_path / "run", "--draws", 2, "--coverage", 0.5)
 
 
-def test_labels_that_do_not_fit_are_told(home, tmp_path):
+def test_labels_that_do_not_fit_are_reported(home, tmp_path):
     panns_pack(tmp_path / "a.h5", range(4), missing=())
     (tmp_path / "two.csv").write_text("index,display_name\n0,Speech\n1,Bark\n")
     data = ("--data", tmp_path / "a.h5", "-o", tmp_path / "run", *SMALL)

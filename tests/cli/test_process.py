@@ -102,21 +102,27 @@ def test_a_reader_that_has_read_enough_is_no_mistake(home):
     assert result.stderr == ""
 
 
-def test_results_reach_a_file_when_progress_is_shown_on_a_terminal(home, tmp_path):
-    """As in ``bayes-panns predict ... > tags.json`` typed into a terminal."""
+def test_results_reach_a_file_when_progress_is_shown_on_a_terminal(tmp_path):
+    """As in ``python script.py > results.txt`` typed into a terminal."""
     pty = pytest.importorskip("pty")
     terminal, stderr = pty.openpty()
-    with (tmp_path / "tags.json").open("w") as file:
-        command = ("predict", home / "run", home / "low.wav", "--draws", 2, "--format", "json")
-        process = start(*command, stdout=file, stderr=stderr)
+    program = (
+        "import click; from bayes_panns.core import progress\n"
+        "with progress.shown(), progress.task('working', total=1, unit='step'):\n"
+        "    print('printed')\n"
+        "    click.echo('echoed')\n"
+    )
+    with (tmp_path / "results.txt").open("w") as file:
+        process = start(program=(sys.executable, "-c", program), stdout=file, stderr=stderr)
     os.close(stderr)
     shown = b""
     while piece := _read(terminal):
         shown += piece
     os.close(terminal)
-    assert process.wait(timeout=120) == 0, shown
-    assert '"windows"' in (tmp_path / "tags.json").read_text()
-    assert b'"windows"' not in shown
+    assert process.wait(timeout=60) == 0, shown
+    assert (tmp_path / "results.txt").read_text().splitlines() == ["printed", "echoed"]
+    assert b"working" in shown
+    assert b"printed" not in shown
 
 
 def _read(terminal):

@@ -119,6 +119,7 @@ def test_the_command_writes_a_file_and_tells_what_it_leaves_out(tmp_path):
     )
     save(posterior, tmp_path / "p")
     out = tmp_path / "new" / "net.pth"
+    out.parent.mkdir()
     result = CliRunner().invoke(main, ["export", str(tmp_path / "p"), "-o", str(out)])
     assert result.exit_code == 0
     assert "cannot hold the temperature; divide its logits by 1.500" in result.stderr

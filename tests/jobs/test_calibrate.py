@@ -126,26 +126,29 @@ def test_a_calibration_that_is_worth_something_has_no_warning(case, caplog):
     assert [record.levelname for record in caplog.records] == ["INFO"]
 
 
-@pytest.mark.parametrize("signal", [15.0, 30.0, 200.0])
+@pytest.mark.parametrize("signal", [8.0, 30.0, 200.0])
 def test_clips_that_are_all_classified_correctly_are_warned_of(case, caplog, signal):
-    # The likelihood has no maximum; the larger the margins, the sooner it is 1 in floating point.
+    # If every draw is right, the likelihood has no maximum; the larger the margins, the sooner it is 1 in rounding.
     posterior, clips = case(*random_logits(signal=signal))
     caplog.clear()
     found = calibrate(posterior, clips, coverage=0.5)
     _, message = caplog.messages
     assert message.startswith("the 40 clips that the temperature was fitted to are all classified correctly, so ")
-    assert f"it is {found.temperature:.3g}" in message
+    assert f"it is {found.temperature:.3g} (the bound is 0.01)" in message
+    assert message.endswith("calibrate on more clips, or on harder ones")
 
 
 def test_multi_label_clips_that_are_all_classified_correctly_are_warned_of(caplog):
     target = np.random.default_rng(0).integers(2, size=(9, 4)).astype(bool)
-    logits = np.where(target, 3.0, -3.0)[None]
-    module._warn_if_undetermined(0.01, logits, target, Task.MULTI_LABEL)
+    probability = np.where(target, 0.9, 0.1)
+    module._warn_if_undetermined(0.5, probability, target, Task.MULTI_LABEL)
     assert "the 9 clips that the temperature was fitted to are all classified correctly" in caplog.messages[-1]
     caplog.clear()
-    logits[0, 0, 0] *= -1
-    module._warn_if_undetermined(0.8, logits, target, Task.MULTI_LABEL)
+    probability[0, 0] = 1 - probability[0, 0]
+    module._warn_if_undetermined(0.8, probability, target, Task.MULTI_LABEL)
     assert caplog.messages == []
+    module._warn_if_undetermined(0.0101, probability, target, Task.MULTI_LABEL)
+    assert "are almost all classified correctly" in caplog.messages[-1]
 
 
 def test_clips_that_contradict_the_posterior_are_warned_of(case, caplog):

@@ -134,7 +134,7 @@ def test_one_that_was_stopped_in_a_fold_goes_on_to_the_same_table(store, tmp_pat
     assert crossval_table(again) == crossval_table(whole)
 
 
-def test_a_fit_that_was_interrupted_is_told_and_not_scored(store, tmp_path, monkeypatch):
+def test_a_fit_that_was_interrupted_is_reported_and_not_scored(store, tmp_path, monkeypatch):
     class Interrupted:
         complete = False
 
@@ -190,7 +190,7 @@ def test_each_fit_starts_from_the_upstream_posterior_of_its_seed_and_fold(store,
     assert len(backbones) == 4
 
 
-def test_an_upstream_seed_or_fold_that_is_missing_is_told_before_any_fit(store, tmp_path, monkeypatch):
+def test_an_upstream_seed_or_fold_that_is_missing_is_reported_before_any_fit(store, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "fit", None)
     upstream = tmp_path / "cv" / "det"
     heads = recipe(store).model_copy(update={"upstream": str(upstream)})
@@ -250,6 +250,19 @@ def test_a_metric_that_a_fold_lacks_is_the_mean_of_the_others(undefined):
     half = stats.t.ppf(0.975, 1) * np.std(values, ddof=1) / 2**0.5
     assert (spread.low, spread.high) == pytest.approx((np.mean(values) - half, np.mean(values) + half))
     assert undefined.spread("det")["cal/nll"].defined == 3
+
+
+def test_the_interval_of_a_mean_counts_the_folds_where_the_metric_is_defined(result):
+    values = {1: 0.2, 2: 0.6, 3: math.nan, 4: 0.7}
+    one = result.evaluations["flip"][0][1]
+    seeds = [{fold: replace(one, metrics={"m": value + shift}) for fold, value in values.items()} for shift in (0, 0.1)]
+    spread = module.CrossValidation({"x": dict(enumerate(seeds))}).spread("x")["m"]
+    known = np.array([0.25, 0.65, 0.75])
+    assert spread.folds == pytest.approx((0.25, 0.65, math.nan, 0.75), nan_ok=True)
+    assert (spread.defined, spread.mean) == (3, pytest.approx(known.mean()))
+    assert spread.deviation == pytest.approx(known.std(ddof=1))
+    low, high = stats.t.interval(0.95, 2, known.mean(), known.std(ddof=1) / 3**0.5)
+    assert (spread.low, spread.high) == pytest.approx((low, high))
 
 
 def test_undefined_numbers_are_null_in_the_results_and_counted_in_the_table(undefined, tmp_path):

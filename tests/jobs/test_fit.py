@@ -228,7 +228,7 @@ def test_every_strategy_runs_from_end_to_end(stores, upstream, tmp_path, guide, 
         ),
     ],
 )
-def test_what_does_not_fit_is_told_before_anything_is_made(stores, tmp_path, change, error, message, recipe):
+def test_what_does_not_fit_is_reported_before_anything_is_made(stores, tmp_path, change, error, message, recipe):
     with pytest.raises(error, match=message):
         fit(recipe(stores["downstream"], **change), tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -12,7 +12,7 @@ def recipe(tmp_path):
     return path
 
 
-def test_every_recipe_that_comes_along_is_valid_and_described():
+def test_every_recipe_that_comes_with_the_package_is_valid_and_described():
     for name in names("runs"):
         run = read_run(name)
         assert run.description
@@ -86,7 +86,8 @@ def test_an_invalid_setting_is_reported_in_one_line_with_its_option(recipe, chan
 
 def test_an_invalid_seed_names_its_option(recipe):
     with pytest.raises(SettingError, match=r"--seed -1: fit.seed = -1: input should be greater than or equal to 0"):
-        read_run(recipe, seed=-1)
+        # It replaces what --set gives.
+        read_run(recipe, ["fit.seed=3"], seed=-1)
 
 
 def test_a_mistake_in_the_file_is_the_files(recipe):
@@ -106,7 +107,7 @@ def test_replaced_values_are_validated():
         replaced(run, {"fit.seed": -1})
 
 
-def test_what_is_not_toml_or_not_there_is_told(tmp_path):
+def test_what_is_not_toml_or_not_there_is_reported(tmp_path):
     (tmp_path / "bad.toml").write_text("[fit\nepochs = 3")
     with pytest.raises(RecipeError, match=r"bad.toml: is not valid TOML: .*line 1"):
         read_run(tmp_path / "bad.toml")
