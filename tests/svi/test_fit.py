@@ -373,5 +373,5 @@ def test_the_checkpoint_of_a_fit_that_trains_other_parts_is_told(store, tmp_path
 
 @pytest.mark.parametrize("keep", ["tape", "embeddings"])
 def test_features_are_kept_in_one_of_three_places(store, keep):
-    with pytest.raises(ValueError, match="tape|use Embeddings"):
+    with pytest.raises(ValueError, match=r"tape|use Embeddings"):
         Features(ClipSet(store), LogMel(RATE), Task.ONE_OF_K, keep=keep)
