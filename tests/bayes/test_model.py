@@ -170,3 +170,27 @@ def test_mean_field_order_is_verified_without_a_warning(batch):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         TraceMeanField_ELBO().loss(model, MeanField(model), *batch)
+
+
+def test_a_model_refuses_what_does_not_fit():
+    net = build("resnet14-narrow", 3)
+    found = sites(net)
+    flat = {"fc1.bias": dist.Normal(torch.zeros(128), 1.0)}
+    with pytest.raises(ValueError, match=r"fc1.bias: its event is of shape \(\) and its batch of shape \(128,\)"):
+        BayesianNet(net, flat, OneOfK())
+    with pytest.raises(ValueError, match=r"prior of fc1.bias: its event is of shape \(127,\)"):
+        BayesianNet(net, {"fc1.bias": dist.Normal(torch.zeros(127), 1.0).to_event(1)}, OneOfK())
+    with pytest.raises(ValueError, match=r"fc1\.weight has no prior whose width could be learned"):
+        BayesianNet(net, {"fc1.bias": FanIn()(found["fc1.bias"])}, OneOfK(), learned=["fc1.weight"])
+    with pytest.raises(ValueError, match="sometimes"):
+        BayesianNet(net, {}, OneOfK(), dropout="sometimes")
+    with pytest.raises(ValueError, match="does not say which layer is its last"):
+        BayesianNet(torch.nn.Linear(2, 2), {}, OneOfK()).head_sites  # noqa: B018
+
+
+def test_what_is_deterministic_is_all_but_the_sites():
+    net = build("resnet14-narrow", 3)
+    before = net.state_dict()
+    model = make()
+    assert set(model.deterministic()) == set(before) - {site.name for site in model.sites.values()}
+    assert model.deterministic()["bn0.weight"].data_ptr() == model.net.bn0.weight.data_ptr()
