@@ -1,7 +1,7 @@
 """Waveforms to log-mel spectrograms, as PANNs computes them (Kong et al., 2020, arXiv:1912.10211)."""
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torchaudio
 from torch import Tensor, nn
@@ -34,7 +34,8 @@ class FrontEnd:
     hop: int
     fmin: float
     fmax: float
-    mels: int = MEL_BINS
+    # Not shown, as the digests of backbones on disk are made of what is.
+    mels: int = field(default=MEL_BINS, repr=False)
 
 
 FRONT_ENDS = {

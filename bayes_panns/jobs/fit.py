@@ -12,7 +12,7 @@ import torch
 
 from bayes_panns import __version__
 from bayes_panns.clips import ClipSet
-from bayes_panns.core.choices import Schedule, Task
+from bayes_panns.core.choices import Schedule, SplitRule, Task
 from bayes_panns.core.errors import FitError, RecipeError, StoreError
 from bayes_panns.jobs.devices import choose_device
 from bayes_panns.jobs.leaks import record_fitted_clips
@@ -76,6 +76,9 @@ def fit(
     chosen, run = choose_device(device), RunFolder(folder)
     recipe = _with_guide(recipe, guide_function)
     run.require(resume=resume)
+    if resume and run.read_recipe().data.split == SplitRule.PREFIX:
+        # A run of an older version goes on with the clips that it held out.
+        recipe = replaced(recipe, {"data.split": SplitRule.PREFIX})
     held, clips = divide(recipe)
     task = _task(recipe, clips)
     inputs = Inputs.of(recipe, clips)

@@ -23,11 +23,12 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from bayes_panns.clips import ClipSet, Store
+from bayes_panns.core.choices import SplitRule
 from bayes_panns.core.errors import FitError
 from bayes_panns.core.files import locked, require_folder, whole_file
 from bayes_panns.core.strict_json import write_json
 from bayes_panns.posterior.disk import read_header
-from bayes_panns.recipes import Run, is_function, read_run, read_strategy
+from bayes_panns.recipes import Run, is_function, read_run, read_strategy, replaced
 from bayes_panns.svi import CHECKPOINT, METRICS
 
 RUN_TOML = "run.toml"
@@ -179,13 +180,19 @@ class RunFolder:
     def read_recipe(self) -> Run:
         """The recipe as it was run.
 
+        The recipe of an older version says nothing about ``data.split``: such a run held clips out by the rule
+        ``prefix``, and its validation clips are found by that rule.
+
         Raises:
             FitError: No run was started here.
             RecipeError: The recipe is damaged.
         """
         if not self.is_run:
             raise FitError(f"{self.path}: there is no run ({RUN_TOML} is missing)")
-        return read_run(self.recipe)
+        recipe = read_run(self.recipe)
+        if "split" in recipe.data.model_fields_set:
+            return recipe
+        return replaced(recipe, {"data.split": SplitRule.PREFIX})
 
     def read_resumable(self) -> Resumable | None:
         """What the run was started with; None for a run of an older version.

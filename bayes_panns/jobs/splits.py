@@ -34,7 +34,9 @@ def divide(recipe: Run) -> tuple[ClipSet | None, ClipSet]:
         clips = clips.select(folds=recipe.data.folds)
     if recipe.data.share < 1:
         clips = clips.sample(recipe.data.share, seed=recipe.fit.seed)
-    return clips.split(recipe.data.validation, seed=recipe.fit.seed) if recipe.data.validation else (None, clips)
+    if not recipe.data.validation:
+        return None, clips
+    return clips.split(recipe.data.validation, seed=recipe.fit.seed, rule=recipe.data.split)
 
 
 def held_out(run: str | Path, stores: Sequence[str | Path] = (), *, folds: Sequence[int] | None = None) -> ClipSet:

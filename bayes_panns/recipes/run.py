@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic_core import PydanticCustomError
 
-from bayes_panns.core.choices import HeadStart, Task
+from bayes_panns.core.choices import HeadStart, SplitRule, Task
 from bayes_panns.svi import FitSettings
 
 
@@ -17,6 +17,7 @@ class Data(BaseModel):
         folds: The folds to fit to; by default all.
         validation: The share of clips that are held out and scored after each epoch, in [0, 1). Where recordings are
             known, all clips of a recording are on the same side.
+        split: Which clips are held out; see :class:`~bayes_panns.core.choices.SplitRule`.
         share: The share of clips to use, in (0, 1], to measure what fewer labels cost: see
             :meth:`~bayes_panns.clips.ClipSet.sample`. Validation clips are taken from it.
         task: ``one-of-k`` or ``multi-label``; by default the stores' own.
@@ -29,6 +30,7 @@ class Data(BaseModel):
     stores: list[str] = []
     folds: list[int] | None = None
     validation: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = 0.1
+    split: Annotated[SplitRule, Field(strict=False)] = SplitRule.STRATIFIED
     share: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 1.0
     task: Annotated[Task, Field(strict=False)] | None = None
     labels: str | None = None

@@ -9,7 +9,7 @@ import pytest
 
 from bayes_panns.core.errors import FitError
 from bayes_panns.core.files import locked
-from bayes_panns.jobs import RunFolder, calibrate, evaluate_posterior, fit, held_out
+from bayes_panns.jobs import RunFolder, calibrate, divide, evaluate_posterior, fit, held_out
 from bayes_panns.posterior import load, save_calibration
 from bayes_panns.recipes import replaced
 
@@ -251,3 +251,20 @@ def test_a_run_is_found_from_its_folder_and_those_inside(finished, tmp_path):
     assert RunFolder.around(tmp_path) is None
     with pytest.raises(FitError, match=r"there is no run \(run.toml is missing\)"):
         RunFolder(tmp_path).read_recipe()
+
+
+def test_an_old_run_keeps_the_clips_that_it_held_out(stores, tmp_path, recipe, interrupted):
+    """Older versions held clips out by another rule, and did not write it down."""
+    old = replaced(recipe(stores["upstream"], validation=0.3), {"data.split": "prefix"})
+    with interrupted():
+        fit(old, tmp_path / "run")
+    run = RunFolder(tmp_path / "run")
+    run.recipe.write_text(run.recipe.read_text().replace('split = "prefix"\n', ""))
+    before = held_out(run.path)
+    assert before.names == divide(old)[0].names
+    now = replaced(old, {"data.split": "stratified"})
+    assert before.names != divide(now)[0].names
+    assert fit(now, run.path, resume=True).complete
+    assert held_out(run.path).names == before.names
+    assert fit(now, tmp_path / "new").complete
+    assert 'split = "stratified"' in RunFolder(tmp_path / "new").recipe.read_text()

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from bayes_panns.jobs import fit
 
 from bayes_panns.clips import ClipSet
 from bayes_panns.core.choices import ShortClips, Task
+from bayes_panns.jobs import fit
 from bayes_panns.posterior import FittedClips, Posterior, load, save
 from bayes_panns.recipes import read_run, read_strategy
 from bayes_panns.svi import Embeddings, Features, Fit, FitSettings, read_metrics

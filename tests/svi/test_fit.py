@@ -255,8 +255,14 @@ def test_nothing_to_train_is_told(store, tmp_path):
 def test_a_damaged_or_foreign_checkpoint_is_told(store, tmp_path):
     folder = tmp_path / "run"
     job(store, folder, epochs=1).run()
-    with pytest.raises(FitError, match="belongs to a fit of 3 steps; this fit has 6"):
-        job(store, folder, epochs=2).load_checkpoint()
+    longer = job(store, tmp_path / "longer", epochs=2)
+    longer.run()
+    (folder / "longer.pt").write_bytes((tmp_path / "longer" / "checkpoint.pt").read_bytes())
+    kept = (folder / "checkpoint.pt").read_bytes()
+    (folder / "checkpoint.pt").write_bytes((folder / "longer.pt").read_bytes())
+    with pytest.raises(FitError, match="belongs to a fit of 6 steps; this fit has 3"):
+        job(store, folder, epochs=1).load_checkpoint()
+    (folder / "checkpoint.pt").write_bytes(kept)
     path = folder / "checkpoint.pt"
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(FitError, match="cannot be resumed from"):
