@@ -22,6 +22,7 @@ from bayes_panns.bayes import (
     Strategy,
     draw_weights,
     guide_from_strategy,
+    kronecker_gaussian,
     mirrored_draws,
     sites,
 )
@@ -152,6 +153,18 @@ def test_align_takes_over_the_mean_and_the_width_of_the_prior():
     fixed, guide = head_of("rotated")
     assert only_part(guide).align(views()) == pytest.approx(128**-0.5, rel=1e-5)
     assert fixed.learned == ()
+
+
+def test_align_starts_from_the_kronecker_factored_approximation():
+    model, guide = head_of("rotated")
+    clips, part = views(), only_part(guide)
+    weight, bias = (part.median()[site] for site in HEAD)
+    found = kronecker_gaussian(clips, weight, bias, model.likelihood, prior_scale=128**-0.5, bias_prior_scale=128**-0.5)
+    part.align(clips)
+    torch.testing.assert_close(part.scale(HEAD[0]), found.scale, rtol=1e-4, atol=0)
+    torch.testing.assert_close(part.scale(HEAD[1]), found.bias_scale, rtol=1e-4, atol=0)
+    for name in ("left", "right", "centre"):
+        torch.testing.assert_close(getattr(part.axes, name), getattr(found, name))
 
 
 def test_align_fits_a_new_layer_to_the_targets():
