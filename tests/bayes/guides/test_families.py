@@ -201,6 +201,13 @@ def test_a_low_rank_part_is_pyros_own():
     assert names == {"0.low_rank.loc", "0.low_rank.cov_factor", "0.low_rank.scale_unconstrained"}
 
 
+@pytest.mark.parametrize("kind", ["normal", "rotated", "low-rank"])
+def test_a_recipes_widths_go_by_the_fan_in(kind):
+    """A covariance of low rank is random at the start: the mean of its widths is known to a few per cent."""
+    _, guide = head_of(kind, init_scale=3.0)
+    assert guide.gaussians()[HEAD[0]][1].mean().item() == pytest.approx(3 / 128**0.5, rel=0.05)
+
+
 @pytest.mark.parametrize("kind", ["map", "rotated", "low-rank"])
 def test_a_frozen_layer_has_no_gradients(kind):
     model, guide = head_of(kind, learn_prior=True)
