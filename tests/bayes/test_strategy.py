@@ -130,6 +130,7 @@ def test_head_is_the_last_layer_and_nothing_that_begins_like_it():
     rule = Rule(match="head.*")
     assert rule.matches("classifier.5.weight", "classifier.5")
     assert not rule.matches("classifier.50.weight", "classifier.5")
+    assert not Rule(match="head*").matches("classifier.50.weight", "classifier.5")
     assert not rule.matches("classifier.4.weight", "classifier.5")
     assert not rule.matches("classifier.5.weight")
     assert Rule(match=["x", "head.bias"]).matches("fc.bias", "fc")

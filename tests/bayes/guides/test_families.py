@@ -22,6 +22,7 @@ from bayes_panns.bayes import (
     Strategy,
     draw_weights,
     guide_from_strategy,
+    kronecker_gaussian,
     mirrored_draws,
     sites,
 )
@@ -154,6 +155,18 @@ def test_align_takes_over_the_mean_and_the_width_of_the_prior():
     assert fixed.learned == ()
 
 
+def test_align_starts_from_the_kronecker_factored_approximation():
+    model, guide = head_of("rotated")
+    clips, part = views(), only_part(guide)
+    weight, bias = (part.median()[site] for site in HEAD)
+    found = kronecker_gaussian(clips, weight, bias, model.likelihood, prior_scale=128**-0.5, bias_prior_scale=128**-0.5)
+    part.align(clips)
+    torch.testing.assert_close(part.scale(HEAD[0]), found.scale, rtol=1e-4, atol=0)
+    torch.testing.assert_close(part.scale(HEAD[1]), found.bias_scale, rtol=1e-4, atol=0)
+    for name in ("left", "right", "centre"):
+        torch.testing.assert_close(getattr(part.axes, name), getattr(found, name))
+
+
 def test_align_fits_a_new_layer_to_the_targets():
     _, guide = head_of("rotated")
     target = torch.arange(40) % K
@@ -186,6 +199,13 @@ def test_a_low_rank_part_is_pyros_own():
     assert only_part(guide).low_rank.rank == round((K * 129) ** 0.5)
     names = {name for name, _ in guide.named_parameters()}
     assert names == {"0.low_rank.loc", "0.low_rank.cov_factor", "0.low_rank.scale_unconstrained"}
+
+
+@pytest.mark.parametrize("kind", ["normal", "rotated", "low-rank"])
+def test_a_recipes_widths_go_by_the_fan_in(kind):
+    """A covariance of low rank is random at the start: the mean of its widths is known to a few per cent."""
+    _, guide = head_of(kind, init_scale=3.0)
+    assert guide.gaussians()[HEAD[0]][1].mean().item() == pytest.approx(3 / 128**0.5, rel=0.05)
 
 
 @pytest.mark.parametrize("kind", ["map", "rotated", "low-rank"])

@@ -200,7 +200,9 @@ def test_parts_must_cover_the_model_once():
             ComposedGuide(model, parts)
     two = ComposedGuide(model, [MeanField(model, sites=[WEIGHT]), Point(model, sites=[BIAS])])
     assert set(draw_weights(two)) == {WEIGHT, BIAS}
-    assert ComposedGuide(model_of("fc1.bias"), [MeanField(model_of("fc1.bias"))]).parts
+    none = ComposedGuide(BayesianNet(build("resnet14-narrow", K), {}, OneOfK()), [])
+    assert (none.explicit, none.independent, none.stochastic, none.needs_embeddings) == (True, True, False, False)
+    assert none() == none.means() == none.gaussians() == {}
 
 
 @pytest.mark.parametrize(
