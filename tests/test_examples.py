@@ -95,7 +95,7 @@ def test_the_documented_commands_of_a_guide_in_python_work_as_written(clips):
     assert "No module named 'own_guide'" in elsewhere.stderr
     unnamed = bayes_panns("predict", run, recording, cwd=EXAMPLES)
     assert unnamed.returncode == 1
-    assert "give it with --guide if you trust it" in unnamed.stderr
+    assert "name it with --guide if you trust it" in unnamed.stderr
 
 
 @pytest.mark.slow

@@ -132,7 +132,7 @@ def _with_guide(recipe: Run, guide_function: str | None) -> Run:
     """
     if guide_function is None and is_function(recipe.guide):
         raise RecipeError(
-            f"guide = {recipe.guide!r} is a Python function, which a recipe cannot run; give it with --guide if you "
+            f"guide = {recipe.guide!r} is a Python function, which a recipe cannot run; name it with --guide if you "
             "trust it"
         )
     return replaced(recipe, {} if guide_function is None else {"guide": guide_function})

@@ -1,6 +1,7 @@
 """Leaks: scored clips that a posterior, or one that it started from, was fitted to; found by the clips' digests."""
 
 from collections.abc import Iterator
+from typing import cast
 
 from bayes_panns.clips import ClipSet
 from bayes_panns.posterior import Ensemble, FittedClips, Posterior, Predictor
@@ -34,8 +35,8 @@ def count_leaks(posterior: Predictor, clips: ClipSet) -> dict[str, int] | None:
     Raises:
         StoreError: A store is damaged.
     """
-    members = posterior.members if isinstance(posterior, Ensemble) else (posterior,)
-    records = [member.fitted_clips for member in members if isinstance(member, Posterior)]
+    members = posterior.members if isinstance(posterior, Ensemble) else (cast(Posterior, posterior),)
+    records = [member.fitted_clips for member in members]
     together = FittedClips(
         frozenset[bytes]().union(*(each.own for each in records)),
         frozenset[bytes]().union(*(each.upstream for each in records)),

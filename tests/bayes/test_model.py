@@ -54,6 +54,7 @@ def test_waveforms_and_log_mels_give_the_same_logits():
 
 @pytest.mark.parametrize("guide_of", [MeanField, lambda model: AutoNormal(model, init_scale=0.01)])
 def test_plain_pyro_fits_it_with_our_guide_and_its_own(guide_of, batch):
+    pyro.clear_param_store()
     strategy = Strategy(default=Settings(init_scale=0.05))
     model = make(strategy, clips=4)
     guide = guide_of(model)

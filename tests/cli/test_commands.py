@@ -238,7 +238,7 @@ def test_a_guide_in_python_is_named_on_the_command_line_alone(home, tmp_path, mo
     (tmp_path / "code.toml").write_text('guide = "guides_on_the_line:make"\n[fit]\nepochs = 1\nspec_augment = false\n')
     command = ("pretrain", tmp_path / "code.toml", "--data", home / "clips.h5", "-o", tmp_path / "run")
     refused = run(*command, code=1).stderr
-    assert "is a Python function, which a recipe cannot run; give it with --guide if you trust it" in refused
+    assert "is a Python function, which a recipe cannot run; name it with --guide if you trust it" in refused
     assert not (tmp_path / "run").exists()
     function = ("--guide", "guides_on_the_line:make")
     run(*command, *function)
@@ -246,7 +246,7 @@ def test_a_guide_in_python_is_named_on_the_command_line_alone(home, tmp_path, mo
     assert "a Python function" in run(*command, "--resume", code=1).stderr
     assert "guides_on_the_line:make" in run("inspect", tmp_path / "run").stdout
     sound = home / "sounds" / "low" / "0.wav"
-    assert "give it with --guide if you trust it" in run("predict", tmp_path / "run", sound, code=1).stderr
+    assert "name it with --guide if you trust it" in run("predict", tmp_path / "run", sound, code=1).stderr
     assert run("predict", tmp_path / "run", sound, "--draws", 2, *function).stdout
 
 
@@ -309,7 +309,7 @@ MISTAKES = {
     ),
     "a missing posterior": (
         lambda home: ("predict", home / "nowhere", home / "sounds/low/0.wav"),
-        "nowhere: no posterior there",
+        "nowhere: is not a posterior",
     ),
     "a truncated posterior": (
         lambda home: ("predict", damaged(home), home / "sounds/low/0.wav"),
@@ -520,8 +520,11 @@ def test_calibrate_keeps_a_temperature_and_predict_shows_the_sets(home, tmp_path
 
 
 def test_several_posteriors_are_scored_as_one(home):
-    once = run("evaluate", home / "run", "--data", home / "clips.h5", "--draws", 2, "--json", "-").stdout
-    twice = run("evaluate", home / "run", home / "run", "--data", home / "clips.h5", "--draws", 4, "--json", "-").stdout
+    asked = ("evaluate", home / "run", home / "run", "--data", home / "clips.h5", "--draws")
+    assert json.loads(run(*asked, 4, "--json", "-").stdout)["draws"] == 4
+    # At the mean, two of the same are one.
+    once = run("evaluate", home / "run", "--data", home / "clips.h5", "--draws", 0, "--json", "-").stdout
+    twice = run(*asked, 0, "--json", "-").stdout
     assert json.loads(twice)["cal/nll"] == pytest.approx(json.loads(once)["cal/nll"])
 
 

@@ -85,7 +85,7 @@ def test_a_rotated_head_starts_from_the_upstream_heads_mean(caplog, stores, upst
     for name, value in load(det).points().items():
         if name.startswith("fc_audioset."):
             assert head.gaussians()[name][0].numpy() == pytest.approx(value.numpy(), abs=1e-5)
-    assert head.guide.axes.centre.abs().max() > 0
+    assert head.guide.part_of("net.fc_audioset.weight").axes.centre.abs().max() > 0
     logged = json.loads((tmp_path / "head" / "metrics.jsonl").read_text())
     width = head.model.prior("net.fc_audioset.weight").variance.mean().sqrt().item()
     assert logged["prior/fc_audioset.weight"] == pytest.approx(width, rel=1e-5)
