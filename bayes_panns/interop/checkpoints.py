@@ -12,6 +12,7 @@ import pickle
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -29,7 +30,7 @@ from bayes_panns.clips import Task
 from bayes_panns.core.choices import CheckpointKind, Choice, Dropout, PosteriorKind, PriorKind, ScaleRule, ShortClips
 from bayes_panns.core.digests import sha256_of
 from bayes_panns.core.errors import CheckpointError
-from bayes_panns.nets import NETS, build
+from bayes_panns.nets import NETS, Network, NetworkEntry, build
 from bayes_panns.posterior import Posterior
 from bayes_panns.recipes import read_strategy
 
@@ -231,7 +232,9 @@ def _split(
 
 def _network(path: Path, locs: Mapping[str, Tensor], net: str | None, kind: CheckpointKind) -> tuple[str, int]:
     """The network of this kind that has parameters of these names and shapes, and its number of labels."""
-    known = {name: _expected(name, locs) for name in ([net] if net is not None else NETS)}
+    if net is not None and net not in NETS:
+        build(net, 1)  # It says which networks there are.
+    known = {name: _expected(NETS[name], locs) for name in ([net] if net is not None else NETS)}
     shapes = {name: tuple(value.shape) for name, value in locs.items()}
     fitting = [name for name, expected in known.items() if expected.shapes == shapes]
     among = [name for name, expected in known.items() if kind in expected.kinds]
@@ -243,23 +246,25 @@ def _network(path: Path, locs: Mapping[str, Tensor], net: str | None, kind: Chec
                 "these, name it with --net"
             )
         return found[0], known[found[0]].classes
-    for name in fitting or ([] if among else known):
-        kinds = known[name].kinds
+    others = fitting if among else list(known)
+    if others:
+        kinds = known[others[0]].kinds
         advice = f"import it as {' or '.join(kinds)}" if kinds else "it cannot be imported"
-        raise CheckpointError(f"{path}: {name} is not a network of {kind} checkpoints; {advice}")
+        raise CheckpointError(f"{path}: {others[0]} is not a network of {kind} checkpoints; {advice}")
     nearest = min(among, key=lambda name: len(set(shapes.items()) ^ set(known[name].shapes.items())))
-    expected = known[nearest].shapes
+    most_similar = "" if net is not None else ", the most similar one"
+    difference = _difference(shapes, known[nearest].shapes)
+    raise CheckpointError(f"{path}: does not fit the network {nearest}{most_similar}: {difference}")
+
+
+def _difference(shapes: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]) -> str:
+    """The first difference between a checkpoint's shapes and those of a network."""
     for name, shape in expected.items():
         if name not in shapes:
-            difference = f"{name} is missing"
-            break
+            return f"{name} is missing"
         if shapes[name] != shape:
-            difference = f"{name} has shape {_times(shapes[name])}, not {_times(shape)}"
-            break
-    else:
-        difference = f"{next(name for name in shapes if name not in expected)} is not one of its parameters"
-    most_similar = "" if net is not None else ", the most similar one"
-    raise CheckpointError(f"{path}: does not fit the network {nearest}{most_similar}: {difference}")
+            return f"{name} has shape {_times(shapes[name])}, not {_times(shape)}"
+    return f"{next(name for name in shapes if name not in expected)} is not one of its parameters"
 
 
 @dataclass(frozen=True)
@@ -271,16 +276,22 @@ class _Expected:
     kinds: tuple[CheckpointKind, ...]
 
 
-def _expected(net: str, locs: Mapping[str, Tensor]) -> _Expected:
+def _expected(entry: NetworkEntry, locs: Mapping[str, Tensor]) -> _Expected:
     """What a checkpoint of a network would hold, with as many labels as these weights have in its last layer."""
-    with torch.device("meta"):
-        network = build(net, 1)
+    network = _without_values(entry)
     bias = locs.get(f"{network.head}.bias")
     classes = len(bias) if bias is not None and bias.dim() == 1 else 1
     shapes = {name: tuple(value.shape) for name, value in network.state_dict().items()}
     for name in (f"{network.head}.weight", f"{network.head}.bias"):
         shapes[name] = (classes, *shapes[name][1:])
     return _Expected(shapes, classes, network.checkpoints)
+
+
+@cache
+def _without_values(entry: NetworkEntry) -> Network:
+    """A network for one label whose weights have shapes and no values."""
+    with torch.device("meta"):
+        return entry.make(1)
 
 
 def _times(shape: tuple[int, ...]) -> str:

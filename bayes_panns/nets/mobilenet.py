@@ -88,15 +88,18 @@ def _convolution(
 ) -> nn.Sequential:
     """A convolution without a bias, BatchNorm and, unless it is ``None``, an activation."""
     convolution = nn.Conv2d(channels_in, channels_out, kernel, stride, kernel // 2, groups=groups, bias=False)
-    nn.init.kaiming_normal_(convolution.weight, mode="fan_out")
+    # Torch takes a second to find out how to draw normal numbers that are not stored.
+    if not convolution.weight.is_meta:
+        nn.init.kaiming_normal_(convolution.weight, mode="fan_out")
     layers: list[nn.Module] = [convolution, nn.BatchNorm2d(channels_out, eps=1e-3, momentum=0.01)]
     return nn.Sequential(*layers, *([] if activation is None else [activation()]))
 
 
 def _linear(features_in: int, features_out: int) -> nn.Linear:
     layer = nn.Linear(features_in, features_out)
-    nn.init.normal_(layer.weight, 0, 0.01)
-    nn.init.zeros_(layer.bias)
+    if not layer.weight.is_meta:
+        nn.init.normal_(layer.weight, 0, 0.01)
+        nn.init.zeros_(layer.bias)
     return layer
 
 
