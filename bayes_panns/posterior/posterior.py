@@ -101,7 +101,7 @@ class Posterior:
             net: One of :data:`bayes_panns.nets.NETS`.
             labels: K label names.
             task: What the labels mean.
-            sample_rate: The front end's rate: 32000, 16000 or 8000 Hz.
+            sample_rate: The front end's rate: 32000 Hz, for PANNs' networks also 16000 or 8000 Hz.
             clip_seconds: The length of the clips.
             strategy: The guide recipe.
             guide_function: Instead of a recipe's guide, ``module:function`` that makes one from the model (see

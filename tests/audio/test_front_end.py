@@ -92,6 +92,23 @@ def test_efficientats_mels_are_kaldis():
         assert mel == pytest.approx(129 * scale(frequency) / scale(15000) - 1, abs=1.5)
 
 
+def test_efficientats_is_what_its_formula_says():
+    """One frame in the middle by a direct Fourier sum, with triangles that are linear in mel."""
+    waveform = torch.randn(1, 4000, dtype=torch.float64)
+    emphasised = waveform[0, 1:] - 0.97 * waveform[0, :-1]
+    time, frequency = torch.arange(1024, dtype=torch.float64), torch.arange(513, dtype=torch.float64)
+    window = torch.zeros(1024, dtype=torch.float64)
+    window[112:912] = 0.5 - 0.5 * torch.cos(2 * math.pi * torch.arange(800) / 799)
+    frame = emphasised[5 * 320 - 512 : 5 * 320 + 512] * window
+    angle = 2 * math.pi * frequency[:, None] * time / 1024
+    power = (frame * angle.cos()).sum(dim=1) ** 2 + (frame * angle.sin()).sum(dim=1) ** 2
+    mel = 1127 * (1 + frequency * 32000 / 1024 / 700).log()
+    step = 1127 * math.log(1 + 15000 / 700) / 129
+    triangles = (1 - (mel / step - torch.arange(1, 129)[:, None]).abs()).clamp(min=0)
+    expected = ((triangles @ power + 1e-5).log() + 4.5) / 5
+    torch.testing.assert_close(KaldiLogMel()(waveform.float())[0, 5].double(), expected, rtol=0, atol=1e-3)
+
+
 def test_both_front_ends_tell_decibels():
     """Twice the amplitude is 6 dB, up to what the 1e-5 adds; EfficientAT's silence is ln(1e-5), -50 dB."""
     waveform = torch.randn(1, 32000)
