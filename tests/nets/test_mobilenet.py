@@ -75,10 +75,22 @@ def test_channels_are_whole_eighths(channels, expected):
     assert whole_eighths(channels) == expected
 
 
+def lively(features):
+    """A network whose logits for features are of order 1, so that what changes them shows; initial ones are near 0."""
+    net = build("mn01", 4)
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 1.0
+    nn.init.normal_(net.classifier[2].weight, 0, 0.1)
+    nn.init.normal_(net.classifier[5].weight)
+    net(features)
+    return net.eval()
+
+
 @torch.no_grad()
 def test_augmentation_sees_frames_and_mels_as_elsewhere():
-    net = build("mn01", 4).eval()
     features = torch.randn(2, 50, 128)
+    net = lively(features)
     seen = []
     plain = net(features, lambda spectrogram: seen.append(spectrogram) or spectrogram)
     assert torch.equal(seen[0], features[:, None])
@@ -87,7 +99,17 @@ def test_augmentation_sees_frames_and_mels_as_elsewhere():
     hidden[:, 10:20], hidden[:, :, 5:9] = 0, 0
     stripes = lambda x: x.index_fill(2, torch.arange(10, 20), 0).index_fill(3, torch.arange(5, 9), 0)  # noqa: E731
     torch.testing.assert_close(net(features, stripes), net(hidden))
+    assert (net(hidden) - plain).abs().max() > 0.01
     assert net(features, SpecAugment()).shape == (2, 4)
+
+
+@torch.no_grad()
+def test_convolutions_see_mels_by_frames_as_in_the_published_code():
+    net = build("mn01", 4).eval()
+    features, seen = torch.randn(2, 50, 128), []
+    net.features[0].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    net(features)
+    assert torch.equal(seen[0][:, 0], features.transpose(1, 2))
 
 
 @torch.no_grad()
