@@ -142,7 +142,6 @@ def test_variants_of_one_shape_are_told_apart_by_name(saved, caplog):
     assert posterior.net == "mn10_as_hop_5"
     assert posterior.front_end.frames(32000) == 200
     assert not caplog.messages
-    posterior.model.head  # noqa: B018
     export_checkpoint(posterior, path)
     assert import_checkpoint(path, "efficientat").net == "mn10_as_hop_5"
     assert not caplog.messages
