@@ -27,16 +27,50 @@ def real_data() -> Path:
 
 
 @pytest.fixture(scope="session")
+def mn04_file(real_data) -> Path:
+    """The published checkpoint of EfficientAT's mn04, 4 MB."""
+    path = real_data / "efficientat" / "mn04_as_mAP_432.pt"
+    if not path.is_file():
+        pytest.skip(f"no published checkpoint: {path} is missing")
+    return path
+
+
+@pytest.fixture(scope="session")
+def formula():
+    """The formula that makes the tensors and waveforms of the golden values."""
+    return _formula()
+
+
+@pytest.fixture(scope="session")
+def mn04_golden():
+    """What the published code computes with mn04's weights, for the formula's waveforms and for two real clips."""
+    return _golden("mn04_golden.npz")
+
+
+@pytest.fixture(scope="session")
 def reference():
     """The golden values of the published networks, and the formula that makes their tensors."""
+    return _formula(), _golden("resnet54_golden.npz")
+
+
+def _golden(name):
+    import numpy as np
+
+    return np.load(_reference_folder() / name)
+
+
+def _reference_folder():
     folder = ROOT.parent / "shared" / "reference"
     if not folder.is_dir():
         pytest.skip("no golden values: ../shared/reference is missing")
+    return folder
+
+
+def _formula():
     import importlib.util
 
-    import numpy as np
-
+    folder = _reference_folder()
     spec = importlib.util.spec_from_file_location("formula", folder / "formula.py")
     formula = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(formula)
-    return formula, np.load(folder / "resnet54_golden.npz")
+    return formula

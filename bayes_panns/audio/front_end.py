@@ -1,10 +1,17 @@
-"""Waveforms to log-mel spectrograms, as PANNs computes them (Kong et al., 2020, arXiv:1912.10211)."""
+"""Waveforms to log-mel spectrograms: the front ends of PANNs and of EfficientAT.
 
+Each network family has its own: :class:`LogMel` is that of PANNs (Kong et al., 2020, arXiv:1912.10211) and
+:class:`KaldiLogMel` that of EfficientAT (Schmid, Koutini and Widmer, 2023, arXiv:2211.04772).
+"""
+
+import math
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+import torch
 import torchaudio
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from bayes_panns.audio.length import fit_length
 from bayes_panns.core.errors import RecipeError
@@ -13,16 +20,16 @@ MEL_BINS = 64
 """Mel bins of PANNs' front ends."""
 
 SILENCE_DB = -100.0
-"""The floor of the log-mel, 10 log10(1e-10): what digital silence looks like."""
+"""The floor of PANNs' log-mel, 10 log10(1e-10): what digital silence looks like."""
 
 
 @dataclass(frozen=True)
-class FrontEnd:
+class FrontEndSettings:
     """The settings of a log-mel front end.
 
     Attributes:
         sample_rate: In Hz.
-        window: Samples of a window.
+        window: Samples of a Fourier transform; shorter waveforms are padded to it.
         hop: Samples from one window to the next.
         fmin: The lowest frequency of the mel bins, in Hz.
         fmax: The highest, in Hz.
@@ -34,23 +41,72 @@ class FrontEnd:
     hop: int
     fmin: float
     fmax: float
-    # Not shown, as the digests of backbones on disk are made of what is.
-    mels: int = field(default=MEL_BINS, repr=False)
+    mels: int = MEL_BINS
+
+
+class FrontEnd(nn.Module):
+    """Makes log-mel spectrograms of waveforms. It holds no learned weight and no buffer that is saved.
+
+    A subclass defines :meth:`frames`, :meth:`forward` and :meth:`decibels`.
+
+    Attributes:
+        settings: Its rate, window, hop and mel bins.
+    """
+
+    settings: FrontEndSettings
+
+    @property
+    def signature(self) -> str:
+        """A text that tells its spectrograms from those of other front ends: embeddings on disk are named after it."""
+        return f"{type(self).__name__}({self.settings})"
+
+    def frames(self, samples: int) -> int:
+        """How many frames a waveform of ``samples`` samples gives."""
+        raise NotImplementedError
+
+    def shape(self, samples: int) -> tuple[int, int]:
+        """The frames and mel bins of the spectrogram of a waveform of ``samples`` samples.
+
+        Example:
+            >>> LogMel(32000).shape(160000)
+            (501, 64)
+        """
+        return self.frames(samples), self.settings.mels
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        """Log-mel spectrograms of a batch.
+
+        A waveform shorter than one window is padded with silence to it.
+
+        Args:
+            waveform: shape ``(batch, samples)``.
+
+        Returns:
+            In the network's own unit, shape ``(batch, frames, mels)``, see :meth:`shape`.
+        """
+        raise NotImplementedError
+
+    def decibels(self, features: Tensor) -> Tensor:
+        """Spectrograms that :meth:`forward` made, in dB."""
+        raise NotImplementedError
+
+    def _padded(self, waveform: Tensor) -> Tensor:
+        return fit_length(waveform, max(waveform.shape[-1], self.settings.window))
 
 
 FRONT_ENDS = {
-    32000: FrontEnd(32000, window=1024, hop=320, fmin=50, fmax=14000),
-    16000: FrontEnd(16000, window=512, hop=160, fmin=50, fmax=8000),
-    8000: FrontEnd(8000, window=256, hop=80, fmin=50, fmax=4000),
+    32000: FrontEndSettings(32000, window=1024, hop=320, fmin=50, fmax=14000),
+    16000: FrontEndSettings(16000, window=512, hop=160, fmin=50, fmax=8000),
+    8000: FrontEndSettings(8000, window=256, hop=80, fmin=50, fmax=4000),
 }
 """PANNs' three front ends by sample rate; each makes 100 frames a second."""
 
 
-class LogMel(nn.Module):
+class LogMel(FrontEnd):
     """PANNs' log-mel spectrogram, in dB.
 
     A Hann window, centred frames with reflected edges, power spectrum, 64 Slaney-normalised Slaney mels, then
-    ``10 log10(max(mel, 1e-10))``. It holds no learned weight and no buffer that is saved.
+    ``10 log10(max(mel, 1e-10))``.
 
     Args:
         sample_rate: 32000 (PANNs' default), 16000 or 8000 Hz.
@@ -80,30 +136,94 @@ class LogMel(nn.Module):
         for module in self.modules():
             module._non_persistent_buffers_set.update(module._buffers)
 
+    @property
+    def signature(self) -> str:
+        """The text that embeddings on disk have always been named after."""
+        each = self.settings
+        return (
+            f"FrontEnd(sample_rate={each.sample_rate}, window={each.window}, hop={each.hop}, fmin={each.fmin}, "
+            f"fmax={each.fmax})"
+        )
+
     def frames(self, samples: int) -> int:
         """How many frames a waveform of ``samples`` samples gives."""
         return max(samples, self.settings.window) // self.settings.hop + 1
 
-    def shape(self, samples: int) -> tuple[int, int]:
-        """The frames and mel bins of the spectrogram of a waveform of ``samples`` samples.
+    def forward(self, waveform: Tensor) -> Tensor:
+        """Log-mel spectrograms in dB, shape ``(batch, frames, mels)``, of waveforms ``(batch, samples)``."""
+        power = self.mel(self._padded(waveform)).transpose(-1, -2)
+        return 10.0 * power.clamp(min=1e-10).log10()
 
-        Example:
-            >>> LogMel(32000).shape(160000)
-            (501, 64)
-        """
-        return self.frames(samples), self.settings.mels
+    def decibels(self, features: Tensor) -> Tensor:
+        """``features`` themselves."""
+        return features
+
+
+class KaldiLogMel(FrontEnd):
+    """EfficientAT's log-mel spectrogram, scaled to about -1 to 1; for 32 kHz only.
+
+    Pre-emphasis ``y[t] = x[t + 1] - 0.97 x[t]``; a symmetric Hann window of 800 samples, centred in a Fourier transform
+    of 1024; centred frames with reflected edges; power spectrum; Kaldi's triangular mels from 0 to 15,000 Hz; then
+    ``(ln(mel + 1e-5) + 4.5) / 5``.
+
+    Args:
+        sample_rate: 32000 Hz.
+        hop: Samples from one window to the next.
+        mels: Mel bins.
+
+    Raises:
+        RecipeError: ``sample_rate`` is another.
+
+    Example:
+        >>> KaldiLogMel(32000).shape(160000)
+        (500, 128)
+    """
+
+    mel: Tensor
+    hann: Tensor
+
+    def __init__(self, sample_rate: int = 32000, *, hop: int = 320, mels: int = 128):
+        super().__init__()
+        if sample_rate != 32000:
+            raise RecipeError(f"sample_rate {sample_rate}: EfficientAT defines its front end for 32000 Hz")
+        self.settings = FrontEndSettings(sample_rate, window=1024, hop=hop, fmin=0, fmax=15000, mels=mels)
+        filters, _ = torchaudio.compliance.kaldi.get_mel_banks(
+            mels,
+            self.settings.window,
+            float(sample_rate),
+            float(self.settings.fmin),
+            float(self.settings.fmax),
+            # Those of vocal tract length normalisation, which a factor of 1 switches off.
+            vtln_low=100.0,
+            vtln_high=-500.0,
+            vtln_warp_factor=1.0,
+        )
+        # Kaldi leaves the highest frequency out.
+        self.register_buffer("mel", F.pad(filters, (0, 1)), persistent=False)
+        self.register_buffer("hann", torch.hann_window(800, periodic=False), persistent=False)
+
+    def frames(self, samples: int) -> int:
+        """How many frames a waveform of ``samples`` samples gives."""
+        # Pre-emphasis makes a waveform one sample shorter.
+        return (max(samples, self.settings.window) - 1) // self.settings.hop + 1
 
     def forward(self, waveform: Tensor) -> Tensor:
-        """Log-mel spectrograms of a batch.
+        """Scaled log-mel spectrograms, shape ``(batch, frames, mels)``, of waveforms ``(batch, samples)``."""
+        waveform = self._padded(waveform)
+        emphasised = waveform[:, 1:] - 0.97 * waveform[:, :-1]
+        spectrum = torch.stft(
+            emphasised,
+            self.settings.window,
+            self.settings.hop,
+            len(self.hann),
+            self.hann,
+            center=True,
+            pad_mode="reflect",
+            return_complex=True,
+        )
+        power = spectrum.real.square() + spectrum.imag.square()
+        return ((self.mel @ power + 1e-5).log() + 4.5).div(5).transpose(1, 2)
 
-        A waveform shorter than one window is padded with silence to it.
-
-        Args:
-            waveform: shape ``(batch, samples)``.
-
-        Returns:
-            dB, shape ``(batch, frames, mels)``, see :meth:`shape`.
-        """
-        waveform = fit_length(waveform, max(waveform.shape[-1], self.settings.window))
-        power = self.mel(waveform).transpose(-1, -2)
-        return 10.0 * power.clamp(min=1e-10).log10()
+    def decibels(self, features: Tensor) -> Tensor:
+        """``features`` in dB: 10 log10 of the mels' power."""
+        return (5 * features - 4.5) * (10 / math.log(10))

@@ -15,7 +15,7 @@ from pyro.nn import PyroModule, PyroSample
 from pyro.nn.module import to_pyro_module_
 from torch import Tensor, nn
 
-from bayes_panns.audio.front_end import LogMel
+from bayes_panns.audio.front_end import FrontEnd
 from bayes_panns.bayes.likelihoods import Likelihood
 from bayes_panns.bayes.local_parameters import LocalParameters
 from bayes_panns.bayes.priors import stretched
@@ -64,7 +64,7 @@ class BayesianNet(LocalParameters):
         *,
         learned: Collection[str] = (),
         clips: int | None = None,
-        front_end: LogMel | None = None,
+        front_end: FrontEnd | None = None,
         dropout: str = Dropout.OFF,
     ):
         super().__init__()
@@ -113,7 +113,7 @@ class BayesianNet(LocalParameters):
         *,
         upstream: Mapping[str, tuple[Tensor, Tensor]] | None = None,
         clips: int | None = None,
-        front_end: LogMel | None = None,
+        front_end: FrontEnd | None = None,
     ) -> "BayesianNet":
         """The model that a guide recipe describes; ``upstream`` maps parameter names to (loc, scale).
 

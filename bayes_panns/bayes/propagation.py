@@ -263,7 +263,7 @@ def _conv2d(inputs: Tensor, weight: Tensor, bias: Tensor | None = None, *options
     channels, kernel = _mean(weight).shape[1], _mean(weight).shape[2:]
     if kernel not in ((1, 1), (3, 3)) or channels != loc.shape[1] or output.shape[2:] != loc.shape[2:]:
         raise NotImplementedError(
-            "moments are propagated only through 1 x 1 and 3 x 3 conv2d that keep the size: use draws"
+            "moments are propagated only through 1 x 1 and 3 x 3 conv2d without groups that keep the size: use draws"
         )
     grid = _grid(loc, CELLS if deviations is None else deviations.shape[2:])
     width = loc.shape[3] / grid[1]

@@ -20,23 +20,41 @@ logger = logging.getLogger(__name__)
 def fetch(name: str, out: Path | None) -> None:
     """Download a published checkpoint, or check one that is there.
 
-    An interrupted download goes on where it stopped, and its checksum is compared with the published one.
+    An interrupted download goes on where it stopped, and its checksum is compared with the published one. No checksum
+    is known of EfficientAT's files but mn04's: the others cannot be checked, and an interrupted download of one starts
+    anew.
 
     \b
     NAME is one of
       panns-resnet22, panns-resnet38, panns-resnet54    point weights
       vi-pann-flipout, vi-pann-deterministic            download with a browser; checked here
+      efficientat-mn01, efficientat-mn02,
+      efficientat-mn04, efficientat-mn05,
+      efficientat-mn10, efficientat-mn20,
+      efficientat-mn30, efficientat-mn40                point weights, mn04 in 4 MB
+      efficientat-mn10_as_hop_5,
+      efficientat-mn10_as_hop_15,
+      efficientat-mn10_as_hop_20,
+      efficientat-mn10_as_hop_25                        mn10, a frame every 5 to 25 ms
+      efficientat-mn10_as_mels_40,
+      efficientat-mn10_as_mels_64,
+      efficientat-mn10_as_mels_256                      mn10, 40 to 256 mel bins
       audioset-labels                                   the label names of all of them
 
     \b
     Example:
+      bayes-panns fetch efficientat-mn04
       bayes-panns fetch panns-resnet54
       bayes-panns fetch audioset-labels
     """
+    from bayes_panns.interop import PUBLISHED
     from bayes_panns.interop import fetch as download
 
     path = download(name, out)
-    logger.info(f"{path}: matches the published checksum; its SHA-256 is in {path}.sha256")
+    checked = (
+        "matches the known checksum" if PUBLISHED[name].checksum else "was not checked: no checksum of it is known"
+    )
+    logger.info(f"{path}: {checked}; its SHA-256 is in {path}.sha256")
 
 
 @main.command("import")
@@ -64,14 +82,17 @@ def import_(
 ) -> None:
     """Make a posterior of a published checkpoint.
 
-    PANNs' ResNet22, ResNet38 and ResNet54 become point weights or, with --scale, the start of a Bayesian fit; VI-PANN's
-    Flipout checkpoint becomes a mean-field posterior. fetch downloads them; see docs/published-checkpoints.md.
+    PANNs' ResNet22, ResNet38 and ResNet54 and EfficientAT's MobileNets become point weights or, with --scale, the start
+    of a Bayesian fit; VI-PANN's Flipout checkpoint becomes a mean-field posterior. The network is found by its shapes;
+    EfficientAT's mn10 variants, which all have the same shapes, need --net. fetch downloads the files; see
+    docs/published-checkpoints.md.
 
     \b
     Example:
       bayes-panns import panns ResNet54_mAP=0.429.pth -o panns --labels class_labels_indices.csv
       bayes-panns import panns ResNet54_mAP=0.429.pth -o start --labels class_labels_indices.csv --scale moped
       bayes-panns import vi-pann flipout.pth -o vi-pann --labels class_labels_indices.csv
+      bayes-panns import efficientat mn04_as_mAP_432.pt -o mn04 --labels class_labels_indices.csv
     """
     given: dict[str, Any] = {"factor": factor, "guide": guide}
     extras = {name: value for name, value in given.items() if value is not None}
@@ -98,9 +119,7 @@ def import_(
     "--format",
     "form",
     type=click.Choice(ExportFormat.words()),
-    default=str(ExportFormat.PANNS),
-    show_default=True,
-    help="The posterior mean as a PANNs checkpoint, or draws of the last layer as netCDF.",
+    help="The posterior mean as a checkpoint [of the network's authors], or draws of the last layer as netCDF.",
 )
 @options.stores("For arviz: a store to predict; repeatable.")
 @options.folds("For arviz: predict these folds only.")
@@ -109,7 +128,7 @@ def import_(
 def export(
     posterior: Path,
     out: Path,
-    form: str,
+    form: str | None,
     stores: tuple[Path, ...],
     folds: list[int] | None,
     draws: int | None,
@@ -117,29 +136,29 @@ def export(
 ) -> None:
     """Write a posterior for other tools.
 
-    A PANNs checkpoint, which PANNs' own code loads, is the posterior's mean. For ArviZ it is draws of the last layer's
-    weights and, with --data, the probabilities that the same draws predict.
+    A checkpoint, which PANNs' or EfficientAT's own code loads, is the posterior's mean. For ArviZ it is draws of the
+    last layer's weights and, with --data, the probabilities that the same draws predict.
 
     \b
     Example:
       bayes-panns export runs/esc10 -o esc10.pth
       bayes-panns export runs/esc10 -o esc10.nc --format arviz --data stores/esc10.h5 --folds 5
     """
-    if form == ExportFormat.PANNS and (stores or folds is not None or draws is not None):
+    if form != ExportFormat.ARVIZ and (stores or folds is not None or draws is not None):
         raise click.UsageError("--data, --folds and --draws are for --format arviz")
     if folds is not None and not stores:
         raise click.UsageError("--folds is for --data; give that too")
     options.require_output(out)
     from bayes_panns.clips import ClipSet
-    from bayes_panns.interop import export_arviz, export_panns
+    from bayes_panns.interop import export_arviz, export_checkpoint
     from bayes_panns.posterior import load
 
     loaded = load(posterior, guide_function=guide_function)
-    if form == ExportFormat.PANNS:
-        export_panns(loaded, out)
+    if form != ExportFormat.ARVIZ:
+        export_checkpoint(loaded, out, form)
         if loaded.calibration is not None:
             temperature = loaded.calibration.temperature
-            logger.warning(f"a PANNs checkpoint cannot hold the temperature; divide its logits by {temperature:.3f}")
+            logger.warning(f"a checkpoint cannot hold the temperature; divide its logits by {temperature:.3f}")
     else:
         clips = ClipSet(list(stores), folds=folds) if stores else None
         export_arviz(loaded, out, clips, draws=draws or 100)

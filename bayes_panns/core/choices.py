@@ -144,6 +144,7 @@ class CheckpointKind(Choice):
 
     PANNS = "panns", "PANNs' ResNets: point weights"
     VI_PANN = "vi-pann", "VI-PANN's ResNet54: Flipout or deterministic"
+    EFFICIENTAT = "efficientat", "EfficientAT's MobileNets: point weights"
 
 
 class ScaleRule(Choice):
@@ -157,4 +158,5 @@ class ExportFormat(Choice):
     """What a posterior is exported as."""
 
     PANNS = "panns", "the posterior mean as a PANNs checkpoint"
+    EFFICIENTAT = "efficientat", "the posterior mean as an EfficientAT checkpoint"
     ARVIZ = "arviz", "draws of the last layer as netCDF, for ArviZ"

@@ -1,15 +1,18 @@
-"""Import of checkpoints that PANNs and VI-PANN have published.
+"""Import of checkpoints that PANNs, VI-PANN and EfficientAT have published.
 
-PANNs (Kong et al., 2020, arXiv:1912.10211) publishes point weights. VI-PANN (Fischer et al., 2024, arXiv:2401.05531)
-publishes one file with point weights and one with bayesian-torch's Flipout layers, where a weight is distributed as
-Normal(mu, softplus(rho)), with mu in ``mu_kernel`` and rho in ``rho_kernel``. Files are read as data: no code in them
-is run.
+PANNs (Kong et al., 2020, arXiv:1912.10211) and EfficientAT (Schmid et al., 2023, arXiv:2211.04772) publish point
+weights. VI-PANN (Fischer et al., 2024, arXiv:2401.05531) publishes one file with point weights and one with
+bayesian-torch's Flipout layers, where a weight is distributed as Normal(mu, softplus(rho)), with mu in ``mu_kernel``
+and rho in ``rho_kernel``. Files are read as data: no code in them is run.
 """
 
+import logging
 import math
 import pickle
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -27,10 +30,11 @@ from bayes_panns.clips import Task
 from bayes_panns.core.choices import CheckpointKind, Choice, Dropout, PosteriorKind, PriorKind, ScaleRule, ShortClips
 from bayes_panns.core.digests import sha256_of
 from bayes_panns.core.errors import CheckpointError
-from bayes_panns.nets import NETS, build
-from bayes_panns.nets.resnet import ResNet
+from bayes_panns.nets import NETS, Network, NetworkEntry, build
 from bayes_panns.posterior import Posterior
 from bayes_panns.recipes import read_strategy
+
+logger = logging.getLogger(__name__)
 
 FRONT_END_PREFIXES = ("spectrogram_extractor.", "logmel_extractor.")
 """How the names of a checkpoint's spectrogram and mel matrices begin. They are constants, not weights."""
@@ -55,7 +59,7 @@ _NUMPY: list[Any] = [
 
 
 class ExportHeader(BaseModel):
-    """What :func:`~bayes_panns.interop.export_panns` adds to a checkpoint, beside PANNs' own entries.
+    """What :func:`~bayes_panns.interop.export_checkpoint` adds to a checkpoint, beside the weights.
 
     Attributes:
         net: The network, since two networks may have the same keys. None in checkpoints of earlier versions.
@@ -92,12 +96,13 @@ def import_checkpoint(
     every convolution). Its other weights are points.
 
     Args:
-        path: A ``.pth`` file: ``{"model": state_dict, ...}``, or a bare state_dict.
+        path: A ``.pth`` or ``.pt`` file: ``{"model": state_dict, ...}``, or a bare state_dict.
         kind: One of :class:`~bayes_panns.core.choices.CheckpointKind`.
         labels: K label names, in the order of the last layer's rows. A checkpoint that was exported by this package
             has its own.
-        net: One of :data:`~bayes_panns.nets.NETS`. By default the one that the checkpoint names, or else the one whose
-            parameters have the same names and shapes.
+        net: One of :data:`~bayes_panns.nets.NETS`. By default the one that the checkpoint names, or else the first one
+            of this kind whose parameters have the same names and shapes. Where another one has them too, such as
+            ``mn10`` and ``mn10_as_hop_5``, a warning says so.
         scale: One of :class:`~bayes_panns.core.choices.ScaleRule`, or None for point weights. ``fan-in``:
             ``factor`` / sqrt(fan-in). ``moped``: ``factor`` times the weight's absolute value (Krishnan et al., 2020,
             arXiv:1906.05323, where it is called delta), but at least a hundredth of the rule ``fan-in``'s, since a
@@ -119,7 +124,7 @@ def import_checkpoint(
     header = _export_header(path, content)
     if net is None and header is not None:
         net = header.net
-    net, classes = _network(path, locs, net)
+    net, classes = _network(path, locs, net, kind)
     if labels is None and header is not None:
         labels = header.labels
     posterior = Posterior.build(
@@ -197,12 +202,14 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     }, {} if state is content else dict(content)
 
 
-def _split(path: Path, state: Mapping[str, Tensor], kind: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The learned weights by PANNs' parameter names, in the file's order; and the scales of the variational ones."""
+def _split(
+    path: Path, state: Mapping[str, Tensor], kind: CheckpointKind
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The learned weights by the network's parameter names, in the file's order; and scales of the variational ones."""
     locs: dict[str, Tensor] = {}
     scales: dict[str, Tensor] = {}
     for name, value in state.items():
-        if name.startswith(FRONT_END_PREFIXES):
+        if kind != CheckpointKind.EFFICIENTAT and name.startswith(FRONT_END_PREFIXES):
             continue
         if not value.sum().isfinite():
             raise CheckpointError(f"{path}: {name} has values that are not finite; download the file again")
@@ -210,7 +217,7 @@ def _split(path: Path, state: Mapping[str, Tensor], kind: str) -> tuple[dict[str
         if found is None:
             locs[name] = value
             continue
-        if kind == CheckpointKind.PANNS:
+        if kind != CheckpointKind.VI_PANN:
             raise CheckpointError(f"{path}: is a Flipout checkpoint (it has {name}); import it as vi-pann")
         plain = f"{found['layer']}.{'bias' if found['what'] == 'bias' else 'weight'}"
         if found["part"] == "mu":
@@ -223,36 +230,68 @@ def _split(path: Path, state: Mapping[str, Tensor], kind: str) -> tuple[dict[str
     return locs, scales
 
 
-def _network(path: Path, locs: Mapping[str, Tensor], net: str | None) -> tuple[str, int]:
-    """The network that has parameters of these names and shapes, and its number of labels."""
-    head = locs.get(f"{ResNet.head}.bias")
-    classes = len(head) if head is not None and head.dim() == 1 else 1
+def _network(path: Path, locs: Mapping[str, Tensor], net: str | None, kind: CheckpointKind) -> tuple[str, int]:
+    """The network of this kind that has parameters of these names and shapes, and its number of labels."""
+    if net is not None and net not in NETS:
+        build(net, 1)  # It says which networks there are.
+    known = {name: _expected(NETS[name], locs) for name in ([net] if net is not None else NETS)}
     shapes = {name: tuple(value.shape) for name, value in locs.items()}
-    nearest, fewest = "", math.inf
-    for candidate in [net] if net is not None else NETS:
-        expected = _shapes(candidate, classes)
-        if shapes == expected:
-            return candidate, classes
-        differing = len(set(shapes.items()) ^ set(expected.items()))
-        if differing < fewest:
-            nearest, fewest = candidate, differing
-    expected = _shapes(nearest, classes)
+    fitting = [name for name, expected in known.items() if expected.shapes == shapes]
+    among = [name for name, expected in known.items() if kind in expected.kinds]
+    found = [name for name in fitting if name in among]
+    if found:
+        if len(found) > 1:
+            logger.warning(
+                f"{path}: is read as {found[0]}; its shapes are also those of {', '.join(found[1:])}: if it is one of "
+                "these, name it with --net"
+            )
+        return found[0], known[found[0]].classes
+    others = fitting if among else list(known)
+    if others:
+        kinds = known[others[0]].kinds
+        advice = f"import it as {' or '.join(kinds)}" if kinds else "it cannot be imported"
+        raise CheckpointError(f"{path}: {others[0]} is not a network of {kind} checkpoints; {advice}")
+    nearest = min(among, key=lambda name: len(set(shapes.items()) ^ set(known[name].shapes.items())))
+    most_similar = "" if net is not None else ", the most similar one"
+    difference = _difference(shapes, known[nearest].shapes)
+    raise CheckpointError(f"{path}: does not fit the network {nearest}{most_similar}: {difference}")
+
+
+def _difference(shapes: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]) -> str:
+    """The first difference between a checkpoint's shapes and those of a network."""
     for name, shape in expected.items():
         if name not in shapes:
-            difference = f"{name} is missing"
-            break
+            return f"{name} is missing"
         if shapes[name] != shape:
-            difference = f"{name} has shape {_times(shapes[name])}, not {_times(shape)}"
-            break
-    else:
-        difference = f"{next(name for name in shapes if name not in expected)} is not one of its parameters"
-    among = "" if net is not None else ", the most similar one"
-    raise CheckpointError(f"{path}: does not fit the network {nearest}{among}: {difference}")
+            return f"{name} has shape {_times(shapes[name])}, not {_times(shape)}"
+    return f"{next(name for name in shapes if name not in expected)} is not one of its parameters"
 
 
-def _shapes(net: str, classes: int) -> dict[str, tuple[int, ...]]:
+@dataclass(frozen=True)
+class _Expected:
+    """A network's parameters by name and shape, its number of labels, and the kinds of its published checkpoints."""
+
+    shapes: dict[str, tuple[int, ...]]
+    classes: int
+    kinds: tuple[CheckpointKind, ...]
+
+
+def _expected(entry: NetworkEntry, locs: Mapping[str, Tensor]) -> _Expected:
+    """What a checkpoint of a network would hold, with as many labels as these weights have in its last layer."""
+    network = _without_values(entry)
+    bias = locs.get(f"{network.head}.bias")
+    classes = len(bias) if bias is not None and bias.dim() == 1 else 1
+    shapes = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    for name in (f"{network.head}.weight", f"{network.head}.bias"):
+        shapes[name] = (classes, *shapes[name][1:])
+    return _Expected(shapes, classes, network.checkpoints)
+
+
+@cache
+def _without_values(entry: NetworkEntry) -> Network:
+    """A network for one label whose weights have shapes and no values."""
     with torch.device("meta"):
-        return {name: tuple(value.shape) for name, value in build(net, classes).state_dict().items()}
+        return entry.make(1)
 
 
 def _times(shape: tuple[int, ...]) -> str:

@@ -1,44 +1,60 @@
-"""Export of a posterior's mean as a checkpoint that PANNs' own code loads."""
+"""Export of a posterior's mean as a checkpoint that the code of the network's authors loads."""
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from bayes_panns.audio.front_end import LogMel
 from bayes_panns.bayes import mean_weights
+from bayes_panns.core.choices import CheckpointKind
+from bayes_panns.core.errors import PosteriorError
 from bayes_panns.core.files import whole_file
 from bayes_panns.interop.checkpoints import ExportHeader
-from bayes_panns.nets import build
+from bayes_panns.nets import Network, build
 from bayes_panns.posterior import Posterior
 
 
-def export_panns(posterior: Posterior, path: str | Path) -> None:
-    """Write :func:`panns_checkpoint` to a ``.pth`` file, whole or not at all.
+def export_checkpoint(posterior: Posterior, path: str | Path, kind: CheckpointKind | str | None = None) -> None:
+    """Write :func:`network_checkpoint` to a ``.pth`` file, whole or not at all.
+
+    Args:
+        posterior: The posterior.
+        path: The file.
+        kind: Whose code is to load it; by default that of the network's authors.
 
     Raises:
+        PosteriorError: The posterior's network is none of ``kind``.
         OSError: The file cannot be written.
     """
+    kinds = cast(Network, posterior.model.net).checkpoints
+    if kind is not None and kind not in kinds:
+        own = f"export it as {kinds[0]}" if kinds else "leave --format out"
+        raise PosteriorError(f"net {posterior.net}: is not a network of {kind} checkpoints; {own}")
     with whole_file(Path(path)) as fresh:
-        torch.save(panns_checkpoint(posterior), fresh)
+        torch.save(network_checkpoint(posterior), fresh)
 
 
-def panns_checkpoint(posterior: Posterior) -> dict[str, Any]:
-    """A posterior's mean, for the network of the same name in PANNs' code with the front end of the same sample rate.
+def network_checkpoint(posterior: Posterior) -> dict[str, Any]:
+    """A posterior's mean, for the network of the same name in its authors' code.
 
     Of a guide that is not mean-field it is the median. A calibrated temperature cannot be stored in such a checkpoint.
 
     Returns:
-        ``model``: PANNs' state_dict with the spectrogram and mel matrices, so that a strict load works.
-        ``bayes_panns``: net, labels, task, sample rate and clip length, which the import reads. PANNs ignores it.
+        ``model``: the state_dict with the published names. That of a PANNs network also has the spectrogram and mel
+        matrices of its sample rate, so that a strict load works.
+        ``bayes_panns``: net, labels, task, sample rate and clip length, which the import reads. Other code ignores it.
     """
     means = {name.removeprefix("net."): value for name, value in mean_weights(posterior.guide).items()}
     learned = means | posterior.points()
     with torch.device("meta"):
-        order = build(posterior.net, len(posterior.labels)).state_dict()
-    state = front_end_matrices(posterior.front_end) | {name: learned[name] for name in order}
+        network = build(posterior.net, len(posterior.labels))
+    front_end = posterior.front_end
+    # PANNs' networks keep their front end among their weights.
+    matrices = front_end_matrices(front_end) if isinstance(front_end, LogMel) else {}
+    state = matrices | {name: learned[name] for name in network.state_dict()}
     header = ExportHeader(
         net=posterior.net,
         labels=posterior.labels,

@@ -1,10 +1,10 @@
-"""Downloads of published checkpoints. An interrupted one is continued, and each is checked against its checksum."""
+"""Downloads of published checkpoints, each checked against its checksum where one is known."""
 
 import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import pooch
@@ -25,7 +25,7 @@ _BLOCK = 1 << 14
 
 @dataclass(frozen=True)
 class Published:
-    """A published file, with at least one checksum.
+    """A published file.
 
     Attributes:
         summary: What it is, in a few words.
@@ -46,9 +46,11 @@ class Published:
     sha256: str | None = None
 
     @property
-    def checksum(self) -> tuple[str, str]:
-        """The stronger checksum that is known: its algorithm, and its hexadecimal digits."""
-        return ("sha256", self.sha256) if self.sha256 is not None else ("md5", self.md5 or "")
+    def checksum(self) -> tuple[str, str] | None:
+        """The stronger checksum that is known: its algorithm, and its hexadecimal digits; None if there is none."""
+        if self.sha256 is not None:
+            return "sha256", self.sha256
+        return None if self.md5 is None else ("md5", self.md5)
 
 
 def _zenodo(net: str, precision: str, md5: str, size: int | None = None) -> Published:
@@ -56,6 +58,36 @@ def _zenodo(net: str, precision: str, md5: str, size: int | None = None) -> Publ
     file, page = f"{net}_mAP={precision}.pth", "https://zenodo.org/records/3987831"
     url = f"{page}/files/{file.replace('=', '%3D')}?download=1"
     return Published(f"PANNs {net}, AudioSet, mAP {precision}", file, page, url, size, md5)
+
+
+def _efficientat(net: str, precision: int, sha256: str | None = None) -> Published:
+    """An EfficientAT checkpoint. GitHub's release gives no checksum; one was computed of a file at hand."""
+    file = f"{net if '_as_' in net else f'{net}_as'}_mAP_{precision}.pt"
+    page = "https://github.com/fschmid56/EfficientAT/releases"
+    summary = f"EfficientAT {net}, AudioSet, mAP 0.{precision}"
+    return Published(summary, file, f"{page}/tag/v0.0.1", f"{page}/download/v0.0.1/{file}", sha256=sha256)
+
+
+_EFFICIENTAT = {
+    "mn01": 298,
+    "mn02": 378,
+    "mn04": 432,
+    "mn05": 443,
+    "mn10": 471,
+    "mn20": 478,
+    "mn30": 482,
+    "mn40": 484,
+    "mn10_as_hop_5": 475,
+    "mn10_as_hop_15": 463,
+    "mn10_as_hop_20": 456,
+    "mn10_as_hop_25": 447,
+    "mn10_as_mels_40": 453,
+    "mn10_as_mels_64": 461,
+    "mn10_as_mels_256": 474,
+}
+"""EfficientAT's mean average precisions on AudioSet, in thousandths, as their file names give them."""
+
+_EFFICIENTAT_SHA256 = {"mn04": "899a8c6217063f6941793102a2780b3dd788ab11fce468d9cf5f0577c453321c"}
 
 
 # The authors' Git repository once held these files; the checksums are those of its commit bf179c1. They are on Box now.
@@ -80,6 +112,10 @@ PUBLISHED = {
         size=440535499,
         sha256="4fcddb835c95919438e84d504216ea85662a8c9136c7345e6e3035972809c787",
     ),
+    **{
+        f"efficientat-{net}": _efficientat(net, precision, _EFFICIENTAT_SHA256.get(net))
+        for net, precision in _EFFICIENTAT.items()
+    },
     "audioset-labels": Published(
         summary="AudioSet's 527 label names",
         file="class_labels_indices.csv",
@@ -99,6 +135,10 @@ def fetch(name: str, path: str | Path | None = None) -> Path:
     interrupted download is continued by the next call. ``PATH.sha256`` then holds the SHA-256, in the form
     that ``sha256sum -c`` reads.
 
+    Of some files no checksum is known (:attr:`Published.checksum` is None). Such a file is only compared with
+    ``PATH.sha256``, if that is there, and an interrupted download of it starts anew, since what was received before
+    could not be checked.
+
     Args:
         name: One of :data:`PUBLISHED`.
         path: Where to put it: a file, or a folder for a file of the name that its authors gave it; by default the
@@ -109,7 +149,7 @@ def fetch(name: str, path: str | Path | None = None) -> Path:
 
     Raises:
         CheckpointError: The name is unknown, the server cannot be reached, the download is interrupted or its checksum
-            is wrong, or another file is at ``path``.
+            is wrong, or another file is at ``path``, or one that has changed since it was downloaded.
         OSError: The place cannot be written.
     """
     if name not in PUBLISHED:
@@ -120,7 +160,9 @@ def fetch(name: str, path: str | Path | None = None) -> Path:
     if path.is_dir():
         path /= published.file
     if path.exists():
-        if wrong := _mismatch(path, published):
+        if published.checksum is None:
+            _require_unchanged(path)
+        elif wrong := _mismatch(path, published):
             raise CheckpointError(f"{path}: exists and is not {name} ({wrong}); move it away, or name another file")
     elif published.url is None:
         raise CheckpointError(
@@ -130,9 +172,20 @@ def fetch(name: str, path: str | Path | None = None) -> Path:
     else:
         path.parent.mkdir(parents=True, exist_ok=True)
         _retrieve(name, published, path)
-    with whole_file(path.with_name(f"{path.name}.sha256")) as fresh:
+    with whole_file(_digest_file(path)) as fresh:
         fresh.write_text(f"{sha256_of(path)}  {path.name}\n", encoding="utf-8")
     return path
+
+
+def _digest_file(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
+
+
+def _require_unchanged(path: Path) -> None:
+    """Check a file against the SHA-256 that was written beside it when it was downloaded, if one was."""
+    kept = _digest_file(path)
+    if kept.is_file() and kept.read_text(encoding="utf-8").split()[:1] != [sha256_of(path)]:
+        raise CheckpointError(f"{path}: has changed since {kept.name} was written; delete both and fetch it again")
 
 
 def _mismatch(path: Path, published: Published) -> str:
@@ -140,7 +193,7 @@ def _mismatch(path: Path, published: Published) -> str:
     size = path.stat().st_size
     if published.size not in (None, size):
         return f"it has {size} bytes, not {published.size}"
-    algorithm, expected = published.checksum
+    algorithm, expected = cast(tuple[str, str], published.checksum)
     found = pooch.file_hash(str(path), alg=algorithm)
     return "" if found == expected else f"its {algorithm.upper()} is {found}, not {expected}"
 
@@ -148,6 +201,8 @@ def _mismatch(path: Path, published: Published) -> str:
 def _retrieve(name: str, published: Published, path: Path) -> None:
     """Let pooch download a file, check it and move it to ``path``."""
     download = _Resuming(path, published.size)
+    if published.checksum is None:
+        download.start_anew()
     # Pooch announces each download on standard error; there is a progress bar for that.
     log = pooch.get_logger()
     level = log.level
@@ -155,13 +210,13 @@ def _retrieve(name: str, published: Published, path: Path) -> None:
     try:
         pooch.retrieve(
             str(published.url),
-            known_hash=":".join(published.checksum),
+            known_hash=None if published.checksum is None else ":".join(published.checksum),
             fname=path.name,
             path=path.parent.resolve(),
             downloader=download,
         )
     except ValueError as error:  # The checksum is wrong, and pooch has deleted the file.
-        algorithm, expected = published.checksum
+        algorithm, expected = cast(tuple[str, str], published.checksum)
         raise CheckpointError(
             f"{path}: the downloaded file is not {name}: its {algorithm.upper()} is not {expected}; deleted, try again"
         ) from error
@@ -179,6 +234,10 @@ class _Resuming:
 
     def __init__(self, path: Path, size: int | None):
         self._path, self._size, self._part = path, size, path.with_name(f"{path.name}.part")
+
+    def start_anew(self) -> None:
+        """Delete what an interrupted download has left."""
+        self._part.unlink(missing_ok=True)
 
     def __call__(self, url: str, output_file: str, pooch: Any) -> None:
         """Download ``url`` to ``output_file``, which pooch then checks."""
@@ -231,7 +290,7 @@ class _Resuming:
             except requests.RequestException as error:
                 received = done if total is None else f"{done} of {total}"
                 raise CheckpointError(
-                    f"{self._path}: the download stopped after {received} bytes; run the same command again to continue"
+                    f"{self._path}: the download stopped after {received} bytes; run the same command again"
                 ) from error
 
 

@@ -1,7 +1,7 @@
 """The deterministic networks, in plain torch. Nothing here knows Pyro."""
 
 # Each family registers its networks when it is imported.
-from bayes_panns.nets import resnet
+from bayes_panns.nets import mobilenet, resnet
 from bayes_panns.nets.network import NETS, Network, NetworkEntry, backbone, build, head_of, register
 
-__all__ = ["NETS", "Network", "NetworkEntry", "backbone", "build", "head_of", "register", "resnet"]
+__all__ = ["NETS", "Network", "NetworkEntry", "backbone", "build", "head_of", "mobilenet", "register", "resnet"]

@@ -10,7 +10,8 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from bayes_panns.audio.front_end import LogMel
+from bayes_panns.audio.front_end import FrontEnd
+from bayes_panns.core.choices import CheckpointKind
 from bayes_panns.core.errors import RecipeError
 
 
@@ -28,9 +29,11 @@ class Network(nn.Module):
     Attributes:
         head: The name of the last layer, such as ``fc_audioset`` or ``classifier.5``: an ``nn.Linear`` with a bias,
             from E to K, and the only part that depends on the labels.
+        checkpoints: The kinds of published checkpoints that have its parameter names.
     """
 
     head: ClassVar[str]
+    checkpoints: ClassVar[tuple[CheckpointKind, ...]] = ()
 
     def embed(self, features: Tensor, augment: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """Embeddings ``(batch, E)`` of features ``(batch, ...)``: the input of the last layer.
@@ -51,12 +54,11 @@ class Network(nn.Module):
         """Logits ``(batch, K)`` of features ``(batch, ...)``; see :meth:`embed`."""
         return self.classify(self.embed(features, augment))
 
-    @classmethod
-    def front_end(cls, sample_rate: int) -> LogMel:
+    def front_end(self, sample_rate: int) -> FrontEnd:
         """The front end for waveforms at ``sample_rate`` Hz.
 
         Raises:
-            RecipeError: The family has no front end for that rate.
+            RecipeError: The network has no front end for that rate.
         """
         raise NotImplementedError
 

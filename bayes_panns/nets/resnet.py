@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bayes_panns.audio.front_end import MEL_BINS, SILENCE_DB, LogMel
+from bayes_panns.core.choices import CheckpointKind
 from bayes_panns.nets.network import Network, register
 
 MINIMUM_FRAMES = 32
@@ -169,6 +170,7 @@ class ResNet(Network):
     """
 
     head = "fc_audioset"
+    checkpoints = (CheckpointKind.PANNS, CheckpointKind.VI_PANN)
 
     def __init__(self, architecture: Architecture, classes: int):
         super().__init__()
@@ -183,8 +185,7 @@ class ResNet(Network):
         self.dropout_maps = nn.Dropout(0.2)
         self.dropout_clip = nn.Dropout(0.5)
 
-    @classmethod
-    def front_end(cls, sample_rate: int) -> LogMel:
+    def front_end(self, sample_rate: int) -> LogMel:
         """PANNs' log-mel spectrogram: 32000, 16000 or 8000 Hz."""
         return LogMel(sample_rate)
 

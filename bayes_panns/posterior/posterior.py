@@ -12,7 +12,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from bayes_panns.audio.front_end import LogMel
+from bayes_panns.audio.front_end import FrontEnd
 from bayes_panns.audio.length import fit_length
 from bayes_panns.bayes import (
     LIKELIHOODS,
@@ -101,7 +101,7 @@ class Posterior:
             net: One of :data:`bayes_panns.nets.NETS`.
             labels: K label names.
             task: What the labels mean.
-            sample_rate: The front end's rate: 32000, 16000 or 8000 Hz.
+            sample_rate: The front end's rate: 32000 Hz, for PANNs' networks also 16000 or 8000 Hz.
             clip_seconds: The length of the clips.
             strategy: The guide recipe.
             guide_function: Instead of a recipe's guide, ``module:function`` that makes one from the model (see
@@ -144,7 +144,7 @@ class Posterior:
         return self.model.likelihood.task
 
     @property
-    def front_end(self) -> LogMel:
+    def front_end(self) -> FrontEnd:
         """Waveforms to log-mels, as the model takes them."""
         assert self.model.front_end is not None, "build() gives every model one"
         return self.model.front_end
@@ -345,8 +345,8 @@ class Posterior:
             sum over R of the products of their deviations. See :mod:`bayes_panns.bayes.propagation`.
 
         Raises:
-            PosteriorError: The guide is a custom one, its last layer is rotated or of low rank, or dropout is part of
-                the posterior.
+            PosteriorError: The guide is a custom one, its last layer is rotated or of low rank, dropout is part of the
+                posterior, or moments cannot be propagated through one of the network's layers.
         """
         if not self.guide.explicit:
             raise PosteriorError("moments cannot be propagated with a custom guide; use draws")
@@ -357,7 +357,10 @@ class Posterior:
         self.model.eval()
         weights = gaussian_weights(self.guide)
         batches = self._batches(clips, batch_size, memory // 4)
-        parts = [moments_under(self.model, weights, batch) for batch in batches]
+        try:
+            parts = [moments_under(self.model, weights, batch) for batch in batches]
+        except NotImplementedError as error:
+            raise PosteriorError(f"net {self.net}: {error}") from error
         return torch.cat([loc for loc, _ in parts]).cpu(), torch.cat([factor for _, factor in parts], dim=1).cpu()
 
     @torch.no_grad()

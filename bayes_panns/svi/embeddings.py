@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from bayes_panns.audio.augment import SpecAugment
-from bayes_panns.audio.front_end import LogMel
+from bayes_panns.audio.front_end import FrontEnd
 from bayes_panns.bayes import BayesianNet
 from bayes_panns.clips import ClipSet, Store
 from bayes_panns.core import progress
@@ -146,7 +146,7 @@ class Embeddings:
         return masked
 
     def _chunks(self, store: Store, clips: int) -> list[slice]:
-        frames = cast(LogMel, self._model.front_end).frames(store.samples)
+        frames = cast(FrontEnd, self._model.front_end).frames(store.samples)
         size = max(1, min(_CHUNK, _MEMORY // cast(Network, self._model.net).activation_bytes(frames)))
         return [slice(start, start + size) for start in range(0, clips, size)]
 
@@ -204,7 +204,7 @@ def _moves(module: nn.Module) -> bool:
 
 def _fingerprint(model: BayesianNet) -> str:
     """32 hexadecimal digits of SHA-256 over all that decides the embeddings of a waveform."""
-    digest = hashlib.sha256(f"{FORMAT} {model.front_end and model.front_end.settings}".encode())
+    digest = hashlib.sha256(f"{FORMAT} {model.front_end and model.front_end.signature}".encode())
     for name, value in model.net.state_dict().items():
         if not name.startswith(f"{model.head}."):
             digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bayes_panns.audio.front_end import LogMel
+from bayes_panns.audio.front_end import FrontEnd
 from bayes_panns.clips import ClipSet
 from bayes_panns.core import choices, progress
 from bayes_panns.core.choices import Task
@@ -37,7 +37,7 @@ class Features:
     def __init__(
         self,
         clips: ClipSet,
-        front_end: LogMel,
+        front_end: FrontEnd,
         task: Task,
         *,
         keep: str = choices.Features.MEMORY,

@@ -10,7 +10,7 @@ from bayes_panns.audio.front_end import LogMel
 from bayes_panns.bayes import Rule, Settings, Strategy
 from bayes_panns.cli import main
 from bayes_panns.clips import Task
-from bayes_panns.interop import export_panns, import_checkpoint, panns_checkpoint
+from bayes_panns.interop import export_checkpoint, import_checkpoint, network_checkpoint
 from bayes_panns.interop.export import front_end_matrices
 from bayes_panns.nets import NETS
 from bayes_panns.posterior import Calibration, Posterior, load, save
@@ -33,7 +33,7 @@ def build(strategy="flip", **options):
 def test_the_mean_is_exported_and_imported_again_with_nothing_lost(tmp_path, strategy, net):
     posterior = build(strategy, net=net)
     posterior.guide.prepare(torch.randn(20, 2, 128), None)
-    export_panns(posterior, tmp_path / "net.pth")
+    export_checkpoint(posterior, tmp_path / "net.pth")
     again = import_checkpoint(tmp_path / "net.pth", "panns")
     for attribute in ("net", "labels", "task", "sample_rate", "clip_seconds"):
         assert getattr(again, attribute) == getattr(posterior, attribute)
@@ -54,7 +54,7 @@ def test_the_command_knows_every_network():
 def test_a_flipout_posterior_and_its_export_agree_at_the_mean(tmp_path):
     strategy = Strategy(default=Settings(prior="normal"), rule=[Rule(match="fc*", posterior="point")])
     posterior = build(strategy)
-    export_panns(posterior, tmp_path / "net.pth")
+    export_checkpoint(posterior, tmp_path / "net.pth")
     clips = 0.1 * torch.randn(2, 4000)
     again = import_checkpoint(tmp_path / "net.pth", "vi-pann")
     assert torch.equal(next(again.draws(clips, 0)), next(posterior.draws(clips, 0)))
@@ -65,7 +65,7 @@ def test_the_keys_are_those_that_panns_has(reference):
     keys = json.loads(str(golden["keys"]))
     front_end = {name: shape for name, shape in keys.items() if name.startswith(("spectrogram", "logmel"))}
     assert {name: list(value.shape) for name, value in front_end_matrices(LogMel(32000)).items()} == front_end
-    state = panns_checkpoint(build())["model"]
+    state = network_checkpoint(build())["model"]
     assert list(state)[:3] == list(front_end)
     assert all(type(value) is torch.Tensor and value.is_contiguous() for value in state.values())
     assert not any(value.requires_grad for value in state.values())
@@ -108,7 +108,7 @@ def test_a_guide_of_the_users_own_is_exported_at_its_median(monkeypatch):
     clips = torch.zeros(1, 4000)
     posterior.model.eval()
     posterior.guide(clips, torch.zeros(1).long())
-    state = panns_checkpoint(posterior)["model"]
+    state = network_checkpoint(posterior)["model"]
     assert torch.equal(state["fc1.weight"], posterior.guide.median()["net.fc1.weight"])
 
 

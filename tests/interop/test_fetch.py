@@ -18,6 +18,7 @@ from bayes_panns.cli import main
 from bayes_panns.core import progress
 from bayes_panns.core.errors import CheckpointError
 from bayes_panns.interop import PUBLISHED, Published, fetch
+from bayes_panns.nets.mobilenet import ARCHITECTURES
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
 
@@ -259,9 +260,64 @@ def test_the_command_downloads_and_names_what_it_knows(published, tmp_path):
     assert all(name in text for name in PUBLISHED if name != "net")
 
 
-def test_every_known_file_has_a_checksum_and_a_safe_address():
+def test_a_file_without_a_known_checksum_is_taken_as_it_comes(server, published, tmp_path):
+    published(md5=None)
+    result = CliRunner().invoke(main, ["fetch", "net", "-o", str(tmp_path / "net.pth")])
+    assert result.exit_code == 0
+    assert "was not checked: no checksum of it is known; its SHA-256 is in" in result.stderr
+    assert "matches" not in result.stderr
+    digest = hashlib.sha256(CONTENT).hexdigest()
+    assert (tmp_path / "net.pth.sha256").read_text() == f"{digest}  net.pth\n"
+    assert (tmp_path / "net.pth").read_bytes() == CONTENT
+    assert fetch("net", tmp_path) == tmp_path / "net=1.pth", "a second place is a second download"
+    assert fetch("net", tmp_path / "net.pth") == tmp_path / "net.pth"
+    assert len(server.asked) == 2
+
+
+def test_a_file_without_a_known_checksum_that_has_changed_is_refused(published, tmp_path):
+    published(md5=None)
+    fetch("net", tmp_path / "net.pth")
+    (tmp_path / "net.pth").write_bytes(CONTENT[:-1])
+    with pytest.raises(CheckpointError, match=r"net.pth: has changed since net.pth.sha256 was written; delete both"):
+        fetch("net", tmp_path / "net.pth")
+    (tmp_path / "net.pth.sha256").write_text("")
+    with pytest.raises(CheckpointError, match="has changed since"):
+        fetch("net", tmp_path / "net.pth")
+
+
+def test_an_interrupted_download_that_cannot_be_checked_starts_anew(server, published, tmp_path):
+    published(md5=None)
+    server.breaks_after = 100_000
+    with pytest.raises(CheckpointError, match=r"stopped after \d+ of 300000 bytes; run the same command again"):
+        fetch("net", tmp_path / "net.pth")
+    assert not (tmp_path / "net.pth").exists()
+    (tmp_path / "net.pth.part").write_bytes(b"x" * 1000)
+    server.breaks_after = None
+    assert fetch("net", tmp_path / "net.pth").read_bytes() == CONTENT
+    assert server.asked == [None, None]
+
+
+def test_a_checked_file_is_called_that(published, tmp_path):
+    result = CliRunner().invoke(main, ["fetch", "net", "-o", str(tmp_path / "net.pth")])
+    assert "matches the known checksum; its SHA-256 is in" in result.stderr
+
+
+def test_efficientats_files_are_named_after_the_networks():
+    files = {name: known.file for name, known in PUBLISHED.items() if name.startswith("efficientat-")}
+    assert set(files) == {f"efficientat-{net}" for net in ARCHITECTURES}
+    assert files["efficientat-mn40"] == "mn40_as_mAP_484.pt"
+    assert files["efficientat-mn10_as_hop_5"] == "mn10_as_hop_5_mAP_475.pt"
+
+
+def test_the_real_mn04_is_the_one_whose_checksum_is_known(mn04_file):
+    known = PUBLISHED["efficientat-mn04"]
+    assert known.file == mn04_file.name
+    assert known.checksum == ("sha256", hashlib.sha256(mn04_file.read_bytes()).hexdigest())
+
+
+def test_every_known_file_has_a_safe_address_and_all_but_efficientats_a_checksum():
     for name, known in PUBLISHED.items():
-        assert known.md5 or known.sha256, name
+        assert known.checksum or (name.startswith("efficientat-") and name != "efficientat-mn04"), name
         assert known.url is None or known.url.startswith("https://")
         assert known.file in (known.url or known.file).replace("%3D", "=")
         assert len(known.md5 or "0" * 32) == 32

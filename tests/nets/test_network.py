@@ -1,6 +1,5 @@
 """A second family of networks, with another head and another shape of features, works by being registered."""
 
-from functools import partial
 from itertools import islice
 
 import numpy as np
@@ -57,8 +56,7 @@ class Small(Network):
     def classify(self, embedding):
         return self.classifier[5](embedding)
 
-    @classmethod
-    def front_end(cls, sample_rate):
+    def front_end(self, sample_rate):
         return MelFirst(sample_rate)
 
     def activation_bytes(self, frames):
@@ -152,7 +150,7 @@ def test_it_is_fitted_on_its_embeddings_and_transferred(tmp_path, guide):
 def test_features_keep_its_shape(tmp_path):
     store = tmp_path / "noise.h5"
     write(store, np.full((3, RATE // 2), 0.1), np.eye(3, dtype=bool), LABELS, Task.ONE_OF_K, RATE)
-    front_end = Small.front_end(RATE)
+    front_end = Small(3).front_end(RATE)
     kept, none = (Features(ClipSet(store), front_end, Task.ONE_OF_K, keep=keep) for keep in ("memory", "none"))
     assert kept.batch(torch.arange(2))[0].shape == (2, 64, front_end.frames(RATE // 2))
     assert none.batch(torch.arange(2))[0].shape == (2, RATE // 2)
@@ -167,7 +165,7 @@ def test_the_backbone_is_all_but_the_head():
 def test_a_name_is_given_once_and_an_unknown_one_is_told():
     with pytest.raises(ValueError, match="there is a network called small already"):
         register("small", "again", Small)
-    with pytest.raises(RecipeError, match=r"no such network; there are resnet22, .*small"):
+    with pytest.raises(RecipeError, match=r"no such network; there are mn01, .*resnet22, .*small"):
         build("large", 2)
     assert nets.head_of(nn.Linear(2, 2)) is None
 
@@ -176,6 +174,6 @@ def test_a_family_must_define_its_parts():
     class Empty(Network):
         head = "x"
 
-    for call in (Empty().embed, Empty().classify, Empty().activation_bytes, partial(Empty.front_end)):
+    for call in (Empty().embed, Empty().classify, Empty().activation_bytes, Empty().front_end):
         with pytest.raises(NotImplementedError):
             call(1)

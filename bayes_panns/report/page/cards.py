@@ -250,7 +250,8 @@ def _spectrogram(posterior: Posterior, waveform: NDArray[np.float32]) -> str:
     with torch.no_grad():
         front_end = posterior.front_end
         device = next(iter(posterior.model.net.buffers())).device
-        mels = front_end(torch.from_numpy(waveform)[None].to(device))[0].T.cpu().numpy()
+        features = front_end(torch.from_numpy(waveform)[None].to(device))
+        mels = front_end.decibels(features)[0].T.cpu().numpy()
     top = float(mels.max())
     buffer = io.BytesIO()
     imsave(buffer, mels, format="webp", cmap="magma", origin="lower", vmin=top - DYNAMIC_RANGE, vmax=top)

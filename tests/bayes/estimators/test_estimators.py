@@ -19,6 +19,8 @@ LAYERS = {
     "conv1d": (F.conv1d, (5, 3, 9), (4, 3, 3), {"padding": 1}),
     "conv2d": (F.conv2d, (5, 3, 6, 5), (4, 3, 3, 3), {"padding": 1, "stride": 2}),
     "grouped": (F.conv2d, (5, 4, 6, 5), (4, 2, 3, 3), {"groups": 2}),
+    "depthwise": (F.conv2d, (5, 4, 6, 5), (4, 1, 3, 3), {"groups": 4, "padding": 1, "stride": 2}),
+    "depthwise, two outputs a channel": (F.conv2d, (5, 2, 6, 5), (4, 1, 3, 3), {"groups": 2}),
 }
 
 
