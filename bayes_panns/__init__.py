@@ -1,7 +1,7 @@
 """Sound taggers with calibrated uncertainty: VI-PANNs as ordinary Pyro objects.
 
-The whole way of a sound takes four calls: :func:`fit` a posterior to clips, :func:`load` it again, :func:`predict` the
-tags of sound files, and :func:`evaluate` the posterior on labelled clips::
+Four calls do most of the work: :func:`fit` a posterior to clips, :func:`load` it again, :func:`predict` the tags of
+sound files, and :func:`evaluate` the posterior on labelled clips::
 
     from bayes_panns import evaluate, fit, load, predict
     from bayes_panns.recipes import read_run

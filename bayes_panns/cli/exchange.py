@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 def fetch(name: str, out: Path | None) -> None:
     """Download a published checkpoint, or check one that is there.
 
-    An interrupted download goes on where it stopped, and its checksum is compared with the published one. No checksum
+    An interrupted download continues where it stopped, and its checksum is compared with the published one. No checksum
     is known of EfficientAT's files but mn04's: the others cannot be checked, and an interrupted download of one starts
     anew.
 
@@ -80,7 +80,7 @@ def import_(
     factor: float | None,
     guide: str | None,
 ) -> None:
-    """Make a posterior of a published checkpoint.
+    """Make a posterior from a published checkpoint.
 
     PANNs' ResNet22, ResNet38 and ResNet54 and EfficientAT's MobileNets become point weights or, with --scale, the start
     of a Bayesian fit; VI-PANN's Flipout checkpoint becomes a mean-field posterior. The network is found by its shapes;

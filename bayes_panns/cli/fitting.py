@@ -65,7 +65,7 @@ def _fit(
     folder = out or Path("runs") / Path(run).stem
     fitted = fit(recipe, folder, guide_function=options.function_of(guide), device=device, resume=resume)
     if not fitted.complete:
-        logger.info(f"interrupted; {folder}/posterior can be used as it is, and --resume goes on")
+        logger.info(f"interrupted; {folder}/posterior can be used as it is, and --resume continues the fit")
         click.get_current_context().exit(INTERRUPTED)
     metrics = fitted.posterior.metrics
     shown = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items() if name.startswith("val/"))
@@ -77,8 +77,8 @@ def _fit(
 def pretrain(**given: Any) -> None:
     """Fit a posterior from scratch, as the recipe RUN says.
 
-    RUN is a file, or the name of a recipe in runs/. With --resume, the fit in the folder goes on where it stopped; a
-    complete fit goes on if --set fit.epochs=N names more epochs than before.
+    RUN is a file, or the name of a recipe in runs/. With --resume, the fit in the folder continues where it stopped; a
+    complete fit continues if --set fit.epochs=N names more epochs than before.
 
     \b
     Example:
@@ -126,7 +126,7 @@ def finetune(**given: Any) -> None:
 @options.draws
 @click.option("-o", "--out", type=options.FOLDER, help="The folder of the results [runs/RUN-crossval].")
 @options.changes
-@click.option("--resume", is_flag=True, help="Go on in the folder: complete fits are kept.")
+@click.option("--resume", is_flag=True, help="Resume in the folder: complete fits are kept.")
 @options.device
 def crossval(
     run: str,
@@ -173,7 +173,7 @@ def crossval(
         resume=resume,
     )
     if result is None:
-        logger.info(f"interrupted; --resume goes on in {folder}")
+        logger.info(f"interrupted; --resume continues in {folder}")
         click.get_current_context().exit(INTERRUPTED)
     write_results(result, folder / "results.json")
     options.write(crossval_latex(result), folder / "table.tex")

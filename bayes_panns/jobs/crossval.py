@@ -156,7 +156,7 @@ def crossval(
     folder = Path(folder)
     require_folder(folder)
     if not resume and folder.exists() and any(folder.iterdir()):
-        raise FitError(f"{folder}: is not empty; go on there with --resume, or choose another folder with -o")
+        raise FitError(f"{folder}: is not empty; resume the runs there with --resume, or choose another folder with -o")
     choose_device(device)
     known = _folds(run_clips(recipe))
     chosen = known if folds is None else list(folds)
@@ -253,8 +253,8 @@ def _fitted(recipe: Run, run: RunFolder, guide_function: str | None, device: str
     resume = resume and run.is_run
     if resume and (epochs := run.read_recipe().fit.epochs) > recipe.fit.epochs:
         raise FitError(
-            f"{run.path}: was fitted for fit.epochs = {epochs}, not {recipe.fit.epochs}; go on with as many, or choose "
-            "another folder with -o"
+            f"{run.path}: was fitted for fit.epochs = {epochs}, not {recipe.fit.epochs}; resume with as many, or "
+            "choose another folder with -o"
         )
     fitted = fit(recipe, run.path, guide_function=guide_function, device=device, resume=resume)
     if not fitted.complete:

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 def evaluate_posterior(
     posterior: Predictor,
-    stores: Sequence[str | Path],
+    stores: str | Path | Sequence[str | Path],
     *,
     folds: Sequence[int] | None = None,
     ood: Sequence[str | Path] = (),
@@ -33,8 +33,8 @@ def evaluate_posterior(
 
     Args:
         posterior: The posterior to score, or an ensemble.
-        stores: Clip stores. Their labels are among the posterior's, in any order; a label of the posterior's that they
-            lack has no positive clip.
+        stores: Clip stores, or one. Their labels are among the posterior's, in any order; a label of the posterior's
+            that they lack has no positive clip.
         folds: The folds to score; by default all.
         ood: Stores of clips that show none of the labels.
         draws: Posterior draws per clip; 0 is one pass at the posterior mean, ``"moments"`` one pass that propagates
@@ -46,7 +46,7 @@ def evaluate_posterior(
     """
     return evaluate_clips(
         posterior,
-        ClipSet(list(stores), folds=folds),
+        ClipSet([stores] if isinstance(stores, str | Path) else list(stores), folds=folds),
         ClipSet(list(ood)) if ood else None,
         draws=draws,
         covariance=covariance,

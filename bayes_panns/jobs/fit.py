@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -39,7 +39,7 @@ class Fitted:
         folder: The run's folder.
     """
 
-    posterior: Posterior
+    posterior: Posterior = field(repr=False)
     inherited: Inherited | None
     complete: bool
     folder: Path

@@ -142,7 +142,9 @@ def load_all(
     """Read posteriors as :func:`~bayes_panns.posterior.load` does: one as it is, several as an ensemble.
 
     Raises:
-        PosteriorError: One cannot be read, or they do not go together.
+        PosteriorError: One cannot be read or is named twice, or they do not go together.
     """
+    if len({Path(folder).resolve() for folder in folders}) < len(folders):
+        raise PosteriorError("a posterior is named twice; name each member of an ensemble once")
     members = [load(folder, device=device, guide_function=guide_function) for folder in folders]
     return members[0] if len(members) == 1 else Ensemble(members)

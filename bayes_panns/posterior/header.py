@@ -44,7 +44,7 @@ class Header(BaseModel):
     net: str
     task: Task
     sample_rate: Annotated[int, Field(gt=0)]
-    clip_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    clip_seconds: Annotated[float, Field(ge=1e-3, le=86400, allow_inf_nan=False)]
     labels: Annotated[tuple[str, ...], Field(min_length=1)]
     guide_function: str | None = None
     short_clips: ShortClips | None = None

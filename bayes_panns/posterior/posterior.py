@@ -2,7 +2,7 @@
 
 import importlib
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from operator import attrgetter
@@ -135,7 +135,7 @@ class Posterior:
             # The guide has its own copy of every weight.
             model.initial.clear()
         else:
-            guide = ComposedGuide(model, [CustomGuide(model, _imported(guide_function)(model))])
+            guide = ComposedGuide(model, [CustomGuide(model, _made(guide_function, model))])
         return cls(model, guide, net, labels, sample_rate, clip_seconds, strategy, guide_function)
 
     @property
@@ -312,6 +312,8 @@ class Posterior:
         Yields:
             Logits of each label, shape ``(N, K)``, on the CPU.
         """
+        if draws < 0:
+            raise PosteriorError(f"{draws} draws: give 0 or more")
         at_mean = draws == 0 or not self.stochastic
         self.model.eval()
         if at_mean:
@@ -386,9 +388,17 @@ class Posterior:
             return torch.cat([logits_under(self.model, weights, batch) for batch in batches])
 
 
-def _imported(function: str) -> Callable[[BayesianNet], nn.Module]:
+def _made(function: str, model: BayesianNet) -> nn.Module:
+    """The guide that a function of the user's makes of a model."""
     module, _, name = function.partition(":")
     try:
-        return getattr(importlib.import_module(module), name)
+        make = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise RecipeError(f"guide {function}: cannot be imported ({error}); write module:function") from error
+    try:
+        guide = make(model)
+    except TypeError as error:
+        raise RecipeError(f"guide {function}: cannot be called with the model ({error})") from error
+    if not isinstance(guide, nn.Module):
+        raise RecipeError(f"guide {function}: returns {type(guide).__name__}, not a Pyro guide that is a module")
+    return guide

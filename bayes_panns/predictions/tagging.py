@@ -44,7 +44,7 @@ class Tags:
 
 def tag(
     posterior: Predictor,
-    files: Sequence[str | Path],
+    files: str | Path | Sequence[str | Path],
     draws: Draws = 20,
     *,
     window: float | None = None,
@@ -58,7 +58,7 @@ def tag(
 
     Args:
         posterior: What tags: a posterior, or an ensemble of several.
-        files: The files.
+        files: The files, or one.
         draws: Posterior draws; 0 is one pass at the posterior mean, ``"moments"`` one that propagates moments.
         window: Seconds; by default the length of the clips that the posterior was fitted to.
         hop: Seconds from one window's start to the next; by default the window.
@@ -68,6 +68,7 @@ def tag(
         AudioError: No file can be read. A file that cannot be read is skipped as long as another can.
         PredictionError: The window or hop is not finite, or shorter than one sample.
     """
+    files = [files] if isinstance(files, str | Path) else files
     window = posterior.clip_seconds if window is None else window
     hop = window if hop is None else hop
     rate = posterior.sample_rate

@@ -10,6 +10,7 @@ from bayes_panns.clips import ClipSet, Task
 from bayes_panns.core.errors import BayesPannsError, PosteriorError, StoreError
 from bayes_panns.evaluations import Evaluation, is_evaluation
 from bayes_panns.jobs import RunFolder, choose_device, divide, evaluate_clips
+from bayes_panns.posterior import Calibration
 from bayes_panns.posterior.disk import read_header
 from bayes_panns.recipes import Run
 from bayes_panns.report.sources import Scoring, Source, SourcePart
@@ -136,33 +137,11 @@ def _score(part: SourcePart, clips: ClipSet, scoring: Scoring) -> Evaluation:
 
 
 def _keep(evaluation: Evaluation, place: Path) -> None:
-    """Save a run's evaluation, unless that would replace one of other clips."""
+    """Save a run's evaluation if it has none."""
     if place.exists():
-        try:
-            same = _of_same_clips(Evaluation.load(place), evaluation)
-        except BayesPannsError as error:
-            logger.warning(f"{error}; it is not replaced by this report's evaluation")
-            return
-        if not same:
-            logger.info(
-                f"{place}: is the evaluation of other clips and is not replaced; "
-                f"to replace it, use bayes-panns evaluate with -o {place}"
-            )
-            return
-    evaluation.save(place)
-
-
-def _of_same_clips(one: Evaluation, other: Evaluation) -> bool:
-    """Whether two evaluations are of the same clips of the same stores."""
-    return (
-        (one.names, one.labels, one.ood_names) == (other.names, other.labels, other.ood_names)
-        and bool((one.target == other.target).all())
-        and all(_stores(one, key) == _stores(other, key) for key in ("stores", "ood"))
-    )
-
-
-def _stores(evaluation: Evaluation, key: str) -> list[Path]:
-    return [Path(store).resolve() for store in evaluation.provenance.get(key, [])]
+        logger.info(f"{place}: already exists and is kept; bayes-panns evaluate -o {place} replaces it")
+    else:
+        evaluation.save(place)
 
 
 def _score_held_out(part: SourcePart, scoring: Scoring) -> SourcePart:
@@ -239,6 +218,9 @@ def _with_evaluation(part: SourcePart, evaluation: Evaluation) -> SourcePart:
             f"The calibration was fitted on clips of {', '.join(sorted(shared))}. If some of these clips are scored "
             "here, calibration and label sets look better than they are."
         )
+    warnings = [*_changes(part, evaluation), *_leaks(part, evaluation)]
+    for warning in _changes(part, evaluation):
+        logger.warning(f"{part.folder}: {warning}")
     folds = None if provenance.get("folds") in (None, "all") else provenance["folds"]
     clips = found(provenance.get("stores", []), folds, evaluation.names)
     ood_clips = found(provenance.get("ood", []), None, evaluation.ood_names)
@@ -247,8 +229,22 @@ def _with_evaluation(part: SourcePart, evaluation: Evaluation) -> SourcePart:
         clips=clips,
         ood_clips=ood_clips,
         notes=tuple(notes),
-        warnings=tuple(_leaks(part, evaluation)),
+        warnings=tuple(warnings),
     )
+
+
+def _changes(part: SourcePart, evaluation: Evaluation) -> Iterator[str]:
+    """Sentences on what has changed in the posterior since it was evaluated."""
+    scored = evaluation.provenance.get("sha256")
+    if part.header and scored not in (None, part.header.get("sha256")):
+        yield "The posterior was fitted again after this evaluation: its metrics are those of the earlier posterior."
+    elif part.header and scored is not None:
+        now = part.header.get("calibration")
+        if (None if now is None else Calibration.model_validate(now)) != evaluation.calibration:
+            yield (
+                "The posterior was calibrated after this evaluation: temperature and label sets here are those of the "
+                "evaluation."
+            )
 
 
 def _store_names(evaluation: Evaluation) -> set[str]:

@@ -263,7 +263,7 @@ class Fit:
         )
 
     def load_checkpoint(self) -> None:
-        """Go on from the folder's checkpoint; the fit then runs as if it had never stopped.
+        """Continue from the folder's checkpoint; the fit then runs as if it had never stopped.
 
         Raises:
             FitError: There is none, it is damaged, or it belongs to another fit.

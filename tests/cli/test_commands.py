@@ -519,13 +519,16 @@ def test_calibrate_keeps_a_temperature_and_predict_shows_the_sets(home, tmp_path
     assert re.search(r"^set/size +\d\.\d{4}  \(\d\.\d{4} to \d\.\d{4}\)$", result.stdout, re.MULTILINE)
 
 
-def test_several_posteriors_are_scored_as_one(home):
-    asked = ("evaluate", home / "run", home / "run", "--data", home / "clips.h5", "--draws")
+def test_several_posteriors_are_scored_as_one(home, tmp_path):
+    shutil.copytree(home / "run", tmp_path / "second")
+    asked = ("evaluate", home / "run", tmp_path / "second", "--data", home / "clips.h5", "--draws")
     assert json.loads(run(*asked, 4, "--json", "-").stdout)["draws"] == 4
     # At the mean, two of the same are one.
     once = run("evaluate", home / "run", "--data", home / "clips.h5", "--draws", 0, "--json", "-").stdout
     twice = run(*asked, 0, "--json", "-").stdout
     assert json.loads(twice)["cal/nll"] == pytest.approx(json.loads(once)["cal/nll"])
+    same = run("evaluate", home / "run", home / "run", "--data", home / "clips.h5", code=1)
+    assert "is named twice" in same.stderr
 
 
 def test_an_evaluation_can_be_kept(home, tmp_path):

@@ -44,6 +44,14 @@ def test_an_evaluation_says_which_posterior_it_is_of(upstream, stores):
     assert provenance["sha256"] == read_header(upstream / "posterior")["sha256"]
 
 
+def test_one_store_needs_no_list(upstream, stores):
+    posterior = load(upstream)
+    alone, listed = (
+        evaluate_posterior(posterior, given, draws=0) for given in (stores["upstream"], [stores["upstream"]])
+    )
+    assert alone.metrics == listed.metrics
+
+
 def test_labels_may_be_in_another_order(downstream, stores):
     straight = evaluate_posterior(downstream.posterior, [stores["downstream"]], draws=0).metrics
     swapped = evaluate_posterior(downstream.posterior, [stores["swapped"]], draws=0).metrics

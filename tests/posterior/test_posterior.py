@@ -275,6 +275,11 @@ def test_another_net_cannot_be_started_from():
         build().start_from(build(sample_rate=16000))
 
 
+def test_a_number_of_draws_is_not_negative(clips):
+    with pytest.raises(PosteriorError, match="-1 draws: give 0 or more"):
+        next(build().draws(clips, -1))
+
+
 def auto_normal(model):
     return AutoNormal(model, init_scale=0.02)
 
@@ -295,6 +300,10 @@ def test_a_guide_of_the_users_own_is_kept_and_needs_their_word_to_be_opened(tmp_
         build().start_from(posterior)
     with pytest.raises(RecipeError, match="nowhere:make: cannot be imported"):
         build(guide_function="nowhere:make")
+    with pytest.raises(RecipeError, match="os:getcwd: cannot be called with the model"):
+        build(guide_function="os:getcwd")
+    with pytest.raises(RecipeError, match="builtins:id: returns int, not a Pyro guide"):
+        build(guide_function="builtins:id")
 
 
 def edited(folder, change):

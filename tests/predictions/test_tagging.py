@@ -77,6 +77,12 @@ def test_files_of_all_lengths_are_tagged_in_their_order_as_if_alone(posterior, t
     np.testing.assert_allclose(together.uncertainty.probability, expected, rtol=1e-4)
 
 
+def test_one_file_needs_no_list(posterior, tmp_path):
+    path = sound(tmp_path / "a.wav", 1.0)
+    for given in (path, str(path), [path]):
+        assert [window.file for window in tag(posterior, given, 0).windows] == [str(path)]
+
+
 def test_another_rate_is_resampled(posterior, tmp_path):
     tags = tag(posterior, [sound(tmp_path / "x.wav", 1.0, rate=44100)], draws=0)
     assert tags.windows[0].end == pytest.approx(1.0, abs=1e-3)

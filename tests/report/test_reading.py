@@ -6,10 +6,11 @@ import shutil
 import numpy as np
 import pytest
 
+from bayes_panns.clips import ClipSet
 from bayes_panns.core.errors import BayesPannsError
 from bayes_panns.evaluations import Evaluation
-from bayes_panns.jobs import fit
-from bayes_panns.posterior import load
+from bayes_panns.jobs import calibrate, fit
+from bayes_panns.posterior import load, save_calibration
 from bayes_panns.report import Scoring, read_sources, render_page, write_report
 from bayes_panns.report.page.cards import MediaBudget, make_cards
 from bayes_panns.report.page.clips import choose_clips
@@ -41,19 +42,44 @@ def test_a_report_never_replaces_an_evaluation_of_other_clips(home, runs, make, 
     assert stored(runs / "flip") == before
     write_report([runs / "flip"], draws=2, **chosen)
     assert stored(runs / "flip") == before
-    assert "is the evaluation of other clips and is not replaced" in caplog.text
+    assert "already exists and is kept" in caplog.text
     # The page is about the clips that were named.
     (source,) = read_sources(runs / "flip", Scoring(draws=2, **chosen))
     assert source.evaluation.metrics["draws"] == 2
 
 
-def test_an_evaluation_of_the_same_clips_is_renewed(home, runs):
+def test_folds_are_those_of_clips_to_score_now(runs):
+    with pytest.raises(BayesPannsError, match="name these with --data"):
+        write_report([runs / "flip"], folds=[2])
+
+
+def test_an_evaluation_of_the_same_clips_is_kept_too(home, runs):
     scoring = Scoring([str(home / "clips.h5")], [3], [home / "noise.h5"], draws=2)
+    before = stored(runs / "flip")
     read_sources(runs / "flip", scoring)
-    assert Evaluation.load(runs / "flip" / "evaluation").metrics["draws"] == 2
+    assert stored(runs / "flip") == before
     shutil.rmtree(runs / "flip" / "evaluation")
     read_sources(runs / "flip", scoring)
-    assert (runs / "flip" / "evaluation" / "evaluation.json").is_file()
+    assert Evaluation.load(runs / "flip" / "evaluation").metrics["draws"] == 2
+
+
+def test_a_posterior_fitted_again_since_its_evaluation_is_said(runs, make, caplog):
+    assert read_sources(runs / "flip", make.quick)[0].parts[0].warnings == ()
+    change(runs / "flip", sha256="0" * 64)
+    (source,) = read_sources(runs / "flip", make.quick)
+    (warning,) = source.parts[0].warnings
+    assert warning.startswith("The posterior was fitted again after this evaluation")
+    assert f"Warning. {warning}" in make.page(render_page([source])).text
+    assert warning in caplog.text
+
+
+def test_a_posterior_calibrated_since_its_evaluation_is_said(home, runs, make):
+    posterior = load(runs / "flip")
+    calibrate(posterior, ClipSet(home / "clips.h5", folds=[2]), coverage=0.5, draws=2)
+    save_calibration(posterior)
+    (source,) = read_sources(runs / "flip", make.quick)
+    (warning,) = source.parts[0].warnings
+    assert warning.startswith("The posterior was calibrated after this evaluation")
 
 
 @pytest.mark.parametrize("content", ["newer", "something else"])
@@ -69,7 +95,7 @@ def test_what_cannot_be_read_is_not_replaced_either(home, runs, caplog, content)
     (source,) = read_sources(runs / "flip", Scoring([str(home / "clips.h5")], [3], draws=2))
     assert source.evaluation.metrics["draws"] == 2
     assert (place.read_bytes() if place.is_file() else (place / "evaluation.json").read_bytes()) == before
-    assert "is not replaced" in caplog.text
+    assert "already exists and is kept" in caplog.text
 
 
 def test_what_is_missing_is_said(runs, make):

@@ -64,9 +64,9 @@ def write_report(
 ) -> Path:
     """Write a report: one HTML page, whole or not at all.
 
-    With ``stores`` the posteriors are scored now. A run keeps the result in ``evaluation/`` if it has none yet, or one
-    of the same clips; an evaluation of other clips is never replaced. Without ``stores`` a run's ``evaluation/`` is
-    shown; if there is none, the clips that it held out are scored.
+    With ``stores`` the posteriors are scored now. A run keeps the result in ``evaluation/`` if it has none yet; an
+    evaluation that exists is never replaced. Without ``stores`` a run's ``evaluation/`` is shown; if there is none, the
+    clips that it held out are scored.
 
     Args:
         runs: Folders, each of a run, a posterior, an evaluation, or a cross-validation (a folder of runs).
@@ -91,6 +91,8 @@ def write_report(
         raise BayesPannsError("a run is named twice; name each run once")
     if out is None and len(runs) > 1:
         raise BayesPannsError("a report on several runs has no default place; name the file with -o")
+    if folds is not None and not stores:
+        raise BayesPannsError("folds are those of clips to score now; name these with --data")
     if ood and not stores:
         raise BayesPannsError("out-of-distribution clips need known clips to compare with; name these with --data")
     path = RunFolder(Path(runs[0])).report if out is None else Path(out)
