@@ -25,7 +25,7 @@ def evaluate_posterior(
     stores: str | Path | Sequence[str | Path],
     *,
     folds: Sequence[int] | None = None,
-    ood: Sequence[str | Path] = (),
+    ood: str | Path | Sequence[str | Path] = (),
     draws: Draws = 20,
     covariance: bool = False,
 ) -> Evaluation:
@@ -36,7 +36,7 @@ def evaluate_posterior(
         stores: Clip stores, or one. Their labels are among the posterior's, in any order; a label of the posterior's
             that they lack has no positive clip.
         folds: The folds to score; by default all.
-        ood: Stores of clips that show none of the labels.
+        ood: Stores of clips that show none of the labels, or one.
         draws: Posterior draws per clip; 0 is one pass at the posterior mean, ``"moments"`` one pass that propagates
             moments.
         covariance: Whether to keep the epistemic covariance between labels, ``(N, K, K)``.
@@ -46,8 +46,8 @@ def evaluate_posterior(
     """
     return evaluate_clips(
         posterior,
-        ClipSet([stores] if isinstance(stores, str | Path) else list(stores), folds=folds),
-        ClipSet(list(ood)) if ood else None,
+        ClipSet(stores, folds=folds),
+        ClipSet(ood) if ood else None,
         draws=draws,
         covariance=covariance,
     )

@@ -45,11 +45,9 @@ def test_an_evaluation_says_which_posterior_it_is_of(upstream, stores):
 
 
 def test_one_store_needs_no_list(upstream, stores):
-    posterior = load(upstream)
-    alone, listed = (
-        evaluate_posterior(posterior, given, draws=0) for given in (stores["upstream"], [stores["upstream"]])
-    )
-    assert alone.metrics == listed.metrics
+    posterior, store = load(upstream), stores["upstream"]
+    alone = evaluate_posterior(posterior, store, ood=str(store), draws=0)
+    assert alone.metrics == evaluate_posterior(posterior, [store], ood=[store], draws=0).metrics
 
 
 def test_labels_may_be_in_another_order(downstream, stores):
