@@ -2,6 +2,7 @@
 
 import base64
 import io
+import shutil
 
 import numpy as np
 import pytest
@@ -96,6 +97,7 @@ def test_draws_have_the_temperature_of_the_evaluation_after_a_new_calibration(ho
     rows = [row for reason in ("epistemic", "aleatoric") for card in found[reason] for row in card.rows]
     assert all(np.mean(row.draws) == pytest.approx(row.mean, abs=1e-6) for row in rows)
     # Evaluated with one calibration, calibrated again since: the dots keep the first temperature.
+    shutil.rmtree(runs / "flip" / "evaluation")
     read_sources(runs / "flip", Scoring(stores=[str(home / "clips.h5")], folds=[3], ood=[home / "noise.h5"], draws=4))
     recalibrate(runs / "flip", 1.0, 0.6)
     (source,) = read_sources(runs / "flip", make.quick)

@@ -1,6 +1,7 @@
 """What the sections say, against values known by hand or measured another way."""
 
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -98,6 +99,7 @@ def test_label_sets_are_those_of_the_evaluation_after_a_new_calibration(home, ru
     assert label_sets(found) == ""
     assert "set/size" not in found.text
     # Evaluated with a calibration, and calibrated again since.
+    shutil.rmtree(runs / "flip" / "evaluation")
     read_sources(runs / "flip", Scoring(stores=[str(home / "clips.h5")], folds=[3], ood=[home / "noise.h5"], draws=4))
     recalibrate(runs / "flip", 1.0, 0.0)
     (source,) = read_sources(runs / "flip", make.quick)
