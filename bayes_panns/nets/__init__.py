@@ -2,6 +2,28 @@
 
 # Each family registers its networks when it is imported.
 from bayes_panns.nets import mobilenet, resnet
-from bayes_panns.nets.network import NETS, Network, NetworkEntry, backbone, build, head_of, register
+from bayes_panns.nets.network import (
+    NETS,
+    Network,
+    NetworkEntry,
+    backbone,
+    build,
+    head_of,
+    pooled,
+    register,
+    same_backbone,
+)
 
-__all__ = ["NETS", "Network", "NetworkEntry", "backbone", "build", "head_of", "mobilenet", "register", "resnet"]
+__all__ = [
+    "NETS",
+    "Network",
+    "NetworkEntry",
+    "backbone",
+    "build",
+    "head_of",
+    "mobilenet",
+    "pooled",
+    "register",
+    "resnet",
+    "same_backbone",
+]
