@@ -26,14 +26,19 @@ class Network(nn.Module):
     | ``(batch, E)`` | embeddings |
     | ``(batch, K)`` | logits of K labels |
 
+    A network that tags each segment of a clip, see :attr:`segmentwise`, has embeddings ``(batch, segments, E)``.
+
     Attributes:
         head: The name of the last layer, such as ``fc_audioset`` or ``classifier.5``: an ``nn.Linear`` with a bias,
             from E to K, and the only part that depends on the labels.
         checkpoints: The kinds of published checkpoints that have its parameter names.
+        segmentwise: The names of linear layers that are applied to each of several segments of a clip, rather than once
+            to the clip. If the last layer is one of them, a clip has no single embedding.
     """
 
     head: ClassVar[str]
     checkpoints: ClassVar[tuple[CheckpointKind, ...]] = ()
+    segmentwise: ClassVar[tuple[str, ...]] = ()
 
     def embed(self, features: Tensor, augment: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """Embeddings ``(batch, E)`` of features ``(batch, ...)``: the input of the last layer.
@@ -47,8 +52,12 @@ class Network(nn.Module):
         raise NotImplementedError
 
     def classify(self, embedding: Tensor) -> Tensor:
-        """Logits ``(batch, K)`` of embeddings ``(batch, E)``: the last layer."""
+        """Logits ``(batch, K)`` of embeddings ``(batch, E)``: the last layer, and :meth:`clip_logits` of its output."""
         raise NotImplementedError
+
+    def clip_logits(self, logits: Tensor) -> Tensor:
+        """Clips' logits ``(batch, K)`` of the last layer's output, which they are unless it tags segments."""
+        return logits
 
     def forward(self, features: Tensor, augment: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """Logits ``(batch, K)`` of features ``(batch, ...)``; see :meth:`embed`."""
@@ -110,6 +119,11 @@ def head_of(net: nn.Module) -> str | None:
     """The name of the last layer; ``None`` for a module that is no :class:`Network`."""
     head = getattr(net, "head", None)
     return head if isinstance(head, str) else None
+
+
+def segmentwise(net: nn.Module) -> tuple[str, ...]:
+    """The linear layers that are applied to each segment of a clip: :attr:`Network.segmentwise`, else none."""
+    return getattr(net, "segmentwise", ())
 
 
 def backbone(net: nn.Module, head: str) -> tuple[str, ...]:
