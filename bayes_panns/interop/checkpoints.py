@@ -124,7 +124,7 @@ def import_checkpoint(
     header = _export_header(path, content)
     if net is None and header is not None:
         net = header.net
-    rate = _sample_rate(path, state)
+    rate = None if kind == CheckpointKind.EFFICIENTAT else _sample_rate(path, state)
     net, classes = recognised(path, locs, net, kind, rate)
     if labels is None and header is not None:
         labels = header.labels

@@ -136,6 +136,7 @@ PUBLISHED = {
         page=_VI_PANN_PAGE,
         size=836476557,
         sha256="d40b5f534b006eb2477fa49c0c4149927fe6bea9ce26e34beb13983da5d630ca",
+        net="resnet54",
     ),
     "vi-pann-deterministic": Published(
         summary="VI-PANN deterministic ResNet54, AudioSet",
