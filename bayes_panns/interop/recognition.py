@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 
 Shapes = Mapping[str, tuple[int, ...]]
 
+_USUAL_RATE = 32000
+
 _WAVEGRAM, _LAST_BLOCK = {"pre_conv0.weight": (64, 1, 11)}, {"conv_block6.conv2.weight": (2048, 2048, 3, 3)}
 
 UNSUPPORTED: dict[str, dict[str, tuple[int, ...] | None]] = {
@@ -86,25 +88,28 @@ def recognised(
 
 
 def default_rate(net: str) -> int:
-    """The sample rate of a checkpoint that does not say its own, in Hz: 32000 if the network takes it.
+    """The sample rate of a checkpoint that does not say its own, in Hz: 32000 if the network takes that.
 
     Example:
         >>> default_rate("cnn14"), default_rate("cnn14-16k")
         (32000, 16000)
     """
-    return next(rate for rate in FRONT_ENDS if _takes(net, rate))
+    return next(rate for rate in (_USUAL_RATE, *FRONT_ENDS) if _takes(net, rate))
 
 
-def _takes(net: str, rate: int | None) -> bool:
+def _takes(net: str, rate: int) -> bool:
     try:
-        return rate is None or _without_values(NETS[net]).front_end(rate) is not None
+        _without_values(NETS[net]).front_end(rate)
     except RecipeError:
         return False
+    return True
 
 
 def _one_of(path: Path, found: list[str], net: str | None, rate: int | None) -> str:
-    """One of the networks that the weights fit."""
-    at_rate = [name for name in found if _takes(name, rate)]
+    """One of the networks that the weights fit; without a rate, one for 32 kHz if there is one."""
+    at_rate = [name for name in found if _takes(name, rate or _USUAL_RATE)]
+    if not at_rate and rate is None:
+        at_rate = found
     if not at_rate:
         raise CheckpointError(
             f"{path}: its spectrogram is of {rate} Hz, which {found[0]} does not take; leave --net out"

@@ -70,6 +70,7 @@ def test_each_published_file_is_recognised(saved, name, caplog, thin):
         (window(512), {}, ("cnn14-16k", 16000), "also those of cnn14, cnn14-decision-level-max"),
         (window(256), {}, ("cnn14", 8000), "also those of cnn14-decision-level-max"),
         (window(1024), {"net": SEGMENTS}, (SEGMENTS, 32000), ""),
+        ({}, {}, ("cnn14", 32000), "also those of cnn14-decision-level-max"),
         ({}, {"net": "cnn14-16k"}, ("cnn14-16k", 16000), ""),
         ({}, {"net": "cnn14"}, ("cnn14", 32000), ""),
     ],
