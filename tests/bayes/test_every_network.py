@@ -109,7 +109,7 @@ def test_flipouts_signs_are_a_clips_own_and_the_same_at_all_its_segments():
     assert apart[~torch.eye(4, dtype=bool)].min() > 0.01
 
 
-def test_local_is_refused_for_layers_over_segments_and_right_where_the_layer_is_applied_once():
+def test_local_is_refused_for_a_layer_over_segments():
     net = thin(SEGMENTS)
     model = BayesianNet(net, {name: FanIn()(sites(net)[name]) for name in ("fc_audioset.weight",)}, MultiLabel()).eval()
     guide = MeanField(model, init_scale=0.1, estimator="local")

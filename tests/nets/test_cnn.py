@@ -106,7 +106,8 @@ def narrow(name, classes=3):
         net = build(name, classes)
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.8, 1.6)
+            # Large enough for ReLU6 to cut values off.
+            nn.init.uniform_(module.weight, *((2, 4) if name == "mobilenetv2" else (0.8, 1.6)))
             nn.init.normal_(module.bias, 0, 0.2)
             module.running_mean.normal_(0, 0.2)
             module.running_var.uniform_(0.5, 1.5)
