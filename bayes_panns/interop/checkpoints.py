@@ -43,8 +43,8 @@ _STFT = "spectrogram_extractor.stft.conv_real.weight"
 _VARIATIONAL = re.compile(r"(?P<layer>.+)\.(?P<part>mu|rho)_(?P<what>kernel|weight|bias)")
 """bayesian-torch's names for the kernel of a convolution, and the weight or bias of a linear layer."""
 
-# VI-PANN's files also hold the state of the training's sampler, in NumPy arrays. Those are data. NumPy 1 wrote them;
-# NumPy 2 has renamed the module of the functions that make arrays.
+# VI-PANN's files and PANNs' Cnn14_16k also hold the state of the training's sampler, in NumPy arrays. Those are data.
+# NumPy 1 wrote them; NumPy 2 has renamed the module of the functions that make arrays.
 _NUMPY: list[Any] = [
     np.ndarray,
     np.dtype,

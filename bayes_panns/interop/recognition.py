@@ -44,8 +44,11 @@ UNSUPPORTED: dict[str, dict[str, tuple[int, ...] | None]] = {
 The first one that fits is meant.
 """
 
-UNSUPPORTED_FILES = {"Cnn14_DecisionLevelAvg_mAP=0.425.pth": "Cnn14_DecisionLevelAvg"}
-"""PANNs' files of networks that have the weights of a supported one, and make something else of them."""
+SAME_WEIGHTS = ("Cnn14_DecisionLevelAvg",)
+"""PANNs' networks that have weights like a supported one, and make something else of them.
+
+The name of a file tells them apart: PANNs' code names its files after the network, as in ``Cnn14_mAP=0.431.pth``.
+"""
 
 
 def recognised(
@@ -128,7 +131,7 @@ def _one_of(path: Path, found: list[str], net: str | None, rate: int | None) -> 
 def _unsupported(path: Path, shapes: Shapes, net: str | None, found: list[str]) -> str | None:
     """The PANNs network that a checkpoint is of, if it is one that cannot be imported."""
     if found:
-        return UNSUPPORTED_FILES.get(path.name) if net is None else None
+        return next((name for name in SAME_WEIGHTS if net is None and path.name.startswith(f"{name}_")), None)
     for name, telling in UNSUPPORTED.items():
         if all(key in shapes and shape in (None, shapes[key]) for key, shape in telling.items()):
             return name

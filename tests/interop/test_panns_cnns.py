@@ -154,7 +154,7 @@ def test_another_network_of_panns_is_refused_by_name(saved, name):
 
 
 def test_a_network_of_the_same_weights_that_is_not_supported_is_refused_by_its_files_name(saved, thin):
-    path = saved(weightless("cnn14") | window(1024), "Cnn14_DecisionLevelAvg_mAP=0.425.pth")
+    path = saved(weightless("cnn14") | window(1024), "Cnn14_DecisionLevelAvg_mAP=0.4.pth")
     with pytest.raises(CheckpointError, match="is a Cnn14_DecisionLevelAvg, which is not supported; supported are"):
         import_checkpoint(path, "panns", labels=LABELS)
     assert import_checkpoint(path, "panns", labels=LABELS, net="cnn14").net == "cnn14"
