@@ -1,7 +1,7 @@
 """Weights drawn from a guide, and the outputs of a model under them."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from pyro import poutine
@@ -13,6 +13,7 @@ from bayes_panns.bayes.estimators import Estimator, LazyWeight
 from bayes_panns.bayes.estimators.draw_and_kl import flat, standard_normal_
 from bayes_panns.bayes.guides import Part
 from bayes_panns.bayes.model import BayesianNet
+from bayes_panns.nets import Network
 
 _ROTATIONS = (
     ((0, 1), (1, 1), (2, 1), (3, 1)),
@@ -108,8 +109,8 @@ def embeddings_under(
 
 @torch.no_grad()
 def head_logits(model: BayesianNet, weights: Mapping[str, Tensor], embedding: Tensor) -> Tensor:
-    """Logits ``(N, K)`` of clips' embeddings ``(N, E)`` under given weights of the last layer."""
+    """Logits ``(N, K)`` of embeddings, as :meth:`BayesianNet.embed` makes them, under given weights."""
     # Not through Pyro, whose bookkeeping would take longer than the layer.
     points = dict(model.net.named_parameters(prefix="net"))
     weight, bias = (weights[site] if site in weights else points[site] for site in model.head_sites)
-    return F.linear(embedding, weight, bias)
+    return cast(Network, model.net).clip_logits(F.linear(embedding, weight, bias))

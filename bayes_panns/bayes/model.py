@@ -22,7 +22,7 @@ from bayes_panns.bayes.priors import stretched
 from bayes_panns.bayes.sites import Site, sites
 from bayes_panns.bayes.strategy import Strategy
 from bayes_panns.core.choices import Dropout, PosteriorKind
-from bayes_panns.nets import Network, head_of
+from bayes_panns.nets import Network, head_of, segmentwise
 
 
 class BayesianNet(LocalParameters):
@@ -148,6 +148,11 @@ class BayesianNet(LocalParameters):
         return self.dropout != Dropout.ALWAYS and all(site in self.head_sites for site in self.sites)
 
     @property
+    def single_embedding(self) -> bool:
+        """Whether a clip has one embedding, rather than one for each of its segments."""
+        return head_of(self.net) not in segmentwise(self.net)
+
+    @property
     def learned(self) -> tuple[str, ...]:
         """The sites whose prior's width is learned."""
         return tuple(name for name in self.sites if isinstance(self._kept(name), _LearnedPrior))
@@ -168,7 +173,7 @@ class BayesianNet(LocalParameters):
         return cast(dict, self.get_submodule(layer_name)._pyro_samples)[attribute]
 
     def embed(self, clips: Tensor, augment: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-        """Embeddings ``(batch, E)`` of clips, both as in :meth:`forward`.
+        """Embeddings ``(batch, E)``, or of segments ``(batch, segments, E)``, of clips as in :meth:`forward`.
 
         By the weights that the network holds. Under a variational backbone use
         :func:`~bayes_panns.bayes.embeddings_under` with the weights of a draw or of the mean.

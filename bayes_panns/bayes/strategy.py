@@ -17,7 +17,7 @@ from bayes_panns.bayes.priors import FanIn, FromPosterior, Laplace, Normal, Prio
 from bayes_panns.bayes.sites import Site, sites
 from bayes_panns.core.choices import Dropout, EstimatorKind, PosteriorKind, PriorKind
 from bayes_panns.core.errors import RecipeError
-from bayes_panns.nets import head_of
+from bayes_panns.nets import head_of, segmentwise
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -130,7 +130,9 @@ class Strategy(_Strict):
 
         Raises:
             RecipeError: A rule matches no site, two rules contradict each other, ``local`` is wanted for a
-                convolution, or ``rotated`` or ``low-rank`` for other sites than those of the last layer.
+                convolution or a layer that is applied to segments of a clip, ``rotated`` or ``low-rank`` for other
+                sites than those of the last layer, ``rotated`` for a last layer that is applied to segments, or
+                dropout is always on and the network has none.
         """
         found, head = sites(net), head_of(net)
         for rule in self.rule:
@@ -139,7 +141,7 @@ class Strategy(_Strict):
         resolved = {site: self.settings(site.name, head) for site in found.values()}
         for site, chosen in resolved.items():
             local = chosen.posterior == PosteriorKind.NORMAL and chosen.estimator == EstimatorKind.LOCAL
-            if local and len(site.shape) > 2:
+            if local and (len(site.shape) > 2 or site.name.rpartition(".")[0] in segmentwise(net)):
                 raise RecipeError(f"site {site.name}: {LOCAL_REFUSED}")
         for family in _FOR_THE_HEAD:
             names = [site.name for site, chosen in resolved.items() if chosen.posterior == family]
@@ -148,6 +150,13 @@ class Strategy(_Strict):
                     f'posterior "{family}" is for the last layer, weight and bias: match = "head.*"; here it is for '
                     f"{', '.join(names[:3])}{' ...' if len(names) > 3 else ''}"
                 )
+            if names and family == PosteriorKind.ROTATED and head in segmentwise(net):
+                raise RecipeError(
+                    f'posterior "{family}" takes its axes from one embedding of each clip, but this network applies '
+                    "its last layer to every segment of a clip; use normal or low-rank"
+                )
+        if self.dropout == Dropout.ALWAYS and not any(isinstance(module, nn.Dropout) for module in net.modules()):
+            raise RecipeError('dropout = "always": this network has no dropout, so no two draws would differ')
         return resolved
 
     def settings(self, name: str, head: str | None = None) -> Settings:

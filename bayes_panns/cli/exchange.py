@@ -21,12 +21,16 @@ def fetch(name: str, out: Path | None) -> None:
     """Download a published checkpoint, or check one that is there.
 
     An interrupted download continues where it stopped, and its checksum is compared with the published one. No checksum
-    is known of EfficientAT's files but mn04's: the others cannot be checked, and an interrupted download of one starts
-    anew.
+    is known of PANNs' MobileNetV2 and of EfficientAT's files but mn04's: these cannot be checked, and an interrupted
+    download of one starts anew.
 
     \b
     NAME is one of
-      panns-resnet22, panns-resnet38, panns-resnet54    point weights
+      panns-resnet22, panns-resnet38, panns-resnet54,
+      panns-cnn6, panns-cnn10, panns-cnn14,
+      panns-mobilenetv1, panns-mobilenetv2              point weights
+      panns-cnn14-16k                                   the same, for 16 kHz
+      panns-cnn14-decision-level-max                    the same, tags each third of a second
       vi-pann-flipout, vi-pann-deterministic            download with a browser; checked here
       efficientat-mn01, efficientat-mn02,
       efficientat-mn04, efficientat-mn05,
@@ -82,10 +86,10 @@ def import_(
 ) -> None:
     """Make a posterior from a published checkpoint.
 
-    PANNs' ResNet22, ResNet38 and ResNet54 and EfficientAT's MobileNets become point weights or, with --scale, the start
-    of a Bayesian fit; VI-PANN's Flipout checkpoint becomes a mean-field posterior. The network is found by its shapes;
-    EfficientAT's mn10 variants, which all have the same shapes, need --net. fetch downloads the files; see
-    docs/published-checkpoints.md.
+    PANNs' CNNs, ResNets and MobileNets and EfficientAT's MobileNets become point weights or, with --scale, the start of
+    a Bayesian fit; VI-PANN's Flipout checkpoint becomes a mean-field posterior. The network is found by its shapes. Of
+    several with the same shapes, such as EfficientAT's mn10 variants, it is the one whose published file has this name;
+    for a file of another name give --net. fetch downloads the files; see docs/published-checkpoints.md.
 
     \b
     Example:

@@ -196,7 +196,7 @@ class ClipSet:
         """
         if not 0 < fraction < 1:
             raise StoreError(f"a split takes a fraction between 0 and 1, not {fraction}")
-        recording = self._recordings()
+        recording = self.recordings
         count = len(np.unique(recording))
         if count < 2:
             raise StoreError(
@@ -254,10 +254,14 @@ class ClipSet:
         """
         target = self.target()
         label = target.argmax(axis=1) if self.task is Task.ONE_OF_K and target.shape[1] > 0 else None
-        return splits.recording_folds(self._recordings(), label, target, folds, seed)
+        return splits.recording_folds(self.recordings, label, target, folds, seed)
 
-    def _recordings(self) -> np.ndarray:
-        """Which recording each clip is of, numbered from 0 in order of appearance."""
+    @property
+    def recordings(self) -> np.ndarray:
+        """Which recording each clip is of, numbered from 0 in order of appearance: int64 ``(clips,)``.
+
+        Clips of unknown recordings are of one each.
+        """
         sources = self.sources
         keys = [
             clip if sources is None or not sources[position] else str(sources[position])

@@ -156,7 +156,7 @@ class TagFormat(Choice):
 class CheckpointKind(Choice):
     """Whose published checkpoints can be imported."""
 
-    PANNS = "panns", "PANNs' ResNets: point weights"
+    PANNS = "panns", "PANNs' CNNs, ResNets and MobileNets: point weights"
     VI_PANN = "vi-pann", "VI-PANN's ResNet54: Flipout or deterministic"
     EFFICIENTAT = "efficientat", "EfficientAT's MobileNets: point weights"
 

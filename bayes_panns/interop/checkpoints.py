@@ -11,8 +11,6 @@ import math
 import pickle
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -30,7 +28,8 @@ from bayes_panns.clips import Task
 from bayes_panns.core.choices import CheckpointKind, Choice, Dropout, PosteriorKind, PriorKind, ScaleRule, ShortClips
 from bayes_panns.core.digests import sha256_of
 from bayes_panns.core.errors import CheckpointError
-from bayes_panns.nets import NETS, Network, NetworkEntry, build
+from bayes_panns.interop.recognition import default_rate, recognised
+from bayes_panns.nets import build
 from bayes_panns.posterior import Posterior
 from bayes_panns.recipes import read_strategy
 
@@ -44,8 +43,8 @@ _STFT = "spectrogram_extractor.stft.conv_real.weight"
 _VARIATIONAL = re.compile(r"(?P<layer>.+)\.(?P<part>mu|rho)_(?P<what>kernel|weight|bias)")
 """bayesian-torch's names for the kernel of a convolution, and the weight or bias of a linear layer."""
 
-# VI-PANN's files also hold the state of the training's sampler, in NumPy arrays. Those are data. NumPy 1 wrote them;
-# NumPy 2 has renamed the module of the functions that make arrays.
+# VI-PANN's files and PANNs' Cnn14_16k also hold the state of the training's sampler, in NumPy arrays. Those are data.
+# NumPy 1 wrote them; NumPy 2 has renamed the module of the functions that make arrays.
 _NUMPY: list[Any] = [
     np.ndarray,
     np.dtype,
@@ -100,9 +99,10 @@ def import_checkpoint(
         kind: One of :class:`~bayes_panns.core.choices.CheckpointKind`.
         labels: K label names, in the order of the last layer's rows. A checkpoint that was exported by this package
             has its own.
-        net: One of :data:`~bayes_panns.nets.NETS`. By default the one that the checkpoint names, or else the first one
-            of this kind whose parameters have the same names and shapes. Where another one has them too, such as
-            ``mn10`` and ``mn10_as_hop_5``, a warning says so.
+        net: One of :data:`~bayes_panns.nets.NETS`. By default the one that the checkpoint names, or else one of this
+            kind whose parameters have the same names and shapes, and that takes the checkpoint's sample rate. Where
+            several have, such as ``cnn14`` and ``cnn14-decision-level-max``, it is the one whose published file has
+            this name, or else the first, with a warning.
         scale: One of :class:`~bayes_panns.core.choices.ScaleRule`, or None for point weights. ``fan-in``:
             ``factor`` / sqrt(fan-in). ``moped``: ``factor`` times the weight's absolute value (Krishnan et al., 2020,
             arXiv:1906.05323, where it is called delta), but at least a hundredth of the rule ``fan-in``'s, since a
@@ -124,14 +124,15 @@ def import_checkpoint(
     header = _export_header(path, content)
     if net is None and header is not None:
         net = header.net
-    net, classes = _network(path, locs, net, kind)
+    rate = None if kind == CheckpointKind.EFFICIENTAT else _sample_rate(path, state)
+    net, classes = recognised(path, locs, net, kind, rate)
     if labels is None and header is not None:
         labels = header.labels
     posterior = Posterior.build(
         net=net,
         labels=_labels(path, classes, labels),
         task=header.task if header else Task.MULTI_LABEL,
-        sample_rate=_sample_rate(path, state),
+        sample_rate=default_rate(net) if rate is None else rate,
         clip_seconds=header.clip_seconds if header else 10.0,
         strategy=_strategy(path, net, classes, scales, scale, guide),
     )
@@ -230,74 +231,6 @@ def _split(
     return locs, scales
 
 
-def _network(path: Path, locs: Mapping[str, Tensor], net: str | None, kind: CheckpointKind) -> tuple[str, int]:
-    """The network of this kind that has parameters of these names and shapes, and its number of labels."""
-    if net is not None and net not in NETS:
-        build(net, 1)  # It says which networks there are.
-    known = {name: _expected(NETS[name], locs) for name in ([net] if net is not None else NETS)}
-    shapes = {name: tuple(value.shape) for name, value in locs.items()}
-    fitting = [name for name, expected in known.items() if expected.shapes == shapes]
-    among = [name for name, expected in known.items() if kind in expected.kinds]
-    found = [name for name in fitting if name in among]
-    if found:
-        if len(found) > 1:
-            logger.warning(
-                f"{path}: is read as {found[0]}; its shapes are also those of {', '.join(found[1:])}: if it is one of "
-                "these, name it with --net"
-            )
-        return found[0], known[found[0]].classes
-    others = fitting if among else list(known)
-    if others:
-        kinds = known[others[0]].kinds
-        advice = f"import it as {' or '.join(kinds)}" if kinds else "it cannot be imported"
-        raise CheckpointError(f"{path}: {others[0]} is not a network of {kind} checkpoints; {advice}")
-    nearest = min(among, key=lambda name: len(set(shapes.items()) ^ set(known[name].shapes.items())))
-    most_similar = "" if net is not None else ", the most similar one"
-    difference = _difference(shapes, known[nearest].shapes)
-    raise CheckpointError(f"{path}: does not fit the network {nearest}{most_similar}: {difference}")
-
-
-def _difference(shapes: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]) -> str:
-    """The first difference between a checkpoint's shapes and those of a network."""
-    for name, shape in expected.items():
-        if name not in shapes:
-            return f"{name} is missing"
-        if shapes[name] != shape:
-            return f"{name} has shape {_times(shapes[name])}, not {_times(shape)}"
-    return f"{next(name for name in shapes if name not in expected)} is not one of its parameters"
-
-
-@dataclass(frozen=True)
-class _Expected:
-    """A network's parameters by name and shape, its number of labels, and the kinds of its published checkpoints."""
-
-    shapes: dict[str, tuple[int, ...]]
-    classes: int
-    kinds: tuple[CheckpointKind, ...]
-
-
-def _expected(entry: NetworkEntry, locs: Mapping[str, Tensor]) -> _Expected:
-    """What a checkpoint of a network would hold, with as many labels as these weights have in its last layer."""
-    network = _without_values(entry)
-    bias = locs.get(f"{network.head}.bias")
-    classes = len(bias) if bias is not None and bias.dim() == 1 else 1
-    shapes = {name: tuple(value.shape) for name, value in network.state_dict().items()}
-    for name in (f"{network.head}.weight", f"{network.head}.bias"):
-        shapes[name] = (classes, *shapes[name][1:])
-    return _Expected(shapes, classes, network.checkpoints)
-
-
-@cache
-def _without_values(entry: NetworkEntry) -> Network:
-    """A network for one label whose weights have shapes and no values."""
-    with torch.device("meta"):
-        return entry.make(1)
-
-
-def _times(shape: tuple[int, ...]) -> str:
-    return " x ".join(map(str, shape)) or "()"
-
-
 def _export_header(path: Path, content: Mapping[str, Any]) -> ExportHeader | None:
     if "bayes_panns" not in content:
         return None
@@ -320,10 +253,10 @@ def _labels(path: Path, classes: int, labels: Sequence[str] | None) -> tuple[str
     return tuple(labels)
 
 
-def _sample_rate(path: Path, state: Mapping[str, Tensor]) -> int:
-    """Each of PANNs' front ends has its own window length. A file without a spectrogram matrix is taken as 32 kHz."""
+def _sample_rate(path: Path, state: Mapping[str, Tensor]) -> int | None:
+    """The rate of one of PANNs' front ends, each of which has its own window length; None without its matrix."""
     if _STFT not in state:
-        return 32000
+        return None
     window = state[_STFT].shape[-1] if state[_STFT].dim() else 0
     for rate, front_end in FRONT_ENDS.items():
         if front_end.window == window:

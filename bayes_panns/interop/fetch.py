@@ -35,6 +35,7 @@ class Published:
         size: In bytes, if its authors published that.
         md5: MD5, hexadecimal: all that Zenodo publishes.
         sha256: SHA-256, hexadecimal.
+        net: The network whose weights it holds: one of :data:`~bayes_panns.nets.NETS`; None if it holds no weights.
     """
 
     summary: str
@@ -44,6 +45,7 @@ class Published:
     size: int | None = None
     md5: str | None = None
     sha256: str | None = None
+    net: str | None = None
 
     @property
     def checksum(self) -> tuple[str, str] | None:
@@ -53,11 +55,13 @@ class Published:
         return None if self.md5 is None else ("md5", self.md5)
 
 
-def _zenodo(net: str, precision: str, md5: str, size: int | None = None) -> Published:
-    """A PANNs checkpoint. Zenodo's record 3987831 gives its MD5."""
-    file, page = f"{net}_mAP={precision}.pth", "https://zenodo.org/records/3987831"
+def _zenodo(
+    net: str, panns: str, precision: str, md5: str | None, size: int | None = None, sha256: str | None = None
+) -> Published:
+    """A PANNs checkpoint, ``panns`` in PANNs' code. Zenodo's record 3987831 gives its MD5 and its size."""
+    file, page = f"{panns}_mAP={precision}.pth", "https://zenodo.org/records/3987831"
     url = f"{page}/files/{file.replace('=', '%3D')}?download=1"
-    return Published(f"PANNs {net}, AudioSet, mAP {precision}", file, page, url, size, md5)
+    return Published(f"PANNs {panns}, AudioSet, mAP {precision}", file, page, url, size, md5, sha256, net)
 
 
 def _efficientat(net: str, precision: int, sha256: str | None = None) -> Published:
@@ -65,7 +69,7 @@ def _efficientat(net: str, precision: int, sha256: str | None = None) -> Publish
     file = f"{net if '_as_' in net else f'{net}_as'}_mAP_{precision}.pt"
     page = "https://github.com/fschmid56/EfficientAT/releases"
     summary = f"EfficientAT {net}, AudioSet, mAP 0.{precision}"
-    return Published(summary, file, f"{page}/tag/v0.0.1", f"{page}/download/v0.0.1/{file}", sha256=sha256)
+    return Published(summary, file, f"{page}/tag/v0.0.1", f"{page}/download/v0.0.1/{file}", sha256=sha256, net=net)
 
 
 _EFFICIENTAT = {
@@ -95,15 +99,44 @@ _VI_PANN_PAGE = "https://nps.box.com/s/6ngybfd8b5jh5j2yd1mt1jz07kuvwhgq"
 _LABELS = "qiuqiangkong/audioset_tagging_cnn/b28b633fa531467e99811d3da6b27f6b505f9b69/metadata/class_labels_indices.csv"
 
 PUBLISHED = {
-    "panns-resnet22": _zenodo("ResNet22", "0.430", "cf36d413096793c4e15dc752a3abd599"),
-    "panns-resnet38": _zenodo("ResNet38", "0.434", "bf12f36aaabac4e0855e22d3c3239c1b", 299615982),
-    "panns-resnet54": _zenodo("ResNet54", "0.429", "4f1f1406d37a29e2379916885e18c5f3"),
+    "panns-cnn6": _zenodo("cnn6", "Cnn6", "0.343", "e25e26b84585b14c7754c91e48efc9be"),
+    "panns-cnn10": _zenodo("cnn10", "Cnn10", "0.380", "bfb1f1f9968938fa8ef4012b8471f5f6", 25237595),
+    "panns-cnn14": _zenodo(
+        "cnn14",
+        "Cnn14",
+        "0.431",
+        "541141fa2ee191a88f24a3219fff024e",
+        327428481,
+        "0dc499e40e9761ef5ea061ffc77697697f277f6a960894903df3ada000e34b31",
+    ),
+    "panns-cnn14-16k": _zenodo(
+        "cnn14-16k",
+        "Cnn14_16k",
+        "0.438",
+        "362fc5ff18f1d6ad2f6d464b45893f2c",
+        358668570,
+        "e2ee543a27919542c2ea03eabaa70b24dcd4e6c8e05621de6b67a94e4c5058e6",
+    ),
+    "panns-cnn14-decision-level-max": _zenodo(
+        "cnn14-decision-level-max",
+        "Cnn14_DecisionLevelMax",
+        "0.385",
+        "70539c43c18b6a289b3199c503a82c5a",
+        327428481,
+        "dd3b4043a87d4ec13df8082c0fcfee3fb5084151808e47e060987a95eabdd142",
+    ),
+    "panns-mobilenetv1": _zenodo("mobilenetv1", "MobileNetV1", "0.389", "a419303e1c88aa1b9d2ac3811563d371", 23639473),
+    "panns-mobilenetv2": _zenodo("mobilenetv2", "MobileNetV2", "0.383", None),
+    "panns-resnet22": _zenodo("resnet22", "ResNet22", "0.430", "cf36d413096793c4e15dc752a3abd599"),
+    "panns-resnet38": _zenodo("resnet38", "ResNet38", "0.434", "bf12f36aaabac4e0855e22d3c3239c1b", 299615982),
+    "panns-resnet54": _zenodo("resnet54", "ResNet54", "0.429", "4f1f1406d37a29e2379916885e18c5f3"),
     "vi-pann-flipout": Published(
         summary="VI-PANN Flipout ResNet54, AudioSet",
         file="flipout.pth",
         page=_VI_PANN_PAGE,
         size=836476557,
         sha256="d40b5f534b006eb2477fa49c0c4149927fe6bea9ce26e34beb13983da5d630ca",
+        net="resnet54",
     ),
     "vi-pann-deterministic": Published(
         summary="VI-PANN deterministic ResNet54, AudioSet",
@@ -111,6 +144,7 @@ PUBLISHED = {
         page=_VI_PANN_PAGE,
         size=440535499,
         sha256="4fcddb835c95919438e84d504216ea85662a8c9136c7345e6e3035972809c787",
+        net="resnet54",
     ),
     **{
         f"efficientat-{net}": _efficientat(net, precision, _EFFICIENTAT_SHA256.get(net))

@@ -16,7 +16,7 @@ from bayes_panns.core.choices import EmbeddingKind, Optimizer, Schedule, SplitRu
 from bayes_panns.core.errors import FitError, RecipeError, StoreError
 from bayes_panns.jobs.devices import choose_device
 from bayes_panns.jobs.leaks import record_fitted_clips
-from bayes_panns.jobs.run_folder import Continued, Inputs, Resumable, RunFolder
+from bayes_panns.jobs.run_folder import Continued, Inputs, Resumable, RunFolder, posterior_at
 from bayes_panns.jobs.splits import divide
 from bayes_panns.jobs.starting import has_new_head, require_fit
 from bayes_panns.nets import pooled
@@ -78,7 +78,7 @@ def fit(
         BayesPannsError: The recipe, the stores, the upstream posterior or the folder do not fit; or the fit diverged.
     """
     chosen, run = choose_device(device), RunFolder(folder)
-    recipe = _with_guide(recipe, guide_function)
+    recipe = _with_net(_with_guide(recipe, guide_function))
     run.require(resume=resume)
     if resume and run.read_recipe().data.split == SplitRule.PREFIX:
         # A run of an older version goes on with the clips that it held out.
@@ -144,6 +144,18 @@ def _with_guide(recipe: Run, guide_function: str | None) -> Run:
     return replaced(recipe, {} if guide_function is None else {"guide": guide_function})
 
 
+def _with_net(recipe: Run) -> Run:
+    """The recipe with the network that it leaves open.
+
+    Raises:
+        PosteriorError: It is the upstream posterior's, which cannot be read.
+    """
+    if recipe.net is not None:
+        return recipe
+    net = DEFAULT_NET if recipe.upstream is None else read_header(posterior_at(recipe.upstream))["net"]
+    return replaced(recipe, {"net": net})
+
+
 def _task(recipe: Run, clips: ClipSet) -> Task:
     """What the labels mean in this run.
 
@@ -164,8 +176,9 @@ def _built(
     recipe: Run, clips: ClipSet, task: Task, upstream: Posterior | None, guide_function: str | None
 ) -> tuple[Posterior, Inherited | None]:
     """The posterior before its first step, and what it took over from upstream."""
+    assert recipe.net is not None, "the network is decided before"
     posterior = Posterior.build(
-        net=_net(recipe, upstream),
+        net=pooled(recipe.net) if recipe.embedding == EmbeddingKind.POOLED else recipe.net,
         labels=clips.labels,
         task=task,
         sample_rate=clips.sample_rate,
@@ -179,12 +192,6 @@ def _built(
     posterior.freeze(recipe.freeze)
     require_fit(posterior, recipe, inherited)
     return posterior, inherited
-
-
-def _net(recipe: Run, upstream: Posterior | None) -> str:
-    """The name of the network that a recipe fits."""
-    net = recipe.net or (DEFAULT_NET if upstream is None else upstream.net)
-    return pooled(net) if recipe.embedding == EmbeddingKind.POOLED else net
 
 
 def _job(

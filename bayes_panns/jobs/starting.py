@@ -5,7 +5,7 @@ from bayes_panns.core.choices import Features, HeadStart, Optimizer, PriorKind
 from bayes_panns.core.errors import RecipeError
 from bayes_panns.posterior import LOCS, Inherited, Posterior
 from bayes_panns.recipes import Run
-from bayes_panns.svi import require_fixed
+from bayes_panns.svi import require_fixed, require_single_embedding
 
 
 def require_fit(posterior: Posterior, recipe: Run, inherited: Inherited | None) -> None:
@@ -22,6 +22,8 @@ def require_fit(posterior: Posterior, recipe: Run, inherited: Inherited | None) 
     guide = posterior.guide
     if recipe.head == HeadStart.PROBE and (inherited is None or not guide.explicit):
         raise RecipeError('head = "probe" needs a posterior to start from (finetune --from) and a guide recipe')
+    if recipe.head == HeadStart.PROBE:
+        require_single_embedding(posterior.model, 'head = "probe"', 'use head = "random"')
     if guide.needs_embeddings and recipe.fit.features != Features.EMBEDDINGS:
         raise RecipeError(
             'posterior "rotated" takes its axes from the embeddings of a frozen backbone: set '

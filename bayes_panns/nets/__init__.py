@@ -1,7 +1,7 @@
 """The deterministic networks, in plain torch. Nothing here knows Pyro."""
 
 # Each family registers its networks when it is imported.
-from bayes_panns.nets import mobilenet, resnet
+from bayes_panns.nets import cnn, mobilenet, panns_mobilenet, resnet
 from bayes_panns.nets.network import (
     NETS,
     Network,
@@ -12,6 +12,7 @@ from bayes_panns.nets.network import (
     pooled,
     register,
     same_backbone,
+    segmentwise,
 )
 
 __all__ = [
@@ -20,10 +21,13 @@ __all__ = [
     "NetworkEntry",
     "backbone",
     "build",
+    "cnn",
     "head_of",
     "mobilenet",
+    "panns_mobilenet",
     "pooled",
     "register",
     "resnet",
     "same_backbone",
+    "segmentwise",
 ]

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from bayes_panns.audio.front_end import KaldiLogMel
 from bayes_panns.core.choices import CheckpointKind
-from bayes_panns.nets.network import POOLED, Network, register
+from bayes_panns.nets.network import Network, register
 
 STEM_CHANNELS = 16
 LAST_EXPANSION = 6
@@ -297,7 +297,9 @@ def _make(family: type[MobileNet], architecture: Architecture, classes: int) -> 
 
 
 for _name, _architecture in ARCHITECTURES.items():
-    register(_name, _architecture.summary, partial(_make, MobileNet, _architecture))
     register(
-        _name + POOLED, f"{_architecture.summary}, its pooled features", partial(_make, PooledMobileNet, _architecture)
+        _name,
+        _architecture.summary,
+        partial(_make, MobileNet, _architecture),
+        pooled=partial(_make, PooledMobileNet, _architecture),
     )

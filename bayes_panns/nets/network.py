@@ -26,14 +26,19 @@ class Network(nn.Module):
     | ``(batch, E)`` | embeddings |
     | ``(batch, K)`` | logits of K labels |
 
+    A network that tags each segment of a clip, see :attr:`segmentwise`, has embeddings ``(batch, segments, E)``.
+
     Attributes:
         head: The name of the last layer, such as ``fc_audioset`` or ``classifier.5``: an ``nn.Linear`` with a bias,
             from E to K, and the only part that depends on the labels.
         checkpoints: The kinds of published checkpoints that have its parameter names.
+        segmentwise: The names of linear layers that are applied to each of several segments of a clip, rather than once
+            to the clip. If the last layer is one of them, a clip has no single embedding.
     """
 
     head: ClassVar[str]
     checkpoints: ClassVar[tuple[CheckpointKind, ...]] = ()
+    segmentwise: ClassVar[tuple[str, ...]] = ()
 
     def embed(self, features: Tensor, augment: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """Embeddings ``(batch, E)`` of features ``(batch, ...)``: the input of the last layer.
@@ -47,8 +52,12 @@ class Network(nn.Module):
         raise NotImplementedError
 
     def classify(self, embedding: Tensor) -> Tensor:
-        """Logits ``(batch, K)`` of embeddings ``(batch, E)``: the last layer."""
+        """Logits ``(batch, K)`` of embeddings ``(batch, E)``: the last layer, and :meth:`clip_logits` of its output."""
         raise NotImplementedError
+
+    def clip_logits(self, logits: Tensor) -> Tensor:
+        """Clips' logits ``(batch, K)`` of the last layer's output, which they are unless it tags segments."""
+        return logits
 
     def forward(self, features: Tensor, augment: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """Logits ``(batch, K)`` of features ``(batch, ...)``; see :meth:`embed`."""
@@ -74,40 +83,48 @@ class NetworkEntry:
     Attributes:
         summary: What it is, in a few words.
         make: Makes the network for a number of labels, with its initial values.
+        pooled: Makes the one with the same backbone whose last layer reads the pooled features, without the hidden
+            layer after them, where there is such a network. Its name ends in :data:`POOLED`.
     """
 
     summary: str
     make: Callable[[int], Network]
+    pooled: Callable[[int], Network] | None = None
 
+
+POOLED = "-pooled"
+"""The end of the name of a network whose last layer reads the pooled features of the network named before it."""
 
 NETS: dict[str, NetworkEntry] = {}
 """The networks by name; :func:`register` adds one."""
 
 
-def register(name: str, summary: str, make: Callable[[int], Network]) -> None:
-    """Add a network to :data:`NETS`.
+def register(
+    name: str, summary: str, make: Callable[[int], Network], pooled: Callable[[int], Network] | None = None
+) -> None:
+    """Add a network to :data:`NETS`; see :class:`NetworkEntry` for the arguments.
 
     Raises:
         ValueError: The name is taken.
     """
     if name in NETS:
         raise ValueError(f"there is a network called {name} already")
-    NETS[name] = NetworkEntry(summary, make)
+    NETS[name] = NetworkEntry(summary, make, pooled)
 
 
 def build(name: str, classes: int) -> Network:
-    """Build a network of :data:`NETS` for ``classes`` labels, with random initial values.
+    """Build a network of :data:`NETS`, or one on its pooled features, for ``classes`` labels, with random values.
 
     Raises:
         RecipeError: There is no network of that name.
     """
+    stem = name.removesuffix(POOLED)
+    make = NETS[stem].pooled if name != stem and stem in NETS else None
+    if make is not None:
+        return make(classes)
     if name not in NETS:
         raise RecipeError(f"net {name!r}: no such network; there are {', '.join(NETS)}")
     return NETS[name].make(classes)
-
-
-POOLED = "-pooled"
-"""The end of the name of a network whose last layer reads the pooled features of the network named before it."""
 
 
 def pooled(name: str) -> str:
@@ -117,7 +134,7 @@ def pooled(name: str) -> str:
         >>> pooled("mn04"), pooled("mn04-pooled"), pooled("resnet54")
         ('mn04-pooled', 'mn04-pooled', 'resnet54')
     """
-    return name + POOLED if name + POOLED in NETS else name
+    return name + POOLED if name in NETS and NETS[name].pooled is not None else name
 
 
 def same_backbone(one: str, other: str) -> bool:
@@ -134,6 +151,11 @@ def head_of(net: nn.Module) -> str | None:
     """The name of the last layer; ``None`` for a module that is no :class:`Network`."""
     head = getattr(net, "head", None)
     return head if isinstance(head, str) else None
+
+
+def segmentwise(net: nn.Module) -> tuple[str, ...]:
+    """The linear layers that are applied to each segment of a clip: :attr:`Network.segmentwise`, else none."""
+    return getattr(net, "segmentwise", ())
 
 
 def backbone(net: nn.Module, head: str) -> tuple[str, ...]:

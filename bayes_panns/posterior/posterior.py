@@ -336,9 +336,12 @@ class Posterior:
         if at_mean:
             yield self._logits(mean_weights(self.guide, batches[0]), batches).cpu()
         elif self.mirrored and self.model.only_head:
-            embedding = torch.cat([self.model.embed(batch) for batch in batches])
+            # Clips of other lengths may have another number of segments.
+            embeddings = [self.model.embed(batch) for batch in batches]
+            if self.model.single_embedding:
+                embeddings = [torch.cat(embeddings)]
             for weights in islice(mirrored_draws(self.guide, seed), draws):
-                yield head_logits(self.model, weights, embedding).cpu()
+                yield torch.cat([head_logits(self.model, weights, each) for each in embeddings]).cpu()
         elif self.mirrored:
             for weights in islice(mirrored_draws(self.guide, seed), draws):
                 yield self._logits(weights, batches).cpu()

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from bayes_panns.audio.augment import SpecAugment
 from bayes_panns.bayes import BayesianNet, Part, embeddings_under, logistic_regression, mean_weights
-from bayes_panns.svi import Embeddings, Features
+from bayes_panns.svi import Embeddings, Features, require_single_embedding
 
 _VIEWS = 3
 """Views of each clip under SpecAugment, beside the clip itself."""
@@ -30,7 +30,11 @@ def probed_head(
         labels: K.
         spec_augment: Whether masked views of each clip are fitted too, where ``data`` are not embeddings.
         seed: Seeds the masks.
+
+    Raises:
+        RecipeError: The network applies its last layer to every segment of a clip.
     """
+    require_single_embedding(model, 'head = "probe"', 'use head = "random"')
     device = next(model.buffers()).device
     if isinstance(data, Embeddings):
         views = data.views

@@ -2,7 +2,7 @@
 
 from bayes_panns.svi.checkpoint import CHECKPOINT
 from bayes_panns.svi.elbo import MeanFieldELBO
-from bayes_panns.svi.embeddings import Embeddings, require_fixed
+from bayes_panns.svi.embeddings import Embeddings, require_fixed, require_single_embedding
 from bayes_panns.svi.features import Features
 from bayes_panns.svi.fit import Fit
 from bayes_panns.svi.last_layer import HeadChoice, HeadFit
@@ -25,4 +25,5 @@ __all__ = [
     "learning_rate",
     "read_metrics",
     "require_fixed",
+    "require_single_embedding",
 ]

@@ -176,9 +176,11 @@ def require_fixed(model: BayesianNet) -> None:
     """Check that a fit changes nothing before the last layer of ``model``, and that a clip has one embedding.
 
     Raises:
-        RecipeError: A weight or a statistic before the last layer is drawn or trained, or dropout stays on.
+        RecipeError: A weight or a statistic before the last layer is drawn or trained, dropout stays on, or the network
+            tags segments of a clip.
     """
     setting = 'fit.features = "embeddings"'
+    require_single_embedding(model, setting, 'use fit.features = "memory"')
     if not model.only_head:
         drawn = [each.name for site, each in model.sites.items() if site not in model.head_sites]
         what = f"draws {drawn[0]} and {len(drawn) - 1} more weights" if drawn else "leaves dropout on"
@@ -192,6 +194,19 @@ def require_fixed(model: BayesianNet) -> None:
     model.train(training)
     if moving:
         raise RecipeError(f'{setting}: the fit would change {", ".join(moving)}; freeze them: freeze = ["backbone"]')
+
+
+def require_single_embedding(model: BayesianNet, setting: str, otherwise: str) -> None:
+    """Check that the network applies its last layer once to a clip, for the ``setting`` that needs it.
+
+    Raises:
+        RecipeError: It applies it to each segment of a clip; the message ends in what to do ``otherwise``.
+    """
+    if not model.single_embedding:
+        raise RecipeError(
+            f"{setting}: the network applies its last layer to every segment of a clip, so a clip has no single "
+            f"embedding; {otherwise}"
+        )
 
 
 def _moves(module: nn.Module) -> bool:

@@ -2,6 +2,8 @@
 
 import re
 import tomllib
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,8 +14,9 @@ from torch.distributions import Normal, kl_divergence
 from bayes_panns.bayes import Settings, Strategy
 from bayes_panns.clips import Task
 from bayes_panns.interop import PUBLISHED
-from bayes_panns.nets import build
+from bayes_panns.nets import NETS, NetworkEntry, build, cnn
 from bayes_panns.posterior import Posterior
+from bayes_panns.recipes import read_strategy
 from bayes_panns.svi import MeanFieldELBO
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "published-checkpoints.md").read_text(encoding="utf-8")
@@ -21,10 +24,14 @@ PAGE = (Path(__file__).resolve().parents[2] / "docs" / "published-checkpoints.md
 
 @pytest.fixture(scope="module")
 def code():
-    (block,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     names = {}
-    exec(block, names)
+    exec(block_with("class MeanKL"), names)
     return names
+
+
+def block_with(text):
+    (block,) = (each for each in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL) if text in each)
+    return block
 
 
 @pytest.fixture
@@ -76,6 +83,26 @@ def test_the_recipe_has_the_variational_layers_of_the_published_file():
     assert not any(name.startswith("fc") for name in variational)
     sizes = [site.shape.numel() for site, settings in resolved.items() if settings.posterior == "normal"]
     assert (f"{min(sizes)}", f"{max(sizes):,}") == tuple(re.findall(r"1 / ([\d,]+)", PAGE)[:2])
+
+
+def test_the_frame_wise_output_is_had_as_it_says(monkeypatch):
+    name = "cnn14-decision-level-max"
+    small = replace(cnn.ARCHITECTURES[name], widths=(2, 2, 2, 2, 2, 4))
+    monkeypatch.setitem(NETS, name, NetworkEntry("narrow", partial(cnn.make, small)))
+    posterior = Posterior.build(
+        net=name,
+        labels=("a", "b"),
+        task=Task.MULTI_LABEL,
+        sample_rate=8000,
+        clip_seconds=1,
+        strategy=read_strategy("flip"),
+    )
+    posterior.model.eval()
+    names = {"posterior": posterior, "waveforms": 0.1 * torch.randn(3, 8000)}
+    exec(block_with("framewise"), names)
+    assert names["logits"].shape == (3, 101, 2)
+    clip = next(posterior.logits(names["waveforms"], 0))
+    torch.testing.assert_close(names["logits"].detach().amax(dim=1), clip)
 
 
 def test_every_file_is_in_the_table():

@@ -165,7 +165,7 @@ def test_the_backbone_is_all_but_the_head():
 def test_a_name_is_given_once_and_an_unknown_one_is_told():
     with pytest.raises(ValueError, match="there is a network called small already"):
         register("small", "again", Small)
-    with pytest.raises(RecipeError, match=r"no such network; there are mn01, .*resnet22, .*small"):
+    with pytest.raises(RecipeError, match=r"no such network; there are cnn6, .*mn01, .*resnet22, .*small"):
         build("large", 2)
     assert nets.head_of(nn.Linear(2, 2)) is None
 

@@ -90,7 +90,7 @@ def test_augmentation_sees_the_normalised_spectrogram():
 
 def test_an_unknown_net_names_the_known_ones():
     with pytest.raises(RecipeError, match=", ".join(NETS)):
-        build("cnn14", 10)
+        build("cnn99", 10)
 
 
 def test_nets_know_nothing_of_pyro():

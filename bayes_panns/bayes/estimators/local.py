@@ -9,8 +9,8 @@ from torch.nn import functional as F
 from bayes_panns.bayes.estimators.lazy_weight import LazyWeight, along_channels
 
 LOCAL_REFUSED = (
-    "the estimator local is for a linear layer that is applied once to each clip; a convolution would see another "
-    "weight at each place: use flipout or mirrored"
+    "the estimator local is for a linear layer that is applied once to each clip; a convolution, or a layer that is "
+    "applied to each segment of a clip, would see another weight at each place: use flipout or mirrored"
 )
 """Why local reparameterization is refused."""
 

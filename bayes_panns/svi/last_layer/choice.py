@@ -1,9 +1,12 @@
 """The choice of prior and KL weight of a last layer, and its calibration, by cross-validation over recordings.
 
 Each inner fold is predicted by last layers that were fitted to the others, one for each prior width and KL weight. For
-each, the power of the averaged predictive that minimises the smoothed NLL is fitted to these predictions; the pair with
-the least smoothed NLL is taken. Its power is kept only if powers fitted without an inner fold lower the NLL of that
-fold, over all of them; for multi-label the same comparison decides between one power and one for each label.
+each, the power of the averaged predictive that minimises the smoothed NLL is fitted to these predictions. Of the pairs
+whose smoothed NLL is within half a standard error of the least, the one is taken that needs its power least: the one of
+the least NLL without it. The standard error is that of the difference from the least, over recordings.
+
+The power is kept only if powers fitted without an inner fold lower the NLL of that fold, over all of them. For
+multi-label the same comparison decides between one power and one for each label.
 
 An isotropic Gaussian prior makes the exact posterior underconfident where the classes separate, and its evidence does
 not notice; the power does. See ``docs/last-layer.md``.
@@ -25,6 +28,9 @@ from bayes_panns.svi.last_layer.inference import find_axes, infer_head
 MOST_CLIPS = 4000
 """With more clips, prior and KL weight are chosen by so many, drawn at random; the power is fitted to all."""
 
+_NEAR = 0.5
+"""Candidates whose smoothed NLL differs by at most so many standard errors are taken for equally good."""
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -36,6 +42,7 @@ class Candidate:
         power: The power of the least smoothed NLL.
         nll: The NLL without it, in nats a clip.
         smoothed: The smoothed NLL with it, in nats a clip.
+        error: The standard error over recordings of the difference from the least smoothed NLL, in nats a clip.
     """
 
     prior_scale: float
@@ -43,6 +50,7 @@ class Candidate:
     power: float
     nll: float
     smoothed: float
+    error: float
 
 
 @dataclass(frozen=True)
@@ -74,6 +82,7 @@ def choose_head(
     labels: int,
     likelihood: Likelihood,
     folds: NDArray[np.integer],
+    recordings: NDArray[np.integer],
     *,
     prior_scales: Sequence[float],
     kl_weights: Sequence[float],
@@ -91,6 +100,7 @@ def choose_head(
         labels: K.
         likelihood: The likelihood.
         folds: The inner fold of each clip, two or more of them.
+        recordings: Which recording each clip is of.
         prior_scales: The widths to choose from, in units of the embeddings' spread.
         kl_weights: The KL weights to choose from.
         smoothing: See :func:`~bayes_panns.metrics.power_losses`.
@@ -139,32 +149,45 @@ def choose_head(
     scored = ~np.isnan(p).any(axis=(0, 2))
     if not scored.any():
         raise ValueError("no label has clips of two recordings")
-    candidates = tuple(
-        _candidate(pair, each[scored], truth[some[scored]], task, smoothing)
-        for pair, each in zip(pairs, p, strict=True)
-    )
-    best = min(range(len(pairs)), key=lambda index: candidates[index].smoothed)
+    candidates = _candidates(pairs, p[:, scored], truth[some[scored]], recordings[some[scored]], task, smoothing)
+    least = min(each.smoothed for each in candidates)
+    near = [each for each in candidates if each.smoothed <= least + _NEAR * each.error]
+    chosen = min(near, key=lambda each: each.nll)
+    best = candidates.index(chosen)
     held, rows = p[best], some
     if len(some) < len(truth):
         rows = np.arange(len(truth))
         held = predicted(rows, [pairs[best]])[0]
         scored = ~np.isnan(held).any(axis=1)
     power, nll, powered = _power(held[scored], truth[rows[scored]], folds[rows[scored]], task, smoothing)
-    return HeadChoice(
-        candidates[best], candidates, power, len(np.unique(folds)), int(scored.sum()), float(nll), float(powered)
-    )
+    return HeadChoice(chosen, candidates, power, len(np.unique(folds)), int(scored.sum()), float(nll), float(powered))
 
 
-def _candidate(
-    pair: tuple[float, float], p: NDArray[np.float32], truth: NDArray[np.bool_], task: Task, smoothing: float
-) -> Candidate:
-    power = fit_power(p, truth, task, smoothing=smoothing)
-    return Candidate(
-        *pair,
-        float(power),
-        float(power_losses(p, truth, 1.0, task).sum() / len(p)),
-        float(power_losses(p, truth, power, task, smoothing=smoothing).sum() / len(p)),
+def _candidates(
+    pairs: Sequence[tuple[float, float]],
+    p: NDArray[np.float32],
+    truth: NDArray[np.bool_],
+    recordings: NDArray[np.integer],
+    task: Task,
+    smoothing: float,
+) -> tuple[Candidate, ...]:
+    """The candidates, from their held-out predictions ``(G, n, K)``."""
+    powers = [float(fit_power(each, truth, task, smoothing=smoothing)) for each in p]
+    losses = np.stack(
+        [
+            power_losses(each, truth, power, task, smoothing=smoothing).reshape(len(truth), -1).sum(axis=1)
+            for each, power in zip(p, powers, strict=True)
+        ]
     )
+    best = int(losses.sum(axis=1).argmin())
+    number = np.unique(recordings, return_inverse=True)[1]
+    found = []
+    for pair, each, power, loss in zip(pairs, p, powers, losses, strict=True):
+        by_recording = np.bincount(number, loss - losses[best])
+        error = np.sqrt(len(by_recording) * by_recording.var(ddof=1)) if len(by_recording) > 1 else 0.0
+        nll = power_losses(each, truth, 1.0, task).sum()
+        found.append(Candidate(*pair, power, *(float(total / len(truth)) for total in (nll, loss.sum(), error))))
+    return tuple(found)
 
 
 def _power(

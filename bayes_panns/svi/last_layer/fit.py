@@ -130,7 +130,7 @@ class HeadFit:
     ) -> HeadChoice | None:
         settings, selection = self.settings, self.settings.selection
         folds = self.data.clips.recording_folds(selection.folds, settings.seed)
-        count, recordings = int(folds.max()) + 1, "recording" if self.data.clips.sources is not None else "clip"
+        count = int(folds.max()) + 1
         if count < 2:
             logger.warning(
                 "all clips are of one recording, so nothing can be chosen or calibrated by cross-validation; label "
@@ -145,6 +145,7 @@ class HeadFit:
                 labels,
                 self.model.likelihood,
                 folds,
+                self.data.clips.recordings,
                 prior_scales=scales,
                 kl_weights=[settings.kl_weight * factor for factor in selection.kl_weights],
                 smoothing=selection.smoothing,
@@ -159,8 +160,8 @@ class HeadFit:
         if power == (1.0,):
             shown = "no power, which would not help"
         logger.info(
-            f"chosen by {count} inner folds over each {recordings}: prior scale {chosen.prior_scale:g}, kl_weight "
-            f"{chosen.kl_weight:g}, {shown}; their NLL {choice.nll:.4f}, with the power {choice.powered_nll:.4f} "
+            f"chosen by {count} inner folds over {int(self.data.clips.recordings.max()) + 1} recordings: prior scale "
+            f"{chosen.prior_scale:g}, kl_weight {chosen.kl_weight:g}, {shown}; their NLL {choice.nll:.4f}, with the power {choice.powered_nll:.4f} "
             f"({time.monotonic() - started:.1f} s)"
         )
         return choice

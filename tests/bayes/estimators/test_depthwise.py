@@ -1,4 +1,4 @@
-"""Estimators on what MobileNets are made of: depthwise convolutions, hard-swish and squeeze-and-excitation."""
+"""Estimators on what MobileNets are made of: depthwise and grouped convolutions, hard-swish, squeeze-and-excitation."""
 
 import pyro
 import pyro.distributions as dist
@@ -13,8 +13,12 @@ from bayes_panns.bayes import BayesianNet, Estimator, FanIn, MeanField, OneOfK, 
 from bayes_panns.nets import build
 
 FOR_CONVOLUTIONS = ("weights", "flipout", "mirrored")
-SHAPES = {"depthwise": (2, 1, 3, 3), "squeeze": (2, 2), "excite": (2, 2)}
-"""The weights of a block of two channels."""
+BLOCKS = {
+    "depthwise": {"convolution": (2, 1, 3, 3), "squeeze": (2, 2), "excite": (2, 2)},
+    "grouped": {"convolution": (4, 2, 1, 3), "squeeze": (1, 4), "excite": (4, 1)},
+    "segments": {"convolution": (2, 1, 1, 1), "last": (4, 2)},
+}
+"""The weights of a block of two channels, of one of four in two groups, and of one whose last layer tags segments."""
 
 
 def drawn(estimator, name, loc, scale):
@@ -23,9 +27,22 @@ def drawn(estimator, name, loc, scale):
 
 
 def block(x, weights):
-    """A block's middle: a depthwise convolution, hard-swish, and squeeze-and-excitation."""
-    x = F.hardswish(F.conv2d(x, weights["depthwise"], None, 1, 1, 1, 2))
-    return excited(x, weights)
+    """A convolution in two groups, hard-swish, and squeeze-and-excitation or the largest logits of all segments."""
+    x = F.hardswish(grouped(x, weights["convolution"]))
+    return largest(F.linear(segments(x), weights["last"])) if "last" in weights else excited(x, weights)
+
+
+def grouped(x, weight):
+    return F.conv2d(x, weight, None, 1, (weight.shape[2] // 2, weight.shape[3] // 2), 1, 2)
+
+
+def segments(x):
+    """Each place of a map as a segment of the clip, ``(batch, segments, channels)``."""
+    return x.flatten(2).transpose(1, 2)
+
+
+def largest(logits):
+    return logits.amax(dim=1)[:, :, None, None]
 
 
 def excited(x, weights):
@@ -33,16 +50,18 @@ def excited(x, weights):
     return x * scale[:, :, None, None]
 
 
-def gradients(draws, run, clips=3):
+def gradients(draws, run, kind, clips=3):
     """Gradients of a nonlinear loss for every loc and every scale, shape ``(draws, coordinates)``."""
     generator = torch.Generator().manual_seed(3)
-    x = torch.randn(clips, 2, 5, 4, generator=generator)
+    shapes = BLOCKS[kind]
+    channels = shapes["convolution"][0]
+    x = torch.randn(clips, channels, 5, 4, generator=generator)
     target = torch.rand(clips, generator=generator)
-    locs = {name: torch.randn(shape, generator=generator).requires_grad_() for name, shape in SHAPES.items()}
-    scales = {name: torch.full(shape, 0.4).requires_grad_() for name, shape in SHAPES.items()}
+    locs = {name: torch.randn(shape, generator=generator).requires_grad_() for name, shape in shapes.items()}
+    scales = {name: torch.full(shape, 0.4).requires_grad_() for name, shape in shapes.items()}
     rows = []
     for _ in range(draws):
-        logit = run(x, locs, scales).sum(dim=(1, 2, 3)).div(2)
+        logit = run(x, locs, scales).sum(dim=(1, 2, 3)).div(channels)
         loss = F.binary_cross_entropy_with_logits(logit, target, reduction="sum")
         found = torch.autograd.grad(loss, [*locs.values(), *scales.values()])
         rows.append(torch.cat([each.flatten() for each in found]))
@@ -64,11 +83,15 @@ def by(estimator):
 
 
 def of_each_place(x, locs, scales):
-    """Signs per pixel instead of per channel: another weight at each place."""
+    """Signs per pixel instead of per channel, and outputs drawn for each segment: another weight at each place."""
     weights = {name: drawn("weights", name, loc, scales[name]) for name, loc in locs.items()}
-    noise = scales["depthwise"] * torch.randn(SHAPES["depthwise"])
-    mean, signs = F.conv2d(x, locs["depthwise"], padding=1, groups=2), torch.randn_like(x).sign()
-    flipped = F.conv2d(x * signs, noise, padding=1, groups=2) * torch.randn_like(mean).sign()
+    if "last" in weights:
+        x = segments(F.hardswish(grouped(x, weights["convolution"])))
+        mean, variance = F.linear(x, locs["last"]), F.linear(x**2, scales["last"] ** 2)
+        return largest(mean + (variance + 1e-12).sqrt() * torch.randn_like(mean))
+    noise = scales["convolution"] * torch.randn_like(locs["convolution"])
+    mean, signs = grouped(x, locs["convolution"]), torch.randn_like(x).sign()
+    flipped = grouped(x * signs, noise) * torch.randn_like(mean).sign()
     return excited(F.hardswish(mean + flipped), weights)
 
 
@@ -79,21 +102,26 @@ def p_value(a, b):
     return float(chi2.sf((difference @ torch.linalg.solve(covariance, difference)).item(), len(difference)))
 
 
+@pytest.fixture(scope="module", params=BLOCKS)
+def kind(request):
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def reference_gradients():
+def reference_gradients(kind):
     torch.manual_seed(1)
-    return gradients(1000, of_each_clip)
+    return gradients(1000, of_each_clip, kind)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("estimator", FOR_CONVOLUTIONS)
-def test_gradients_agree_with_weights_per_clip_in_expectation(estimator, reference_gradients):
-    assert p_value(reference_gradients, gradients(1000, by(estimator))) > 1e-3
+def test_gradients_agree_with_weights_per_clip_in_expectation(estimator, kind, reference_gradients):
+    assert p_value(reference_gradients, gradients(1000, by(estimator), kind)) > 1e-3
 
 
 @pytest.mark.slow
-def test_the_agreement_test_sees_signs_per_pixel(reference_gradients):
-    assert p_value(reference_gradients, gradients(1000, of_each_place)) < 1e-6
+def test_the_agreement_test_sees_another_weight_at_each_place(kind, reference_gradients):
+    assert p_value(reference_gradients, gradients(1000, of_each_place, kind)) < 1e-6
 
 
 @pytest.mark.parametrize(("channels", "groups"), [(4, 4), (6, 3)])
