@@ -13,6 +13,7 @@ from bayes_panns.clips.catalogs import (
     urbansound8k,
 )
 from bayes_panns.clips.clipset import ClipSet
+from bayes_panns.clips.embedding_writer import write_embeddings
 from bayes_panns.clips.pack import PackReport, pack
 from bayes_panns.clips.samplers import Sampler
 from bayes_panns.clips.store import Store
@@ -38,4 +39,5 @@ __all__ = [
     "read_labels",
     "urbansound8k",
     "write",
+    "write_embeddings",
 ]
