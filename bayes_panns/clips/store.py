@@ -28,6 +28,7 @@ from bayes_panns.clips.store_format import (
     check_task,
     check_width,
     digest,
+    in_words,
     one_line,
     text_of,
     whole_number,
@@ -190,9 +191,7 @@ class Store:
     @property
     def contents(self) -> str:
         """What the store holds, in words, such as ``embeddings of 1024 numbers (BirdNET)``."""
-        if self.holds == Holds.WAVEFORMS:
-            return f"sound at {self.sample_rate} Hz"
-        return f"embeddings of {self.width} numbers" + (f" ({self.model})" if self.model else "")
+        return in_words(self.holds, self.sample_rate, self.width, self.model)
 
     def digests(self, indices: Sequence[int] | np.ndarray | torch.Tensor) -> list[bytes]:
         """What tells clips apart by their content alone: the SHA-256 of each clip's numbers as stored, 32 bytes.

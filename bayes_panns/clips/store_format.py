@@ -130,6 +130,18 @@ def check_indices(indices: Sequence[int] | np.ndarray | torch.Tensor, count: int
     return chosen
 
 
+def in_words(holds: Holds, sample_rate: int, width: int, model: str) -> str:
+    """What a store holds, or a posterior takes, in words.
+
+    Example:
+        >>> in_words(Holds.EMBEDDINGS, 0, 1024, "BirdNET"), in_words(Holds.WAVEFORMS, 32000, 160000, "")
+        ('embeddings of 1024 numbers (BirdNET)', 'sound at 32000 Hz')
+    """
+    if holds == Holds.WAVEFORMS:
+        return f"sound at {sample_rate} Hz"
+    return f"embeddings of {width} numbers" + (f" ({model})" if model else "")
+
+
 def whole_number(attribute: Any) -> int:
     """An attribute that holds a whole number.
 

@@ -12,14 +12,14 @@ import torch
 
 from bayes_panns import __version__
 from bayes_panns.clips import ClipSet
-from bayes_panns.core.choices import Schedule, SplitRule, Task
+from bayes_panns.core.choices import Holds, Schedule, SplitRule, Task
 from bayes_panns.core.errors import FitError, RecipeError, StoreError
 from bayes_panns.jobs.devices import choose_device
 from bayes_panns.jobs.leaks import record_fitted_clips
 from bayes_panns.jobs.run_folder import Continued, Inputs, Resumable, RunFolder
 from bayes_panns.jobs.splits import divide
-from bayes_panns.jobs.starting import has_new_head, require_fit
-from bayes_panns.posterior import Inherited, Posterior, load, save
+from bayes_panns.jobs.starting import has_new_head, net_for, require_fit
+from bayes_panns.posterior import Inherited, Posterior, load, require_inputs, save
 from bayes_panns.posterior.disk import read_header
 from bayes_panns.recipes import Run, is_function, read_strategy, replaced
 from bayes_panns.svi import Embeddings, Features, Fit
@@ -96,9 +96,8 @@ def fit(
         resumable = (run.read_resumable() if resume else None) or Resumable(inputs=inputs)
         if not resume:
             run.write(recipe, resumable)
-        logger.info(
-            f"{len(clips)} clips of {clips.seconds_per_clip:g} s, {len(clips.labels)} labels ({task}), on {chosen}"
-        )
+        each = f"{clips.seconds_per_clip:g} s" if clips.samples else clips.contents
+        logger.info(f"{len(clips)} clips of {each}, {len(clips.labels)} labels ({task}), on {chosen}")
         if inherited is not None:
             new = ", ".join(inherited.new) or "none"
             logger.info(f"taken from {recipe.upstream}: {len(inherited.taken)} tensors; new: {new}")
@@ -158,17 +157,21 @@ def _built(
     recipe: Run, clips: ClipSet, task: Task, upstream: Posterior | None, guide_function: str | None
 ) -> tuple[Posterior, Inherited | None]:
     """The posterior before its first step, and what it took over from upstream."""
+    if upstream is not None and clips.holds == Holds.EMBEDDINGS:
+        require_inputs(upstream, clips)
+    strategy = None if guide_function else read_strategy(recipe.guide)
     posterior = Posterior.build(
-        net=recipe.net,
+        net=net_for(recipe, clips, strategy),
         labels=clips.labels,
         task=task,
         sample_rate=clips.sample_rate,
         clip_seconds=clips.seconds_per_clip,
-        strategy=None if guide_function else read_strategy(recipe.guide),
+        strategy=strategy,
         guide_function=guide_function,
         upstream=upstream,
         clips=len(clips),
     )
+    posterior.embeddings_of = clips.model
     inherited = None if upstream is None else posterior.start_from(upstream)
     posterior.freeze(recipe.freeze)
     require_fit(posterior, recipe, inherited)

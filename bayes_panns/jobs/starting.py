@@ -1,10 +1,52 @@
 """Whether a fit can start as its recipe says."""
 
-from bayes_panns.core.choices import Features, HeadStart
+from bayes_panns.bayes import Strategy
+from bayes_panns.clips import ClipSet
+from bayes_panns.core.choices import Dropout, Features, HeadStart, Holds, PosteriorKind
 from bayes_panns.core.errors import RecipeError
+from bayes_panns.nets import EmbeddingNet
+from bayes_panns.nets.embeddings import FAMILY
 from bayes_panns.posterior import LOCS, Inherited, Posterior
 from bayes_panns.recipes import Run
 from bayes_panns.svi import require_fixed
+
+_ON_EMBEDDINGS = "det, map-head, det-flip, last-layer, low-rank-head or rotated-head"
+"""The guide recipes of the last layer alone."""
+
+
+def net_for(recipe: Run, clips: ClipSet, strategy: Strategy | None) -> str:
+    """The name of the network that a recipe asks for, for its clips.
+
+    ``embeddings`` in a recipe is the network of the embeddings' own width, such as ``embeddings-1024``.
+
+    Args:
+        recipe: The run.
+        clips: Its clips.
+        strategy: Its guide recipe; None for a guide in Python.
+
+    Raises:
+        RecipeError: The network takes sound and the clips are embeddings, or the other way round, or of another width;
+            or they are embeddings, and the recipe asks for more than a last layer.
+    """
+    family, _, width = recipe.net.partition("-")
+    path = clips.stores[0].path
+    if clips.holds == Holds.WAVEFORMS:
+        if family == FAMILY:
+            raise RecipeError(
+                f"{path}: holds {clips.contents}, but net = {recipe.net!r} takes embeddings of another model; name a "
+                "store of such embeddings, or another recipe"
+            )
+        return recipe.net
+    if family != FAMILY:
+        raise RecipeError(
+            f"{path}: holds {clips.contents}, but net = {recipe.net!r} takes sound; fit the recipe embeddings, or "
+            f"--set net={FAMILY}"
+        )
+    if width not in ("", str(clips.width)):
+        raise RecipeError(f"{path}: holds {clips.contents}, but net = {recipe.net!r} takes {width}; set net={FAMILY}")
+    net = f"{FAMILY}-{clips.width}"
+    _require_last_layer(net, recipe, strategy)
+    return net
 
 
 def require_fit(posterior: Posterior, recipe: Run, inherited: Inherited | None) -> None:
@@ -19,14 +61,21 @@ def require_fit(posterior: Posterior, recipe: Run, inherited: Inherited | None) 
         RecipeError: The recipe's values do not fit the posterior or each other.
     """
     guide = posterior.guide
-    if recipe.head == HeadStart.PROBE and (inherited is None or not guide.explicit):
+    # The embeddings of another model are as fixed as those of an upstream posterior.
+    given = inherited is not None or posterior.takes == Holds.EMBEDDINGS
+    if posterior.takes == Holds.EMBEDDINGS and LOCS in recipe.freeze and not guide.stochastic:
+        raise RecipeError(
+            f"guide {recipe.guide}: has points only, and freeze holds {LOCS}, so there is nothing to fit; take locs out, "
+            "with --set 'freeze=[]'"
+        )
+    if recipe.head == HeadStart.PROBE and not (given and guide.explicit):
         raise RecipeError('head = "probe" needs a posterior to start from (finetune --from) and a guide recipe')
     if guide.needs_embeddings and recipe.fit.features != Features.EMBEDDINGS:
         raise RecipeError(
             'posterior "rotated" takes its axes from the embeddings of a frozen backbone: set '
             'fit.features = "embeddings", as the recipe rotated-head does'
         )
-    fitted_first = inherited is not None and (guide.needs_embeddings or recipe.head == HeadStart.PROBE)
+    fitted_first = given and (guide.needs_embeddings or recipe.head == HeadStart.PROBE)
     if LOCS in recipe.freeze and has_new_head(posterior, inherited) and not fitted_first:
         raise RecipeError(
             "freeze: with locs frozen, weights that no fit has changed would stay random: start from a posterior of "
@@ -39,3 +88,33 @@ def require_fit(posterior: Posterior, recipe: Run, inherited: Inherited | None) 
 def has_new_head(posterior: Posterior, inherited: Inherited | None) -> bool:
     """Whether the last layer starts afresh, rather than from the upstream posterior."""
     return inherited is None or f"{posterior.model.head}.weight" in inherited.new
+
+
+def _require_last_layer(net: str, recipe: Run, strategy: Strategy | None) -> None:
+    """Check what a recipe asks of embeddings that another model has made.
+
+    Args:
+        net: The network's name.
+        recipe: The run.
+        strategy: Its guide recipe; None for a guide in Python.
+
+    Raises:
+        RecipeError: It asks for a spectrogram or for a backbone, and there is none.
+    """
+    if recipe.fit.features != Features.EMBEDDINGS or recipe.fit.views:
+        raise RecipeError(
+            f"net {net}: a fit to embeddings of another model sees no sound; set fit.features = "
+            f'"{Features.EMBEDDINGS}" and fit.views = 0, as the recipe embeddings does'
+        )
+    if strategy is not None and _of_backbone(strategy):
+        raise RecipeError(
+            f"guide {recipe.guide}: is of more than the last layer, and {net} has no backbone to make Bayesian: its "
+            f"last layer is all there is; take {_ON_EMBEDDINGS}"
+        )
+
+
+def _of_backbone(strategy: Strategy) -> bool:
+    """Whether a strategy says something of other layers than the last."""
+    globs = [glob for rule in strategy.rule for glob in ([rule.match] if isinstance(rule.match, str) else rule.match)]
+    others = any(not glob.startswith(("head.", f"{EmbeddingNet.head}.")) for glob in globs)
+    return others or strategy.default.posterior != PosteriorKind.POINT or strategy.dropout == Dropout.ALWAYS

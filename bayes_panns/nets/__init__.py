@@ -1,7 +1,21 @@
 """The deterministic networks, in plain torch. Nothing here knows Pyro."""
 
 # Each family registers its networks when it is imported.
-from bayes_panns.nets import mobilenet, resnet
-from bayes_panns.nets.network import NETS, Network, NetworkEntry, backbone, build, head_of, register
+from bayes_panns.nets import embeddings, mobilenet, resnet
+from bayes_panns.nets.embeddings import EmbeddingNet
+from bayes_panns.nets.network import NETS, SIZED, Network, NetworkEntry, backbone, build, head_of, register
 
-__all__ = ["NETS", "Network", "NetworkEntry", "backbone", "build", "head_of", "mobilenet", "register", "resnet"]
+__all__ = [
+    "NETS",
+    "SIZED",
+    "EmbeddingNet",
+    "Network",
+    "NetworkEntry",
+    "backbone",
+    "build",
+    "embeddings",
+    "head_of",
+    "mobilenet",
+    "register",
+    "resnet",
+]
