@@ -1,6 +1,6 @@
 """Writing a store of embeddings. :mod:`~bayes_panns.clips.store_format` describes the file."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,8 @@ def write_embeddings(
     rows = checked_embedding(path, embedding)
     clips = len(rows)
     names = [f"clip {index}" for index in range(clips)] if names is None else list(names)
-    for what, column in {"target": target, "names": names, "fold": fold, "source": source}.items():
+    columns: dict[str, Sized | None] = {"target": target, "names": names, "fold": fold, "source": source}
+    for what, column in columns.items():
         if column is not None and len(column) != clips:
             raise StoreError(f"{path}: {clips} embeddings, but {len(column)} rows of {what}; give one a clip")
     if "" in names:
@@ -126,9 +127,10 @@ def checked_embedding(path: Path, embedding: np.ndarray) -> np.ndarray:
     for start in range(0, len(rows), _ROWS):
         finite = np.isfinite(rows[start : start + _ROWS]).all(axis=1)
         if not finite.all():
+            row = start + int(np.flatnonzero(~finite)[0])
             raise StoreError(
-                f"{path}: the embedding in row {start + int(np.flatnonzero(~finite)[0])}, counted from 0, holds numbers "
-                "that are not finite in float32; leave it out"
+                f"{path}: the embedding in row {row}, counted from 0, holds numbers that are not finite in float32; "
+                "leave it out"
             )
     return rows
 

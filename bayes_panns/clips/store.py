@@ -218,9 +218,10 @@ class Store:
 
         Returns:
             ``file``, ``clips``, ``task``, ``holds``; ``sample_rate`` (Hz), ``seconds_per_clip``, ``total_seconds`` (as
-            stored), or of embeddings ``model`` and ``width``; ``labels`` (clips a label), ``clips_without_label``, ``folds`` (clips a fold), ``sources`` (how many),
-            ``padded`` and ``cut`` (clips whose sound was shorter, or longer, than the clip), ``nameless`` (rows left
-            out) and ``provenance``. Folds, sources, padded and cut are None where unknown.
+            stored), or of embeddings ``model`` and ``width``; ``labels`` (clips a label), ``clips_without_label``,
+            ``folds`` (clips a fold), ``sources`` (how many), ``padded`` and ``cut`` (clips whose sound was shorter, or
+            longer, than the clip), ``nameless`` (rows left out) and ``provenance``. Folds, sources, padded and cut are
+            None where unknown.
         """
         target = self.target()
         what: dict[str, Any] = {"model": self.model or None, "width": self.width}

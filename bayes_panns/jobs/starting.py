@@ -65,8 +65,8 @@ def require_fit(posterior: Posterior, recipe: Run, inherited: Inherited | None) 
     given = inherited is not None or posterior.takes == Holds.EMBEDDINGS
     if posterior.takes == Holds.EMBEDDINGS and LOCS in recipe.freeze and not guide.stochastic:
         raise RecipeError(
-            f"guide {recipe.guide}: has points only, and freeze holds {LOCS}, so there is nothing to fit; take locs out, "
-            "with --set 'freeze=[]'"
+            f"guide {recipe.guide}: has points only, and freeze holds {LOCS}, so there is nothing to fit; take it "
+            "out with --set 'freeze=[]'"
         )
     if recipe.head == HeadStart.PROBE and not (given and guide.explicit):
         raise RecipeError('head = "probe" needs a posterior to start from (finetune --from) and a guide recipe')

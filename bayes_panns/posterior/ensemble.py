@@ -69,8 +69,8 @@ class Ensemble:
         members: At least one.
 
     Raises:
-        PosteriorError: There are none, or they differ in labels, task, sample rate or clip length, or take embeddings of
-            different models.
+        PosteriorError: There are none, or they differ in labels, task, sample rate or clip length, or take embeddings
+            of different models.
     """
 
     calibration: Calibration | None = None

@@ -1,4 +1,4 @@
-"""What a posterior takes: sound at its rate, or embeddings of one model; the only place that decides whether clips fit."""
+"""What a posterior takes: sound at its rate, or embeddings of one model; the only place that decides what fits."""
 
 from pathlib import Path
 from typing import Protocol
@@ -62,6 +62,6 @@ def require_sound(predictor: Takes) -> None:
     """
     if predictor.takes != Holds.WAVEFORMS:
         raise PredictionError(
-            f"{predictor.folder or 'posterior'}: takes {described(predictor)}, not sound; let that model make embeddings of the "
-            "files, pack them with `bayes-panns pack embeddings`, and score the store with evaluate"
+            f"{predictor.folder or 'posterior'}: takes {described(predictor)}, not sound; let that model make "
+            "embeddings of the files, pack them with `bayes-panns pack embeddings`, and score the store with evaluate"
         )

@@ -21,6 +21,7 @@ from bayes_panns.bayes import (
     CustomGuide,
     Strategy,
     draw_weights,
+    embeddings_under,
     gaussian_weights,
     guide_from_strategy,
     head_logits,
@@ -377,6 +378,24 @@ class Posterior:
         except NotImplementedError as error:
             raise PosteriorError(f"net {self.net}: {error}") from error
         return torch.cat([loc for loc, _ in parts]).cpu(), torch.cat([factor for _, factor in parts], dim=1).cpu()
+
+    @torch.no_grad()
+    def embed(self, clips: Tensor | Sequence[Tensor], *, batch_size: int = 32, memory: int = 1 << 30) -> Tensor:
+        """The embeddings of clips under the posterior's mean: what the last layer takes.
+
+        Args:
+            clips: Waveforms, as :meth:`draws` takes them.
+            batch_size: The most clips a pass.
+            memory: Bytes that the activations of a pass may take, as in :meth:`draws`.
+
+        Returns:
+            Shape ``(N, E)``, on the CPU.
+        """
+        self.model.eval()
+        self.model.drop(False)
+        batches = self._batches(clips, batch_size, memory)
+        weights = mean_weights(self.guide, batches[0])
+        return torch.cat([embeddings_under(self.model, weights, batch).cpu() for batch in batches])
 
     @torch.no_grad()
     def _batches(self, clips: Tensor | Sequence[Tensor], batch_size: int, memory: int) -> list[Tensor]:

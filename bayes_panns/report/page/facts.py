@@ -31,7 +31,10 @@ def _posterior(header: Mapping[str, Any], *, single: bool) -> Iterator[tuple[str
         length = exact(header["clip_seconds"])
         yield "Network", f"{header['net']}, {header['sample_rate']} Hz, clips of {length} s"
     else:
-        yield "Network", f"{header['net']}, a last layer on embeddings of {header.get('embeddings_of', 'another model')}"
+        yield (
+            "Network",
+            f"{header['net']}, a last layer on embeddings of {header.get('embeddings_of', 'another model')}",
+        )
     yield "Guide", header.get("guide_function") or header["strategy"].get("description") or "from a recipe"
     yield "Labels", f"{len(header['labels'])}, {header['task']}"
     if "checkpoint" in provenance:
