@@ -18,6 +18,9 @@ from bayes_panns.posterior import Posterior, require_sound
 from bayes_panns.predictions import Embedded, embed_clips, embed_files
 from bayes_panns.svi.embeddings import fingerprint
 
+_PLURAL = {key: f"{key}s" for key in ("file", "start", "end", "name", "label", "fold", "recording")}
+"""What the columns are called in an ``.npz`` file."""
+
 
 def embed(
     posterior: Posterior,
@@ -104,9 +107,10 @@ def _writer(output: Path) -> Callable[[Path, np.ndarray, Mapping[str, Any], str]
 
 
 def _write_npz(path: Path, embedding: np.ndarray, columns: Mapping[str, Any], model: str) -> None:
+    # In the plural: NumPy cannot save an array that is called file.
+    arrays: dict[str, Any] = {_PLURAL.get(key, key): np.asarray(value) for key, value in columns.items()}
     with path.open("wb") as file:
-        arrays: dict[str, Any] = {key: np.asarray(value) for key, value in columns.items()}
-        np.savez(file, embedding=embedding, model=model, **arrays)
+        np.savez(file, embeddings=embedding, model=model, **arrays)
 
 
 def _write_parquet(path: Path, embedding: np.ndarray, columns: Mapping[str, Any], model: str) -> None:

@@ -122,7 +122,9 @@ def test_calibrate_and_report_have_the_numbers_of_a_direct_computation(home, vec
     positions = [int(name.removeprefix("clip ")) for name in half.names]
     run("calibrate", fold_of(home, 1), "--data", home / "birds.h5", "--folds", 1)
     best = minimize_scalar(
-        lambda power: nll(softmax(logits[positions] / np.exp(power)), label[positions]), bounds=(-3, 3), method="bounded"
+        lambda power: nll(softmax(logits[positions] / np.exp(power)), label[positions]),
+        bounds=(-3, 3),
+        method="bounded",
     )
     temperature = read_header(posterior)["calibration"]["temperature"]
     assert temperature == pytest.approx(np.exp(best.x), rel=1e-3)
