@@ -321,6 +321,13 @@ class TestHoplite:
         embeddings(database)
         assert {path: path.read_bytes() for path in database.iterdir()} == before
 
+    def test_what_to_install_is_said(self, database, monkeypatch):
+        import sys
+
+        monkeypatch.setitem(sys.modules, "usearch.index", None)
+        with pytest.raises(StoreError, match=r"pip install 'bayes-panns\[hoplite\]'"):
+            embeddings(database)
+
     def test_what_does_not_fit_is_told_in_one_line(self, database):
         (database / "usearch.index").rename(database / "moved")
         with pytest.raises(StoreError, match=r"usearch\.index: is missing"):
