@@ -283,6 +283,23 @@ class ClipSet:
             )
         return self.select(indices=chosen)
 
+    def recording_folds(self, folds: int, seed: int) -> np.ndarray:
+        """The fold of each clip in a cross-validation over whole recordings; clips of unknown recordings are apart.
+
+        One-of-K clips are stratified by label. There are fewer folds if a label has fewer recordings, but never fewer
+        than two, unless all clips are of one recording.
+
+        Args:
+            folds: The most folds, 2 or more.
+            seed: The same seed gives the same folds.
+
+        Returns:
+            Folds from 0, int64 ``(clips,)``; all 0 if all clips are of one recording.
+        """
+        target = self.target()
+        label = target.argmax(axis=1) if self.task is Task.ONE_OF_K and target.shape[1] > 0 else None
+        return splits.recording_folds(self._recordings(), label, target, folds, seed)
+
     def _recordings(self) -> np.ndarray:
         """Which recording each clip is of, numbered from 0 in order of appearance."""
         sources = self.sources

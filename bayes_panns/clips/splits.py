@@ -4,6 +4,7 @@ A split holds out a share of the clips. All clips of a recording stay on one sid
 alike that a score on one tells little after a fit to the other.
 """
 
+import warnings
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -91,6 +92,46 @@ def sample(label: np.ndarray | None, target: np.ndarray, share: float, seed: int
         np.minimum.at(first, of_label, rank[clip])
         chosen.append(order[first[first < len(target)]])
     return np.unique(np.concatenate(chosen))
+
+
+def recording_folds(
+    recording: np.ndarray, label: np.ndarray | None, target: np.ndarray, folds: int, seed: int
+) -> np.ndarray:
+    """The fold of each clip in a cross-validation over whole recordings.
+
+    Args:
+        recording: As in :func:`stratified_split`.
+        label: The label of each clip, int, shape ``(clips,)``: then each fold gets each label in proportion. Without
+            it the folds are of equal size.
+        target: bool, shape ``(clips, K)``.
+        folds: The most folds, 2 or more. There are fewer if a label that has several recordings would otherwise be
+            missing from some fold.
+        seed: The same seed gives the same folds.
+
+    Returns:
+        The folds, from 0, int64, shape ``(clips,)``; all 0 if there is only one recording.
+    """
+    # Slow to import, and wanted only here.
+    from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
+
+    recordings = [len(np.unique(recording[has])) for has in target.T]
+    several = [count for count in recordings if count > 1]
+    count = min(folds, min(several, default=2), len(np.unique(recording)))
+    found = np.zeros(len(recording), dtype=np.int64)
+    if count < 2:
+        return found
+    splitter: GroupKFold | StratifiedGroupKFold
+    if label is None or np.bincount(label).max() < count:
+        splitter = GroupKFold(count, shuffle=True, random_state=seed)
+    else:
+        splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        # It warns of a label with fewer clips than folds.
+        warnings.simplefilter("ignore", UserWarning)
+        parts = list(splitter.split(recording, label, recording))
+    for fold, (_, held) in enumerate(parts):
+        found[held] = fold
+    return found
 
 
 @dataclass(frozen=True)

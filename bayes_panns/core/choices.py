@@ -107,6 +107,20 @@ class SplitRule(Choice):
     PREFIX = "prefix", "the first recordings of one random order: the rule of runs that do not record one"
 
 
+class Optimizer(Choice):
+    """How a fit maximises the ELBO."""
+
+    ADAM = "adam", "Adam, in steps over batches of clips"
+    NATURAL_GRADIENT = "natural-gradient", "for a rotated last layer on embeddings: natural gradients over all clips"
+
+
+class EmbeddingKind(Choice):
+    """What the last layer reads."""
+
+    LAST = "last", "the network's own last hidden layer"
+    POOLED = "pooled", "the pooled features before it, for networks that have both"
+
+
 class Schedule(Choice):
     """How the learning rate changes over a fit."""
 

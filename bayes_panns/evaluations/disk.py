@@ -228,7 +228,7 @@ def _nested(arrays: dict[str, NDArray], prefix: str, clips: int, labels: int, ab
         for name in names:
             full = f"{prefix}{name}"
             if full not in arrays:
-                if name == "covariance":
+                if name in ("covariance", "mean"):
                     continue
                 raise ValueError(f"{full} is missing")
             per_clip = () if name in _PER_CLIP else (labels, labels) if name == "covariance" else (labels,)

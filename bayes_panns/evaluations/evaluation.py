@@ -16,7 +16,7 @@ from bayes_panns.evaluations import disk
 from bayes_panns.evaluations.measures import evaluate, intervals
 from bayes_panns.metrics.bootstrap import RESAMPLES, Interval, bootstrap
 from bayes_panns.metrics.conformal import label_sets, set_quality
-from bayes_panns.metrics.temperature import logits_of
+from bayes_panns.metrics.power import logits_of
 from bayes_panns.posterior import Calibration
 from bayes_panns.predictions import Draws, Uncertainty, concatenate, decompose, mixture
 

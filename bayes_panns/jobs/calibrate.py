@@ -10,7 +10,7 @@ from bayes_panns.clips import ClipSet
 from bayes_panns.core.choices import Task
 from bayes_panns.core.errors import StoreError
 from bayes_panns.jobs.evaluate import target_for
-from bayes_panns.metrics import conformal_threshold, fit_temperature, label_sets
+from bayes_panns.metrics import apply_power, conformal_threshold, fit_temperature, label_sets
 from bayes_panns.metrics.temperature import BOUNDS
 from bayes_panns.posterior import Calibration, Posterior, require_inputs
 from bayes_panns.predictions import predict_logits
@@ -33,8 +33,8 @@ def calibrate(
 
     The temperature is fitted to one half of the clips. The threshold is fitted, at that temperature, to the other half,
     so that the sets' coverage is guaranteed for clips like these whose recordings are independent of each other. All
-    clips of a recording are in one half. Warnings are logged where the result is not worth much, such as a temperature
-    at its bound.
+    clips of a recording are in one half. Where the posterior has a power, it stays, and both are fitted with it.
+    Warnings are logged where the result is not worth much, such as a temperature at its bound.
 
     Args:
         posterior: The posterior. Its ``calibration`` becomes the one returned; it is unchanged if an error is raised.
@@ -49,8 +49,8 @@ def calibrate(
     require_inputs(posterior, clips)
     first, second = clips.split(0.5, seed)
     logits, target = predict_logits(posterior, first, draws), target_for(posterior, first)
-    temperature = fit_temperature(logits, target, posterior.task)
-    probability = _probability(posterior, predict_logits(posterior, second, draws), temperature)
+    temperature = fit_temperature(logits, target, posterior.task, power=posterior.exponent(draws))
+    probability = _probability(posterior, predict_logits(posterior, second, draws), temperature, draws)
     try:
         threshold = conformal_threshold(probability, target_for(posterior, second), coverage)
     except ValueError as error:
@@ -68,15 +68,19 @@ def calibrate(
         f"of coverage {coverage:g} contain every label of probability {threshold:.3f} or more, fitted to {len(second)} "
         "clips"
     )
-    _warn_if_undetermined(temperature, _probability(posterior, logits, 1.0), target, posterior.task)
+    _warn_if_undetermined(temperature, _probability(posterior, logits, 1.0, draws), target, posterior.task)
     _warn_of_large_sets(label_sets(probability, threshold), coverage)
     return posterior.calibration
 
 
-def _probability(posterior: Posterior, logits: NDArray[np.floating], temperature: float) -> NDArray[np.float64]:
-    """The mean over draws of the probabilities ``(N, K)`` of logits ``(T, N, K)``."""
+def _probability(
+    posterior: Posterior, logits: NDArray[np.floating], temperature: float, draws: int
+) -> NDArray[np.float64]:
+    """The mean over draws of the probabilities ``(N, K)`` of logits ``(T, N, K)``, at the posterior's power."""
     scaled = torch.from_numpy(logits) / temperature
-    return posterior.model.likelihood.probability(scaled).double().mean(dim=0).numpy()
+    mean = posterior.model.likelihood.probability(scaled).double().mean(dim=0).numpy()
+    power = posterior.exponent(draws)
+    return mean if power is None else apply_power(mean, power, posterior.task)
 
 
 def _warn_if_undetermined(

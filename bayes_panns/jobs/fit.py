@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -12,17 +12,17 @@ import torch
 
 from bayes_panns import __version__
 from bayes_panns.clips import ClipSet
-from bayes_panns.core.choices import Holds, Schedule, SplitRule, Task
+from bayes_panns.core.choices import Holds, Optimizer, Schedule, SplitRule, Task
 from bayes_panns.core.errors import FitError, RecipeError, StoreError
 from bayes_panns.jobs.devices import choose_device
 from bayes_panns.jobs.leaks import record_fitted_clips
 from bayes_panns.jobs.run_folder import Continued, Inputs, Resumable, RunFolder
 from bayes_panns.jobs.splits import divide
 from bayes_panns.jobs.starting import has_new_head, net_for, require_fit
-from bayes_panns.posterior import Inherited, Posterior, load, require_inputs, save
+from bayes_panns.posterior import Inherited, Posterior, Power, load, require_inputs, save
 from bayes_panns.posterior.disk import read_header
 from bayes_panns.recipes import Run, is_function, read_strategy, replaced
-from bayes_panns.svi import Embeddings, Features, Fit
+from bayes_panns.svi import Embeddings, Features, Fit, HeadChoice, HeadFit
 from bayes_panns.svi.schedules import learning_rate
 
 logger = logging.getLogger(__name__)
@@ -104,7 +104,7 @@ def fit(
         job = _job(recipe, posterior, clips, held, run, chosen)
         if resume:
             resumable = _resumed(job, run, recipe, resumable)
-        if job.step == 0:
+        if isinstance(job, Fit) and job.step == 0:
             posterior.prepare(
                 job.data,
                 new_head=has_new_head(posterior, inherited),
@@ -114,6 +114,8 @@ def fit(
             )
         complete = job.run()
         posterior.metrics = dict(job.metrics)
+        if isinstance(job, HeadFit):
+            posterior.power = _power(job.choice)
         posterior.provenance = _provenance(recipe, job, complete, resumable)
         if upstream is not None:
             posterior.provenance["upstream"] = {"folder": Path(str(recipe.upstream)).name, **upstream.provenance}
@@ -161,7 +163,7 @@ def _built(
         require_inputs(upstream, clips)
     strategy = None if guide_function else read_strategy(recipe.guide)
     posterior = Posterior.build(
-        net=net_for(recipe, clips, strategy),
+        net=net_for(recipe, clips, upstream, strategy),
         labels=clips.labels,
         task=task,
         sample_rate=clips.sample_rate,
@@ -180,7 +182,7 @@ def _built(
 
 def _job(
     recipe: Run, posterior: Posterior, clips: ClipSet, held: ClipSet | None, run: RunFolder, device: torch.device
-) -> Fit:
+) -> Fit | HeadFit:
     """The fit of the clips' features."""
     data: Features | Embeddings
     validation: Features | Embeddings | None
@@ -188,6 +190,10 @@ def _job(
         embed = partial(Embeddings, model=posterior.model, task=posterior.task, device=device)
         data = embed(clips, views=recipe.fit.views, seed=recipe.fit.seed)
         validation = None if held is None else embed(held)
+        if recipe.fit.optimizer == Optimizer.NATURAL_GRADIENT:
+            return HeadFit(
+                posterior.model, posterior.guide, data, recipe.fit, run.path, validation=validation, device=device
+            )
     else:
         keep = partial(
             Features, front_end=posterior.front_end, task=posterior.task, keep=recipe.fit.features, folder=run.path
@@ -196,19 +202,28 @@ def _job(
     return Fit(posterior.model, posterior.guide, data, recipe.fit, run.path, validation=validation, device=device)
 
 
-def _resumed(job: Fit, run: RunFolder, recipe: Run, resumable: Resumable) -> Resumable:
+def _power(choice: HeadChoice | None) -> Power | None:
+    """The power that a cross-validation inside the training clips found, if it helps."""
+    if choice is None or choice.power == (1.0,):
+        return None
+    return Power(exponent=choice.power, folds=choice.folds, clips=choice.clips, nll=(choice.nll, choice.powered_nll))
+
+
+def _resumed(job: Fit | HeadFit, run: RunFolder, recipe: Run, resumable: Resumable) -> Resumable:
     """Go on from the checkpoint, if the fit came to one, and write down what has changed.
 
     Raises:
         FitError: The checkpoint is damaged, or it is gone and the fit had ended.
     """
     before = run.read_recipe().fit.epochs
-    if job.checkpointed:
+    if isinstance(job, HeadFit):
+        logger.info("the fit of a last layer takes seconds; it starts again")
+    elif job.checkpointed:
         job.load_checkpoint()
         logger.info(f"resuming at epoch {job.epoch:.1f} of {recipe.fit.epochs}")
     elif run.posterior.is_dir():
         raise FitError(f"{run.checkpoint}: is missing, so the fit cannot be resumed; fit again in another folder")
-    if recipe.fit.epochs > before and job.step > 0:
+    if isinstance(job, Fit) and recipe.fit.epochs > before and job.step > 0:
         resumable = resumable.model_copy(
             update={"continued": (*resumable.continued, Continued(epochs=before, step=job.step))}
         )
@@ -234,7 +249,7 @@ def _explain_longer(job: Fit, before: int) -> None:
     logger.info(line)
 
 
-def _provenance(recipe: Run, job: Fit, complete: bool, resumable: Resumable) -> dict[str, Any]:
+def _provenance(recipe: Run, job: Fit | HeadFit, complete: bool, resumable: Resumable) -> dict[str, Any]:
     """Where a posterior comes from."""
     found: dict[str, Any] = {
         "data": [Path(store).name for store in recipe.data.stores],
@@ -244,8 +259,8 @@ def _provenance(recipe: Run, job: Fit, complete: bool, resumable: Resumable) -> 
         "epochs": round(job.epoch, 3),
         "complete": complete,
         "seed": recipe.fit.seed,
-        "kl_weight": recipe.fit.kl_weight,
-        "tempered": recipe.fit.kl_weight != 1,
+        "kl_weight": job.kl_weight,
+        "tempered": job.kl_weight != 1,
         "device": str(job.device),
         "versions": {
             "bayes_panns": __version__,
@@ -253,6 +268,8 @@ def _provenance(recipe: Run, job: Fit, complete: bool, resumable: Resumable) -> 
             **{package: version(package) for package in ("torch", "torchaudio", "pyro-ppl")},
         },
     }
+    if isinstance(job, HeadFit) and job.choice is not None:
+        found["selection"] = [asdict(each) for each in job.choice.candidates]
     if resumable.continued:
         found["continued"] = [each.model_dump() for each in resumable.continued]
     return found

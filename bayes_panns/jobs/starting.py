@@ -1,49 +1,64 @@
 """Whether a fit can start as its recipe says."""
 
-from bayes_panns.bayes import Strategy
+from bayes_panns.bayes import RotatedHead, Strategy
 from bayes_panns.clips import ClipSet
-from bayes_panns.core.choices import Dropout, Features, HeadStart, Holds, PosteriorKind
+from bayes_panns.core.choices import (
+    Dropout,
+    EmbeddingKind,
+    Features,
+    HeadStart,
+    Holds,
+    Optimizer,
+    PosteriorKind,
+    PriorKind,
+)
 from bayes_panns.core.errors import RecipeError
-from bayes_panns.nets import EmbeddingNet
+from bayes_panns.nets import EmbeddingNet, pooled
 from bayes_panns.nets.embeddings import FAMILY
 from bayes_panns.posterior import LOCS, Inherited, Posterior
 from bayes_panns.recipes import Run
 from bayes_panns.svi import require_fixed
 
+DEFAULT_NET = "resnet14-narrow"
+"""The network of a fit from scratch whose recipe names none."""
+
 _ON_EMBEDDINGS = "det, map-head, det-flip, last-layer, low-rank-head or rotated-head"
 """The guide recipes of the last layer alone."""
 
 
-def net_for(recipe: Run, clips: ClipSet, strategy: Strategy | None) -> str:
-    """The name of the network that a recipe asks for, for its clips.
+def net_for(recipe: Run, clips: ClipSet, upstream: Posterior | None, strategy: Strategy | None) -> str:
+    """The name of the network that a run fits to its clips.
 
-    ``embeddings`` in a recipe is the network of the embeddings' own width, such as ``embeddings-1024``.
+    For sound it is the recipe's, by default the upstream posterior's. For embeddings it is the network of their width,
+    such as ``embeddings-1024``; a recipe may name it, or ``embeddings`` for any width.
 
     Args:
         recipe: The run.
         clips: Its clips.
+        upstream: The posterior that it starts from.
         strategy: Its guide recipe; None for a guide in Python.
 
     Raises:
         RecipeError: The network takes sound and the clips are embeddings, or the other way round, or of another width;
             or they are embeddings, and the recipe asks for more than a last layer.
     """
-    family, _, width = recipe.net.partition("-")
+    named = recipe.net or (DEFAULT_NET if upstream is None else upstream.net)
+    family, _, width = named.partition("-")
     path = clips.stores[0].path
     if clips.holds == Holds.WAVEFORMS:
         if family == FAMILY:
             raise RecipeError(
-                f"{path}: holds {clips.contents}, but net = {recipe.net!r} takes embeddings of another model; name a "
-                "store of such embeddings, or another recipe"
+                f"{path}: holds {clips.contents}, but net = {named!r} takes embeddings of another model; name a store "
+                "of such embeddings, or another net"
             )
-        return recipe.net
-    if family != FAMILY:
+        return pooled(named) if recipe.embedding == EmbeddingKind.POOLED else named
+    if recipe.net is not None and family != FAMILY:
         raise RecipeError(
-            f"{path}: holds {clips.contents}, but net = {recipe.net!r} takes sound; fit the recipe embeddings, or "
-            f"--set net={FAMILY}"
+            f"{path}: holds {clips.contents}, but net = {named!r} takes sound; fit a recipe that names no net, such as "
+            f"rotated-head or fixed-features, or --set net={FAMILY}"
         )
-    if width not in ("", str(clips.width)):
-        raise RecipeError(f"{path}: holds {clips.contents}, but net = {recipe.net!r} takes {width}; set net={FAMILY}")
+    if recipe.net is not None and width not in ("", str(clips.width)):
+        raise RecipeError(f"{path}: holds {clips.contents}, but net = {named!r} takes {width}; set net={FAMILY}")
     net = f"{FAMILY}-{clips.width}"
     _require_last_layer(net, recipe, strategy)
     return net
@@ -76,6 +91,8 @@ def require_fit(posterior: Posterior, recipe: Run, inherited: Inherited | None) 
             'fit.features = "embeddings", as the recipe rotated-head does'
         )
     fitted_first = given and (guide.needs_embeddings or recipe.head == HeadStart.PROBE)
+    if recipe.fit.optimizer == Optimizer.NATURAL_GRADIENT:
+        _require_rotated_head(posterior, recipe)
     if LOCS in recipe.freeze and has_new_head(posterior, inherited) and not fitted_first:
         raise RecipeError(
             "freeze: with locs frozen, weights that no fit has changed would stay random: start from a posterior of "
@@ -104,7 +121,7 @@ def _require_last_layer(net: str, recipe: Run, strategy: Strategy | None) -> Non
     if recipe.fit.features != Features.EMBEDDINGS or recipe.fit.views:
         raise RecipeError(
             f"net {net}: a fit to embeddings of another model sees no sound; set fit.features = "
-            f'"{Features.EMBEDDINGS}" and fit.views = 0, as the recipe embeddings does'
+            f'"{Features.EMBEDDINGS}" and fit.views = 0, as the recipes rotated-head and fixed-features do'
         )
     if strategy is not None and _of_backbone(strategy):
         raise RecipeError(
@@ -118,3 +135,27 @@ def _of_backbone(strategy: Strategy) -> bool:
     globs = [glob for rule in strategy.rule for glob in ([rule.match] if isinstance(rule.match, str) else rule.match)]
     others = any(not glob.startswith(("head.", f"{EmbeddingNet.head}.")) for glob in globs)
     return others or strategy.default.posterior != PosteriorKind.POINT or strategy.dropout == Dropout.ALWAYS
+
+
+def _require_rotated_head(posterior: Posterior, recipe: Run) -> None:
+    """Check that natural gradients can fit a posterior.
+
+    Raises:
+        RecipeError: They cannot.
+    """
+    setting = f'fit.optimizer = "{Optimizer.NATURAL_GRADIENT}"'
+    parts = posterior.guide.parts
+    if not any(isinstance(part, RotatedHead) for part in parts):
+        raise RecipeError(
+            f"{setting} is for the guide recipe rotated-head, not for {recipe.guide}; for others set fit.optimizer = "
+            f'"{Optimizer.ADAM}", as the recipe fixed-features does'
+        )
+    if LOCS in recipe.freeze:
+        raise RecipeError(
+            f"{setting} fits means and widths; take {LOCS} out of freeze, or use the recipe rotated-widths"
+        )
+    head = posterior.model.head
+    for name in (f"{head}.weight", f"{head}.bias"):
+        prior = posterior.strategy.settings(name, head).prior
+        if prior not in (PriorKind.FAN_IN, PriorKind.NORMAL):
+            raise RecipeError(f'{setting} needs a Normal prior with mean 0; that of {name} is "{prior}"')

@@ -23,9 +23,10 @@ from bayes_panns.metrics.classification import (
 )
 from bayes_panns.metrics.conformal import SetQuality, conformal_threshold, label_sets, set_quality
 from bayes_panns.metrics.detection import Detection, aupr, auroc, detection, fpr95
+from bayes_panns.metrics.power import apply_power, fit_power, logits_of, power_losses
 from bayes_panns.metrics.scoring import BrierSplit, brier, brier_split, nll
 from bayes_panns.metrics.selection import PAvPU, RiskCoverage, augrc, aurc, coverage_at_risk, pavpu, risk_coverage
-from bayes_panns.metrics.temperature import cross_fitted_temperatures, fit_temperature, logits_of
+from bayes_panns.metrics.temperature import cross_fitted_temperatures, fit_temperature
 
 __all__ = [
     "BrierSplit",
@@ -37,6 +38,7 @@ __all__ = [
     "SetQuality",
     "accuracy",
     "ace",
+    "apply_power",
     "auc",
     "augrc",
     "aupr",
@@ -56,6 +58,7 @@ __all__ = [
     "detection",
     "ece",
     "ece_if_calibrated",
+    "fit_power",
     "fit_temperature",
     "fpr95",
     "label_ranking_average_precision",
@@ -67,6 +70,7 @@ __all__ = [
     "paired",
     "pavpu",
     "plot_intervals",
+    "power_losses",
     "reliability",
     "risk_coverage",
     "set_quality",

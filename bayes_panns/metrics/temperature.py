@@ -2,15 +2,14 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import log_expit, log_softmax, logsumexp
+from scipy.special import expit, log_expit, log_softmax, logsumexp, softmax
 
 from bayes_panns.core.choices import Task
 from bayes_panns.metrics.checks import check_one_hot, check_task
+from bayes_panns.metrics.power import power_losses
 
 BOUNDS = (0.01, 100.0)
 """The range that is searched. If every clip is classified correctly, no temperature is the best: lower is better."""
-
-_SMALLEST = float(np.finfo(np.float32).tiny)
 
 
 def cross_fitted_temperatures(
@@ -44,33 +43,13 @@ def cross_fitted_temperatures(
     return found
 
 
-def logits_of(probability: NDArray[np.floating], task: str) -> NDArray[np.float64]:
-    """Logits that have these probabilities; they are finite even at 0 and 1.
-
-    ::
-
-        one-of-K:     log p
-        multi-label:  log p - log(1 - p)
-
-    Example:
-        >>> logits_of(np.array([[0.5, 0.5]]), "multi-label")
-        array([[0., 0.]])
-
-    Args:
-        probability: ``(N, K)``, of a single draw: a mean over draws is not the probability of any one draw's logits.
-        task: ``"one-of-k"`` or ``"multi-label"``.
-
-    Raises:
-        ValueError: ``task`` is neither.
-    """
-    check_task(task)
-    p = probability.astype(np.float64)
-    # A probability that is 0 in single precision was below its smallest number.
-    log_p = np.log(np.maximum(p, _SMALLEST))
-    return log_p if task == Task.ONE_OF_K else log_p - np.log(np.maximum(1 - p, _SMALLEST))
-
-
-def fit_temperature(logits: NDArray[np.floating], target: NDArray[np.bool_], task: str) -> float:
+def fit_temperature(
+    logits: NDArray[np.floating],
+    target: NDArray[np.bool_],
+    task: str,
+    *,
+    power: NDArray[np.floating] | None = None,
+) -> float:
     """The temperature that minimises the NLL of the mean probability over draws, where it divides every draw's logits.
 
     Temperature scaling (Guo et al., 2017, arXiv:1706.04599) of a posterior predictive. With z_t the logits under draw
@@ -92,6 +71,8 @@ def fit_temperature(logits: NDArray[np.floating], target: NDArray[np.bool_], tas
         logits: ``(T, N, K)``, before softmax or sigmoid: T draws for N clips that were not used in the fit.
         target: ``(N, K)``, one-hot for one-of-K.
         task: ``"one-of-k"`` or ``"multi-label"``.
+        power: A power of p, shape ``(1,)`` or ``(K,)``, which the posterior has already: see
+            :func:`~bayes_panns.metrics.apply_power`. The NLL is that of p at the power.
 
     Raises:
         ValueError: The shapes, types or values do not fit.
@@ -113,6 +94,9 @@ def fit_temperature(logits: NDArray[np.floating], target: NDArray[np.bool_], tas
 
     def nll(log_temperature: float) -> float:
         scaled = z / np.exp(log_temperature)
+        if power is not None:
+            mean = (softmax(scaled, axis=2) if task == Task.ONE_OF_K else expit(scaled)).mean(axis=0)
+            return float(power_losses(mean, target, power, task).sum())
         # Under every draw: the log-likelihood of a clip's label, or of the presence or absence of each label.
         each = log_softmax(scaled, axis=2)[:, target] if task == Task.ONE_OF_K else log_expit(sign * scaled)
         return float(-logsumexp(each, axis=0).sum())

@@ -9,6 +9,7 @@ MobileNetV3's.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from torch.nn import functional as F
 
 from bayes_panns.audio.front_end import KaldiLogMel
 from bayes_panns.core.choices import CheckpointKind
-from bayes_panns.nets.network import Network, register
+from bayes_panns.nets.network import POOLED, Network, register
 
 STEM_CHANNELS = 16
 LAST_EXPANSION = 6
@@ -185,7 +186,7 @@ class MobileNet(Network):
     """
 
     head = "classifier.5"
-    checkpoints = (CheckpointKind.EFFICIENTAT,)
+    checkpoints: ClassVar[tuple[CheckpointKind, ...]] = (CheckpointKind.EFFICIENTAT,)
 
     def __init__(self, architecture: Architecture, classes: int):
         super().__init__()
@@ -197,6 +198,7 @@ class MobileNet(Network):
             layers.append(InvertedResidual(channels, expanded, channels_out, shape))
             channels = channels_out
         pooled, embedding = LAST_EXPANSION * channels, architecture.channels(EMBEDDING)
+        self.pooled = pooled
         self.features = nn.Sequential(*layers, _convolution(channels, pooled, activation=nn.Hardswish))
         self.classifier = nn.Sequential(
             nn.AdaptiveAvgPool2d(1),
@@ -218,6 +220,13 @@ class MobileNet(Network):
         expanded = self.architecture.channels(BLOCKS[1].expanded)
         return 4 * 4 * expanded * -(-frames // 2) * -(-self.architecture.mels // 2)
 
+    def maps(self, features: Tensor, augment: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """The last convolution's output, shape ``(batch, channels, mels, frames)``; arguments as for :meth:`embed`."""
+        x = features.unsqueeze(1)
+        if augment is not None:
+            x = augment(x)
+        return self.features(x.transpose(2, 3))
+
     def embed(self, features: Tensor, augment: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """The clips' embeddings, shape ``(batch, embedding)``: the input of the last layer.
 
@@ -225,10 +234,7 @@ class MobileNet(Network):
             features: Scaled log-mels, shape ``(batch, frames, mels)``.
             augment: Applied to them, shape ``(batch, 1, frames, mels)``: they are normalised already.
         """
-        x = features.unsqueeze(1)
-        if augment is not None:
-            x = augment(x)
-        x = self.features(x.transpose(2, 3))
+        x = self.maps(features, augment)
         # One by one: a slice of a Sequential would be a new module, which a Bayesian network refuses.
         for index in range(5):
             x = self.classifier[index](x)
@@ -237,6 +243,35 @@ class MobileNet(Network):
     def classify(self, embedding: Tensor) -> Tensor:
         """Logits, shape ``(batch, classes)``, of embeddings."""
         return self.classifier[5](embedding)
+
+
+class PooledMobileNet(MobileNet):
+    """An EfficientAT network without its hidden layer: the last layer reads the pooled features.
+
+    The hidden layer was made for AudioSet's labels. For others a last layer on what comes before it does better with
+    few clips; see ``docs/last-layer.md``.
+
+    Args:
+        architecture: As for :class:`MobileNet`.
+        classes: How many labels.
+    """
+
+    head = "fc"
+    checkpoints: ClassVar[tuple[CheckpointKind, ...]] = ()
+
+    def __init__(self, architecture: Architecture, classes: int):
+        super().__init__(architecture, classes)
+        del self.classifier
+        self.dropout = nn.Dropout(0.2)
+        self.fc = _linear(self.pooled, classes)
+
+    def embed(self, features: Tensor, augment: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """The clips' pooled features, shape ``(batch, channels)``; arguments as for :class:`MobileNet`."""
+        return self.dropout(self.maps(features, augment).mean(dim=(2, 3)))
+
+    def classify(self, embedding: Tensor) -> Tensor:
+        """Logits, shape ``(batch, classes)``, of embeddings."""
+        return self.fc(embedding)
 
 
 def _architectures() -> dict[str, Architecture]:
@@ -254,12 +289,15 @@ ARCHITECTURES = _architectures()
 """The networks of this family by name."""
 
 
-def _make(architecture: Architecture, classes: int) -> MobileNet:
-    net = MobileNet(architecture, classes)
+def _make(family: type[MobileNet], architecture: Architecture, classes: int) -> MobileNet:
+    net = family(architecture, classes)
     # Convolutions are fastest in channels last: 0.6 of the time on a CPU.
     net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return net
 
 
 for _name, _architecture in ARCHITECTURES.items():
-    register(_name, _architecture.summary, partial(_make, _architecture))
+    register(_name, _architecture.summary, partial(_make, MobileNet, _architecture))
+    register(
+        _name + POOLED, f"{_architecture.summary}, its pooled features", partial(_make, PooledMobileNet, _architecture)
+    )

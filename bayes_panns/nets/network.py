@@ -118,6 +118,30 @@ def build(name: str, classes: int) -> Network:
     return SIZED[family](int(size), classes)
 
 
+POOLED = "-pooled"
+"""The end of the name of a network whose last layer reads the pooled features of the network named before it."""
+
+
+def pooled(name: str) -> str:
+    """The name of the network with the same backbone whose last layer reads the pooled features; else ``name``.
+
+    Example:
+        >>> pooled("mn04"), pooled("mn04-pooled"), pooled("resnet54")
+        ('mn04-pooled', 'mn04-pooled', 'resnet54')
+    """
+    return name + POOLED if name + POOLED in NETS else name
+
+
+def same_backbone(one: str, other: str) -> bool:
+    """Whether two networks differ at most in what their last layers read.
+
+    Example:
+        >>> same_backbone("mn04", "mn04-pooled"), same_backbone("mn04", "mn10")
+        (True, False)
+    """
+    return one.removesuffix(POOLED) == other.removesuffix(POOLED)
+
+
 def head_of(net: nn.Module) -> str | None:
     """The name of the last layer; ``None`` for a module that is no :class:`Network`."""
     head = getattr(net, "head", None)

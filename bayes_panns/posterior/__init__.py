@@ -1,6 +1,6 @@
 """Fitted posteriors: build, start from another, save, load, draw."""
 
-from bayes_panns.posterior.calibration import Calibration
+from bayes_panns.posterior.calibration import Calibration, Power
 from bayes_panns.posterior.disk import load, read_header, save, save_calibration
 from bayes_panns.posterior.ensemble import Ensemble, Predictor, load_all
 from bayes_panns.posterior.fitted_clips import FittedClips
@@ -17,6 +17,7 @@ __all__ = [
     "FittedClips",
     "Inherited",
     "Posterior",
+    "Power",
     "Predictor",
     "load",
     "load_all",

@@ -1,8 +1,30 @@
-"""What a calibration adds to a posterior."""
+"""What calibrations add to a posterior: a power from its own training clips, and more from held-out clips."""
 
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
+
+
+class Power(BaseModel):
+    """A power of the mean probability over draws, from a cross-validation inside the training clips.
+
+    See :func:`~bayes_panns.metrics.apply_power` for what it does, and :func:`~bayes_panns.svi.last_layer.choose_head`
+    for how it is found.
+
+    Attributes:
+        exponent: One power for all labels; or, for multi-label, one for each.
+        folds: How many inner folds there were.
+        clips: How many clips it was fitted to.
+        nll: The NLL of the inner folds without a power and with powers that were fitted without the fold, in nats a
+            clip.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    exponent: Annotated[tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...], Field(min_length=1)]
+    folds: Annotated[int, Field(ge=2)]
+    clips: Annotated[int, Field(ge=1)]
+    nll: tuple[float, float]
 
 
 class Calibration(BaseModel):

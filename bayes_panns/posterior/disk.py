@@ -72,6 +72,7 @@ def save(posterior: Posterior, folder: str | Path) -> None:
             short_clips=posterior.short_clips,
             sha256=sha256_of(fresh / _TENSORS),
             strategy=posterior.strategy,
+            power=posterior.power,
             calibration=posterior.calibration,
             provenance=posterior.provenance,
             metrics=posterior.metrics,
@@ -155,7 +156,7 @@ def load(folder: str | Path, *, device: torch.device | str = "cpu", guide_functi
         raise PosteriorError(f"{folder}: does not hold what its header says ({str(error).splitlines()[0]})") from error
     posterior.strategy, posterior.short_clips = header.strategy, header.shown_short_clips
     posterior.provenance, posterior.metrics = header.provenance, header.metrics
-    posterior.calibration, posterior.folder = header.calibration, folder.resolve()
+    posterior.power, posterior.calibration, posterior.folder = header.power, header.calibration, folder.resolve()
     posterior.fitted_clips = FittedClips.load(folder / _CLIPS)
     posterior.embeddings_of = header.embeddings_of or ""
     posterior.model.to(device).eval()

@@ -5,7 +5,9 @@ from itertools import chain, repeat
 from pathlib import Path
 from typing import Literal, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from bayes_panns.core.choices import Holds, Task
@@ -48,6 +50,9 @@ class Predictor(Protocol):
     def draws_made(self, draws: int | Literal["moments"]) -> int | Literal["moments"]:
         """How many draws are made when ``draws`` are asked for; 0 for a pass at the mean."""
 
+    def exponent(self, draws: int | Literal["moments"]) -> NDArray[np.float64] | None:
+        """The power for the mean of so many draws, if there is one."""
+
     def probability(self, logits: Tensor) -> Tensor:
         """The labels' probabilities for logits ``(N, K)``."""
 
@@ -63,7 +68,7 @@ class Ensemble:
 
     Their disagreement is epistemic: members with point weights make the deep ensemble of Lakshminarayanan et al., 2017
     (arXiv:1612.01474), Bayesian ones the mixture of their posteriors. A member's own temperature is applied to its
-    draws. There are no label sets.
+    draws, and its own power to their mean. There are no label sets.
 
     Args:
         members: At least one.
@@ -118,16 +123,29 @@ class Ensemble:
         """How many draws the members make together; 0 if each makes a single pass at its mean."""
         if draws == "moments" or draws == 0 or not self.stochastic:
             return draws if draws == "moments" else 0
-        return sum(self._share(draws) if member.stochastic else 1 for member in self.members)
+        return sum(self.share(draws) if member.stochastic else 1 for member in self.members)
+
+    def exponent(self, draws: int | Literal["moments"]) -> NDArray[np.float64] | None:
+        """None: each member has its own."""
+        return None
+
+    @property
+    def powered(self) -> bool:
+        """Whether a member has a power: then the members' predictions are mixed after it."""
+        return any(member.power is not None for member in self.members)
 
     def probability(self, logits: Tensor) -> Tensor:
         """The labels' probabilities for logits ``(N, K)``, at no temperature."""
         return self.members[0].model.likelihood.probability(logits)
 
-    def _share(self, draws: int) -> int:
-        """How many draws a member makes."""
+    def share(self, draws: int) -> int:
+        """How many of ``draws`` draws a member makes."""
         share = -(-draws // len(self.members))
         return share + (share % 2 if any(member.mirrored for member in self.members) else 0)
+
+    def member_seed(self, number: int, seed: int = 0) -> int:
+        """The seed of the draws of member ``number``."""
+        return len(self.members) * seed + number
 
     def draws(self, clips: Tensor | Sequence[Tensor], draws: int = 20, *, seed: int = 0) -> Iterator[Tensor]:
         """Draws of each member in turn, each member with random numbers of its own.
@@ -142,9 +160,9 @@ class Ensemble:
         Yields:
             Probabilities of each label, shape ``(N, K)``, on the CPU.
         """
-        share = self._share(draws)
+        share = self.share(draws)
         for number, member in enumerate(self.members):
-            found = member.draws(clips, share, seed=len(self.members) * seed + number)
+            found = member.draws(clips, share, seed=self.member_seed(number, seed))
             once = self.stochastic and not member.stochastic
             yield from chain.from_iterable(repeat(each, max(1, share)) for each in found) if once else found
 

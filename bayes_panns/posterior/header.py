@@ -2,16 +2,16 @@
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from bayes_panns.bayes import Strategy
 from bayes_panns.core.choices import ShortClips, Task
 from bayes_panns.core.errors import PosteriorError
 from bayes_panns.nets.embeddings import takes_embeddings
-from bayes_panns.posterior.calibration import Calibration
+from bayes_panns.posterior.calibration import Calibration, Power
 
 FORMAT = 5
 """The version of the folder's format that this code writes; it reads this one and those before it."""
@@ -38,6 +38,7 @@ class Header(BaseModel):
             checkpoints were shown them at their own length.
         sha256: Of ``guide.safetensors``.
         strategy: The guide recipe.
+        power: The power of its mean probabilities, if it has one.
         calibration: The temperature and the threshold, if it was calibrated.
         provenance: Where it comes from.
         metrics: What was measured at the end of the fit.
@@ -56,6 +57,7 @@ class Header(BaseModel):
     short_clips: ShortClips | None = None
     sha256: str
     strategy: Strategy
+    power: Power | None = None
     calibration: Calibration | None = None
     provenance: dict[str, Any] = {}
     metrics: dict[str, float] = {}
@@ -66,6 +68,14 @@ class Header(BaseModel):
         if takes_embeddings(fields.data.get("net", "")) != (value == 0) or 0 < value < _SHORTEST:
             raise ValueError(f"{value} does not fit what the network takes")
         return value
+
+    @model_validator(mode="after")
+    def _powers_fit_the_labels(self) -> Self:
+        if self.power is not None:
+            allowed = (1, len(self.labels)) if self.task is Task.MULTI_LABEL else (1,)
+            if len(self.power.exponent) not in allowed:
+                raise ValueError(f"{len(self.power.exponent)} powers for {len(self.labels)} labels ({self.task})")
+        return self
 
     @property
     def shown_short_clips(self) -> ShortClips:

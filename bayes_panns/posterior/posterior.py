@@ -9,7 +9,9 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from bayes_panns.audio.front_end import FrontEnd
@@ -33,7 +35,7 @@ from bayes_panns.bayes import (
 from bayes_panns.core.choices import Dropout, HeadStart, Holds, ShortClips, Task
 from bayes_panns.core.errors import PosteriorError, RecipeError
 from bayes_panns.nets import EmbeddingNet, Network, build
-from bayes_panns.posterior.calibration import Calibration
+from bayes_panns.posterior.calibration import Calibration, Power
 from bayes_panns.posterior.fitted_clips import FittedClips
 from bayes_panns.posterior.freezing import freeze
 from bayes_panns.posterior.probe import probed_head
@@ -62,6 +64,7 @@ class Posterior:
         short_clips: How it was shown clips shorter than ``clip_seconds`` while fitting, and shows them when predicting.
         provenance: Where it comes from: data, steps, seed, kl_weight, versions.
         metrics: What was measured at the end of the fit.
+        power: The power of its mean probabilities, from a cross-validation inside its training clips, if it has one.
         calibration: What was fitted on held-out clips afterwards, if anything.
         fitted_clips: The clips that it and its upstream posteriors were fitted to; empty where that is not known.
         folder: Where it was loaded from.
@@ -79,6 +82,7 @@ class Posterior:
     short_clips: ShortClips = ShortClips.PAD
     provenance: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
+    power: Power | None = None
     calibration: Calibration | None = None
     fitted_clips: FittedClips = field(default_factory=FittedClips)
     folder: Path | None = None
@@ -176,6 +180,13 @@ class Posterior:
     def draws_made(self, draws: int | Literal["moments"]) -> int | Literal["moments"]:
         """How many draws :meth:`draws` makes when asked for ``draws``; 0 for a single pass at the posterior mean."""
         return draws if draws == "moments" or self.stochastic else 0
+
+    def exponent(self, draws: int | Literal["moments"]) -> NDArray[np.float64] | None:
+        """The power for the mean of ``draws`` draws, shape ``(1,)`` or ``(K,)``; None if there is none to apply.
+
+        It belongs to the mean over draws: a single pass at the posterior mean has none.
+        """
+        return None if self.power is None or self.draws_made(draws) == 0 else np.array(self.power.exponent)
 
     def gaussians(self) -> dict[str, tuple[Tensor, Tensor]]:
         """Marginal mean and standard deviation of each weight with a width, by parameter name.
@@ -275,7 +286,10 @@ class Posterior:
                 self.guide.assign({site: (value, None)})
 
     def probability(self, logits: Tensor) -> Tensor:
-        """The labels' probabilities for a draw's logits ``(N, K)``, at the calibrated temperature."""
+        """The labels' probabilities for a draw's logits ``(N, K)``, at the calibrated temperature; without the power.
+
+        The power is of the mean over draws: :func:`bayes_panns.predictions.predict` applies it.
+        """
         temperature = 1.0 if self.calibration is None else self.calibration.temperature
         return self.model.likelihood.probability(logits / temperature)
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from bayes_panns.core.errors import PosteriorError
+from bayes_panns.nets import same_backbone
 
 if TYPE_CHECKING:
     from bayes_panns.posterior.posterior import Posterior
@@ -49,8 +50,11 @@ def shared_weights(
     Raises:
         PosteriorError: The network or the front end is another, or the upstream posterior has a custom guide.
     """
-    for what, own, other in (("net", net, upstream.net), ("sample_rate", sample_rate, upstream.sample_rate)):
-        if own != other:
+    for what, own, other, same in (
+        ("net", net, upstream.net, same_backbone(net, upstream.net)),
+        ("sample_rate", sample_rate, upstream.sample_rate, sample_rate == upstream.sample_rate),
+    ):
+        if not same:
             raise PosteriorError(f"the upstream posterior's {what} is {other}, but this run's is {own}; use the same")
     if not upstream.guide.explicit:
         raise PosteriorError("starting from a posterior with a custom guide is not supported")

@@ -17,10 +17,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from bayes_panns.core.choices import Task
+from bayes_panns.metrics import apply_power
 from bayes_panns.metrics.checks import check_task
 from bayes_panns.predictions.uncertainty import PARTS, StandardError, Uncertainty
 
@@ -45,6 +48,8 @@ class UncertaintyAccumulator:
         mirrored: Whether the draws come in dependent pairs: first and second, third and fourth. The pairs are
             independent of each other. Standard errors are then taken over the pairs.
         covariance: Whether to keep the covariance between labels too: some 20 x N x K x K numbers.
+        power: The power of the mean of the draws, shape ``(1,)`` or ``(K,)``, if there is one: see
+            :func:`~bayes_panns.metrics.apply_power`.
 
     Raises:
         ValueError: ``task`` is neither.
@@ -52,11 +57,19 @@ class UncertaintyAccumulator:
 
     _first: Tensor
 
-    def __init__(self, task: str, *, mirrored: bool = False, covariance: bool = False):
+    def __init__(
+        self,
+        task: str,
+        *,
+        mirrored: bool = False,
+        covariance: bool = False,
+        power: NDArray[np.floating] | None = None,
+    ):
         check_task(task)
         self.task = task
         self.mirrored = mirrored
         self.covariance = covariance
+        self.power = power
         self.draws = 0
         self._groups: list[_Sums] = []
 
@@ -102,7 +115,9 @@ class UncertaintyAccumulator:
         parts["mutual_information"] = parts["mutual_information"].clamp(min=0)
         return Uncertainty(
             **{name: value.cpu().numpy() for name, value in parts.items() if not name.startswith("clip_")},
-            standard_error=StandardError(**{name: error.cpu().numpy() for name, error in errors.items()}),
+            standard_error=StandardError(
+                **{name: error.cpu().numpy() for name, error in errors.items() if name != "mean"}
+            ),
             draws=self.draws,
             task=self.task,
         )
@@ -120,10 +135,28 @@ class UncertaintyAccumulator:
             parts["epistemic"] = (sums.products / sums.draws - shift**2).clamp(min=0)
         # Equal to mean_t p_t (1 - p_t), up to rounding.
         parts["aleatoric"] = (parts["total"] - parts["epistemic"]).clamp(min=0)
+        if self.power is not None:
+            parts |= self._powered(parts)
         parts |= {f"clip_{name}": parts[name].sum(dim=1) for name in PARTS}
+        # The entropies are those of the draws, before any power.
         parts["entropy"] = entropy(p, self.task)
         parts["expected_entropy"] = sums.entropy / sums.draws
         return parts | {"mutual_information": parts["entropy"] - parts["expected_entropy"]}
+
+    def _powered(self, parts: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The mean at the power, with the draws' shares of its variance; ``mean`` is the mean before it."""
+        assert self.power is not None
+        before = parts["probability"]
+        p = torch.from_numpy(apply_power(before.cpu().numpy(), self.power, self.task)).to(before)
+        total = p * (1 - p)
+        scale = torch.where(parts["total"] > 0, total / parts["total"], 0)
+        epistemic = torch.minimum(parts["epistemic"] * scale, total)
+        found = {"probability": p, "mean": before, "total": total, "epistemic": epistemic}
+        found["aleatoric"] = total - epistemic
+        if self.covariance:
+            deviation = scale.sqrt()
+            found["covariance"] = parts["covariance"] * deviation.unsqueeze(2) * deviation.unsqueeze(1)
+        return found
 
     def _standard_errors(self, everything: _Sums, parts: dict[str, Tensor]) -> dict[str, Tensor]:
         """The delete-a-group jackknife for groups of unequal size, equations 5 and 6 of Busing et al., 1999.

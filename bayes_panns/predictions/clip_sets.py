@@ -10,9 +10,9 @@ from torch import Tensor
 
 from bayes_panns.clips import ClipSet
 from bayes_panns.core import progress
-from bayes_panns.posterior import Posterior, Predictor
+from bayes_panns.posterior import Ensemble, Posterior, Predictor
 from bayes_panns.predictions.accumulate import UncertaintyAccumulator
-from bayes_panns.predictions.combine import concatenate
+from bayes_panns.predictions.combine import concatenate, mixture
 from bayes_panns.predictions.gaussian_logits import from_moments
 from bayes_panns.predictions.uncertainty import Draws, Uncertainty
 
@@ -68,16 +68,34 @@ def predict_waveforms(
         draws: As in :func:`predict`.
         covariance: As in :func:`predict`.
     """
+    power = posterior.exponent(draws)
     if draws == "moments":
         loc, deviations = posterior.moments(waveforms)
-        return from_moments(loc, deviations, posterior.probability, posterior.task, covariance=covariance)
-    accumulator = UncertaintyAccumulator(posterior.task, mirrored=posterior.mirrored, covariance=covariance)
+        return from_moments(loc, deviations, posterior.probability, posterior.task, covariance=covariance, power=power)
+    if isinstance(posterior, Ensemble) and posterior.powered and posterior.draws_made(draws):
+        return _mixed(posterior, waveforms, draws, covariance)
+    accumulator = UncertaintyAccumulator(
+        posterior.task, mirrored=posterior.mirrored, covariance=covariance, power=power
+    )
     for probability in posterior.draws(waveforms, draws):
         accumulator.update(probability)
     result = accumulator.result()
     # An ensemble repeats the single pass of a member with point weights, to weigh it like the draws of the others.
     made = posterior.draws_made(draws)
     return replace(result, draws=made) if made else result
+
+
+def _mixed(ensemble: Ensemble, waveforms: Tensor | Sequence[Tensor], draws: int, covariance: bool) -> Uncertainty:
+    """The mixture of the members' predictions, each at its own power; without standard errors."""
+    parts = []
+    for number, member in enumerate(ensemble.members):
+        accumulator = UncertaintyAccumulator(
+            member.task, mirrored=member.mirrored, covariance=covariance, power=member.exponent(draws)
+        )
+        for probability in member.draws(waveforms, ensemble.share(draws), seed=ensemble.member_seed(number)):
+            accumulator.update(probability)
+        parts.append(accumulator.result())
+    return replace(mixture(parts), draws=ensemble.draws_made(draws))
 
 
 def _batches(clips: ClipSet, most: int) -> Iterator[Tensor]:

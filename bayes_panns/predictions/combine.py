@@ -39,6 +39,9 @@ def mixture(parts: Sequence[Uncertainty]) -> Uncertainty:
     and likewise for the covariance. If all have equally many draws, it equals :func:`decompose` of all draws
     together. Posteriors of a single draw make the deep ensemble of Lakshminarayanan et al., 2017 (arXiv:1612.01474).
 
+    Members may have a power: then p_m is the member's probability at its power, and the entropies are those of all
+    draws before it.
+
     Standard errors are NaN: the posteriors' draws may come from the same random numbers, and errors that took them for
     independent would be too small.
 
@@ -59,9 +62,10 @@ def mixture(parts: Sequence[Uncertainty]) -> Uncertainty:
     # A mean may leave [0, 1] by rounding.
     p = np.mean([part.probability for part in parts], axis=0).clip(0, 1)
     away = [part.probability - p for part in parts]
+    mean = np.mean([part.mean_of_draws for part in parts], axis=0).clip(0, 1)
     total = p * (1 - p)
     epistemic = np.mean([part.epistemic + each**2 for part, each in zip(parts, away, strict=True)], axis=0)
-    mixed_entropy = entropy(torch.from_numpy(p), first.task).numpy()
+    mixed_entropy = entropy(torch.from_numpy(mean), first.task).numpy()
     expected = np.mean([part.expected_entropy for part in parts], axis=0)
     covariance = (
         None
@@ -83,4 +87,5 @@ def mixture(parts: Sequence[Uncertainty]) -> Uncertainty:
         draws="moments" if first.draws == "moments" else sum(int(part.draws) for part in parts),
         task=first.task,
         covariance=covariance,
+        mean=None if all(part.mean is None for part in parts) else mean,
     )

@@ -3,7 +3,9 @@
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.special import ndtri
 from scipy.stats import qmc
 from torch import Tensor
@@ -22,6 +24,7 @@ def from_moments(
     task: str,
     *,
     covariance: bool = False,
+    power: NDArray[np.floating] | None = None,
 ) -> Uncertainty:
     """The uncertainty of the probabilities that Gaussian logits give.
 
@@ -39,9 +42,10 @@ def from_moments(
         probability: Turns logits into probabilities.
         task: ``"one-of-k"`` or ``"multi-label"``.
         covariance: Whether to keep the covariance between labels too.
+        power: As in :class:`~bayes_panns.predictions.UncertaintyAccumulator`.
     """
     uniform = qmc.Sobol(len(deviations), rng=0).random(_POINTS)
-    accumulator = UncertaintyAccumulator(task, covariance=covariance)
+    accumulator = UncertaintyAccumulator(task, covariance=covariance, power=power)
     for point in torch.from_numpy(ndtri(uniform)).to(loc):
         deviation = torch.tensordot(point, deviations, dims=1)
         accumulator.update(probability(loc + deviation))

@@ -74,8 +74,14 @@ class Uncertainty:
         entropy = expected_entropy + mutual_information
         H(p) = mean_t H(p_t) + I(label; weights)
 
+    A posterior may have a power that calibrates the mean of the draws (:func:`~bayes_panns.metrics.apply_power`).
+    ``probability`` is then the mean at that power, and ``total`` its p (1 - p), which ``aleatoric`` and ``epistemic``
+    share in the proportion in which the draws share theirs. ``mean`` is the mean before the power, and ``entropy``,
+    ``expected_entropy`` and ``mutual_information`` are those of the draws: they say how far the draws disagree, which
+    the power does not change.
+
     Attributes:
-        probability: ``(N, K)``, p, the mean of the draws.
+        probability: ``(N, K)``, p, the mean of the draws, at the posterior's power if it has one.
         aleatoric: ``(N, K)``, mean_t p_t (1 - p_t): the sound is ambiguous.
         epistemic: ``(N, K)``, var_t p_t: the draws disagree. 0 for a single draw. With few draws it is too small, on
             average by the square of the probability's standard error.
@@ -91,7 +97,8 @@ class Uncertainty:
         covariance: ``(N, K, K)``, if it was asked for: cov_t(p_ti, p_tj), the epistemic covariance between labels,
             with ``epistemic`` on its diagonal. The labels of a multi-label clip are independent given the weights, so
             off the diagonal it is all of the labels' covariance (the law of total covariance). For one-of-K its rows
-            add up to 0.
+            add up to 0, before any power.
+        mean: ``(N, K)``, the mean of the draws before the power; None without a power.
     """
 
     probability: NDArray[np.float64]
@@ -105,6 +112,12 @@ class Uncertainty:
     draws: Draws
     task: str
     covariance: NDArray[np.float64] | None = None
+    mean: NDArray[np.float64] | None = None
+
+    @property
+    def mean_of_draws(self) -> NDArray[np.float64]:
+        """``(N, K)``, the mean of the draws, before any power."""
+        return self.probability if self.mean is None else self.mean
 
     def take(self, index: NDArray[np.integer]) -> Uncertainty:
         """The predictions for some of the clips.
@@ -224,5 +237,8 @@ _Arrays = TypeVar("_Arrays", Uncertainty, StandardError)
 def joined(parts: Sequence[_Arrays], join: Callable[[list[NDArray]], NDArray]) -> _Arrays:
     """The first part, with each of its arrays replaced by what ``join`` makes of that array of all parts."""
     names = [field.name for field in fields(parts[0]) if isinstance(getattr(parts[0], field.name), np.ndarray)]
-    arrays: dict[str, Any] = {name: join([getattr(part, name) for part in parts]) for name in names}
+    arrays: dict[str, Any] = {name: join([getattr(part, name) for part in parts]) for name in names if name != "mean"}
+    if any(isinstance(part, Uncertainty) and part.mean is not None for part in parts):
+        # The folds of a cross-validation may differ in whether a power helps.
+        arrays["mean"] = join([part.mean_of_draws for part in parts if isinstance(part, Uncertainty)])
     return replace(parts[0], **arrays)

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic_core import PydanticCustomError
 
-from bayes_panns.core.choices import HeadStart, SplitRule, Task
+from bayes_panns.core.choices import EmbeddingKind, HeadStart, SplitRule, Task
 from bayes_panns.svi import FitSettings
 
 
@@ -58,7 +58,10 @@ class Run(BaseModel):
 
     Attributes:
         description: What the run is, in a sentence.
-        net: The network's name, one of :mod:`bayes_panns.nets`.
+        net: The network's name, one of :mod:`bayes_panns.nets`; by default the upstream posterior's, or else
+            ``resnet14-narrow``.
+        embedding: What the last layer reads: :class:`~bayes_panns.core.choices.EmbeddingKind`. ``pooled``
+            leaves out the hidden layer after the pooling where a network has both; others are taken as they are.
         guide: A guide recipe, by name or file; the option ``--guide`` replaces it. In the recipe of a run that was
             started with a guide in Python it is ``module:function``.
         upstream: The folder of the posterior to start from; the option ``--from`` replaces it.
@@ -73,7 +76,8 @@ class Run(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     description: str = ""
-    net: str = "resnet14-narrow"
+    net: str | None = None
+    embedding: Annotated[EmbeddingKind, Field(strict=False)] = EmbeddingKind.LAST
     guide: str = "flip"
     upstream: str | None = None
     freeze: list[str] = []

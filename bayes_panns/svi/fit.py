@@ -24,7 +24,7 @@ from bayes_panns.svi.elbo import MeanFieldELBO
 from bayes_panns.svi.embeddings import Embeddings
 from bayes_panns.svi.features import Features
 from bayes_panns.svi.interrupts import interruptible
-from bayes_panns.svi.metrics import METRICS, append_metrics, drop_metrics_after
+from bayes_panns.svi.metrics import METRICS, append_metrics, drop_metrics_after, widths
 from bayes_panns.svi.schedules import kl_warmup, learning_rate
 from bayes_panns.svi.settings import FitSettings
 from bayes_panns.svi.validation import validate
@@ -105,6 +105,11 @@ class Fit:
     def metrics(self) -> dict[str, float]:
         """The last line of metrics."""
         return self._state.metrics
+
+    @property
+    def kl_weight(self) -> float:
+        """The weight of the KL, after its warm-up."""
+        return self.settings.kl_weight
 
     @property
     def checkpointed(self) -> bool:
@@ -212,23 +217,11 @@ class Fit:
             **scores,
         }
         state.running = RunningMean()
-        append_metrics(self.folder / METRICS, state.metrics | self._scales())
+        append_metrics(self.folder / METRICS, state.metrics | widths(self.model, self.guide))
         # A bar shows as much; a log has no bar.
         if not progress.visible():
             shown = ", ".join(f"{name} {value}" for name, value in self._shown(state.metrics["nll"]).items())
             logger.info(f"epoch {self.epoch:.4g} of {self.settings.epochs}: {shown}, {seconds:.1f} s")
-
-    @torch.no_grad()
-    def _scales(self) -> dict[str, float]:
-        """Geometric mean widths: ``scale/<parameter>`` of posteriors, and ``prior/<parameter>`` of learned priors."""
-        scales = {
-            f"scale/{site.removeprefix('net.')}": scale.log().mean().exp().item()
-            for site, (_, scale) in self.guide.gaussians().items()
-        }
-        return scales | {
-            f"prior/{site.removeprefix('net.')}": self.model.prior(site).variance.log().mean().div(2).exp().item()
-            for site in self.model.learned
-        }
 
     def _shown(self, nll: float) -> dict[str, str]:
         shown = {"nll": f"{nll:.3f}", "kl": f"{float(self._elbo.kl):.4g}"}

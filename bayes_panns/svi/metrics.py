@@ -7,12 +7,28 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from bayes_panns.bayes import BayesianNet, Part
 from bayes_panns.core.files import whole_file
 from bayes_panns.core.strict_json import defined, dumps
 
 logger = logging.getLogger(__name__)
 
 METRICS = "metrics.jsonl"
+
+
+@torch.no_grad()
+def widths(model: BayesianNet, guide: Part) -> dict[str, float]:
+    """Geometric mean widths: ``scale/<parameter>`` of posteriors, and ``prior/<parameter>`` of learned priors."""
+    found = {
+        f"scale/{site.removeprefix('net.')}": scale.log().mean().exp().item()
+        for site, (_, scale) in guide.gaussians().items()
+    }
+    return found | {
+        f"prior/{site.removeprefix('net.')}": model.prior(site).variance.log().mean().div(2).exp().item()
+        for site in model.learned
+    }
 
 
 def append_metrics(path: Path, metrics: Mapping[str, float]) -> None:

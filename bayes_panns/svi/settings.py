@@ -1,11 +1,47 @@
 """The settings of a fit: the table ``[fit]`` of a run recipe."""
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from bayes_panns.core.choices import Features, Sampling, Schedule
+from bayes_panns.core.choices import Features, Optimizer, Sampling, Schedule
+
+_Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+_OF_ADAM = ("steps_per_epoch", "batch_size", "sampling", "learning_rate", "schedule", "kl_warmup")
+"""Settings of Adam, which natural gradients over all clips do not need."""
+
+
+class Selection(BaseModel):
+    """How a rotated last layer is calibrated from its own training clips: the table ``[fit.selection]``.
+
+    A cross-validation over the recordings of the training clips chooses the width of the prior and the weight of the
+    KL, and fits the power of the averaged predictive (:func:`~bayes_panns.metrics.apply_power`). The power is kept only
+    if it lowers the NLL of folds that it was not fitted to.
+
+    Attributes:
+        folds: The folds of the cross-validation. 0 makes none: the width is then the one of the greatest ELBO, and
+            there is no power.
+        prior_scales: The prior's standard deviations to choose from, in units of the root of the embeddings' mean
+            variance, if the guide recipe has ``learn_prior``.
+        kl_weights: The factors on ``fit.kl_weight`` to choose from.
+        smoothing: How many clips of evenly spread labels the power's loss counts besides the training clips.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    folds: Annotated[int, Field(ge=0)] = 5
+    prior_scales: Annotated[list[_Positive], Field(min_length=1)] = [0.03, 0.1, 0.3, 1.0]
+    kl_weights: Annotated[list[_Positive], Field(min_length=1)] = [1.0, 0.1, 0.01]
+    smoothing: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.3
+
+    @field_validator("folds")
+    @classmethod
+    def _not_one(cls, folds: int) -> int:
+        if folds == 1:
+            raise PydanticCustomError("folds", "A cross-validation needs two folds or more; 0 makes none")
+        return folds
 
 
 class FitSettings(BaseModel):
@@ -14,7 +50,9 @@ class FitSettings(BaseModel):
     The words are those of :mod:`bayes_panns.core.choices`.
 
     Attributes:
-        epochs: Passes over the clips; with a sampling other than random, as many steps as that takes.
+        optimizer: How: :class:`~bayes_panns.core.choices.Optimizer`.
+        epochs: Passes over the clips; with a sampling other than random, as many steps as that takes. With natural
+            gradients the most of them: the fit ends when it has converged.
         steps_per_epoch: Steps between two lines of metrics, each with a checkpoint; by default one pass.
         batch_size: Clips a step.
         sampling: Which clips make up a batch: :class:`~bayes_panns.core.choices.Sampling`.
@@ -27,11 +65,13 @@ class FitSettings(BaseModel):
         features: What a step starts from: :class:`~bayes_panns.core.choices.Features`.
         views: With ``embeddings``, how many more embeddings of each clip a step may take: of its spectrogram under
             SpecAugment, computed once a fit.
+        selection: With natural gradients: how prior and KL weight are chosen, and the predictions calibrated.
         seed: Seeds the initial weights, the order of clips, augmentation and draws.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
+    optimizer: Annotated[Optimizer, Field(strict=False)] = Optimizer.ADAM
     epochs: Annotated[int, Field(ge=1)] = 30
     steps_per_epoch: Annotated[int, Field(ge=1)] | None = None
     batch_size: Annotated[int, Field(ge=1)] = 32
@@ -44,6 +84,7 @@ class FitSettings(BaseModel):
     mixup: bool = False
     features: Annotated[Features, Field(strict=False)] = Features.MEMORY
     views: Annotated[int, Field(ge=0)] = 0
+    selection: Selection = Selection()
     seed: Annotated[int, Field(ge=0, lt=2**40)] = 0
 
     @field_validator("features")
@@ -63,3 +104,21 @@ class FitSettings(BaseModel):
         if views and fields.data.get("features") != Features.EMBEDDINGS:
             raise PydanticCustomError("views", 'Views are of embeddings; set fit.features = "embeddings"')
         return views
+
+    @model_validator(mode="after")
+    def _settings_of_the_optimizer(self) -> Self:
+        fields = type(self).model_fields
+        if self.optimizer == Optimizer.ADAM:
+            if self.selection != Selection():
+                raise PydanticCustomError(
+                    "optimizer", 'selection is for natural gradients; set fit.optimizer = "natural-gradient"'
+                )
+            return self
+        if self.features != Features.EMBEDDINGS:
+            raise PydanticCustomError("optimizer", 'Natural gradients need fit.features = "embeddings"')
+        other = [name for name in _OF_ADAM if getattr(self, name) != fields[name].default]
+        if other:
+            raise PydanticCustomError(
+                "optimizer", "{name} is a setting of Adam; natural gradients take all clips a step", {"name": other[0]}
+            )
+        return self

@@ -21,7 +21,7 @@ SETTINGS: dict[tuple[str, float], tuple[str, ...]] = {
 }
 """By arm and share of the labels, what these fits change in that recipe: fewer clips need more epochs."""
 
-HEAD_RECIPE = "rotated-head"
+HEAD_RECIPE = "rotated-widths"
 """The run recipe of the fits that train the last layer alone."""
 
 NEW_HEAD = ('freeze=["backbone"]', "fit.learning_rate=1e-2")

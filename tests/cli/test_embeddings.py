@@ -49,8 +49,10 @@ def home(vectors, tmp_path_factory):
     folder = tmp_path_factory.mktemp("birds")
     np.savez(folder / "birds.npz", **vectors)
     run("pack", "embeddings", folder / "birds.npz", "-o", folder / "birds.h5")
-    settings = ("--set", "freeze=[]", "--set", "fit.epochs=200", "--set", "fit.learning_rate=1e-2")
-    run("crossval", "embeddings", "--data", folder / "birds.h5", "--guide", "map-head", *settings, "-o", folder / "cv")
+    changes = ("head=probe", "data.validation=0", "fit.batch_size=512", "fit.epochs=200", "fit.learning_rate=1e-2")
+    changes += ("fit.kl_weight=1", "fit.kl_warmup=0")
+    given = [word for change in changes for word in ("--set", change)]
+    run("crossval", "fixed-features", "--data", folder / "birds.h5", "--guide", "map-head", *given, "-o", folder / "cv")
     return folder
 
 

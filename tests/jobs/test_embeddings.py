@@ -21,7 +21,7 @@ from bayes_panns.jobs import calibrate, crossval, embed, evaluate_posterior, fit
 from bayes_panns.jobs.embed import model_name
 from bayes_panns.posterior import Ensemble, load
 from bayes_panns.predictions import embed_files, predict, tag
-from bayes_panns.recipes import read_run, replaced
+from bayes_panns.recipes import read_run
 
 RATE, WIDTH, LABELS = 8000, 24, ("a", "b", "c")
 HEADS = ["det", "map-head", "det-flip", "last-layer", "low-rank-head", "rotated-head"]
@@ -47,8 +47,12 @@ def store(tmp_path_factory):
     return path
 
 
-def recipe_of(store, *changes, **given):
-    return read_run("embeddings", ["fit.epochs=30", *changes], stores=[store], **given)
+def recipe_of(store, *changes, guide="rotated-head", **given):
+    """The recipe of a guide that is rotated, or of others; neither names a net."""
+    if guide == "rotated-head":
+        return read_run("rotated-head", changes, stores=[store], **given)
+    settings = ["data.validation=0", "fit.epochs=30", *changes]
+    return read_run("fixed-features", settings, stores=[store], guide=guide, **given)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +64,7 @@ def fitted(store, tmp_path_factory):
 
 @pytest.mark.parametrize("guide", HEADS)
 def test_every_guide_of_the_last_layer_fits_is_saved_and_scored(store, tmp_path, guide):
-    made = fit(recipe_of(store, "freeze=[]", "data.folds=[1, 2]", guide=guide), tmp_path / "run").posterior
+    made = fit(recipe_of(store, "data.folds=[1, 2]", guide=guide), tmp_path / "run").posterior
     posterior = load(tmp_path / "run")
     assert (posterior.net, posterior.embeddings_of, posterior.width) == ("embeddings-24", "Toy", WIDTH)
     assert (posterior.sample_rate, posterior.clip_seconds) == (0, 0.0)
@@ -80,11 +84,11 @@ def test_every_guide_of_the_last_layer_fits_is_saved_and_scored(store, tmp_path,
         ((), {"guide": "drop"}, "guide drop: is of more than the last layer"),
         ((), {"guide": "flip-last-stage"}, "guide flip-last-stage: is of more than the last layer"),
         ((), {"guide": "flip-upstream-prior"}, "guide flip-upstream-prior: is of more than the last layer"),
-        ((), {"guide": "det"}, "guide det: has points only, and freeze holds locs"),
+        (("freeze=['locs']",), {"guide": "det"}, "guide det: has points only, and freeze holds locs"),
         (("net=resnet14-narrow",), {}, "holds embeddings of 24 numbers .Toy., but net = 'resnet14-narrow' takes sound"),
         (("net=embeddings-512",), {}, "but net = 'embeddings-512' takes 512"),
-        (("fit.features=memory",), {}, "sees no sound; set fit.features"),
-        (("fit.views=2",), {}, "sees no sound; set fit.features"),
+        (("fit.features=memory",), {"guide": "det-flip"}, "sees no sound; set fit.features"),
+        (("fit.views=2",), {"guide": "det-flip"}, "sees no sound; set fit.features"),
     ],
 )
 def test_a_recipe_that_asks_for_more_is_refused(store, tmp_path, changes, given, message):
@@ -96,7 +100,7 @@ def test_a_recipe_that_asks_for_more_is_refused(store, tmp_path, changes, given,
 
 def test_sound_is_not_fitted_as_embeddings(stores, tmp_path):
     with pytest.raises(RecipeError, match="holds sound at 8000 Hz, but net = 'embeddings' takes embeddings"):
-        fit(recipe_of(stores["downstream"]), tmp_path / "run")
+        fit(recipe_of(stores["downstream"], "net=embeddings"), tmp_path / "run")
 
 
 def test_the_net_of_the_stores_own_width_may_be_named(store, tmp_path):
@@ -245,14 +249,10 @@ def test_a_fit_to_a_file_of_embeddings_is_the_fit_to_the_stores_own(stores, upst
     sound = stores["downstream"]
     embed(load(upstream), sound, tmp_path / "e.npz")
     pack_embeddings(embeddings(tmp_path / "e.npz"), tmp_path / "e.h5")
-    ours = replaced(
-        recipe_of(sound, f"freeze={['backbone'] if guide == 'map-head' else ['backbone', 'locs']}", guide=guide),
-        {"net": "resnet14-narrow", "upstream": str(upstream), "fit.epochs": 80},
-    )
-    theirs = replaced(
-        recipe_of(tmp_path / "e.h5", f"freeze={[] if guide == 'map-head' else ['locs']}", guide=guide),
-        {"fit.epochs": 80},
-    )
+    convex = ["fit.batch_size=512", "fit.epochs=80", "fit.kl_weight=1", "fit.kl_warmup=0", "head=probe"]
+    settings = convex if guide == "map-head" else []
+    ours = recipe_of(sound, *settings, guide=guide, upstream=upstream)
+    theirs = recipe_of(tmp_path / "e.h5", *settings, guide=guide)
     draws = 0 if guide == "map-head" else 400
     found = [crossval(recipe, tmp_path / name, draws=draws) for name, recipe in (("ours", ours), ("theirs", theirs))]
     one, other = (each.pooled(guide) for each in found)

@@ -140,14 +140,37 @@ class RotatedHead(MeanField):
         )
         if learned:
             model.set_prior_scale(self._weight, found.prior_scale)
-        with torch.no_grad():
-            for name in ("left", "right", "centre"):
-                getattr(axes, name).copy_(getattr(found, name))
-            self.loc(self._weight).copy_(axes.left.T @ weight @ axes.right)
-            self.loc(self._bias).copy_(axes.left.T @ (bias + weight @ axes.centre))
-            attrgetter(self._weight)(self.log_scales).copy_(found.scale.log())
-            attrgetter(self._bias)(self.log_scales).copy_(found.bias_scale.log())
+        self.set_factors(
+            left=found.left,
+            right=found.right,
+            centre=found.centre,
+            loc=found.left.T @ weight @ found.right,
+            scale=found.scale,
+            bias_loc=found.left.T @ (bias + weight @ found.centre),
+            bias_scale=found.bias_scale,
+        )
         return found.prior_scale
+
+    @torch.no_grad()
+    def set_factors(
+        self,
+        *,
+        left: Tensor,
+        right: Tensor,
+        centre: Tensor,
+        loc: Tensor,
+        scale: Tensor,
+        bias_loc: Tensor,
+        bias_scale: Tensor,
+    ) -> None:
+        """Set the axes, and means and standard deviations of the factors M and c; shapes as in the module."""
+        axes = self.axes
+        for name, value in (("left", left), ("right", right), ("centre", centre)):
+            getattr(axes, name).copy_(value)
+        self.loc(self._weight).copy_(loc)
+        self.loc(self._bias).copy_(bias_loc)
+        attrgetter(self._weight)(self.log_scales).copy_(scale.log())
+        attrgetter(self._bias)(self.log_scales).copy_(bias_scale.log())
 
 
 class Axes(nn.Module):

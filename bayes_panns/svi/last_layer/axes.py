@@ -1,0 +1,93 @@
+"""The axes of a rotated last layer: where its posterior is nearly independent.
+
+| symbol | shape | what |
+|---|---|---|
+| phi, mu | (E,) | an embedding, and their mean |
+| sigma | | the embeddings' spread: the root of their mean variance |
+| V | (E, R) | eigenvectors of the embeddings' covariance, without those of no variance |
+| x | (R,) | the input along the axes: V^T (phi - mu) / sigma |
+| U | (K, K) | eigenvectors of the mean curvature of the log-likelihood in the logits |
+
+In units of the spread a prior's standard deviation means the same for any backbone.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bayes_panns.bayes import Likelihood
+from bayes_panns.core.choices import Task
+
+_NEGLIGIBLE = 1e-9
+"""The variance of an axis, relative to the first, below which it counts as none."""
+
+
+@dataclass(frozen=True)
+class HeadAxes:
+    """The axes of a rotated last layer; see the module.
+
+    Attributes:
+        left: U, ``(K, K)``.
+        right: V, ``(E, R)``.
+        centre: mu, ``(E,)``.
+        spread: sigma.
+    """
+
+    left: Tensor
+    right: Tensor
+    centre: Tensor
+    spread: float
+
+    @property
+    def complete(self) -> Tensor:
+        """V with orthogonal axes for what lies outside its span, ``(E, E)``."""
+        size, rank = self.right.shape
+        if rank == size:
+            return self.right
+        basis = torch.linalg.qr(self.right, mode="complete").Q
+        return torch.cat([self.right, basis[:, rank:]], dim=1)
+
+    def inputs(self, embeddings: Tensor) -> Tensor:
+        """The inputs x of embeddings ``(N, E)``: float32, ``(N, R)``."""
+        return (self._scaled(embeddings) @ self.right).float()
+
+    def outside(self, embeddings: Tensor) -> Tensor:
+        """The squared length of embeddings ``(N, E)`` outside the span of V, in units of the spread: ``(N,)``."""
+        scaled = self._scaled(embeddings)
+        return (scaled.square().sum(dim=1) - (scaled @ self.right).square().sum(dim=1)).clamp(min=0).float()
+
+    def _scaled(self, embeddings: Tensor) -> Tensor:
+        return (embeddings.to(self.right) - self.centre) / self.spread
+
+
+@torch.no_grad()
+def embedding_axes(embeddings: Tensor, labels: int) -> HeadAxes:
+    """The axes of embeddings ``(N, E)``; those of K ``labels`` are the identity."""
+    values = embeddings.double()
+    centre = values.mean(dim=0)
+    values = values - centre
+    # Embeddings that are all the same have no spread.
+    spread = values.square().mean().clamp(min=torch.finfo(values.dtype).tiny).sqrt()
+    values = values / spread
+    rows, size = values.shape
+    if rows < size:
+        variance, left = torch.linalg.eigh(values @ values.T)
+        kept = variance > _NEGLIGIBLE * variance[-1]
+        right = values.T @ (left[:, kept] / variance[kept].sqrt())
+    else:
+        variance, right = torch.linalg.eigh(values.T @ values)
+        right = right[:, variance > _NEGLIGIBLE * variance[-1]]
+    return HeadAxes(torch.eye(labels).to(right), right, centre, float(spread))
+
+
+@torch.no_grad()
+def curvature_axes(probability: Tensor, likelihood: Likelihood) -> Tensor:
+    """U for probabilities ``(N, K)``: the eigenvectors of their mean curvature; for multi-label the identity.
+
+    The curvature of softmax is diag(p) - p p^T; that of independent sigmoids is diagonal already.
+    """
+    p = probability.double()
+    if likelihood.task is Task.MULTI_LABEL:
+        return torch.eye(p.shape[1]).to(p)
+    return torch.linalg.eigh(torch.diag(p.mean(dim=0)) - p.T @ p / len(p)).eigenvectors

@@ -1,0 +1,196 @@
+"""The choice of prior and KL weight of a last layer, and its calibration, by cross-validation over recordings.
+
+Each inner fold is predicted by last layers that were fitted to the others, one for each prior width and KL weight. For
+each, the power of the averaged predictive that minimises the smoothed NLL is fitted to these predictions; the pair with
+the least smoothed NLL is taken. Its power is kept only if powers fitted without an inner fold lower the NLL of that
+fold, over all of them; for multi-label the same comparison decides between one power and one for each label.
+
+An isotropic Gaussian prior makes the exact posterior underconfident where the classes separate, and its evidence does
+not notice; the power does. See ``docs/last-layer.md``.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bayes_panns.bayes import Likelihood
+from bayes_panns.core.choices import Task
+from bayes_panns.metrics import fit_power, power_losses
+from bayes_panns.svi.last_layer.inference import find_axes, infer_head
+
+MOST_CLIPS = 4000
+"""With more clips, prior and KL weight are chosen by so many, drawn at random; the power is fitted to all."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A prior width and a KL weight, and what the inner folds say.
+
+    Attributes:
+        prior_scale: In units of the embeddings' spread.
+        kl_weight: The KL's weight.
+        power: The power of the least smoothed NLL.
+        nll: The NLL without it, in nats a clip.
+        smoothed: The smoothed NLL with it, in nats a clip.
+    """
+
+    prior_scale: float
+    kl_weight: float
+    power: float
+    nll: float
+    smoothed: float
+
+
+@dataclass(frozen=True)
+class HeadChoice:
+    """What the cross-validation chose.
+
+    Attributes:
+        chosen: The candidate taken.
+        candidates: All of them.
+        power: The power to predict with: one number, or one for each label; 1 if it does not help.
+        folds: How many inner folds there were.
+        clips: How many clips were scored.
+        nll: The NLL of the inner folds without a power, in nats a clip.
+        powered_nll: The same with powers that were fitted without the fold.
+    """
+
+    chosen: Candidate
+    candidates: tuple[Candidate, ...]
+    power: tuple[float, ...]
+    folds: int
+    clips: int
+    nll: float
+    powered_nll: float
+
+
+def choose_head(
+    views: Tensor,
+    target: Tensor,
+    labels: int,
+    likelihood: Likelihood,
+    folds: NDArray[np.integer],
+    *,
+    prior_scales: Sequence[float],
+    kl_weights: Sequence[float],
+    smoothing: float,
+    bias_prior_scale: float,
+    steps: int,
+    seed: int = 0,
+    on_fold: Callable[[], None] = lambda: None,
+) -> HeadChoice:
+    """Choose prior width and KL weight of a last layer, and fit its power; see the module.
+
+    Args:
+        views: Embeddings ``(N, V, E)``: V views of each clip. The first of a held-out clip is predicted.
+        target: The labels, as the likelihood takes them.
+        labels: K.
+        likelihood: The likelihood.
+        folds: The inner fold of each clip, two or more of them.
+        prior_scales: The widths to choose from, in units of the embeddings' spread.
+        kl_weights: The KL weights to choose from.
+        smoothing: See :func:`~bayes_panns.metrics.power_losses`.
+        bias_prior_scale: The standard deviation of the bias under its prior, at the mean embedding.
+        steps: The most steps of a fit.
+        seed: Seeds the draws, and which clips are taken where there are many.
+        on_fold: Called after each fold of each round.
+
+    Raises:
+        ValueError: There are fewer than two folds.
+    """
+    if len(np.unique(folds)) < 2:
+        raise ValueError("the inner cross-validation needs two folds or more")
+    task = likelihood.task
+    truth = _hot(target, labels)
+    some = np.arange(len(truth))
+    if len(some) > MOST_CLIPS:
+        some = np.sort(np.random.default_rng(seed).choice(some, MOST_CLIPS, replace=False))
+
+    def predicted(rows: NDArray[np.integer], pairs: list[tuple[float, float]]) -> NDArray[np.float32]:
+        """The held-out predictions ``(G, n, K)`` of clips; NaN where the fold's fit has not seen the clip's label."""
+        found = np.full((len(pairs), len(rows), labels), np.nan, dtype=np.float32)
+        for fold in np.unique(folds[rows]):
+            inside, held = (torch.from_numpy(rows[part]) for part in (folds[rows] != fold, folds[rows] == fold))
+            axes, *start = find_axes(views[inside], target[inside], labels, likelihood)
+            posterior = infer_head(
+                views[inside],
+                target[inside],
+                likelihood,
+                axes,
+                *zip(*pairs, strict=True),
+                bias_prior_scale=bias_prior_scale,
+                start=(start[0], start[1]),
+                steps=steps,
+                seed=seed,
+            )
+            p = posterior.probability(views[held, 0], likelihood).cpu().numpy()
+            if task is Task.ONE_OF_K:
+                p[:, ~truth[inside][:, truth[held].argmax(axis=1)].any(axis=0)] = np.nan
+            found[:, folds[rows] == fold] = p
+            on_fold()
+        return found
+
+    pairs = [(float(scale), float(weight)) for scale in prior_scales for weight in kl_weights]
+    p = predicted(some, pairs)
+    scored = ~np.isnan(p).any(axis=(0, 2))
+    if not scored.any():
+        raise ValueError("no label has clips of two recordings")
+    candidates = tuple(
+        _candidate(pair, each[scored], truth[some[scored]], task, smoothing)
+        for pair, each in zip(pairs, p, strict=True)
+    )
+    best = min(range(len(pairs)), key=lambda index: candidates[index].smoothed)
+    held, rows = p[best], some
+    if len(some) < len(truth):
+        rows = np.arange(len(truth))
+        held = predicted(rows, [pairs[best]])[0]
+        scored = ~np.isnan(held).any(axis=1)
+    power, nll, powered = _power(held[scored], truth[rows[scored]], folds[rows[scored]], task, smoothing)
+    return HeadChoice(
+        candidates[best], candidates, power, len(np.unique(folds)), int(scored.sum()), float(nll), float(powered)
+    )
+
+
+def _candidate(
+    pair: tuple[float, float], p: NDArray[np.float32], truth: NDArray[np.bool_], task: Task, smoothing: float
+) -> Candidate:
+    power = fit_power(p, truth, task, smoothing=smoothing)
+    return Candidate(
+        *pair,
+        float(power),
+        float(power_losses(p, truth, 1.0, task).sum() / len(p)),
+        float(power_losses(p, truth, power, task, smoothing=smoothing).sum() / len(p)),
+    )
+
+
+def _power(
+    p: NDArray[np.float32], truth: NDArray[np.bool_], folds: NDArray[np.integer], task: Task, smoothing: float
+) -> tuple[tuple[float, ...], float, float]:
+    """The power that lowers the NLL of folds it was not fitted to; the NLL without it, and with it."""
+    nll = power_losses(p, truth, 1.0, task).sum() / len(p)
+    power: tuple[float, ...] = (1.0,)
+    least = nll
+    for by_label in (False, True) if task is Task.MULTI_LABEL else (False,):
+        losses = 0.0
+        for fold in np.unique(folds):
+            others = folds != fold
+            if not others.any():
+                continue
+            fitted = fit_power(p[others], truth[others], task, smoothing=smoothing, by_label=by_label)
+            losses += power_losses(p[~others], truth[~others], fitted, task).sum()
+        if losses / len(p) < least:
+            least = losses / len(p)
+            fitted = fit_power(p, truth, task, smoothing=smoothing, by_label=by_label)
+            power = tuple(float(each) for each in np.atleast_1d(fitted))
+    return power, nll, least
+
+
+def _hot(target: Tensor, labels: int) -> NDArray[np.bool_]:
+    """Targets as bool ``(N, K)``."""
+    values = target.cpu()
+    hot = values > 0.5 if values.is_floating_point() else torch.nn.functional.one_hot(values, labels).bool()
+    return hot.numpy()
