@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -14,6 +15,14 @@ logger = logging.getLogger(__name__)
 _SHOWN = 10
 """The skipped files that are named."""
 
+_OPTIONS = {
+    "min_count": ("folder", "embeddings"),
+    "esc10": ("esc50",),
+    "split": ("audioset",),
+    "model": ("embeddings",),
+}
+"""The catalogs that an option is for."""
+
 
 @main.command()
 @click.argument("catalog", type=options.CATALOG)
@@ -21,11 +30,7 @@ _SHOWN = 10
 @click.option("-o", "--out", required=True, type=options.FOLDER, help="The store to write.")
 @click.option("--seconds", type=options.Finite(min=0, min_open=True), help="Clip length [the catalog's].")
 @click.option(
-    "--sample-rate",
-    type=click.Choice(["32000", "16000", "8000"]),
-    default="32000",
-    show_default=True,
-    help="In Hz, one of PANNs' three.",
+    "--sample-rate", type=click.Choice(["32000", "16000", "8000"]), help="In Hz, one of PANNs' three [32000]."
 )
 @click.option(
     "--exclude",
@@ -33,48 +38,65 @@ _SHOWN = 10
     metavar="GLOB,...",
     help="Leave out clips by file name, path or source recording, such as '114587,*-3-0-0.ogg'.",
 )
-@click.option("--min-count", type=click.IntRange(min=1), default=1, help="For folder: drop labels with fewer clips.")
+@click.option(
+    "--min-count",
+    type=click.IntRange(min=1),
+    default=1,
+    help="For folder and embeddings: drop labels with fewer clips.",
+)
 @click.option("--esc10", is_flag=True, help="For esc50: only the clips of ESC-10.")
 @click.option("--split", type=options.SPLIT, help="For audioset: balanced, unbalanced or eval [all that are there].")
+@click.option("--model", metavar="NAME", help="For embeddings: the model that made them [what the file says].")
 def pack(
     catalog: str,
     source: Path,
     out: Path,
     seconds: float | None,
-    sample_rate: str,
+    sample_rate: str | None,
     exclude: str,
     min_count: int,
     esc10: bool,
     split: str | None,
+    model: str | None,
 ) -> None:
     """Pack a data set into a store, PANNs' HDF5 layout.
 
     CATALOG is the layout of SOURCE: audioset, esc50 (also ESC-10), urbansound8k, dcase2013, or folder, which is one
     folder per class, a CSV of files and labels (several joined by ;), or recordings without labels. docs/data/ has a
-    page on each. Files that are missing or cannot be read are skipped and counted.
+    page on each. Files that are missing or cannot be read are skipped and counted. With embeddings, SOURCE is a file of
+    vectors that another model has made: .npz, Parquet, CSV, or a database of perch-hoplite.
 
     \b
     Example:
       bayes-panns pack esc50 ESC-50-master -o stores/esc10.h5 --esc10
       bayes-panns pack audioset audioset -o stores/balanced.h5 --split balanced
       bayes-panns pack folder tags.csv -o stores/tagged.h5 --min-count 20
+      bayes-panns pack embeddings birds.npz -o stores/birds.h5 --model "BirdNET 2.4"
     """
-    from bayes_panns.clips import CATALOGS
+    from bayes_panns.clips import CATALOGS, embeddings, pack_embeddings
     from bayes_panns.clips import pack as pack_catalog
+    from bayes_panns.clips.catalogs.embeddings import NAME
 
-    given = {"min_count": min_count if min_count > 1 else None, "esc10": esc10 or None, "split": split}
-    extras = {name: value for name, value in given.items() if value is not None}
-    for name in extras:
-        if catalog != {"min_count": "folder", "esc10": "esc50", "split": "audioset"}[name]:
+    given = {"min_count": min_count if min_count > 1 else None, "esc10": esc10 or None, "split": split, "model": model}
+    extras: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    of_sound = {"seconds": seconds, "sample_rate": sample_rate}
+    of_catalog = {name: (catalog != NAME) for name, value in of_sound.items() if value is not None}
+    of_catalog |= {name: catalog in _OPTIONS[name] for name in extras}
+    for name, known in of_catalog.items():
+        if not known:
             raise click.UsageError(f"--{name.replace('_', '-')} is not for the catalog {catalog}")
     require_folder(out.parent)
-    report = pack_catalog(
-        CATALOGS[catalog](source, **extras),
-        out,
-        sample_rate=int(sample_rate),
-        seconds=seconds,
-        exclude=[pattern for pattern in exclude.split(",") if pattern],
-    )
+    patterns = [pattern for pattern in exclude.split(",") if pattern]
+    if catalog == NAME:
+        report = pack_embeddings(embeddings(source, **extras), out, exclude=patterns)
+    else:
+        report = pack_catalog(
+            CATALOGS[catalog](source, **extras),
+            out,
+            sample_rate=int(sample_rate or 32000),
+            seconds=seconds,
+            exclude=patterns,
+        )
     for name, reason in report.skipped[:_SHOWN]:
         logger.info(f"skipped {name}: {reason}")
     if len(report.skipped) > _SHOWN:

@@ -23,7 +23,7 @@ SECTIONS = {
     "First look": ("demo",),
     "Clips": ("pack", "inspect"),
     "Fits": ("pretrain", "finetune", "crossval"),
-    "Predictions": ("predict",),
+    "Predictions": ("predict", "embed"),
     "Evaluation": ("evaluate", "calibrate", "report"),
     "Published models": ("fetch", "import", "export"),
 }

@@ -87,8 +87,9 @@ class Names(click.ParamType):
 
 def _catalogs() -> Iterable[str]:
     from bayes_panns.clips import CATALOGS
+    from bayes_panns.clips.catalogs.embeddings import NAME
 
-    return CATALOGS
+    return [*CATALOGS, NAME]
 
 
 def _splits() -> Iterable[str]:

@@ -82,3 +82,46 @@ def predict(
     options.write(render_tags(tags, form), out)
     if tags.skipped:
         logger.info(f"{len(paths) - len(tags.skipped)} files tagged, {len(tags.skipped)} skipped")
+
+
+@main.command()
+@click.argument("posterior", type=options.FOLDER)
+@click.argument("files", nargs=-1, required=True, type=options.FOLDER, metavar="FILE...")
+@click.option("-o", "--out", required=True, type=options.FOLDER, help="The file to write: .npz, .parquet or .csv.")
+@click.option("--window", type=_LENGTH, help="Seconds of a window [the clips' length].")
+@click.option("--hop", type=_LENGTH, help="Seconds from one window to the next [the window].")
+@options.device
+@options.guide_function
+def embed(
+    posterior: Path,
+    files: tuple[Path, ...],
+    out: Path,
+    window: float | None,
+    hop: float | None,
+    device: str,
+    guide_function: str | None,
+) -> None:
+    """Write the embeddings of sound files, folders or stores: what the posterior's last layer takes, a row a window.
+
+    The rows have the file, the window's start and end in seconds, and the embedding. From stores, names, labels, folds
+    and recordings come along. `pack embeddings` makes a store of the file.
+
+    \b
+    Example:
+      bayes-panns embed runs/us8k recordings/ -o recordings.npz
+      bayes-panns embed runs/us8k stores/esc10.h5 -o esc10.npz
+      bayes-panns pack embeddings esc10.npz -o stores/esc10-embedded.h5
+    """
+    from bayes_panns.audio.files import find
+    from bayes_panns.jobs import choose_device
+    from bayes_panns.jobs import embed as embed_to_file
+    from bayes_panns.posterior import load
+
+    options.require_output(out)
+    paths = [path for file in files for path in (find(file) if file.is_dir() else [file])]
+    loaded = load(posterior, device=choose_device(device), guide_function=guide_function)
+    embedded = embed_to_file(loaded, paths, out, window=window, hop=hop)
+    for _, reason in embedded.skipped:
+        logger.info(f"skipped {reason}")
+    rows, width = embedded.embedding.shape
+    logger.info(f"{out}: {rows} rows of {width} numbers, {len(embedded.skipped)} files skipped")

@@ -12,8 +12,11 @@ from bayes_panns.clips.catalogs import (
     read_labels,
     urbansound8k,
 )
+from bayes_panns.clips.catalogs.embeddings import EmbeddingTable, embeddings
 from bayes_panns.clips.clipset import ClipSet
+from bayes_panns.clips.embedding_writer import write_embeddings
 from bayes_panns.clips.pack import PackReport, pack
+from bayes_panns.clips.pack_embeddings import pack_embeddings
 from bayes_panns.clips.samplers import Sampler
 from bayes_panns.clips.store import Store
 from bayes_panns.clips.writer import StoreWriter, write
@@ -24,6 +27,7 @@ __all__ = [
     "Catalog",
     "Clip",
     "ClipSet",
+    "EmbeddingTable",
     "PackReport",
     "Sampler",
     "Store",
@@ -31,11 +35,14 @@ __all__ = [
     "Task",
     "audioset",
     "dcase2013",
+    "embeddings",
     "esc50",
     "fit_length",
     "folder",
     "pack",
+    "pack_embeddings",
     "read_labels",
     "urbansound8k",
     "write",
+    "write_embeddings",
 ]

@@ -3,7 +3,7 @@
 import copy
 import logging
 import operator
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ import torch
 from bayes_panns.clips import splits
 from bayes_panns.clips.store import Store
 from bayes_panns.clips.store_format import check_indices
-from bayes_panns.core.choices import SplitRule, Task
+from bayes_panns.core.choices import Holds, SplitRule, Task
 from bayes_panns.core.errors import StoreError
 
 logger = logging.getLogger(__name__)
@@ -25,7 +25,8 @@ class ClipSet:
     """Clips of one or several stores as one set, and views of it.
 
     Args:
-        stores: Stores, or paths of stores; all with the same sample rate, clip length, labels and task.
+        stores: Stores, or paths of stores; all of sound with the same sample rate and clip length, or all of embeddings
+            of the same model; and with the same labels and task.
         folds: Keep only the clips of these folds; None keeps all.
         labels: Label names for stores that hold none, as in :class:`Store`.
 
@@ -77,18 +78,38 @@ class ClipSet:
         return self.stores[0].task
 
     @property
+    def holds(self) -> Holds:
+        """What there is of each clip: one of :class:`~bayes_panns.core.choices.Holds`."""
+        return self.stores[0].holds
+
+    @property
+    def contents(self) -> str:
+        """What the stores hold, in words."""
+        return self.stores[0].contents
+
+    @property
+    def width(self) -> int:
+        """How many numbers there are of each clip: its samples, or those of its embedding."""
+        return self.stores[0].width
+
+    @property
+    def model(self) -> str:
+        """The model that made the embeddings; empty where that is unknown, and for waveforms."""
+        return self.stores[0].model
+
+    @property
     def sample_rate(self) -> int:
-        """In Hz."""
+        """In Hz; 0 for embeddings."""
         return self.stores[0].sample_rate
 
     @property
     def samples(self) -> int:
-        """Length of each clip, in samples."""
+        """Length of each clip, in samples; 0 for embeddings."""
         return self.stores[0].samples
 
     @property
     def seconds_per_clip(self) -> float:
-        """Length of each clip, in seconds."""
+        """Length of each clip, in seconds; 0 for embeddings."""
         return self.stores[0].seconds_per_clip
 
     @property
@@ -131,13 +152,36 @@ class ClipSet:
 
         Raises:
             IndexError: An index is out of range.
+            StoreError: The stores hold embeddings, or one is damaged.
+        """
+        return self._read(Store.waveform, indices)
+
+    def embedding(self, indices: Sequence[int] | np.ndarray | torch.Tensor) -> np.ndarray:
+        """Read embeddings, in any order and with repeats: float32, shape ``(n, width)``.
+
+        Raises:
+            IndexError: An index is out of range.
+            StoreError: The stores hold sound, or one is damaged.
+        """
+        return self._read(Store.embedding, indices)
+
+    def inputs(self, indices: Sequence[int] | np.ndarray | torch.Tensor) -> np.ndarray:
+        """Read waveforms or embeddings, whichever there are: float32, shape ``(n, width)``.
+
+        Raises:
+            IndexError: An index is out of range.
             StoreError: A store is damaged.
         """
+        return self._read(Store.inputs, indices)
+
+    def _read(
+        self, read: Callable[[Store, np.ndarray], np.ndarray], indices: Sequence[int] | np.ndarray | torch.Tensor
+    ) -> np.ndarray:
         chosen = self.select(indices=np.asarray(indices))
-        waveform = np.empty((len(chosen), self.samples), dtype=np.float32)
+        found = np.empty((len(chosen), self.width), dtype=np.float32)
         for store, positions, rows in chosen.by_store():
-            waveform[positions] = store.waveform(rows)
-        return waveform
+            found[positions] = read(store, rows)
+        return found
 
     def by_store(self) -> Iterator[tuple[Store, np.ndarray, np.ndarray]]:
         """The clips, one store after the other.
@@ -317,7 +361,7 @@ class ClipSet:
             if other.path.resolve() in seen:
                 raise StoreError(f"{other.path}: is given twice; name each store once")
             seen.add(other.path.resolve())
-            for what in ("sample_rate", "samples", "task"):
+            for what in ("holds", "sample_rate", "samples", "width", "model", "task"):
                 here, there = getattr(reference, what), getattr(other, what)
                 if here != there:
                     raise StoreError(

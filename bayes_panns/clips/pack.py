@@ -75,7 +75,7 @@ def pack(
     seconds = catalog.seconds if seconds is None else seconds
     if not (math.isfinite(seconds) and sample_rate > 0 and (samples := round(seconds * sample_rate)) > 0):
         raise StoreError(f"{output}: clips of {seconds} s at {sample_rate} Hz have no samples; ask for longer clips")
-    chosen = _without(catalog, exclude)
+    chosen = without(catalog, exclude)
     excluded = len(catalog.clips) - len(chosen)
     skipped: list[tuple[str, str]] = []
     beyond = 0
@@ -121,11 +121,11 @@ def pack(
             "skip_reasons": dict(skipped[:REASONS]),
             "clipped_to_full_scale": beyond,
         }
-    _warn_of_labels(catalog, chosen, packed, Path(output))
+    warn_of_labels(catalog, chosen, packed, Path(output))
     return PackReport(len(writer), tuple(skipped), excluded)
 
 
-def _warn_of_labels(catalog: Catalog, chosen: Sequence[Clip], packed: np.ndarray, output: Path) -> None:
+def warn_of_labels(catalog: Catalog, chosen: Sequence[Clip], packed: np.ndarray, output: Path) -> None:
     """Warn of labels that no clip of the store has because files were skipped, and of a store with a single label.
 
     Args:
@@ -148,8 +148,12 @@ def _warn_of_labels(catalog: Catalog, chosen: Sequence[Clip], packed: np.ndarray
         )
 
 
-def _without(catalog: Catalog, exclude: Sequence[str]) -> list[Clip]:
-    """The clips that no pattern matches."""
+def without(catalog: Catalog, exclude: Sequence[str]) -> list[Clip]:
+    """The clips of a catalog that no pattern matches; see :func:`pack`.
+
+    Raises:
+        StoreError: A pattern matches nothing, or none is left.
+    """
     unused = set(exclude)
     chosen = []
     for clip in catalog.clips:

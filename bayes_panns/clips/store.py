@@ -1,4 +1,7 @@
-"""Reading a clip store: an HDF5 file of labelled clips. :mod:`~bayes_panns.clips.store_format` describes the file."""
+"""Reading a store: an HDF5 file of labelled clips or of their embeddings.
+
+:mod:`~bayes_panns.clips.store_format` describes the file.
+"""
 
 import json
 import os
@@ -13,7 +16,9 @@ import h5py
 import numpy as np
 import torch
 
+from bayes_panns.clips.rows import read_rows
 from bayes_panns.clips.store_format import (
+    DATASETS,
     DIGEST_BYTES,
     FORMAT_VERSION,
     FULL_SCALE,
@@ -21,16 +26,22 @@ from bayes_panns.clips.store_format import (
     check_labels,
     check_size,
     check_task,
+    check_width,
     digest,
+    in_words,
     one_line,
+    text_of,
+    whole_number,
 )
-from bayes_panns.core.choices import Task
+from bayes_panns.core.choices import Holds, Task
 from bayes_panns.core.errors import StoreError
 from bayes_panns.core.strict_json import strict
 
 
 class Store:
-    """A clip store. Names, labels and folds are read at once; waveforms stay on disk until they are asked for.
+    """A clip store. Names, labels and folds are read at once; the clips stay on disk until they are asked for.
+
+    A clip is a waveform, or the embedding that another model has made of it: see :attr:`holds`.
 
     The file is opened at the first read of a waveform, once a process, so a store can be pickled and survives a fork.
     PANNs' packer leaves a row without a name where a file was missing; such rows are not clips and are left out.
@@ -46,8 +57,11 @@ class Store:
         labels: K label names.
         named: Whether the labels have names: the store's own, or those given.
         task: What the labels mean; multi-label where the store does not say.
-        sample_rate: In Hz.
-        samples: Length of each clip, in samples.
+        holds: What it has of each clip: one of :class:`~bayes_panns.core.choices.Holds`.
+        width: How many numbers it has of each clip: its samples, or those of its embedding.
+        model: The model that made the embeddings; empty where that is unknown, and for waveforms.
+        sample_rate: In Hz; 0 for embeddings.
+        samples: Length of each clip, in samples; 0 for embeddings.
         folds: The clips' folds, int32, shape ``(clips,)``, or None where the store has none.
         sources: The recording each clip was cut from, str, shape ``(clips,)``, empty where unknown; None where the
             store does not say.
@@ -96,8 +110,8 @@ class Store:
 
     @property
     def seconds_per_clip(self) -> float:
-        """Length of each clip, in seconds."""
-        return self.samples / self.sample_rate
+        """Length of each clip, in seconds; 0 for embeddings."""
+        return self.samples / self.sample_rate if self.samples else 0.0
 
     def target(self) -> np.ndarray:
         """The labels of every clip, read into memory: bool, shape ``(clips, K)``.
@@ -126,25 +140,61 @@ class Store:
 
         Raises:
             IndexError: An index is out of range.
-            StoreError: The file is damaged, has changed since the store was opened, or holds samples that are not
-                finite numbers.
+            StoreError: The store holds embeddings; or the file is damaged, has changed since the store was opened, or
+                holds samples that are not finite numbers.
+        """
+        if self.holds != Holds.WAVEFORMS:
+            raise StoreError(f"{self.path}: holds {self.contents}, not sound; name a store of sound")
+        return self.inputs(indices)
+
+    def embedding(self, indices: Sequence[int] | np.ndarray | torch.Tensor) -> np.ndarray:
+        """Read embeddings, in any order and with repeats.
+
+        Args:
+            indices: Which clips, shape ``(n,)``, each in ``[0, len(self))``.
+
+        Returns:
+            float32 embeddings, shape ``(n, width)``.
+
+        Raises:
+            IndexError: An index is out of range.
+            StoreError: The store holds sound; or as :meth:`waveform`.
+        """
+        if self.holds != Holds.EMBEDDINGS:
+            raise StoreError(f"{self.path}: holds sound, not embeddings; make some with `bayes-panns embed`")
+        return self.inputs(indices)
+
+    def inputs(self, indices: Sequence[int] | np.ndarray | torch.Tensor) -> np.ndarray:
+        """Read what the store has of some clips, waveforms or embeddings: what a network takes.
+
+        Args:
+            indices: Which clips, shape ``(n,)``, each in ``[0, len(self))``.
+
+        Returns:
+            float32, shape ``(n, width)``.
+
+        Raises:
+            IndexError: An index is out of range.
+            StoreError: As :meth:`waveform`.
         """
         rows = self._rows[check_indices(indices, len(self))]
         with self._one_line_errors():
-            dataset = self._handle()["waveform"]
-            raw = np.empty((len(rows), self.samples), dtype=dataset.dtype)
-            # One hyperslab a clip: h5py's own selection by a list of rows is some 25 times slower.
-            for position, row in enumerate(rows):
-                dataset.read_direct(raw, np.s_[row], np.s_[position])
+            raw = read_rows(self._handle()[DATASETS[self.holds]], rows)
         if raw.dtype.kind == "f":
             if not (finite := np.isfinite(raw).all(axis=1)).all():
                 name = self.names[int(np.asarray(indices)[~finite][0])]
-                raise StoreError(f"{self.path}: clip {name!r} holds samples that are not finite numbers; pack it again")
+                what = "samples" if self.samples else "values"
+                raise StoreError(f"{self.path}: clip {name!r} holds {what} that are not finite numbers; pack it again")
             return raw.astype(np.float32, copy=False)
         return np.divide(raw, np.float32(FULL_SCALE), dtype=np.float32)
 
+    @property
+    def contents(self) -> str:
+        """What the store holds, in words, such as ``embeddings of 1024 numbers (BirdNET)``."""
+        return in_words(self.holds, self.sample_rate, self.width, self.model)
+
     def digests(self, indices: Sequence[int] | np.ndarray | torch.Tensor) -> list[bytes]:
-        """What tells clips apart by their sound alone: the SHA-256 of each clip's samples as stored, 32 bytes.
+        """What tells clips apart by their content alone: the SHA-256 of each clip's numbers as stored, 32 bytes.
 
         They are read from the store where it keeps them, as this package's stores do, and computed otherwise.
 
@@ -160,32 +210,34 @@ class Store:
             file = self._handle()
             if "digest" in file:
                 return [each.tobytes() for each in file["digest"][:][rows]]
-            dataset = file["waveform"]
-            raw = np.empty(self.samples, dtype=dataset.dtype)
-            found = []
-            for row in rows:
-                dataset.read_direct(raw, np.s_[row])
-                found.append(digest(raw))
-        return found
+            dataset = file[DATASETS[self.holds]]
+            return [digest(dataset[row]) for row in rows]
 
     def summary(self) -> dict[str, Any]:
         """What the store holds, as plain JSON values.
 
         Returns:
-            ``file``, ``clips``, ``task``, ``sample_rate`` (Hz), ``seconds_per_clip``, ``total_seconds`` (as stored),
-            ``labels`` (clips a label), ``clips_without_label``, ``folds`` (clips a fold), ``sources`` (how many),
-            ``padded`` and ``cut`` (clips whose sound was shorter, or longer, than the clip), ``nameless`` (rows left
-            out) and ``provenance``. Folds, sources, padded and cut are None where unknown.
+            ``file``, ``clips``, ``task``, ``holds``; ``sample_rate`` (Hz), ``seconds_per_clip``, ``total_seconds`` (as
+            stored), or of embeddings ``model`` and ``width``; ``labels`` (clips a label), ``clips_without_label``,
+            ``folds`` (clips a fold), ``sources`` (how many), ``padded`` and ``cut`` (clips whose sound was shorter, or
+            longer, than the clip), ``nameless`` (rows left out) and ``provenance``. Folds, sources, padded and cut are
+            None where unknown.
         """
         target = self.target()
+        what: dict[str, Any] = {"model": self.model or None, "width": self.width}
+        if self.holds == Holds.WAVEFORMS:
+            what = {
+                "sample_rate": self.sample_rate,
+                "seconds_per_clip": self.seconds_per_clip,
+                "total_seconds": len(self) * self.seconds_per_clip,
+            }
         exact = None if self.seconds is None else np.rint(self.seconds * np.float64(self.sample_rate))
         return {
             "file": self.path.name,
             "clips": len(self),
             "task": str(self.task),
-            "sample_rate": self.sample_rate,
-            "seconds_per_clip": self.seconds_per_clip,
-            "total_seconds": len(self) * self.seconds_per_clip,
+            "holds": str(self.holds),
+            **what,
             "labels": dict(zip(self.labels, target.sum(axis=0).tolist(), strict=True)),
             "clips_without_label": int((~target.any(axis=1)).sum()),
             "folds": None if self.folds is None else dict(sorted(Counter(self.folds.tolist()).items())),
@@ -203,14 +255,18 @@ class Store:
                 f"{self.path}: has store format {version}, this version reads up to {FORMAT_VERSION}; "
                 "upgrade bayes_panns"
             )
-        names, waveform, target = (
-            self._dataset(file, name, ndim) for name, ndim in (("audio_name", 1), ("waveform", 2), ("target", 2))
+        other = DATASETS[Holds.EMBEDDINGS] in file and DATASETS[Holds.WAVEFORMS] not in file
+        self.holds = Holds.EMBEDDINGS if other else Holds.WAVEFORMS
+        what = DATASETS[self.holds]
+        names, clips, target = (
+            self._dataset(file, name, ndim) for name, ndim in (("audio_name", 1), (what, 2), ("target", 2))
         )
-        rows, self.samples = waveform.shape
-        if rows == 0 or self.samples == 0:
+        rows, self.width = clips.shape
+        if rows == 0 or self.width == 0:
             raise StoreError(f"{self.path}: holds no clips; pack it again")
-        if waveform.dtype != np.int16 and waveform.dtype.kind != "f":
-            raise StoreError(f"{self.path}: 'waveform' is {waveform.dtype}, not int16 or float32; pack it again")
+        if clips.dtype.kind != "f" and (clips.dtype != np.int16 or other):
+            wanted = "float32" if other else "int16 or float32"
+            raise StoreError(f"{self.path}: {what!r} is {clips.dtype}, not {wanted}; pack it again")
         if target.dtype.kind not in "biu":
             raise StoreError(f"{self.path}: 'target' is {target.dtype}, not bool; pack it again")
         fold, source, seconds, digests = (
@@ -220,7 +276,7 @@ class Store:
         for dataset in (names, target, *filter(None, (fold, source, seconds, digests))):
             if len(dataset) != rows:
                 raise StoreError(
-                    f"{self.path}: {dataset.name[1:]!r} has {len(dataset)} rows, 'waveform' {rows}; pack it again"
+                    f"{self.path}: {dataset.name[1:]!r} has {len(dataset)} rows, {what!r} {rows}; pack it again"
                 )
 
         all_names = self._texts(names)
@@ -230,14 +286,19 @@ class Store:
             raise StoreError(f"{self.path}: no clip has a name, as if every file had been missing; pack it again")
         self.names: list[str] = [name for name in all_names if name]
 
-        if "sample_rate" not in file.attrs:
-            raise StoreError(f"{self.path}: lacks the attribute 'sample_rate'; pack it again")
-        self.sample_rate = _whole_number(file.attrs["sample_rate"])
-        check_size(self.path, self.sample_rate, self.samples)
+        self.sample_rate, self.samples, self.model = 0, 0, ""
+        if other:
+            self.model = text_of(file.attrs.get("model", ""))
+            check_width(self.path, self.width)
+        else:
+            if "sample_rate" not in file.attrs:
+                raise StoreError(f"{self.path}: lacks the attribute 'sample_rate'; pack it again")
+            self.sample_rate, self.samples = whole_number(file.attrs["sample_rate"]), self.width
+            check_size(self.path, self.sample_rate, self.samples)
 
         self.labels: tuple[str, ...] = self._label_names(file, target.shape[1])
         default = Task.MULTI_LABEL if self.labels else Task.UNLABELLED
-        self.task: Task = check_task(self.path, _text(file.attrs.get("task", default)), self.labels)
+        self.task: Task = check_task(self.path, text_of(file.attrs.get("task", default)), self.labels)
 
         self.folds: np.ndarray | None = None if fold is None else self._checked_folds(fold)[self._rows]
         self.sources: np.ndarray | None = None if source is None else np.array(self._texts(source))[self._rows]
@@ -247,7 +308,7 @@ class Store:
                 f"{self.path}: 'digest' is {digests.dtype} of shape {digests.shape}, not uint8 of shape "
                 f"({rows}, {DIGEST_BYTES}); pack it again"
             )
-        provenance = json.loads(_text(file.attrs.get("provenance", "{}")))
+        provenance = json.loads(text_of(file.attrs.get("provenance", "{}")))
         if not isinstance(provenance, dict):
             raise StoreError(f"{self.path}: its attribute 'provenance' is not a JSON object; pack it again")
         self.provenance: dict[str, Any] = strict(provenance)
@@ -341,18 +402,3 @@ def _size(file: h5py.File) -> int:
 def _layout(file: h5py.File) -> dict[str, tuple[tuple[int, ...], str]]:
     """The shape and type of every dataset."""
     return {name: (each.shape, str(each.dtype)) for name, each in file.items() if isinstance(each, h5py.Dataset)}
-
-
-def _whole_number(attribute: Any) -> int:
-    if int(attribute) != attribute:
-        raise ValueError(f"{attribute} is not a whole number")
-    return int(attribute)
-
-
-def _text(attribute: Any) -> str:
-    """An attribute that holds text, of fixed or varying length."""
-    if isinstance(attribute, bytes):
-        return attribute.decode("utf-8")
-    if not isinstance(attribute, str):
-        raise TypeError(f"an attribute is {type(attribute).__name__}, not text")
-    return attribute

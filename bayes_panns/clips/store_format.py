@@ -16,23 +16,37 @@ A store is an HDF5 file with these datasets, one row a clip:
 Its attributes are ``sample_rate`` (Hz) and, optionally, ``task``, ``provenance`` (a JSON object) and
 ``format_version``. The first three datasets and ``sample_rate`` are PANNs' own layout, as ``utils/dataset.py`` writes
 it (Kong et al., 2020, arXiv:1912.10211).
+
+A store of embeddings has ``embedding``, float32 ``(N, D)``, instead of ``waveform``, and instead of ``sample_rate`` the
+attribute ``model``: the name of the model that made them, empty where it is unknown. It has no ``seconds``.
 """
 
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from bayes_panns.core.choices import Task
+from bayes_panns.core.choices import Holds, Task
 from bayes_panns.core.errors import StoreError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""The newest version that is read."""
+
+VERSIONS = {Holds.WAVEFORMS: 1, Holds.EMBEDDINGS: 2}
+"""The version that is written: the oldest that has what the store holds."""
+
+DATASETS = {Holds.WAVEFORMS: "waveform", Holds.EMBEDDINGS: "embedding"}
+"""The dataset that has the clips themselves."""
 
 FULL_SCALE = 32767
 """The int16 value of a sample of 1.0, as in PANNs."""
+
+WIDEST = 2**20
+"""The most numbers that an embedding may have."""
 
 LONGEST = 2**28
 """The most samples that a clip may have: 2.3 hours at 32 kHz. More is a damaged file, or a mistaken length."""
@@ -44,7 +58,7 @@ DIGEST_BYTES = 32
 
 
 def digest(samples: np.ndarray) -> bytes:
-    """What tells clips apart by their sound alone: the SHA-256 of a clip's samples, 32 bytes.
+    """What tells clips apart by their content alone: the SHA-256 of a clip's samples or its embedding, 32 bytes.
 
     Args:
         samples: One clip as it is stored, shape ``(samples,)``, contiguous.
@@ -91,6 +105,16 @@ def check_size(path: Path, sample_rate: int, samples: int) -> None:
         raise StoreError(f"{path}: has clips of {samples} samples; from 1 to {LONGEST} are possible")
 
 
+def check_width(path: Path, width: int) -> None:
+    """Check how many numbers an embedding has.
+
+    Raises:
+        StoreError: None, or absurdly many.
+    """
+    if not 0 < width <= WIDEST:
+        raise StoreError(f"{path}: has embeddings of {width} numbers; from 1 to {WIDEST} are possible")
+
+
 def check_indices(indices: Sequence[int] | np.ndarray | torch.Tensor, count: int) -> np.ndarray:
     """The indices as int64, shape ``(n,)``.
 
@@ -104,6 +128,42 @@ def check_indices(indices: Sequence[int] | np.ndarray | torch.Tensor, count: int
     if ((chosen < 0) | (chosen >= count)).any():
         raise IndexError(f"there is no clip {chosen[(chosen < 0) | (chosen >= count)][0]}; there are {count}")
     return chosen
+
+
+def in_words(holds: Holds, sample_rate: int, width: int, model: str) -> str:
+    """What a store holds, or a posterior takes, in words.
+
+    Example:
+        >>> in_words(Holds.EMBEDDINGS, 0, 1024, "BirdNET"), in_words(Holds.WAVEFORMS, 32000, 160000, "")
+        ('embeddings of 1024 numbers (BirdNET)', 'sound at 32000 Hz')
+    """
+    if holds == Holds.WAVEFORMS:
+        return f"sound at {sample_rate} Hz"
+    return f"embeddings of {width} numbers" + (f" ({model})" if model else "")
+
+
+def whole_number(attribute: Any) -> int:
+    """An attribute that holds a whole number.
+
+    Raises:
+        ValueError: It is another number.
+    """
+    if int(attribute) != attribute:
+        raise ValueError(f"{attribute} is not a whole number")
+    return int(attribute)
+
+
+def text_of(attribute: Any) -> str:
+    """An attribute that holds text, of fixed or varying length.
+
+    Raises:
+        TypeError: It is no text.
+    """
+    if isinstance(attribute, bytes):
+        return attribute.decode("utf-8")
+    if not isinstance(attribute, str):
+        raise TypeError(f"an attribute is {type(attribute).__name__}, not text")
+    return attribute
 
 
 def one_line(message: object) -> str:

@@ -4,10 +4,10 @@ import json
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeAlias
+from typing import Any, Self, TypeAlias, cast
 
 import h5py
 import numpy as np
@@ -16,15 +16,15 @@ import torch
 from bayes_panns.audio.length import fit_length
 from bayes_panns.clips.store_format import (
     DIGEST_BYTES,
-    FORMAT_VERSION,
     FULL_SCALE,
+    VERSIONS,
     check_labels,
     check_size,
     check_task,
     digest,
     one_line,
 )
-from bayes_panns.core.choices import Task
+from bayes_panns.core.choices import Holds, Task
 from bayes_panns.core.errors import StoreError
 from bayes_panns.core.files import require_parent, whole_file
 from bayes_panns.core.strict_json import strict
@@ -230,9 +230,7 @@ class StoreWriter:
 
     def _flush(self, file: h5py.File) -> None:
         """Write out the buffered clips."""
-        # On a full disk HDF5 itself may crash the process, or lose data without an error.
-        if shutil.disk_usage(self.path.parent).free < self._waveform.nbytes + self._target.nbytes + MARGIN:
-            raise StoreError(f"{self.path}: the disk is full after {len(self)} clips; write it elsewhere")
+        require_space(self.path, self._waveform.nbytes + self._target.nbytes, after=len(self))
         start = len(file["waveform"])
         for name, buffer in (("waveform", self._waveform), ("target", self._target), ("digest", self._digests)):
             file[name].resize(len(self), axis=0)
@@ -245,32 +243,87 @@ class StoreWriter:
             raise StoreError(f"{self.path}: no clip to write; a store needs at least one")
         if len(file["waveform"]) < len(self):
             self._flush(file)
-        file["audio_name"] = np.array([_utf8(name) for name in self._names])
         file["seconds"] = np.array(self._seconds, dtype=np.float32)
-        # Of fixed width, as `audio_name` is: HDF5 may never return from a damaged heap of strings of varying length.
-        file["label_names"] = np.array([_utf8(label) for label in self.labels], dtype=np.bytes_)
-        if self._folds[0] is not None:
-            file["fold"] = np.array(self._folds, dtype=np.int32)
-        if any(self._sources):
-            file["source"] = np.array([_utf8(source) for source in self._sources])
         file.attrs.create("sample_rate", self.sample_rate, dtype=np.int32)
-        file.attrs["task"] = str(self.task)
-        # In ASCII: the name of a file that is not UTF-8 cannot be encoded.
-        file.attrs["provenance"] = json.dumps(strict(self.provenance), allow_nan=False)
-        file.attrs["format_version"] = FORMAT_VERSION
+        write_table(
+            file,
+            names=self._names,
+            labels=self.labels,
+            task=self.task,
+            folds=None if self._folds[0] is None else cast(list[int], self._folds),
+            sources=self._sources,
+            holds=Holds.WAVEFORMS,
+            provenance=self.provenance,
+        )
         # A failure to write surfaces here; closing may hide it.
         file.flush()
         file.close()
         self._file = None
 
-    @contextmanager
-    def _one_line_errors(self) -> Iterator[None]:
-        """Turn what h5py and the file system raise into one line."""
-        try:
-            yield
-        except (OSError, RuntimeError) as error:
-            reason = getattr(error, "strerror", None) or one_line(error)
-            raise StoreError(f"{self.path}: cannot be written ({reason}); write it elsewhere") from error
+    def _one_line_errors(self) -> AbstractContextManager[None]:
+        return writing(self.path)
+
+
+def write_table(
+    file: h5py.File,
+    *,
+    names: Sequence[str],
+    labels: Sequence[str],
+    task: Task,
+    folds: Sequence[int] | None,
+    sources: Sequence[str],
+    holds: Holds,
+    provenance: Mapping[str, Any],
+) -> None:
+    """Write all that a store says of its clips beside the clips, their targets and digests.
+
+    Args:
+        file: The open file.
+        names: One a clip.
+        labels: K label names.
+        task: What the labels mean.
+        folds: One a clip, if they have any.
+        sources: The recording of each clip, empty where unknown.
+        holds: What the store has of each clip.
+        provenance: How the store was made; numbers that are not finite are written as null.
+    """
+    file["audio_name"] = np.array([_utf8(name) for name in names])
+    # Of fixed width, as `audio_name` is: HDF5 may never return from a damaged heap of strings of varying length.
+    file["label_names"] = np.array([_utf8(label) for label in labels], dtype=np.bytes_)
+    if folds is not None:
+        file["fold"] = np.array(folds, dtype=np.int32)
+    if any(sources):
+        file["source"] = np.array([_utf8(source) for source in sources])
+    file.attrs["task"] = str(task)
+    # In ASCII: the name of a file that is not UTF-8 cannot be encoded.
+    file.attrs["provenance"] = json.dumps(strict(provenance), allow_nan=False)
+    file.attrs["format_version"] = VERSIONS[holds]
+
+
+def require_space(path: Path, needed: int, after: int) -> None:
+    """Check that a disk has room for the next bytes of a store.
+
+    On a full disk HDF5 itself may crash the process, or lose data without an error.
+
+    Raises:
+        StoreError: It has not.
+    """
+    if shutil.disk_usage(path.parent).free < needed + MARGIN:
+        raise StoreError(f"{path}: the disk is full after {after} clips; write it elsewhere")
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """A block in which what h5py and the file system raise becomes one line about the store ``path``.
+
+    Raises:
+        StoreError: It cannot be written.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or one_line(error)
+        raise StoreError(f"{path}: cannot be written ({reason}); write it elsewhere") from error
 
 
 def write(

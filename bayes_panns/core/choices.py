@@ -49,6 +49,13 @@ class Task(Choice):
     UNLABELLED = "unlabelled", "there are no labels (K = 0)"
 
 
+class Holds(Choice):
+    """What a store has of each clip."""
+
+    WAVEFORMS = "waveforms", "the sound"
+    EMBEDDINGS = "embeddings", "a vector that a model has made of the sound"
+
+
 class PosteriorKind(Choice):
     """The posterior family of a weight."""
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bayes_panns.audio.front_end import LogMel
 from bayes_panns.bayes import mean_weights
-from bayes_panns.core.choices import CheckpointKind
+from bayes_panns.core.choices import CheckpointKind, Holds
 from bayes_panns.core.errors import PosteriorError
 from bayes_panns.core.files import whole_file
 from bayes_panns.interop.checkpoints import ExportHeader
@@ -33,6 +33,8 @@ def export_checkpoint(posterior: Posterior, path: str | Path, kind: CheckpointKi
     if kind is not None and kind not in kinds:
         own = f"export it as {kinds[0]}" if kinds else "leave --format out"
         raise PosteriorError(f"net {posterior.net}: is not a network of {kind} checkpoints; {own}")
+    if not kinds and posterior.takes == Holds.EMBEDDINGS:
+        raise PosteriorError(f"net {posterior.net}: there are no checkpoints of it; write --format arviz")
     with whole_file(Path(path)) as fresh:
         torch.save(network_checkpoint(posterior), fresh)
 

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from bayes_panns import __version__
 from bayes_panns.bayes import mirrored_draws
 from bayes_panns.clips import ClipSet
-from bayes_panns.core.errors import BayesPannsError, PosteriorError, StoreError
+from bayes_panns.core.errors import BayesPannsError, PosteriorError
 from bayes_panns.core.files import whole_file
-from bayes_panns.posterior import Posterior
+from bayes_panns.posterior import Posterior, require_inputs
 from bayes_panns.predictions import predict_logits
 
 if TYPE_CHECKING:
@@ -49,16 +49,13 @@ def to_inference_data(posterior: Posterior, clips: ClipSet | None = None, *, dra
     Raises:
         BayesPannsError: ArviZ is not installed.
         PosteriorError: The guide is neither mean-field nor point; or dropout is drawn together with the last layer.
-        StoreError: The clips have another sample rate than the posterior.
+        StoreError: The clips are not what the posterior takes, such as sound at another rate.
     """
     arviz = _arviz()
     if not posterior.guide.explicit:
         raise PosteriorError("--format arviz needs a mean-field or point guide; this posterior has another one")
-    if clips is not None and clips.sample_rate != posterior.sample_rate:
-        raise StoreError(
-            f"{clips.stores[0].path}: its sample rate is {clips.sample_rate} Hz, but the posterior's is "
-            f"{posterior.sample_rate} Hz; pack it again with --sample-rate {posterior.sample_rate}"
-        )
+    if clips is not None:
+        require_inputs(posterior, clips)
     drawn, points = _head(posterior, draws)
     groups: dict[str, Any] = {"posterior": drawn or None, "constant_data": points or None}
     coords: dict[str, Any] = {"label": list(posterior.labels)}

@@ -1,8 +1,9 @@
-"""Whole jobs around one run's folder: fit, evaluate, calibrate and cross-validate."""
+"""Whole jobs around one run's folder: fit, evaluate, calibrate, cross-validate and embed."""
 
 from bayes_panns.jobs.calibrate import calibrate
 from bayes_panns.jobs.crossval import CrossValidation, Spread, crossval, run_folder, write_results
 from bayes_panns.jobs.devices import choose_device
+from bayes_panns.jobs.embed import embed
 from bayes_panns.jobs.evaluate import evaluate_clips, evaluate_posterior
 from bayes_panns.jobs.fit import Fitted, fit
 from bayes_panns.jobs.run_folder import RUN_TOML, RunFolder
@@ -18,6 +19,7 @@ __all__ = [
     "choose_device",
     "crossval",
     "divide",
+    "embed",
     "evaluate_clips",
     "evaluate_posterior",
     "fit",

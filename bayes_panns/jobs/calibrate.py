@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from bayes_panns.clips import ClipSet
 from bayes_panns.core.choices import Task
 from bayes_panns.core.errors import StoreError
-from bayes_panns.jobs.evaluate import require_rate, target_for
+from bayes_panns.jobs.evaluate import target_for
 from bayes_panns.metrics import apply_power, conformal_threshold, fit_temperature, label_sets
 from bayes_panns.metrics.temperature import BOUNDS
-from bayes_panns.posterior import Calibration, Posterior
+from bayes_panns.posterior import Calibration, Posterior, require_inputs
 from bayes_panns.predictions import predict_logits
 
 logger = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ def calibrate(
     Raises:
         StoreError: The clips do not fit the posterior, or are too few for the coverage.
     """
-    require_rate(posterior, clips)
+    require_inputs(posterior, clips)
     first, second = clips.split(0.5, seed)
     logits, target = predict_logits(posterior, first, draws), target_for(posterior, first)
     temperature = fit_temperature(logits, target, posterior.task, power=posterior.exponent(draws))

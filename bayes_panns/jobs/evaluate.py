@@ -13,7 +13,7 @@ from bayes_panns.core.choices import Task
 from bayes_panns.core.errors import StoreError
 from bayes_panns.evaluations import Evaluation
 from bayes_panns.jobs.leaks import count_leaks
-from bayes_panns.posterior import Ensemble, Predictor
+from bayes_panns.posterior import Ensemble, Predictor, require_inputs
 from bayes_panns.posterior.disk import read_header
 from bayes_panns.predictions import Draws, predict
 
@@ -42,7 +42,7 @@ def evaluate_posterior(
         covariance: Whether to keep the epistemic covariance between labels, ``(N, K, K)``.
 
     Raises:
-        StoreError: A store's labels, task or sample rate do not fit the posterior.
+        StoreError: A store's labels, task or contents do not fit the posterior.
     """
     return evaluate_clips(
         posterior,
@@ -74,12 +74,12 @@ def evaluate_clips(
         covariance: Whether to keep the epistemic covariance between labels.
 
     Raises:
-        StoreError: The clips' labels, task or sample rate do not fit the posterior.
+        StoreError: The clips' labels, task or contents do not fit the posterior.
     """
     target = target_for(posterior, clips)
     for each in (clips, ood):
         if each is not None:
-            require_rate(posterior, each)
+            require_inputs(posterior, each)
     leaks = count_leaks(posterior, clips)
     uncertainty = predict(posterior, clips, draws, covariance=covariance)
     outside = None if ood is None else predict(posterior, ood, draws, covariance=covariance)
@@ -147,19 +147,6 @@ def target_for(posterior: Predictor, clips: ClipSet) -> NDArray[np.bool_]:
     known, found = clips.target(), np.zeros((len(clips), len(posterior.labels)), dtype=bool)
     found[:, [posterior.labels.index(label) for label in clips.labels]] = known
     return found
-
-
-def require_rate(posterior: Predictor, clips: ClipSet) -> None:
-    """Check that clips have a posterior's sample rate.
-
-    Raises:
-        StoreError: They have not.
-    """
-    if clips.sample_rate != posterior.sample_rate:
-        raise StoreError(
-            f"{clips.stores[0].path}: sample rate {clips.sample_rate} Hz, but the posterior's is "
-            f"{posterior.sample_rate} Hz; pack it again with --sample-rate {posterior.sample_rate}"
-        )
 
 
 def _source(posterior: Predictor) -> dict[str, Any]:

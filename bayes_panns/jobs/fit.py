@@ -12,24 +12,20 @@ import torch
 
 from bayes_panns import __version__
 from bayes_panns.clips import ClipSet
-from bayes_panns.core.choices import EmbeddingKind, Optimizer, Schedule, SplitRule, Task
+from bayes_panns.core.choices import Holds, Optimizer, Schedule, SplitRule, Task
 from bayes_panns.core.errors import FitError, RecipeError, StoreError
 from bayes_panns.jobs.devices import choose_device
 from bayes_panns.jobs.leaks import record_fitted_clips
-from bayes_panns.jobs.run_folder import Continued, Inputs, Resumable, RunFolder, posterior_at
+from bayes_panns.jobs.run_folder import Continued, Inputs, Resumable, RunFolder
 from bayes_panns.jobs.splits import divide
-from bayes_panns.jobs.starting import has_new_head, require_fit
-from bayes_panns.nets import pooled
-from bayes_panns.posterior import Inherited, Posterior, Power, load, save
+from bayes_panns.jobs.starting import has_new_head, net_for, require_fit, with_net
+from bayes_panns.posterior import Inherited, Posterior, Power, load, require_inputs, save
 from bayes_panns.posterior.disk import read_header
 from bayes_panns.recipes import Run, is_function, read_strategy, replaced
 from bayes_panns.svi import Embeddings, Features, Fit, HeadChoice, HeadFit
 from bayes_panns.svi.schedules import learning_rate
 
 logger = logging.getLogger(__name__)
-
-DEFAULT_NET = "resnet14-narrow"
-"""The network of a fit from scratch whose recipe names none."""
 
 
 @dataclass(frozen=True)
@@ -78,12 +74,13 @@ def fit(
         BayesPannsError: The recipe, the stores, the upstream posterior or the folder do not fit; or the fit diverged.
     """
     chosen, run = choose_device(device), RunFolder(folder)
-    recipe = _with_net(_with_guide(recipe, guide_function))
+    recipe = _with_guide(recipe, guide_function)
     run.require(resume=resume)
     if resume and run.read_recipe().data.split == SplitRule.PREFIX:
         # A run of an older version goes on with the clips that it held out.
         recipe = replaced(recipe, {"data.split": SplitRule.PREFIX})
     held, clips = divide(recipe)
+    recipe = with_net(recipe, clips)
     task = _task(recipe, clips)
     inputs = Inputs.of(recipe, clips)
     if resume:
@@ -100,9 +97,8 @@ def fit(
         resumable = (run.read_resumable() if resume else None) or Resumable(inputs=inputs)
         if not resume:
             run.write(recipe, resumable)
-        logger.info(
-            f"{len(clips)} clips of {clips.seconds_per_clip:g} s, {len(clips.labels)} labels ({task}), on {chosen}"
-        )
+        each = f"{clips.seconds_per_clip:g} s" if clips.samples else clips.contents
+        logger.info(f"{len(clips)} clips of {each}, {len(clips.labels)} labels ({task}), on {chosen}")
         if inherited is not None:
             new = ", ".join(inherited.new) or "none"
             logger.info(f"taken from {recipe.upstream}: {len(inherited.taken)} tensors; new: {new}")
@@ -144,18 +140,6 @@ def _with_guide(recipe: Run, guide_function: str | None) -> Run:
     return replaced(recipe, {} if guide_function is None else {"guide": guide_function})
 
 
-def _with_net(recipe: Run) -> Run:
-    """The recipe with the network that it leaves open.
-
-    Raises:
-        PosteriorError: It is the upstream posterior's, which cannot be read.
-    """
-    if recipe.net is not None:
-        return recipe
-    net = DEFAULT_NET if recipe.upstream is None else read_header(posterior_at(recipe.upstream))["net"]
-    return replaced(recipe, {"net": net})
-
-
 def _task(recipe: Run, clips: ClipSet) -> Task:
     """What the labels mean in this run.
 
@@ -176,18 +160,21 @@ def _built(
     recipe: Run, clips: ClipSet, task: Task, upstream: Posterior | None, guide_function: str | None
 ) -> tuple[Posterior, Inherited | None]:
     """The posterior before its first step, and what it took over from upstream."""
-    assert recipe.net is not None, "the network is decided before"
+    if upstream is not None and clips.holds == Holds.EMBEDDINGS:
+        require_inputs(upstream, clips)
+    strategy = None if guide_function else read_strategy(recipe.guide)
     posterior = Posterior.build(
-        net=pooled(recipe.net) if recipe.embedding == EmbeddingKind.POOLED else recipe.net,
+        net=net_for(recipe, clips, strategy),
         labels=clips.labels,
         task=task,
         sample_rate=clips.sample_rate,
         clip_seconds=clips.seconds_per_clip,
-        strategy=None if guide_function else read_strategy(recipe.guide),
+        strategy=strategy,
         guide_function=guide_function,
         upstream=upstream,
         clips=len(clips),
     )
+    posterior.embeddings_of = clips.model
     inherited = None if upstream is None else posterior.start_from(upstream)
     posterior.freeze(recipe.freeze)
     require_fit(posterior, recipe, inherited)

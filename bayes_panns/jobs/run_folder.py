@@ -23,7 +23,7 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from bayes_panns.clips import ClipSet, Store
-from bayes_panns.core.choices import SplitRule
+from bayes_panns.core.choices import Holds, SplitRule
 from bayes_panns.core.errors import FitError
 from bayes_panns.core.files import locked, require_folder, whole_file
 from bayes_panns.core.strict_json import write_json
@@ -351,12 +351,14 @@ def _digest(store: Store) -> str:
         "labels": store.labels,
         "task": str(store.task),
         "sample_rate": store.sample_rate,
-        "samples": store.samples,
+        "samples": store.width,
         "names": store.names,
         "folds": None if store.folds is None else store.folds.tolist(),
         "sources": None if store.sources is None else store.sources.tolist(),
         "seconds": None if store.seconds is None else store.seconds.tolist(),
     }
+    if store.holds == Holds.EMBEDDINGS:
+        header["embeddings of"] = store.model
     digest = hashlib.sha256(json.dumps(header).encode())
     digest.update(np.packbits(store.target()).tobytes())
     return digest.hexdigest()

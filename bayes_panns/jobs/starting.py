@@ -1,11 +1,82 @@
-"""Whether a fit can start as its recipe says."""
+"""How a fit starts, and whether it can start as its recipe says."""
 
-from bayes_panns.bayes import RotatedHead
-from bayes_panns.core.choices import Features, HeadStart, Optimizer, PriorKind
+from bayes_panns.bayes import RotatedHead, Strategy
+from bayes_panns.clips import ClipSet
+from bayes_panns.core.choices import (
+    Dropout,
+    EmbeddingKind,
+    Features,
+    HeadStart,
+    Holds,
+    Optimizer,
+    PosteriorKind,
+    PriorKind,
+)
 from bayes_panns.core.errors import RecipeError
-from bayes_panns.posterior import LOCS, Inherited, Posterior
-from bayes_panns.recipes import Run
+from bayes_panns.jobs.run_folder import posterior_at
+from bayes_panns.nets import EmbeddingNet, pooled
+from bayes_panns.nets.embeddings import FAMILY
+from bayes_panns.posterior import LOCS, Inherited, Posterior, read_header
+from bayes_panns.recipes import Run, replaced
 from bayes_panns.svi import require_fixed, require_single_embedding
+
+DEFAULT_NET = "resnet14-narrow"
+"""The network of a fit from scratch whose recipe names none."""
+
+_ON_EMBEDDINGS = "det, map-head, det-flip, last-layer, low-rank-head or rotated-head"
+"""The guide recipes of the last layer alone."""
+
+
+def with_net(recipe: Run, clips: ClipSet) -> Run:
+    """The recipe with the network that it leaves open.
+
+    Raises:
+        PosteriorError: It is the upstream posterior's, which cannot be read.
+    """
+    if recipe.net is not None:
+        return recipe
+    if clips.holds == Holds.EMBEDDINGS:
+        net = f"{FAMILY}-{clips.width}"
+    else:
+        net = DEFAULT_NET if recipe.upstream is None else read_header(posterior_at(recipe.upstream))["net"]
+    return replaced(recipe, {"net": net})
+
+
+def net_for(recipe: Run, clips: ClipSet, strategy: Strategy | None) -> str:
+    """The name of the network that a run fits to its clips.
+
+    For embeddings it is the network of their width, such as ``embeddings-1024``; a recipe may name it, or
+    ``embeddings`` for any width.
+
+    Args:
+        recipe: The run, as :func:`with_net` completes it.
+        clips: Its clips.
+        strategy: Its guide recipe; None for a guide in Python.
+
+    Raises:
+        RecipeError: The network takes sound and the clips are embeddings, or the other way round, or of another width;
+            or they are embeddings, and the recipe asks for more than a last layer.
+    """
+    named = str(recipe.net)
+    family, _, width = named.partition("-")
+    path = clips.stores[0].path
+    if clips.holds == Holds.WAVEFORMS:
+        if family == FAMILY:
+            raise RecipeError(
+                f"{path}: holds {clips.contents}, but net = {named!r} takes embeddings of another model; name a store "
+                "of such embeddings, or another net"
+            )
+        return pooled(named) if recipe.embedding == EmbeddingKind.POOLED else named
+    if family != FAMILY:
+        raise RecipeError(
+            f"{path}: holds {clips.contents}, but net = {named!r} takes sound; fit a recipe that names no net, such as "
+            f"rotated-head or fixed-features, or --set net={FAMILY}"
+        )
+    if width not in ("", str(clips.width)):
+        raise RecipeError(f"{path}: holds {clips.contents}, but net = {named!r} takes {width}; set net={FAMILY}")
+    net = f"{FAMILY}-{clips.width}"
+    _require_last_layer(net, recipe, strategy)
+    return net
 
 
 def require_fit(posterior: Posterior, recipe: Run, inherited: Inherited | None) -> None:
@@ -20,7 +91,14 @@ def require_fit(posterior: Posterior, recipe: Run, inherited: Inherited | None) 
         RecipeError: The recipe's values do not fit the posterior or each other.
     """
     guide = posterior.guide
-    if recipe.head == HeadStart.PROBE and (inherited is None or not guide.explicit):
+    # The embeddings of another model are as fixed as those of an upstream posterior.
+    given = inherited is not None or posterior.takes == Holds.EMBEDDINGS
+    if posterior.takes == Holds.EMBEDDINGS and LOCS in recipe.freeze and not guide.stochastic:
+        raise RecipeError(
+            f"guide {recipe.guide}: has points only, and freeze holds {LOCS}, so there is nothing to fit; take it "
+            "out with --set 'freeze=[]'"
+        )
+    if recipe.head == HeadStart.PROBE and not (given and guide.explicit):
         raise RecipeError('head = "probe" needs a posterior to start from (finetune --from) and a guide recipe')
     if recipe.head == HeadStart.PROBE:
         require_single_embedding(posterior.model, 'head = "probe"', 'use head = "random"')
@@ -29,7 +107,7 @@ def require_fit(posterior: Posterior, recipe: Run, inherited: Inherited | None) 
             'posterior "rotated" takes its axes from the embeddings of a frozen backbone: set '
             'fit.features = "embeddings", as the recipe rotated-head does'
         )
-    fitted_first = inherited is not None and (guide.needs_embeddings or recipe.head == HeadStart.PROBE)
+    fitted_first = given and (guide.needs_embeddings or recipe.head == HeadStart.PROBE)
     if recipe.fit.optimizer == Optimizer.NATURAL_GRADIENT:
         _require_rotated_head(posterior, recipe)
     if LOCS in recipe.freeze and has_new_head(posterior, inherited) and not fitted_first:
@@ -44,6 +122,36 @@ def require_fit(posterior: Posterior, recipe: Run, inherited: Inherited | None) 
 def has_new_head(posterior: Posterior, inherited: Inherited | None) -> bool:
     """Whether the last layer starts afresh, rather than from the upstream posterior."""
     return inherited is None or f"{posterior.model.head}.weight" in inherited.new
+
+
+def _require_last_layer(net: str, recipe: Run, strategy: Strategy | None) -> None:
+    """Check what a recipe asks of embeddings that another model has made.
+
+    Args:
+        net: The network's name.
+        recipe: The run.
+        strategy: Its guide recipe; None for a guide in Python.
+
+    Raises:
+        RecipeError: It asks for a spectrogram or for a backbone, and there is none.
+    """
+    if recipe.fit.features != Features.EMBEDDINGS or recipe.fit.views:
+        raise RecipeError(
+            f"net {net}: a fit to embeddings of another model sees no sound; set fit.features = "
+            f'"{Features.EMBEDDINGS}" and fit.views = 0, as the recipes rotated-head and fixed-features do'
+        )
+    if strategy is not None and _of_backbone(strategy):
+        raise RecipeError(
+            f"guide {recipe.guide}: is of more than the last layer, and {net} has no backbone to make Bayesian: its "
+            f"last layer is all there is; take {_ON_EMBEDDINGS}"
+        )
+
+
+def _of_backbone(strategy: Strategy) -> bool:
+    """Whether a strategy says something of other layers than the last."""
+    globs = [glob for rule in strategy.rule for glob in ([rule.match] if isinstance(rule.match, str) else rule.match)]
+    others = any(not glob.startswith(("head.", f"{EmbeddingNet.head}.")) for glob in globs)
+    return others or strategy.default.posterior != PosteriorKind.POINT or strategy.dropout == Dropout.ALWAYS
 
 
 def _require_rotated_head(posterior: Posterior, recipe: Run) -> None:

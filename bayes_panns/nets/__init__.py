@@ -1,9 +1,11 @@
 """The deterministic networks, in plain torch. Nothing here knows Pyro."""
 
 # Each family registers its networks when it is imported.
-from bayes_panns.nets import cnn, mobilenet, panns_mobilenet, resnet
+from bayes_panns.nets import cnn, embeddings, mobilenet, panns_mobilenet, resnet
+from bayes_panns.nets.embeddings import EmbeddingNet
 from bayes_panns.nets.network import (
     NETS,
+    SIZED,
     Network,
     NetworkEntry,
     backbone,
@@ -17,11 +19,14 @@ from bayes_panns.nets.network import (
 
 __all__ = [
     "NETS",
+    "SIZED",
+    "EmbeddingNet",
     "Network",
     "NetworkEntry",
     "backbone",
     "build",
     "cnn",
+    "embeddings",
     "head_of",
     "mobilenet",
     "panns_mobilenet",

@@ -11,7 +11,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from bayes_panns.audio.front_end import FrontEnd
-from bayes_panns.core.choices import CheckpointKind
+from bayes_panns.core.choices import CheckpointKind, Holds
 from bayes_panns.core.errors import RecipeError
 
 
@@ -29,6 +29,7 @@ class Network(nn.Module):
     A network that tags each segment of a clip, see :attr:`segmentwise`, has embeddings ``(batch, segments, E)``.
 
     Attributes:
+        takes: What a clip is to it: sound, or an embedding that another model has made.
         head: The name of the last layer, such as ``fc_audioset`` or ``classifier.5``: an ``nn.Linear`` with a bias,
             from E to K, and the only part that depends on the labels.
         checkpoints: The kinds of published checkpoints that have its parameter names.
@@ -36,6 +37,7 @@ class Network(nn.Module):
             to the clip. If the last layer is one of them, a clip has no single embedding.
     """
 
+    takes: ClassVar[Holds] = Holds.WAVEFORMS
     head: ClassVar[str]
     checkpoints: ClassVar[tuple[CheckpointKind, ...]] = ()
     segmentwise: ClassVar[tuple[str, ...]] = ()
@@ -112,8 +114,14 @@ def register(
     NETS[name] = NetworkEntry(summary, make, pooled)
 
 
+SIZED: dict[str, Callable[[int, int], Network]] = {}
+"""Networks of any size, whose names end in it, such as ``embeddings-512``: by what stands before it, a function from
+the size and the number of labels. It raises a :class:`~bayes_panns.core.errors.RecipeError` for a size that cannot be.
+"""
+
+
 def build(name: str, classes: int) -> Network:
-    """Build a network of :data:`NETS`, or one on its pooled features, for ``classes`` labels, with random values.
+    """Build a network of :data:`NETS` or :data:`SIZED`, or one on its pooled features, with random initial values.
 
     Raises:
         RecipeError: There is no network of that name.
@@ -122,9 +130,13 @@ def build(name: str, classes: int) -> Network:
     make = NETS[stem].pooled if name != stem and stem in NETS else None
     if make is not None:
         return make(classes)
-    if name not in NETS:
-        raise RecipeError(f"net {name!r}: no such network; there are {', '.join(NETS)}")
-    return NETS[name].make(classes)
+    if name in NETS:
+        return NETS[name].make(classes)
+    family, _, size = name.rpartition("-")
+    if family not in SIZED or not (size.isascii() and size.isdecimal()) or size.startswith("0"):
+        sized = "".join(f", {each}-N" for each in SIZED)
+        raise RecipeError(f"net {name!r}: no such network; there are {', '.join(NETS)}{sized}")
+    return SIZED[family](int(size), classes)
 
 
 def pooled(name: str) -> str:

@@ -5,6 +5,7 @@ from bayes_panns.posterior.disk import load, read_header, save, save_calibration
 from bayes_panns.posterior.ensemble import Ensemble, Predictor, load_all
 from bayes_panns.posterior.fitted_clips import FittedClips
 from bayes_panns.posterior.freezing import BACKBONE, LOCS
+from bayes_panns.posterior.inputs import require_inputs, require_sound
 from bayes_panns.posterior.posterior import Posterior
 from bayes_panns.posterior.transfer import Inherited, shared_weights
 
@@ -21,6 +22,8 @@ __all__ = [
     "load",
     "load_all",
     "read_header",
+    "require_inputs",
+    "require_sound",
     "save",
     "save_calibration",
     "shared_weights",

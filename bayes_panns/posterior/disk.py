@@ -66,6 +66,7 @@ def save(posterior: Posterior, folder: str | Path) -> None:
             task=posterior.task,
             sample_rate=posterior.sample_rate,
             clip_seconds=posterior.clip_seconds,
+            embeddings_of=posterior.embeddings_of or None,
             labels=posterior.labels,
             guide_function=posterior.guide_function,
             short_clips=posterior.short_clips,
@@ -157,6 +158,7 @@ def load(folder: str | Path, *, device: torch.device | str = "cpu", guide_functi
     posterior.provenance, posterior.metrics = header.provenance, header.metrics
     posterior.power, posterior.calibration, posterior.folder = header.power, header.calibration, folder.resolve()
     posterior.fitted_clips = FittedClips.load(folder / _CLIPS)
+    posterior.embeddings_of = header.embeddings_of or ""
     posterior.model.to(device).eval()
     posterior.guide.to(device)
     return posterior
@@ -188,7 +190,7 @@ def _fill(posterior: Posterior, tensors: dict[str, Tensor]) -> None:
         # A guide that builds itself from a run of the model needs one before it can be filled.
         posterior.model.eval()
         target = torch.zeros(1).long() if posterior.task is Task.ONE_OF_K else torch.zeros(1, len(posterior.labels))
-        posterior.guide(torch.zeros(1, round(posterior.clip_seconds * posterior.sample_rate)), target)
+        posterior.guide(torch.zeros(1, posterior.width), target)
     posterior.guide.load_tensors(left)
     if left:
         raise KeyError(f"{len(left)} tensors too many, such as {next(iter(left))}")

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bayes_panns.core.choices import Task
+from bayes_panns.core.choices import Holds, Task
 from bayes_panns.core.errors import PosteriorError
 from bayes_panns.posterior.calibration import Calibration
 from bayes_panns.posterior.disk import load
@@ -23,8 +23,17 @@ class Predictor(Protocol):
     labels: tuple[str, ...]
     sample_rate: int
     clip_seconds: float
+    embeddings_of: str
     calibration: Calibration | None
     folder: Path | None
+
+    @property
+    def takes(self) -> Holds:
+        """What a clip is to it: sound, or an embedding of another model."""
+
+    @property
+    def width(self) -> int:
+        """How many numbers a clip has: its samples, or those of its embedding."""
 
     @property
     def task(self) -> Task:
@@ -65,7 +74,8 @@ class Ensemble:
         members: At least one.
 
     Raises:
-        PosteriorError: There are none, or they differ in labels, task, sample rate or clip length.
+        PosteriorError: There are none, or they differ in labels, task, sample rate or clip length, or take embeddings
+            of different models.
     """
 
     calibration: Calibration | None = None
@@ -75,13 +85,24 @@ class Ensemble:
         if not members:
             raise PosteriorError("an ensemble needs a posterior")
         first = members[0]
-        for name in ("labels", "task", "sample_rate", "clip_seconds"):
+        for name in ("labels", "task", "takes", "sample_rate", "clip_seconds", "width", "embeddings_of"):
             for other in members[1:]:
                 if getattr(other, name) != getattr(first, name):
                     whose, than = other.folder or "a member", first.folder or "the first member"
                     raise PosteriorError(f"{whose} and {than} differ in {name}; the members of an ensemble must agree")
         self.members = tuple(members)
         self.labels, self.sample_rate, self.clip_seconds = first.labels, first.sample_rate, first.clip_seconds
+        self.embeddings_of = first.embeddings_of
+
+    @property
+    def takes(self) -> Holds:
+        """What a clip is to its members."""
+        return self.members[0].takes
+
+    @property
+    def width(self) -> int:
+        """How many numbers a clip has."""
+        return self.members[0].width
 
     @property
     def task(self) -> Task:

@@ -5,17 +5,21 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from bayes_panns.bayes import Strategy
 from bayes_panns.core.choices import ShortClips, Task
 from bayes_panns.core.errors import PosteriorError
+from bayes_panns.nets.embeddings import takes_embeddings
 from bayes_panns.posterior.calibration import Calibration, Power
 
 FORMAT = 5
 """The version of the folder's format that this code writes; it reads this one and those before it."""
 
 HEADER = "posterior.toml"
+
+_SHORTEST = 1e-3
+"""The shortest clips of sound, in seconds."""
 
 
 class Header(BaseModel):
@@ -25,8 +29,9 @@ class Header(BaseModel):
         format_version: See :data:`FORMAT`.
         net: The network's name.
         task: What the labels mean.
-        sample_rate: The front end's rate, in Hz.
-        clip_seconds: The length of the clips it was fitted to.
+        sample_rate: The front end's rate, in Hz; 0 for a network that takes embeddings, since format 5.
+        clip_seconds: The length of the clips it was fitted to; 0 for embeddings.
+        embeddings_of: The model whose embeddings it takes; empty where that is unknown, and for sound. Since format 5.
         labels: K label names.
         guide_function: ``module:function`` of a guide of the user's own.
         short_clips: How shorter clips are shown. Before format 4 headers did not say: fits padded them, and imported
@@ -44,8 +49,9 @@ class Header(BaseModel):
     format_version: Annotated[int, Field(ge=1)]
     net: str
     task: Task
-    sample_rate: Annotated[int, Field(gt=0)]
-    clip_seconds: Annotated[float, Field(ge=1e-3, le=86400, allow_inf_nan=False)]
+    sample_rate: Annotated[int, Field(ge=0)]
+    clip_seconds: Annotated[float, Field(ge=0, le=86400, allow_inf_nan=False)]
+    embeddings_of: str | None = None
     labels: Annotated[tuple[str, ...], Field(min_length=1)]
     guide_function: str | None = None
     short_clips: ShortClips | None = None
@@ -55,6 +61,13 @@ class Header(BaseModel):
     calibration: Calibration | None = None
     provenance: dict[str, Any] = {}
     metrics: dict[str, float] = {}
+
+    @field_validator("sample_rate", "clip_seconds")
+    @classmethod
+    def _of_sound_alone(cls, value: float, fields: ValidationInfo) -> float:
+        if takes_embeddings(fields.data.get("net", "")) != (value == 0) or 0 < value < _SHORTEST:
+            raise ValueError(f"{value} does not fit what the network takes")
+        return value
 
     @model_validator(mode="after")
     def _powers_fit_the_labels(self) -> Self:

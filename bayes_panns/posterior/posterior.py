@@ -23,6 +23,7 @@ from bayes_panns.bayes import (
     CustomGuide,
     Strategy,
     draw_weights,
+    embeddings_under,
     gaussian_weights,
     guide_from_strategy,
     head_logits,
@@ -31,9 +32,9 @@ from bayes_panns.bayes import (
     mirrored_draws,
     moments_under,
 )
-from bayes_panns.core.choices import Dropout, HeadStart, ShortClips, Task
+from bayes_panns.core.choices import Dropout, HeadStart, Holds, ShortClips, Task
 from bayes_panns.core.errors import PosteriorError, RecipeError
-from bayes_panns.nets import Network, build
+from bayes_panns.nets import EmbeddingNet, Network, build
 from bayes_panns.posterior.calibration import Calibration, Power
 from bayes_panns.posterior.fitted_clips import FittedClips
 from bayes_panns.posterior.freezing import freeze
@@ -56,8 +57,8 @@ class Posterior:
         guide: The Pyro guide; one of the user's own is its only part, a :class:`~bayes_panns.bayes.CustomGuide`.
         net: The network's name.
         labels: K label names.
-        sample_rate: The front end's rate, in Hz.
-        clip_seconds: The length of the clips it was fitted to.
+        sample_rate: The front end's rate, in Hz; 0 if it takes embeddings of another model.
+        clip_seconds: The length of the clips it was fitted to; 0 for embeddings.
         strategy: The guide recipe. With a guide of the user's own only its priors count.
         guide_function: ``module:function`` of a guide of the user's own.
         short_clips: How it was shown clips shorter than ``clip_seconds`` while fitting, and shows them when predicting.
@@ -67,6 +68,7 @@ class Posterior:
         calibration: What was fitted on held-out clips afterwards, if anything.
         fitted_clips: The clips that it and its upstream posteriors were fitted to; empty where that is not known.
         folder: Where it was loaded from.
+        embeddings_of: The model whose embeddings it takes; empty where that is unknown, and if it takes sound.
     """
 
     model: BayesianNet
@@ -84,6 +86,7 @@ class Posterior:
     calibration: Calibration | None = None
     fitted_clips: FittedClips = field(default_factory=FittedClips)
     folder: Path | None = None
+    embeddings_of: str = ""
 
     @classmethod
     def build(
@@ -105,8 +108,8 @@ class Posterior:
             net: One of :data:`bayes_panns.nets.NETS`.
             labels: K label names.
             task: What the labels mean.
-            sample_rate: The front end's rate: 32000 Hz, for PANNs' networks also 16000 or 8000 Hz.
-            clip_seconds: The length of the clips.
+            sample_rate: The front end's rate: 32000 Hz, for PANNs' networks also 16000 or 8000 Hz; 0 for embeddings.
+            clip_seconds: The length of the clips; 0 for embeddings.
             strategy: The guide recipe.
             guide_function: Instead of a recipe's guide, ``module:function`` that makes one from the model (see
                 :class:`~bayes_panns.bayes.UserGuide`); every weight then has the prior of ``strategy``, or a fan-in
@@ -146,6 +149,17 @@ class Posterior:
     def task(self) -> Task:
         """What the labels mean."""
         return self.model.likelihood.task
+
+    @property
+    def takes(self) -> Holds:
+        """What a clip is to it: sound, or an embedding of another model."""
+        return cast(Network, self.model.net).takes
+
+    @property
+    def width(self) -> int:
+        """How many numbers a clip has: its samples, or those of its embedding."""
+        net = self.model.net
+        return net.width if isinstance(net, EmbeddingNet) else round(self.clip_seconds * self.sample_rate)
 
     @property
     def front_end(self) -> FrontEnd:
@@ -259,7 +273,7 @@ class Posterior:
                 self.model, self.guide, data, len(self.labels), spec_augment=spec_augment, seed=seed
             )
             self._set_head(weight, bias)
-            logger.info("last layer: starts as the most probable one on the upstream's embeddings")
+            logger.info("last layer: starts as the most probable one on the clips' embeddings")
 
     @torch.no_grad()
     def _set_head(self, weight: Tensor, bias: Tensor) -> None:
@@ -381,6 +395,24 @@ class Posterior:
         except NotImplementedError as error:
             raise PosteriorError(f"net {self.net}: {error}") from error
         return torch.cat([loc for loc, _ in parts]).cpu(), torch.cat([factor for _, factor in parts], dim=1).cpu()
+
+    @torch.no_grad()
+    def embed(self, clips: Tensor | Sequence[Tensor], *, batch_size: int = 32, memory: int = 1 << 30) -> Tensor:
+        """The embeddings of clips under the posterior's mean: what the last layer takes.
+
+        Args:
+            clips: Waveforms, as :meth:`draws` takes them.
+            batch_size: The most clips a pass.
+            memory: Bytes that the activations of a pass may take, as in :meth:`draws`.
+
+        Returns:
+            Shape ``(N, E)``, on the CPU.
+        """
+        self.model.eval()
+        self.model.drop(False)
+        batches = self._batches(clips, batch_size, memory)
+        weights = mean_weights(self.guide, batches[0])
+        return torch.cat([embeddings_under(self.model, weights, batch).cpu() for batch in batches])
 
     @torch.no_grad()
     def _batches(self, clips: Tensor | Sequence[Tensor], batch_size: int, memory: int) -> list[Tensor]:

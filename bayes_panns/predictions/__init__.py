@@ -3,6 +3,7 @@
 from bayes_panns.predictions.accumulate import UncertaintyAccumulator, decompose
 from bayes_panns.predictions.clip_sets import predict, predict_logits
 from bayes_panns.predictions.combine import concatenate, mixture
+from bayes_panns.predictions.embedding import Embedded, embed_clips, embed_files
 from bayes_panns.predictions.gaussian_logits import from_moments
 from bayes_panns.predictions.tagging import Tags, tag
 from bayes_panns.predictions.uncertainty import Draws, StandardError, Uncertainty, scores
@@ -10,6 +11,7 @@ from bayes_panns.predictions.windows import Window
 
 __all__ = [
     "Draws",
+    "Embedded",
     "StandardError",
     "Tags",
     "Uncertainty",
@@ -17,6 +19,8 @@ __all__ = [
     "Window",
     "concatenate",
     "decompose",
+    "embed_clips",
+    "embed_files",
     "from_moments",
     "mixture",
     "predict",

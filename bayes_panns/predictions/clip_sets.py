@@ -28,7 +28,7 @@ def predict(posterior: Predictor, clips: ClipSet, draws: Draws = 20, *, covarian
 
     Args:
         posterior: What predicts: a posterior, or an ensemble of several.
-        clips: N clips, at the posterior's sample rate.
+        clips: N clips of what the posterior takes: sound at its sample rate, or embeddings of its model.
         draws: Posterior draws a clip; 0 is one pass at the posterior mean, ``"moments"`` one that propagates moments.
         covariance: Whether to keep the covariance between labels too: N x K x K numbers.
 
@@ -46,7 +46,7 @@ def predict_logits(posterior: Posterior, clips: ClipSet, draws: int = 20) -> NDA
 
     Args:
         posterior: What predicts.
-        clips: N clips, at the posterior's sample rate.
+        clips: N clips of what the posterior takes: sound at its sample rate, or embeddings of its model.
         draws: Posterior draws a clip; 0 is one pass at the posterior mean.
 
     Returns:
@@ -99,10 +99,10 @@ def _mixed(ensemble: Ensemble, waveforms: Tensor | Sequence[Tensor], draws: int,
 
 
 def _batches(clips: ClipSet, most: int) -> Iterator[Tensor]:
-    """The waveforms of a set, at most so many clips at a time."""
-    size = max(1, min(most, CLIPS, SAMPLES // clips.samples))
+    """The waveforms or embeddings of a set, at most so many clips at a time."""
+    size = max(1, min(most, CLIPS, SAMPLES // clips.width))
     with progress.task("predicting", total=len(clips), unit="clip") as bar:
         for start in range(0, len(clips), size):
             index = np.arange(start, min(start + size, len(clips)))
-            yield torch.from_numpy(clips.waveform(index))
+            yield torch.from_numpy(clips.inputs(index))
             bar.advance(len(index))

@@ -14,7 +14,7 @@ from bayes_panns.audio.files import read
 from bayes_panns.core import progress
 from bayes_panns.core.errors import AudioError
 from bayes_panns.metrics.conformal import label_sets
-from bayes_panns.posterior import Predictor
+from bayes_panns.posterior import Predictor, require_sound
 from bayes_panns.predictions.clip_sets import CLIPS, SAMPLES, predict_waveforms
 from bayes_panns.predictions.combine import concatenate
 from bayes_panns.predictions.uncertainty import Draws, Uncertainty
@@ -66,8 +66,9 @@ def tag(
     Raises:
         PosteriorError: Moments are asked for, and the posterior cannot propagate them.
         AudioError: No file can be read. A file that cannot be read is skipped as long as another can.
-        PredictionError: The window or hop is not finite, or shorter than one sample.
+        PredictionError: The posterior takes embeddings; or the window or hop is not finite, or shorter than one sample.
     """
+    require_sound(posterior)
     files = [files] if isinstance(files, str | Path) else files
     window = posterior.clip_seconds if window is None else window
     hop = window if hop is None else hop

@@ -4,6 +4,8 @@ Beside a store ``STORE.h5`` is a folder ``STORE.embeddings/`` with a file for ea
 identified by content: the name of a file is a digest of the backbone's weights, BatchNorm statistics and front end, and
 a row has the digest of its clip's samples. So folds, subsets and a store that was packed again reuse the embeddings,
 and another backbone or other clips do not. The folder may be deleted at any time.
+
+A store of embeddings that another model has made needs none of this: they are read as they are.
 """
 
 import hashlib
@@ -23,7 +25,7 @@ from bayes_panns.audio.front_end import FrontEnd
 from bayes_panns.bayes import BayesianNet
 from bayes_panns.clips import ClipSet, Store
 from bayes_panns.core import progress
-from bayes_panns.core.choices import Task
+from bayes_panns.core.choices import Holds, Task
 from bayes_panns.core.errors import RecipeError
 from bayes_panns.core.files import whole_file
 from bayes_panns.nets import Network, backbone
@@ -60,6 +62,7 @@ class Embeddings:
 
     Raises:
         RecipeError: The backbone is not frozen, or not deterministic.
+        ValueError: Views are asked for, and the clips are embeddings already.
         StoreError: The task is one-of-K and a clip does not have exactly one label.
     """
 
@@ -78,9 +81,14 @@ class Embeddings:
         require_fixed(model)
         self.clips = clips
         self.target = targets(clips, task)
-        self.backbone = _fingerprint(model)
+        self.backbone = fingerprint(model)
         self._model, self._device = model.to(device).eval(), device
         self._size = cast(nn.Linear, model.net.get_submodule(model.head)).in_features
+        if clips.holds == Holds.EMBEDDINGS:
+            if views:
+                raise ValueError("embeddings of another model have no views: there is no spectrogram")
+            self.views = torch.from_numpy(clips.embedding(np.arange(len(clips))))[:, None]
+            return
         self.views = torch.empty(len(clips), 1 + views, self._size)
         generator = torch.Generator().manual_seed(seed)
         for store, positions, rows in clips.by_store():
@@ -217,7 +225,7 @@ def _moves(module: nn.Module) -> bool:
     )
 
 
-def _fingerprint(model: BayesianNet) -> str:
+def fingerprint(model: BayesianNet) -> str:
     """32 hexadecimal digits of SHA-256 over all that decides the embeddings of a waveform."""
     digest = hashlib.sha256(f"{FORMAT} {model.front_end and model.front_end.signature}".encode())
     for name, value in model.net.state_dict().items():

@@ -277,7 +277,7 @@ class TestDamage:
             ("provenance", "3", "'provenance' is not a JSON object"),
             ("provenance", b"\xff", "damaged"),
             ("provenance", 3.0, "damaged"),
-            ("format_version", 2, "upgrade"),
+            ("format_version", 3, "upgrade"),
         ],
     )
     def test_attribute_that_does_not_fit(self, tmp_path, name, value, match):

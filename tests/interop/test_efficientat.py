@@ -226,24 +226,34 @@ def test_moments_are_exact_for_a_last_layer_and_refused_for_convolutions(tmp_pat
     assert "net mn01: moments" in shown.stderr
 
 
-@pytest.mark.parametrize(("recipe", "net"), [("fixed-features", "mn04"), ("rotated-head", "mn04")])
-def test_a_last_layer_is_fitted_on_its_embeddings(tmp_path, recipe, net):
+@pytest.mark.parametrize(
+    ("recipe", "net", "head"), [("fixed-features", "mn04", "classifier.5"), ("rotated-head", "mn04-pooled", "fc")]
+)
+def test_a_last_layer_is_fitted_on_its_embeddings(tmp_path, recipe, net, head):
     generator = np.random.default_rng(0)
     loudness = np.array([0.01, 0.1, 0.5])[np.arange(12) % 3, None]
     waveform = loudness * generator.normal(size=(12, 8000)).clip(-1.9, 1.9)
     write(tmp_path / "c.h5", waveform, np.eye(3, dtype=bool)[np.arange(12) % 3], LABELS, Task.ONE_OF_K, 32000)
-    upstream = build_posterior("det", net=net, labels=("a", "b", "c", "d"), task=Task.MULTI_LABEL)
+    upstream = build_posterior("det", net="mn04", labels=("a", "b", "c", "d"), task=Task.MULTI_LABEL)
     save(upstream, tmp_path / "upstream")
-    settings = [part for value in (f"net={net}", "fit.epochs=2") for part in ("--set", value)]
-    command = ("finetune", recipe, "--from", tmp_path / "upstream", "--data", tmp_path / "c.h5", *settings)
+    command = (
+        "finetune",
+        recipe,
+        "--from",
+        tmp_path / "upstream",
+        "--data",
+        tmp_path / "c.h5",
+        "--set",
+        "fit.epochs=2",
+    )
     run(*command, "-o", tmp_path / "run")
     posterior = load(tmp_path / "run" / "posterior")
     assert posterior.net == net
-    assert posterior.model.head_sites == ("net.classifier.5.weight", "net.classifier.5.bias")
+    assert posterior.model.head_sites == (f"net.{head}.weight", f"net.{head}.bias")
     assert posterior.short_clips is ShortClips.PAD
     known = upstream.points()
     for name, value in posterior.points().items():
-        assert name.startswith("classifier.5.") or torch.equal(value, known[name]), name
+        assert name.startswith(f"{head}.") or torch.equal(value, known[name]), name
     assert len(list((tmp_path / "c.embeddings").glob("*.npz"))) == 1
 
 

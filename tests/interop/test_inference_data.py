@@ -98,7 +98,7 @@ def test_points_are_constants(arviz, store):
 def test_clips_of_other_labels_are_predicted_without_a_truth(arviz, store):
     data = to_inference_data(build(), ClipSet(store(labels=("wind", "sea"))), draws=2)
     assert set(data.groups()) == {"posterior", "predictions"}
-    with pytest.raises(StoreError, match="its sample rate is 16000 Hz, but the posterior's is 8000 Hz"):
+    with pytest.raises(StoreError, match="sample rate 16000 Hz, but the posterior's is 8000 Hz"):
         to_inference_data(build(), ClipSet(store(rate=16000)), draws=2)
 
 

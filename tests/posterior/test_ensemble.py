@@ -80,7 +80,7 @@ def test_draws_made_are_told(clips, members, asked, made):
     assert ensemble.draws_made(asked) == made
     drawn = len(list(ensemble.draws(clips, asked)))
     # A pass of a point posterior is repeated, so that it weighs as much as the draws of the others.
-    share = max(each.draws_made(ensemble._share(asked)) for each in ensemble.members)
+    share = max(each.draws_made(ensemble.share(asked)) for each in ensemble.members)
     assert drawn == len(members) * max(1, share)
 
 

@@ -117,7 +117,10 @@ def test_windows_must_have_a_length(posterior, tmp_path, name, value):
     with pytest.raises(PredictionError, match=name):
         tag(posterior, [sound(tmp_path / "x.wav", 1)], **{name: value})
     with pytest.raises(PredictionError, match="window inf"):
-        tag(SimpleNamespace(clip_seconds=float("inf"), sample_rate=RATE), [sound(tmp_path / "x.wav", 1)])
+        tag(
+            SimpleNamespace(takes="waveforms", clip_seconds=float("inf"), sample_rate=RATE),
+            [sound(tmp_path / "x.wav", 1)],
+        )
 
 
 def test_nothing_to_tag(posterior):

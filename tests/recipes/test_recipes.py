@@ -56,7 +56,7 @@ def test_values_given_in_a_call_replace_the_recipes(recipe):
     ("change", "message"),
     [
         ("fit.epoch=3", "unknown key fit.epoch; did you mean epochs?"),
-        ("fit.xyz=3", "unknown key fit.xyz; known keys: epochs, "),
+        ("fit.xyz=3", "unknown key fit.xyz; known keys: optimizer, "),
         ("colour=3", "unknown key colour; known keys: description, net, "),
         ("fit.epochs=many", "fit.epochs = 'many': input should be a valid integer"),
         ("fit.epochs=0", "fit.epochs = 0: input should be greater than or equal to 1"),

@@ -1,10 +1,10 @@
 """Recordings of one's own: a folder of class folders, a folder without classes, or a CSV file."""
 
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from bayes_panns.clips.catalogs.catalog import Catalog, Clip, find_sounds, named_files, require_any_file
+from bayes_panns.clips.catalogs.labels import labels_of, separated, without_rare
 from bayes_panns.clips.catalogs.tables import Fold, Name, UserRow, read_table, require_distinct
 from bayes_panns.core.choices import Task
 from bayes_panns.core.errors import StoreError
@@ -47,7 +47,7 @@ def folder(source: Path, *, min_count: int = 1) -> Catalog:
         raise StoreError(f"{source}: no such folder or CSV file; name a folder of recordings, or a CSV that lists them")
     if min_count > 1:
         options["min_count"] = min_count
-        labels, clips = _without_rare(source, labels, task, clips, min_count)
+        labels, clips = without_rare(source, labels, task, clips, min_count)
     return Catalog("folder", labels, task, 10.0, clips, root, options)
 
 
@@ -70,13 +70,7 @@ def _labelled_by_folder(source: Path) -> tuple[tuple[str, ...], Task, tuple[Clip
 def _labelled_by_table(table: Path) -> tuple[Path, tuple[str, ...], Task, tuple[Clip, ...]]:
     rows = read_table(table, _Row)
     require_distinct(table, rows, lambda row: row.file)
-    named = [tuple(dict.fromkeys(filter(None, map(str.strip, row.labels.split(";"))))) for _, row in rows]
-    labels = tuple(sorted({label for names in named for label in names}))
-    column = {label: index for index, label in enumerate(labels)}
-    if not labels:
-        task = Task.UNLABELLED
-    else:
-        task = Task.ONE_OF_K if all(len(names) == 1 for names in named) else Task.MULTI_LABEL
+    labels, task, columns = labels_of([separated(row.labels) for _, row in rows])
     here = table.absolute().parent
     # The folder as the user wrote it, where the files are there: messages then show what was typed.
     bases = (table.parent, *here.parents[:2])
@@ -85,27 +79,10 @@ def _labelled_by_table(table: Path) -> tuple[Path, tuple[str, ...], Task, tuple[
         Clip(
             path=root / row.file,
             name=row.file,
-            labels=tuple(sorted(column[name] for name in names)),
+            labels=of_clip,
             fold=row.fold,
             source=row.source or None,
         )
-        for (_, row), names in zip(rows, named, strict=True)
+        for (_, row), of_clip in zip(rows, columns, strict=True)
     )
     return root, labels, task, require_any_file(table, clips)
-
-
-def _without_rare(
-    source: Path, labels: tuple[str, ...], task: Task, clips: tuple[Clip, ...], min_count: int
-) -> tuple[tuple[str, ...], tuple[Clip, ...]]:
-    counts = Counter(label for clip in clips for label in clip.labels)
-    kept = [index for index in range(len(labels)) if counts[index] >= min_count]
-    if not kept:
-        raise StoreError(f"{source}: no label has {min_count} clips or more; lower the minimum")
-    column = {old: new for new, old in enumerate(kept)}
-    trimmed = (
-        Clip(clip.path, clip.name, tuple(column[old] for old in clip.labels if old in column), clip.fold, clip.source)
-        for clip in clips
-    )
-    return tuple(labels[old] for old in kept), tuple(
-        clip for clip in trimmed if clip.labels or task == Task.MULTI_LABEL
-    )

@@ -1,12 +1,15 @@
-"""Label names and their numbers, as published tables list them."""
+"""Label names and their numbers: as published tables list them, and as users' tables name them."""
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
 
+from bayes_panns.clips.catalogs.catalog import Clip
 from bayes_panns.clips.catalogs.tables import PublishedRow, read_table
+from bayes_panns.core.choices import Task
 from bayes_panns.core.errors import StoreError
 
 
@@ -59,3 +62,65 @@ def numbered_labels(table: Path, rows: Iterable[tuple[int, int, str]]) -> tuple[
             )
     numbers = sorted(names)
     return tuple(names[number] for number in numbers), {number: index for index, number in enumerate(numbers)}
+
+
+def separated(text: str) -> tuple[str, ...]:
+    """The labels in a text, in which ``;`` stands between them.
+
+    Example:
+        >>> separated("Dog; Rain;Dog;")
+        ('Dog', 'Rain')
+    """
+    return tuple(dict.fromkeys(filter(None, map(str.strip, text.split(";")))))
+
+
+def labels_of(named: Sequence[Sequence[str]]) -> tuple[tuple[str, ...], Task, list[tuple[int, ...]]]:
+    """What the names of the clips' labels make: all labels, sorted by name, their task, and the labels of each clip.
+
+    If every clip has exactly one label the task is one-of-k; if none has any it is unlabelled; otherwise multi-label.
+
+    Example:
+        >>> labels_of([("dog",), ("rain", "dog"), ()])
+        (('dog', 'rain'), <Task.MULTI_LABEL: 'multi-label'>, [(0,), (0, 1), ()])
+
+    Args:
+        named: The names of each clip's labels.
+    """
+    labels = tuple(sorted({label for names in named for label in names}))
+    column = {label: index for index, label in enumerate(labels)}
+    if not labels:
+        task = Task.UNLABELLED
+    else:
+        task = Task.ONE_OF_K if all(len(names) == 1 for names in named) else Task.MULTI_LABEL
+    return labels, task, [tuple(sorted(column[name] for name in names)) for names in named]
+
+
+def without_rare(
+    source: Path, labels: tuple[str, ...], task: Task, clips: tuple[Clip, ...], min_count: int
+) -> tuple[tuple[str, ...], tuple[Clip, ...]]:
+    """The labels that enough clips have, and the clips with these.
+
+    A clip that has none of them left stays, if the task is multi-label.
+
+    Args:
+        source: Where the clips are from, for errors.
+        labels: All labels.
+        task: What they mean.
+        clips: The clips.
+        min_count: The fewest clips of a label that is kept.
+
+    Raises:
+        StoreError: No label has so many.
+    """
+    counts = Counter(label for clip in clips for label in clip.labels)
+    kept = [index for index in range(len(labels)) if counts[index] >= min_count]
+    if not kept:
+        raise StoreError(f"{source}: no label has {min_count} clips or more; lower the minimum")
+    column = {old: new for new, old in enumerate(kept)}
+    trimmed = (
+        Clip(clip.path, clip.name, tuple(column[old] for old in clip.labels if old in column), clip.fold, clip.source)
+        for clip in clips
+    )
+    return tuple(labels[old] for old in kept), tuple(
+        clip for clip in trimmed if clip.labels or task == Task.MULTI_LABEL
+    )

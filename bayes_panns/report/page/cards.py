@@ -13,6 +13,7 @@ from matplotlib.image import imsave
 from numpy.typing import NDArray
 
 from bayes_panns.clips import ClipSet
+from bayes_panns.core.choices import Holds
 from bayes_panns.posterior import Posterior
 from bayes_panns.predictions import Uncertainty
 from bayes_panns.report.page.clips import REASONS
@@ -69,9 +70,9 @@ class Card:
         name: The clip's name.
         fold: The run that scored it, in a cross-validation; otherwise empty.
         labels: The labels that it has.
-        spectrogram: A data URI; empty where the page's budget is spent.
-        audio: A data URI; empty where the page's budget is spent.
-        seconds: The length of both.
+        spectrogram: A data URI; empty where the page's budget is spent, and for an embedding.
+        audio: A data URI; likewise.
+        seconds: The length of both; 0 for an embedding.
         cut: Whether the clip itself is longer.
         top: The highest frequency of the spectrogram, in kHz.
         rows: The most probable labels, and true labels beyond them.
@@ -92,6 +93,17 @@ class Card:
     aleatoric: float
     epistemic: float
     entropy: float
+
+
+@dataclass(frozen=True)
+class _Sound:
+    """What a card shows of the sound; by default nothing."""
+
+    spectrogram: str = ""
+    audio: str = ""
+    seconds: float = 0.0
+    cut: bool = False
+    top: float = 0.0
 
 
 @dataclass
@@ -167,7 +179,7 @@ def _part_cards(
         prediction = evaluation.ood if REASONS[reason].ood else evaluation.uncertainty
         assert clips is not None, "the clip is wanted"
         assert prediction is not None, "it was scored"
-        waveforms.append(clips.waveform([index])[0])
+        waveforms.append(clips.inputs([index])[0])
         predictions.append(prediction)
     mean = np.stack([each.probability[index] for each, (_, index) in zip(predictions, wanted, strict=True)])
     draws, sentence = _draw(posterior, waveforms, evaluation.metrics["draws"], mean)
@@ -176,17 +188,13 @@ def _part_cards(
         ood, prediction, waveform = REASONS[reason].ood, predictions[place], waveforms[place]
         true = np.zeros(len(evaluation.labels), dtype=bool) if ood else evaluation.target[index]
         variances = prediction.per_clip()
-        shown = waveform[: round(SECONDS * posterior.sample_rate)]
+        sound = _Sound() if posterior.takes == Holds.EMBEDDINGS else _shown(posterior, waveform, budget)
         cards.append(
             Card(
                 name=(evaluation.ood_names if ood else evaluation.names)[index],
                 fold=fold,
                 labels=tuple(label for label, has in zip(evaluation.labels, true, strict=True) if has),
-                spectrogram=budget.take(_spectrogram(posterior, shown)),
-                audio=budget.take(_sound(shown, posterior.sample_rate)),
-                seconds=len(shown) / posterior.sample_rate,
-                cut=len(shown) < len(waveform),
-                top=posterior.front_end.settings.fmax / 1000,
+                **vars(sound),
                 rows=tuple(_rows(prediction, index, draws[:, place], true, evaluation.labels)),
                 aleatoric=float(variances["aleatoric"][index]),
                 epistemic=float(variances["epistemic"][index]),
@@ -243,6 +251,18 @@ def _rows(
         )
         for k in [*order[:LABELS].tolist(), *missed[:TRUE_LABELS]]
     ]
+
+
+def _shown(posterior: Posterior, waveform: NDArray[np.float32], budget: MediaBudget) -> _Sound:
+    """The sound and the spectrogram of a clip, as far as the budget allows."""
+    shown = waveform[: round(SECONDS * posterior.sample_rate)]
+    return _Sound(
+        spectrogram=budget.take(_spectrogram(posterior, shown)),
+        audio=budget.take(_sound(shown, posterior.sample_rate)),
+        seconds=len(shown) / posterior.sample_rate,
+        cut=len(shown) < len(waveform),
+        top=posterior.front_end.settings.fmax / 1000,
+    )
 
 
 def _spectrogram(posterior: Posterior, waveform: NDArray[np.float32]) -> str:

@@ -27,8 +27,14 @@ def facts_of(source: Source) -> list[tuple[str, str]]:
 
 def _posterior(header: Mapping[str, Any], *, single: bool) -> Iterator[tuple[str, str]]:
     provenance = header.get("provenance", {})
-    length = exact(header["clip_seconds"])
-    yield "Network", f"{header['net']}, {header['sample_rate']} Hz, clips of {length} s"
+    if header["sample_rate"]:
+        length = exact(header["clip_seconds"])
+        yield "Network", f"{header['net']}, {header['sample_rate']} Hz, clips of {length} s"
+    else:
+        yield (
+            "Network",
+            f"{header['net']}, a last layer on embeddings of {header.get('embeddings_of', 'another model')}",
+        )
     yield "Guide", header.get("guide_function") or header["strategy"].get("description") or "from a recipe"
     yield "Labels", f"{len(header['labels'])}, {header['task']}"
     if "checkpoint" in provenance:

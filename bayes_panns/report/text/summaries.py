@@ -41,6 +41,9 @@ def describe(path: str | Path) -> str:
 def _posterior(path: Path) -> dict[str, Any]:
     header = read_header(path)
     labels = header.pop("labels")
+    if not header["sample_rate"]:
+        # It takes embeddings of another model: it knows no rate and no length.
+        header = {key: value for key, value in header.items() if key not in ("sample_rate", "clip_seconds")}
     return {"posterior": path.name, **header, "labels": f"{len(labels)}: {', '.join(labels)}"}
 
 

@@ -155,13 +155,16 @@ class HeadFit:
                 on_fold=bar.advance,
             )
         chosen, power = choice.chosen, choice.power
-        shown = f"power {power[0]:.3g}" if len(power) == 1 else f"a power for each label, {min(power):.3g} to "
-        shown += "" if len(power) == 1 else f"{max(power):.3g}"
         if power == (1.0,):
-            shown = "no power, which would not help"
+            shown = "no power, since none helps"
+        elif len(power) == 1:
+            shown = f"power {power[0]:.3g}"
+        else:
+            shown = f"a power for each label from {min(power):.3g} to {max(power):.3g}"
+        recordings = int(self.data.clips.recordings.max()) + 1
         logger.info(
-            f"chosen by {count} inner folds over {int(self.data.clips.recordings.max()) + 1} recordings: prior scale "
-            f"{chosen.prior_scale:g}, kl_weight {chosen.kl_weight:g}, {shown}; their NLL {choice.nll:.4f}, with the power {choice.powered_nll:.4f} "
+            f"chosen by {count} inner folds over {recordings} recordings: prior scale {chosen.prior_scale:g}, "
+            f"kl_weight {chosen.kl_weight:g}, {shown}; NLL {choice.nll:.4f}, with the power {choice.powered_nll:.4f} "
             f"({time.monotonic() - started:.1f} s)"
         )
         return choice

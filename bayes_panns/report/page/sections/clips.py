@@ -22,8 +22,13 @@ def section(source: Source, context: Context) -> Section | None:
     groups = [ClipGroup(REASONS[key].title, REASONS[key].text, found) for key, found in cards.items()]
     text = (
         f"{sentence} The line next to a label runs from 0 to 1. A clip is shown once, under the first heading that "
-        f"applies. Spectrograms are the network's log-mel input, with a range of {DYNAMIC_RANGE} dB."
+        "applies."
     )
-    if any(not card.audio for found in cards.values() for card in found):
+    shown = [card for found in cards.values() for card in found]
+    if not any(card.seconds for card in shown):
+        text += " The network takes embeddings of another model, so there is no sound to show."
+        return Section("clips", TITLE, text, clip_groups=groups)
+    text += f" Spectrograms are the network's log-mel input, with a range of {DYNAMIC_RANGE} dB."
+    if any(not card.audio for card in shown):
         text += " Some clips have no sound, to limit the size of the page."
     return Section("clips", TITLE, text, clip_groups=groups)
