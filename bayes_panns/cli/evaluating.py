@@ -33,7 +33,7 @@ def evaluate(
     stores: tuple[Path, ...],
     folds: list[int] | None,
     ood: tuple[Path, ...],
-    draws: "Draws",
+    draws: "Draws | None",
     output: Path | None,
     out: Path | None,
     intervals: bool,
@@ -93,7 +93,7 @@ def evaluate(
     show_default=True,
     help="The share of true labels that the label sets are to contain.",
 )
-@click.option("--draws", type=click.IntRange(min=0), default=20, show_default=True, help="Posterior draws.")
+@click.option("--draws", type=click.IntRange(min=0), help="Posterior draws [as for predict].")
 @options.device
 @options.guide_function
 def calibrate(
@@ -101,7 +101,7 @@ def calibrate(
     stores: tuple[Path, ...],
     folds: list[int] | None,
     coverage: float,
-    draws: int,
+    draws: int | None,
     device: str,
     guide_function: str | None,
 ) -> None:
@@ -141,7 +141,7 @@ def report(
     stores: tuple[Path, ...],
     folds: list[int] | None,
     ood: tuple[Path, ...],
-    draws: "Draws",
+    draws: "Draws | None",
     device: str,
     guide_function: str | None,
 ) -> None:

@@ -136,7 +136,7 @@ def crossval(
     seeds: list[int] | None,
     folds: list[int] | None,
     ood: tuple[Path, ...],
-    draws: "Draws",
+    draws: "Draws | None",
     out: Path | None,
     changes: tuple[str, ...],
     resume: bool,

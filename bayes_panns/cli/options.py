@@ -114,9 +114,8 @@ device = click.option(
 draws = click.option(
     "--draws",
     type=DrawsType(),
-    default="20",
-    show_default=True,
-    help="Posterior draws; 0 is one pass at the posterior mean, moments one pass that propagates moments.",
+    help="Posterior draws; 0 is one pass at the posterior mean, moments one pass that propagates moments "
+    "[20; 200 where only the last layer is drawn].",
 )
 guide_function = click.option(
     "--guide",

@@ -47,7 +47,7 @@ def predict(
     posterior: Path,
     files: tuple[Path, ...],
     others: tuple[Path, ...],
-    draws: "Draws",
+    draws: "Draws | None",
     form: str,
     out: Path | None,
     window: float | None,

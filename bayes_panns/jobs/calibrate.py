@@ -26,7 +26,7 @@ def calibrate(
     clips: ClipSet,
     *,
     coverage: float = 0.9,
-    draws: int = 20,
+    draws: int | None = None,
     seed: int = 0,
 ) -> Calibration:
     """Fit a temperature, and a threshold for label sets, to clips that the posterior was not fitted to.
@@ -40,13 +40,15 @@ def calibrate(
         posterior: The posterior. Its ``calibration`` becomes the one returned; it is unchanged if an error is raised.
         clips: Held-out clips with the posterior's labels.
         coverage: The share of true labels that the sets are to contain, in (0, 1).
-        draws: Posterior draws; predict with as many.
+        draws: Posterior draws; predict with as many. By default as many as
+            :meth:`~bayes_panns.posterior.Posterior.draws_for` says.
         seed: Seeds the split into halves.
 
     Raises:
         StoreError: The clips do not fit the posterior, or are too few for the coverage.
     """
     require_inputs(posterior, clips)
+    draws = int(posterior.draws_for(draws))
     first, second = clips.split(0.5, seed)
     logits, target = predict_logits(posterior, first, draws), target_for(posterior, first)
     temperature = fit_temperature(logits, target, posterior.task, power=posterior.exponent(draws))

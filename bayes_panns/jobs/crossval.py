@@ -125,7 +125,7 @@ def crossval(
     seeds: Sequence[int] = (),
     folds: Sequence[int] | None = None,
     ood: Sequence[str | Path] = (),
-    draws: Draws = 20,
+    draws: Draws | None = None,
     device: str = "auto",
     resume: bool = False,
 ) -> CrossValidation | None:
@@ -268,12 +268,12 @@ def _scored(
     stores: Sequence[str],
     fold: int,
     ood: Sequence[str | Path],
-    draws: Draws,
+    draws: Draws | None,
 ) -> Evaluation:
     """The run's evaluation: the one that is there if it is of the same posterior, clips and draws, or a new one."""
     if run.evaluation.is_dir():
         kept = Evaluation.load(run.evaluation)
-        same = kept.draws == posterior.draws_made(draws)
+        same = kept.draws == posterior.draws_made(posterior.draws_for(draws))
         same &= _resolved(kept.provenance["stores"]) == _resolved(stores)
         same &= _resolved(kept.provenance["ood"]) == _resolved(ood)
         # Older evaluations do not say of which tensors they are.

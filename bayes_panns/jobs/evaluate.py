@@ -26,7 +26,7 @@ def evaluate_posterior(
     *,
     folds: Sequence[int] | None = None,
     ood: str | Path | Sequence[str | Path] = (),
-    draws: Draws = 20,
+    draws: Draws | None = None,
     covariance: bool = False,
 ) -> Evaluation:
     """Score a posterior on labelled clips and, if given, on out-of-distribution clips.
@@ -38,7 +38,7 @@ def evaluate_posterior(
         folds: The folds to score; by default all.
         ood: Stores of clips that show none of the labels, or one.
         draws: Posterior draws per clip; 0 is one pass at the posterior mean, ``"moments"`` one pass that propagates
-            moments.
+            moments. By default as many as :meth:`~bayes_panns.posterior.Posterior.draws_for` says.
         covariance: Whether to keep the epistemic covariance between labels, ``(N, K, K)``.
 
     Raises:
@@ -58,7 +58,7 @@ def evaluate_clips(
     clips: ClipSet,
     ood: ClipSet | None = None,
     *,
-    draws: Draws = 20,
+    draws: Draws | None = None,
     covariance: bool = False,
 ) -> Evaluation:
     """Score a posterior on a set of clips, such as a run's own validation clips: see :func:`evaluate_posterior`.
@@ -76,6 +76,7 @@ def evaluate_clips(
     Raises:
         StoreError: The clips' labels, task or contents do not fit the posterior.
     """
+    draws = posterior.draws_for(draws)
     target = target_for(posterior, clips)
     for each in (clips, ood):
         if each is not None:

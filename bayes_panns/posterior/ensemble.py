@@ -47,6 +47,9 @@ class Predictor(Protocol):
     def mirrored(self) -> bool:
         """Whether draws come in mirrored pairs."""
 
+    def draws_for(self, draws: int | Literal["moments"] | None) -> int | Literal["moments"]:
+        """``draws``, or the default if it is None."""
+
     def draws_made(self, draws: int | Literal["moments"]) -> int | Literal["moments"]:
         """How many draws are made when ``draws`` are asked for; 0 for a pass at the mean."""
 
@@ -118,6 +121,10 @@ class Ensemble:
     def mirrored(self) -> bool:
         """Whether draws come in pairs that are not independent: shares are whole pairs if any member is mirrored."""
         return any(member.mirrored for member in self.members)
+
+    def draws_for(self, draws: int | Literal["moments"] | None) -> int | Literal["moments"]:
+        """``draws``, or if it is None the least of the members' defaults."""
+        return min(int(member.draws_for(None)) for member in self.members) if draws is None else draws
 
     def draws_made(self, draws: int | Literal["moments"]) -> int | Literal["moments"]:
         """How many draws the members make together; 0 if each makes a single pass at its mean."""

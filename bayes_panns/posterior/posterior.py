@@ -44,6 +44,9 @@ from bayes_panns.svi import Embeddings, Features
 
 logger = logging.getLogger(__name__)
 
+NETWORK_DRAWS, HEAD_DRAWS = 20, 200
+"""How many draws are made by default: of the network's weights, and of its last layer alone."""
+
 
 @dataclass
 class Posterior:
@@ -176,6 +179,12 @@ class Posterior:
     def mirrored(self) -> bool:
         """Whether :meth:`draws` come in mirrored pairs, which are not independent draws."""
         return self.guide.explicit and self.guide.stochastic and self.model.dropout != Dropout.ALWAYS
+
+    def draws_for(self, draws: int | Literal["moments"] | None) -> int | Literal["moments"]:
+        """``draws``, or if it is None the default: 20; where only the last layer is drawn, 200, which cost little."""
+        if draws is not None:
+            return draws
+        return HEAD_DRAWS if self.mirrored and self.model.only_head else NETWORK_DRAWS
 
     def draws_made(self, draws: int | Literal["moments"]) -> int | Literal["moments"]:
         """How many draws :meth:`draws` makes when asked for ``draws``; 0 for a single pass at the posterior mean."""

@@ -23,18 +23,22 @@ _COVARIANCES = 1 << 22
 """The most covariances between labels of the clips predicted together; some 40 numbers are held for each."""
 
 
-def predict(posterior: Predictor, clips: ClipSet, draws: Draws = 20, *, covariance: bool = False) -> Uncertainty:
+def predict(
+    posterior: Predictor, clips: ClipSet, draws: Draws | None = None, *, covariance: bool = False
+) -> Uncertainty:
     """Predict every clip of a set, in memory that does not grow with the set.
 
     Args:
         posterior: What predicts: a posterior, or an ensemble of several.
         clips: N clips of what the posterior takes: sound at its sample rate, or embeddings of its model.
         draws: Posterior draws a clip; 0 is one pass at the posterior mean, ``"moments"`` one that propagates moments.
+            By default as many as :meth:`~bayes_panns.posterior.Posterior.draws_for` says.
         covariance: Whether to keep the covariance between labels too: N x K x K numbers.
 
     Raises:
         PosteriorError: Moments are asked for, and the posterior cannot propagate them.
     """
+    draws = posterior.draws_for(draws)
     most = _COVARIANCES // len(posterior.labels) ** 2 if covariance else CLIPS
     return concatenate(
         [predict_waveforms(posterior, waveforms, draws, covariance=covariance) for waveforms in _batches(clips, most)]

@@ -45,7 +45,7 @@ class Tags:
 def tag(
     posterior: Predictor,
     files: str | Path | Sequence[str | Path],
-    draws: Draws = 20,
+    draws: Draws | None = None,
     *,
     window: float | None = None,
     hop: float | None = None,
@@ -59,7 +59,8 @@ def tag(
     Args:
         posterior: What tags: a posterior, or an ensemble of several.
         files: The files, or one.
-        draws: Posterior draws; 0 is one pass at the posterior mean, ``"moments"`` one that propagates moments.
+        draws: Posterior draws; 0 is one pass at the posterior mean, ``"moments"`` one that propagates moments. By default
+            as many as :meth:`~bayes_panns.posterior.Posterior.draws_for` says.
         window: Seconds; by default the length of the clips that the posterior was fitted to.
         hop: Seconds from one window's start to the next; by default the window.
 
@@ -70,6 +71,7 @@ def tag(
     """
     require_sound(posterior)
     files = [files] if isinstance(files, str | Path) else files
+    draws = posterior.draws_for(draws)
     window = posterior.clip_seconds if window is None else window
     hop = window if hop is None else hop
     rate = posterior.sample_rate

@@ -32,7 +32,7 @@ class Scoring:
     stores: Sequence[str | Path] = ()
     folds: Sequence[int] | None = None
     ood: Sequence[str | Path] = ()
-    draws: Draws = 20
+    draws: Draws | None = None
     device: str = "auto"
     guide_function: str | None = None
 

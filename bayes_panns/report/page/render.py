@@ -58,7 +58,7 @@ def write_report(
     stores: Sequence[str | Path] = (),
     folds: Sequence[int] | None = None,
     ood: Sequence[str | Path] = (),
-    draws: Draws = 20,
+    draws: Draws | None = None,
     device: str = "auto",
     guide_function: str | None = None,
 ) -> Path:
