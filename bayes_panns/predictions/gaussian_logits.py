@@ -4,8 +4,6 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import torch
-from scipy.special import ndtri
-from scipy.stats import qmc
 from torch import Tensor
 
 from bayes_panns.predictions.accumulate import UncertaintyAccumulator
@@ -40,6 +38,10 @@ def from_moments(
         task: ``"one-of-k"`` or ``"multi-label"``.
         covariance: Whether to keep the covariance between labels too.
     """
+    # Slow to import, and draws need none.
+    from scipy.special import ndtri
+    from scipy.stats import qmc
+
     uniform = qmc.Sobol(len(deviations), rng=0).random(_POINTS)
     accumulator = UncertaintyAccumulator(task, covariance=covariance)
     for point in torch.from_numpy(ndtri(uniform)).to(loc):
