@@ -91,7 +91,7 @@ def table(run: Mapping[str, Any]) -> str:
     where = f"{run['hardware']}, one core, torch {run['versions']['torch']}"
     lines = [
         f"{what}, {settings['draws']} draws; {long} in windows of {settings['window']:g} s; {where}. Whole "
-        f"processes, with imports: the median and the range (rounds: {len(turns)}). Ratios are to `plain` of the same round.",
+        f"processes, median and range (rounds: {len(turns)}). Ratios are to `plain` of the same round.",
         "",
         "| what | CPU time / plain's | wall time / plain's | times real time | CPU s | peak memory / GiB | meaning |",
         "|---|---|---|---|---|---|---|",
