@@ -149,16 +149,17 @@ def _timed(command: Sequence[str]) -> dict[str, float]:
     root = str(Path(__file__).resolve().parent.parent)
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     started = time.perf_counter()
-    process = subprocess.Popen(["taskset", "-c", str(core), *command], env=environment, stderr=subprocess.PIPE)
-    assert process.stderr is not None
-    message = process.stderr.read().decode(errors="replace")
-    # Not wait(): this also gives what the process used.
-    _, status, used = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
+    with subprocess.Popen(["taskset", "-c", str(core), *command], env=environment, stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        message = process.stderr.read().decode(errors="replace")
+        # Not wait(): this also gives what the process used.
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        wall = time.perf_counter() - started
     if process.returncode:
         raise click.ClickException(f"{command[-1]}: {(message.strip().splitlines() or ['failed'])[-1]}")
     return {
-        "wall": time.perf_counter() - started,
+        "wall": wall,
         "cpu": used.ru_utime + used.ru_stime,
         "peak_gib": used.ru_maxrss / 2**20,
     }
