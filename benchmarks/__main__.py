@@ -10,6 +10,7 @@ import torch
 from bayes_panns.nets import NETS
 from benchmarks import report
 from benchmarks.contenders import PREDICT, TRAIN, Contender, Work
+from benchmarks.hour import hour
 from benchmarks.measure import ContenderError, measure
 from benchmarks.messages import messages
 from benchmarks.transfer_study import main as transfer_study
@@ -122,6 +123,7 @@ def predict(**options: object) -> None:
     _run("predict", PREDICT, **options)  # type: ignore[arg-type]
 
 
+main.add_command(hour)
 main.add_command(transfer_study)
 
 if __name__ == "__main__":

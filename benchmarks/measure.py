@@ -129,7 +129,7 @@ def _serve(pipe: Connection, make: Callable[[Work], Step], work: Work) -> None:
     pyro.enable_validation(False)
     on_gpu = work.device == "cuda"
     try:
-        pipe.send((_hardware(on_gpu), _free(on_gpu)))
+        pipe.send((hardware(on_gpu), _free(on_gpu)))
         step = make(work)
         while True:
             pipe.recv()
@@ -146,7 +146,8 @@ def _serve(pipe: Connection, make: Callable[[Work], Step], work: Work) -> None:
         pipe.send(f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}")
 
 
-def _hardware(on_gpu: bool) -> str:
+def hardware(on_gpu: bool) -> str:
+    """The name of the processor or the accelerator."""
     if on_gpu:
         return torch.cuda.get_device_name()
     lines = Path("/proc/cpuinfo").read_text().splitlines()

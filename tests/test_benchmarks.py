@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner
 from torch import nn
 
@@ -180,3 +181,29 @@ def test_a_contender_that_fails_shows_in_the_table(tiny):
     run = report.record("train", tiny, 1, fake_contenders("base", "small", "large"), measured)
     assert "| `small` | 3.00 (3.00-3.00) | base | 2.00 | small |" in report.table(run)
     assert "| `large` | left out: big |" in report.table(run)
+
+
+def test_an_hour_is_timed_whole_and_beside_a_plain_pass(tmp_path):
+    out = tmp_path / "hour"
+    result = call("hour", "--minutes", "0.5", "--rate", "32000", "--draws", "2", "--rounds", "1", "-o", str(out))
+    assert result.exit_code == 0, result.output
+    record = json.loads(out.with_name("hour.json").read_text())
+    (turn,) = record["rounds"]
+    assert list(turn) == ["plain", "mean", "draws"]
+    assert all(each["wall"] > 0 and each["cpu"] > 0 and each["peak_gib"] > 0.1 for each in turn.values())
+    assert "mn04, random weights" in result.output
+    assert "| `draws` |" in result.output
+
+
+def test_the_plain_pass_predicts_what_the_posteriors_mean_does(tmp_path):
+    from bayes_panns.posterior import load
+    from bayes_panns.predictions import tag
+    from benchmarks.hour import SECONDS, _prepare
+
+    command = _prepare(tmp_path, None, 0.5, 32000, 2)["plain"]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert result.returncode == 0, result.stderr
+    tags = tag(load(tmp_path / "posterior"), tmp_path / "sound.wav", 0)
+    plain = torch.load(tmp_path / "plain.pt", weights_only=True)
+    assert len(plain) == 30 / SECONDS
+    torch.testing.assert_close(plain.double(), torch.from_numpy(tags.uncertainty.probability), rtol=0, atol=1e-5)

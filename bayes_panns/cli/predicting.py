@@ -66,8 +66,7 @@ def predict(
       bayes-panns predict runs/det-0 --with runs/det-1 --with runs/det-2 dog.wav
     """
     from bayes_panns.audio.files import find
-    from bayes_panns.jobs import choose_device
-    from bayes_panns.posterior import load_all
+    from bayes_panns.posterior import choose_device, load_all
     from bayes_panns.predictions import tag
     from bayes_panns.report import render_tags
 

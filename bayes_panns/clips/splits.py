@@ -4,12 +4,17 @@ A split holds out a share of the clips. All clips of a recording stay on one sid
 alike that a score on one tells little after a fit to the other.
 """
 
+from __future__ import annotations
+
 import warnings
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import sparse
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 _SLACK = 0.5
 """How far the share may be missed, as a part of itself, for a label whose only recording stays on the fitted side."""
@@ -147,9 +152,12 @@ class _Recordings:
     labels: sparse.csr_matrix
 
     @classmethod
-    def of(cls, recording: np.ndarray, target: np.ndarray) -> "_Recordings":
+    def of(cls, recording: np.ndarray, target: np.ndarray) -> _Recordings:
         clip, label = target.nonzero()
         shape = (int(recording.max()) + 1, target.shape[1])
+        # Slow to import, and only a split needs it.
+        from scipy import sparse
+
         counts = sparse.csr_matrix((np.ones(len(clip), dtype=np.int64), (recording[clip], label)), shape=shape)
         counts.sum_duplicates()
         return cls(np.bincount(recording), counts)

@@ -18,6 +18,9 @@ def strict(value: Any) -> Any:
         >>> strict({"folds": [0.5, float("nan")], "deviation": float("inf")})
         {'folds': [0.5, None], 'deviation': None}
     """
+    # Most of a large result; the checks of kinds below are slow.
+    if type(value) is float:
+        return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
         return {key: strict(each) for key, each in value.items()}
     if isinstance(value, list | tuple):

@@ -91,5 +91,5 @@ def front_end_matrices(front_end: LogMel) -> dict[str, Tensor]:
     return {
         "spectrogram_extractor.stft.conv_real.weight": (angle.cos() * hann).float()[:, None],
         "spectrogram_extractor.stft.conv_imag.weight": (-angle.sin() * hann).float()[:, None],
-        "logmel_extractor.melW": front_end.mel.mel_scale.fb.clone(),
+        "logmel_extractor.melW": front_end.mel.filters.clone(),
     }

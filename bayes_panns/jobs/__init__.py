@@ -2,12 +2,12 @@
 
 from bayes_panns.jobs.calibrate import calibrate
 from bayes_panns.jobs.crossval import CrossValidation, Spread, crossval, run_folder, write_results
-from bayes_panns.jobs.devices import choose_device
 from bayes_panns.jobs.embed import embed
 from bayes_panns.jobs.evaluate import evaluate_clips, evaluate_posterior
 from bayes_panns.jobs.fit import Fitted, fit
 from bayes_panns.jobs.run_folder import RUN_TOML, RunFolder
 from bayes_panns.jobs.splits import divide, held_out
+from bayes_panns.posterior import choose_device
 
 __all__ = [
     "RUN_TOML",

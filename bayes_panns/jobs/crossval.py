@@ -18,14 +18,13 @@ from bayes_panns.core.errors import FitError, RecipeError, StoreError
 from bayes_panns.core.files import require_folder
 from bayes_panns.core.strict_json import write_json
 from bayes_panns.evaluations import Evaluation, compare
-from bayes_panns.jobs.devices import choose_device
 from bayes_panns.jobs.evaluate import evaluate_posterior
 from bayes_panns.jobs.fit import fit
 from bayes_panns.jobs.run_folder import RunFolder
 from bayes_panns.jobs.splits import run_clips
 from bayes_panns.metrics import Interval
 from bayes_panns.metrics.bootstrap import RESAMPLES
-from bayes_panns.posterior import Posterior, load
+from bayes_panns.posterior import Posterior, choose_device, load
 from bayes_panns.posterior.disk import read_header
 from bayes_panns.predictions import Draws
 from bayes_panns.recipes import Run, is_function, replaced

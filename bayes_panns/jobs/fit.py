@@ -14,12 +14,11 @@ from bayes_panns import __version__
 from bayes_panns.clips import ClipSet
 from bayes_panns.core.choices import Holds, Optimizer, Schedule, SplitRule, Task
 from bayes_panns.core.errors import FitError, RecipeError, StoreError
-from bayes_panns.jobs.devices import choose_device
 from bayes_panns.jobs.leaks import record_fitted_clips
 from bayes_panns.jobs.run_folder import Continued, Inputs, Resumable, RunFolder
 from bayes_panns.jobs.splits import divide
 from bayes_panns.jobs.starting import has_new_head, net_for, require_fit, with_net
-from bayes_panns.posterior import Inherited, Posterior, Power, load, require_inputs, save
+from bayes_panns.posterior import Inherited, Posterior, Power, choose_device, load, require_inputs, save
 from bayes_panns.posterior.disk import read_header
 from bayes_panns.recipes import Run, is_function, read_strategy, replaced
 from bayes_panns.svi import Embeddings, Features, Fit, HeadChoice, HeadFit

@@ -9,7 +9,7 @@ MobileNetV3's.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -78,22 +78,56 @@ def whole_eighths(channels: float) -> int:
     return rounded + 8 if rounded < 0.9 * channels else rounded
 
 
-def _convolution(
-    channels_in: int,
-    channels_out: int,
-    kernel: int = 1,
-    *,
-    stride: int = 1,
-    groups: int = 1,
-    activation: type[nn.Module] | None = None,
-) -> nn.Sequential:
-    """A convolution without a bias, BatchNorm and, unless it is ``None``, an activation."""
-    convolution = nn.Conv2d(channels_in, channels_out, kernel, stride, kernel // 2, groups=groups, bias=False)
-    # Torch takes a second to find out how to draw normal numbers that are not stored.
-    if not convolution.weight.is_meta:
-        nn.init.kaiming_normal_(convolution.weight, mode="fan_out")
-    layers: list[nn.Module] = [convolution, nn.BatchNorm2d(channels_out, eps=1e-3, momentum=0.01)]
-    return nn.Sequential(*layers, *([] if activation is None else [activation()]))
+class Convolution(nn.Sequential):
+    """A convolution without a bias, BatchNorm and, unless it is ``None``, an activation.
+
+    A pass in eval mode that needs no gradient folds BatchNorm into the weight, which saves two passes over the maps,
+    the widest of which do not fit into cache.
+    """
+
+    def __init__(
+        self,
+        channels_in: int,
+        channels_out: int,
+        kernel: int = 1,
+        *,
+        stride: int = 1,
+        groups: int = 1,
+        activation: type[nn.ReLU] | type[nn.Hardswish] | None = None,
+    ):
+        convolution = nn.Conv2d(channels_in, channels_out, kernel, stride, kernel // 2, groups=groups, bias=False)
+        # Torch takes a second to find out how to draw normal numbers that are not stored.
+        if not convolution.weight.is_meta:
+            nn.init.kaiming_normal_(convolution.weight, mode="fan_out")
+        norm = nn.BatchNorm2d(channels_out, eps=1e-3, momentum=0.01)
+        super().__init__(convolution, norm, *([] if activation is None else [activation()]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps ``(batch, channels_in, mels, frames)`` to ``(batch, channels_out, ...)``."""
+        convolution, norm = cast(nn.Conv2d, self[0]), cast(nn.BatchNorm2d, self[1])
+        if norm.training or not _plain(x):
+            return super().forward(x)
+        weight = convolution.weight
+        if not _plain(weight):
+            return super().forward(x)
+        mean, variance = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
+        gain = norm.weight * (variance + norm.eps).rsqrt()
+        x = F.conv2d(
+            x,
+            weight * gain[:, None, None, None],
+            norm.bias - mean * gain,
+            convolution.stride,
+            convolution.padding,
+            groups=convolution.groups,
+        )
+        if len(self) < 3:
+            return x
+        return F.relu_(x) if isinstance(self[2], nn.ReLU) else F.hardswish(x, inplace=True)
+
+
+def _plain(x: Tensor) -> bool:
+    """Whether ``x`` may be overwritten once it is used: no gradient, and no tensor that stands for something else."""
+    return type(x) in (Tensor, nn.Parameter) and not torch.is_grad_enabled()
 
 
 def _linear(features_in: int, features_out: int) -> nn.Linear:
@@ -116,7 +150,9 @@ class ChannelExcitation(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Maps ``(batch, channels, mels, frames)`` to the same shape."""
         scale = self.fc2(F.relu(self.fc1(x.mean(dim=(2, 3))))).sigmoid()
-        return x * scale[:, :, None, None]
+        scale = scale[:, :, None, None]
+        # Nothing else reads what the activation in front has made.
+        return x.mul_(scale) if _plain(x) else x * scale
 
 
 class SqueezeExcitation(nn.Module):
@@ -140,17 +176,20 @@ class InvertedResidual(nn.Module):
     def __init__(self, channels_in: int, expanded: int, channels_out: int, shape: BlockShape):
         super().__init__()
         activation = nn.Hardswish if shape.hard_swish else nn.ReLU
-        layers = [] if expanded == channels_in else [_convolution(channels_in, expanded, activation=activation)]
+        layers = [] if expanded == channels_in else [Convolution(channels_in, expanded, activation=activation)]
         layers.append(
-            _convolution(expanded, expanded, shape.kernel, stride=shape.stride, groups=expanded, activation=activation)
+            Convolution(expanded, expanded, shape.kernel, stride=shape.stride, groups=expanded, activation=activation)
         )
         squeeze = [SqueezeExcitation(expanded)] if shape.squeeze else []
-        self.block = nn.Sequential(*layers, *squeeze, _convolution(expanded, channels_out))
+        self.block = nn.Sequential(*layers, *squeeze, Convolution(expanded, channels_out))
         self.residual = shape.stride == 1 and channels_in == channels_out
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps ``(batch, channels_in, mels, frames)`` to ``(batch, channels_out, mels / stride, frames / stride)``."""
-        return self.block(x) + x if self.residual else self.block(x)
+        if not self.residual:
+            return self.block(x)
+        branch = self.block(x)
+        return branch.add_(x) if _plain(branch) else branch + x
 
 
 @dataclass(frozen=True)
@@ -192,14 +231,14 @@ class MobileNet(Network):
         super().__init__()
         self.architecture = architecture
         channels = architecture.channels(STEM_CHANNELS)
-        layers: list[nn.Module] = [_convolution(1, channels, 3, stride=2, activation=nn.Hardswish)]
+        layers: list[nn.Module] = [Convolution(1, channels, 3, stride=2, activation=nn.Hardswish)]
         for shape in BLOCKS:
             expanded, channels_out = architecture.channels(shape.expanded), architecture.channels(shape.channels)
             layers.append(InvertedResidual(channels, expanded, channels_out, shape))
             channels = channels_out
         pooled, embedding = LAST_EXPANSION * channels, architecture.channels(EMBEDDING)
         self.pooled = pooled
-        self.features = nn.Sequential(*layers, _convolution(channels, pooled, activation=nn.Hardswish))
+        self.features = nn.Sequential(*layers, Convolution(channels, pooled, activation=nn.Hardswish))
         self.classifier = nn.Sequential(
             nn.AdaptiveAvgPool2d(1),
             nn.Flatten(),
@@ -215,10 +254,10 @@ class MobileNet(Network):
 
     def activation_bytes(self, frames: int) -> int:
         """About how much memory one clip of ``frames`` frames takes in a forward pass without gradients."""
-        # The second block's expansion is the widest: its convolution's, BatchNorm's and activation's outputs, and the
-        # input, of floats at half the frames and half the mels.
+        # The second block's expansion is the widest: its output, and the input or the next layer's output, of floats at
+        # half the frames and half the mels.
         expanded = self.architecture.channels(BLOCKS[1].expanded)
-        return 4 * 4 * expanded * -(-frames // 2) * -(-self.architecture.mels // 2)
+        return 4 * 2 * expanded * -(-frames // 2) * -(-self.architecture.mels // 2)
 
     def maps(self, features: Tensor, augment: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """The last convolution's output, shape ``(batch, channels, mels, frames)``; arguments as for :meth:`embed`."""

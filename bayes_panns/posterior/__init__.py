@@ -1,6 +1,7 @@
 """Fitted posteriors: build, start from another, save, load, draw."""
 
 from bayes_panns.posterior.calibration import Calibration, Power
+from bayes_panns.posterior.devices import choose_device
 from bayes_panns.posterior.disk import load, read_header, save, save_calibration
 from bayes_panns.posterior.ensemble import Ensemble, Predictor, load_all
 from bayes_panns.posterior.fitted_clips import FittedClips
@@ -19,6 +20,7 @@ __all__ = [
     "Posterior",
     "Power",
     "Predictor",
+    "choose_device",
     "load",
     "load_all",
     "read_header",

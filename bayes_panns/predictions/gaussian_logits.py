@@ -6,8 +6,6 @@ from dataclasses import replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.special import ndtri
-from scipy.stats import qmc
 from torch import Tensor
 
 from bayes_panns.predictions.accumulate import UncertaintyAccumulator
@@ -44,6 +42,10 @@ def from_moments(
         covariance: Whether to keep the covariance between labels too.
         power: As in :class:`~bayes_panns.predictions.UncertaintyAccumulator`.
     """
+    # Slow to import, and draws need none.
+    from scipy.special import ndtri
+    from scipy.stats import qmc
+
     uniform = qmc.Sobol(len(deviations), rng=0).random(_POINTS)
     accumulator = UncertaintyAccumulator(task, covariance=covariance, power=power)
     for point in torch.from_numpy(ndtri(uniform)).to(loc):

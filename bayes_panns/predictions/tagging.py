@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,9 @@ from bayes_panns.predictions.clip_sets import CLIPS, SAMPLES, predict_waveforms
 from bayes_panns.predictions.combine import concatenate
 from bayes_panns.predictions.uncertainty import Draws, Uncertainty
 from bayes_panns.predictions.windows import Window, cut, in_samples
+
+_VIEWED = 32
+"""Windows of one file that are predicted where they are, without a copy: as many as a pass takes at most."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +62,8 @@ def tag(
     Args:
         posterior: What tags: a posterior, or an ensemble of several.
         files: The files, or one.
-        draws: Posterior draws; 0 is one pass at the posterior mean, ``"moments"`` one that propagates moments. By default
-            as many as :meth:`~bayes_panns.posterior.Posterior.draws_for` says.
+        draws: Posterior draws; 0 is one pass at the posterior mean, ``"moments"`` one that propagates moments. By
+            default as many as :meth:`~bayes_panns.posterior.Posterior.draws_for` says.
         window: Seconds; by default the length of the clips that the posterior was fitted to.
         hop: Seconds from one window's start to the next; by default the window.
 
@@ -84,7 +87,7 @@ def tag(
     skipped: list[tuple[str, str]] = []
     for file in progress.track(files, "tagging", total=len(files), unit="file"):
         try:
-            waveform = read(file, rate)
+            waveform = read(file, rate, exact=False)
         except AudioError as error:
             skipped.append((str(file), str(error)))
             continue
@@ -117,7 +120,19 @@ def _predict_any_length(posterior: Predictor, waveforms: list[Tensor], draws: Dr
     """The predictions for waveforms of any lengths, in their order; those of one length are stacked."""
     order = sorted(range(len(waveforms)), key=lambda index: len(waveforms[index]))
     groups = [
-        torch.stack([waveforms[index] for index in group])
+        stack
         for _, group in groupby(order, key=lambda index: len(waveforms[index]))
+        for stack in _stacks([waveforms[index] for index in group])
     ]
     return predict_waveforms(posterior, groups, draws).take(np.argsort(order))
+
+
+def _stacks(waveforms: list[Tensor]) -> list[Tensor]:
+    """Waveforms of one length, stacked in order: at the front as a view, if those are many even windows of one file."""
+    places = [(each.untyped_storage().data_ptr(), each.storage_offset()) for each in waveforms[:_VIEWED]]
+    steps = {(after[0] == before[0], after[1] - before[1]) for before, after in pairwise(places)}
+    if len(places) < _VIEWED or len(steps) > 1 or not all(same and step > 0 for same, step in steps):
+        return [torch.stack(waveforms)]
+    ((_, step),) = steps
+    view = waveforms[0].as_strided((_VIEWED, len(waveforms[0])), (step, 1))
+    return [view, *(_stacks(waveforms[_VIEWED:]) if waveforms[_VIEWED:] else [])]

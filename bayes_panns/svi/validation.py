@@ -1,7 +1,6 @@
 """Scores of held-out clips while a fit runs."""
 
 import torch
-from sklearn.metrics import average_precision_score
 from torch import nn
 
 from bayes_panns.bayes import BayesianNet, logits_under, mean_weights
@@ -48,5 +47,8 @@ def validate(
     present = truth.any(dim=0).numpy()
     if not present.any():
         return found
+    # Slow to import, and a prediction needs none.
+    from sklearn.metrics import average_precision_score
+
     precision = average_precision_score(truth.numpy()[:, present], score.numpy()[:, present], average="macro")
     return found | {"val/map": float(precision)}

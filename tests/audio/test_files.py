@@ -128,6 +128,15 @@ def test_ordinary_rates_are_resampled_by_torchaudio_to_the_bit(source, target):
     assert torch.equal(resample(waveform, source, target), expected)
 
 
+@pytest.mark.parametrize(("source", "target"), [*ORDINARY, (16000, 32000), (24000, 32000), (7, 5)])
+def test_the_quick_resampler_is_torchaudios_but_for_rounding(source, target):
+    whole = torch.randn(200_000)
+    for samples in (1, 13, 441, 9999, 200_000):  # more than one block, and ends anywhere in a period
+        waveform = whole[:samples]
+        expected = torchaudio.transforms.Resample(source, target)(waveform)
+        torch.testing.assert_close(resample(waveform, source, target, exact=False), expected, rtol=0, atol=3e-6)
+
+
 @pytest.mark.parametrize(("source", "target"), AWKWARD)
 def test_awkward_rates_are_resampled_without_a_large_kernel(source, target, monkeypatch):
     monkeypatch.setattr(torchaudio.transforms, "Resample", lambda *_: pytest.fail("a kernel was made"))

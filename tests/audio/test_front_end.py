@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from bayes_panns.audio.front_end import FRONT_ENDS, FrontEnd, KaldiLogMel, LogMel
 from bayes_panns.core.errors import RecipeError
@@ -53,6 +54,15 @@ def test_doubling_the_amplitude_adds_six_decibels():
 def test_an_unknown_rate_names_the_known_ones():
     with pytest.raises(RecipeError, match="8000, 16000, 32000"):
         LogMel(44100)
+
+
+@pytest.mark.parametrize("front_end", [LogMel(32000), LogMel(8000), KaldiLogMel(), KaldiLogMel(mels=40)])
+def test_blocks_of_frames_and_bands_of_mels_are_the_whole_product(front_end):
+    waveform = 0.1 * torch.randn(2, 170_000)  # more frames than a block has, and a rest
+    frames = F.pad(waveform, (len(front_end.mel.window) // 2,) * 2, mode="reflect")
+    frames = frames.unfold(-1, len(front_end.mel.window), front_end.settings.hop).double()
+    power = torch.fft.rfft(frames * front_end.mel.window).abs().square() @ front_end.mel.filters.double()
+    torch.testing.assert_close(front_end.mel(waveform).double(), power, rtol=1e-4, atol=1e-9)
 
 
 def test_nothing_of_it_is_saved():

@@ -174,3 +174,34 @@ def test_activations_take_about_what_is_said(name):
     held = torch.tensor([event.nbytes() for event in events]).cumsum(0).max().item()
     estimate = 8 * net.activation_bytes(400)
     assert 0.5 * estimate < held <= estimate
+
+
+def test_folding_batchnorm_into_the_convolutions_changes_rounding_only():
+    net = build("mn04", 3)
+    for module in net.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            for value, (low, high) in zip(
+                (module.weight, module.bias, module.running_mean, module.running_var),
+                ((0.5, 1.5), (-0.5, 0.5), (-0.5, 0.5), (0.5, 2.0)),
+                strict=True,
+            ):
+                torch.nn.init.uniform_(value.data, low, high)
+    net.eval()
+    features = torch.randn(2, 100, 128)
+    kept = features.clone()
+    with_gradients = net.embed(features)  # BatchNorm by itself
+    assert with_gradients.requires_grad
+    with torch.no_grad():
+        folded = net.embed(features)
+        again = net.embed(features)
+    torch.testing.assert_close(folded, with_gradients, rtol=1e-5, atol=1e-5)
+    assert torch.equal(folded, again), "the weights are left as they were"
+    assert torch.equal(features, kept), "the features are left as they were"
+
+
+def test_batchnorm_in_training_mode_is_not_folded():
+    net = build("mn01", 3).train()
+    before = net.features[0][1].running_mean.clone()
+    with torch.no_grad():
+        net(torch.randn(2, 100, 128))
+    assert not torch.equal(net.features[0][1].running_mean, before)

@@ -61,7 +61,9 @@ def test_the_covariance_keeps_its_correlations():
 def test_the_standard_error_is_that_of_the_powered_probability():
     # Over repeated predictions the probability at the power scatters by its standard error.
     power, repeats = 3.0, 200
-    found = [powered(drawn("one-of-k", clips=1, labels=2, draws=20, seed=seed), "one-of-k", power) for seed in range(repeats)]
+    found = [
+        powered(drawn("one-of-k", clips=1, labels=2, draws=20, seed=seed), "one-of-k", power) for seed in range(repeats)
+    ]
     scatter = np.std([each.probability[0, 0] for each in found])
     told = np.sqrt(np.mean([each.standard_error.probability[0, 0] ** 2 for each in found]))
     assert told == pytest.approx(scatter, rel=0.2)

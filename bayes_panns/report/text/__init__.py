@@ -1,7 +1,21 @@
 """Results as text: tables for the terminal and LaTeX, tags, and descriptions of stores, posteriors and runs."""
 
-from bayes_panns.report.text.summaries import describe
-from bayes_panns.report.text.tables import crossval_latex, crossval_table
-from bayes_panns.report.text.tags import render_tags
+from typing import TYPE_CHECKING
+
+from bayes_panns.core.lazy import imported_when_used
+
+if TYPE_CHECKING:
+    from bayes_panns.report.text.summaries import describe
+    from bayes_panns.report.text.tables import crossval_latex, crossval_table
+    from bayes_panns.report.text.tags import render_tags
+else:
+    __getattr__ = imported_when_used(
+        __name__,
+        {
+            "bayes_panns.report.text.summaries": ["describe"],
+            "bayes_panns.report.text.tables": ["crossval_latex", "crossval_table"],
+            "bayes_panns.report.text.tags": ["render_tags"],
+        },
+    )
 
 __all__ = ["crossval_latex", "crossval_table", "describe", "render_tags"]

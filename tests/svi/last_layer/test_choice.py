@@ -36,7 +36,9 @@ def held_out(x, target, folds, likelihood, tau, kappa, steps=60):
     for fold in np.unique(folds):
         inside, out = torch.from_numpy(folds != fold), torch.from_numpy(folds == fold)
         axes, *start = find_axes(x[inside], target[inside], 3, likelihood)
-        fitted = infer_head(x[inside], target[inside], likelihood, axes, [tau], [kappa], start=tuple(start), steps=steps)
+        fitted = infer_head(
+            x[inside], target[inside], likelihood, axes, [tau], [kappa], start=tuple(start), steps=steps
+        )
         found[folds == fold] = fitted.probability(x[out, 0], likelihood)[0].numpy()
     return found
 
@@ -120,9 +122,7 @@ def test_a_label_of_a_single_recording_is_not_scored():
     x, target, recording, folds = recorded(recordings=30)
     lone = torch.cat([target, torch.tensor([3, 3])])
     more = torch.cat([x, x[:2] + 1])
-    found = choose_head(
-        more, lone, 4, OneOfK(), np.append(folds, [0, 0]), np.append(recording, [99, 99]), **SETTINGS
-    )
+    found = choose_head(more, lone, 4, OneOfK(), np.append(folds, [0, 0]), np.append(recording, [99, 99]), **SETTINGS)
     assert found.clips == 60
 
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from bayes_panns.core.errors import FitError, SettingError
-from bayes_panns.jobs import choose_device
+from bayes_panns.posterior import choose_device
 
 
 def test_auto_is_a_gpu_where_there_is_one(monkeypatch):
