@@ -32,7 +32,7 @@ class Selection(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     folds: Annotated[int, Field(ge=0)] = 5
-    prior_scales: Annotated[list[_Positive], Field(min_length=1)] = [0.1, 0.2, 0.5]
+    prior_scales: Annotated[list[_Positive], Field(min_length=1)] = [0.1, 0.15, 0.2, 0.3, 0.5]
     kl_weights: Annotated[list[_Positive], Field(min_length=1)] = [1.0, 0.3, 0.1]
     smoothing: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.3
 

@@ -2,8 +2,9 @@
 
 Each inner fold is predicted by last layers that were fitted to the others, one for each prior width and KL weight. For
 each, the power of the averaged predictive that minimises the smoothed NLL is fitted to these predictions. Of the pairs
-whose smoothed NLL is within half a standard error of the least, the one is taken that needs its power least: the one of
-the least NLL without it. The standard error is that of the difference from the least, over recordings.
+whose smoothed NLL is within a standard error of the least, the one with the largest KL weight is taken, and among those
+the one that needs its power least: the one with the least NLL without it. The standard error is that of the difference
+from the least, over recordings.
 
 The power is kept only if powers fitted without an inner fold lower the NLL of that fold, over all of them. For
 multi-label the same comparison decides between one power and one for each label.
@@ -28,7 +29,7 @@ from bayes_panns.svi.last_layer.inference import find_axes, infer_head
 MOST_CLIPS = 4000
 """With more clips, prior and KL weight are chosen by so many, drawn at random; the power is fitted to all."""
 
-_NEAR = 0.5
+_NEAR = 1.0
 """Candidates whose smoothed NLL differs by at most so many standard errors are taken for equally good."""
 
 
@@ -152,7 +153,7 @@ def choose_head(
     candidates = _candidates(pairs, p[:, scored], truth[some[scored]], recordings[some[scored]], task, smoothing)
     least = min(each.smoothed for each in candidates)
     near = [each for each in candidates if each.smoothed <= least + _NEAR * each.error]
-    chosen = min(near, key=lambda each: each.nll)
+    chosen = min(near, key=lambda each: (-each.kl_weight, each.nll))
     best = candidates.index(chosen)
     held, rows = p[best], some
     if len(some) < len(truth):
