@@ -138,7 +138,7 @@ METRIC_NAMES: dict[str, MetricName] = {
         "Predictive entropy",
         "predictive entropy",
         "",
-        "The entropy of the mean prediction: expected entropy + mutual information.",
+        "The entropy of the mean of the draws, before any power: expected entropy + mutual information.",
         "nats",
     ),
     "unc/mutual_information": MetricName(

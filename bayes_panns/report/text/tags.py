@@ -93,7 +93,9 @@ def _audacity(tags: Tags, top: int) -> str:
 
 def _table(tags: Tags, top: int) -> str:
     uncertainty = tags.uncertainty
-    rows = [["file", "seconds", "most probable (probability ± epistemic sd)", "entropy", "mutual information"]]
+    # A power calibrates the probabilities; the entropies are those of the draws before it.
+    entropy = "entropy" if uncertainty.mean is None else "entropy of the draws"
+    rows = [["file", "seconds", "most probable (probability ± epistemic sd)", entropy, "mutual information"]]
     if tags.coverage is not None:
         rows[0].append(f"{exact(round(100 * tags.coverage, 6))} % set")
     for index, window in enumerate(tags.windows):

@@ -15,6 +15,7 @@ not notice; the power does. See ``docs/last-layer.md``.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -127,25 +128,29 @@ def choose_head(
         for fold in np.unique(folds[rows]):
             inside, held = (torch.from_numpy(rows[part]) for part in (folds[rows] != fold, folds[rows] == fold))
             axes, *start = find_axes(views[inside], target[inside], labels, likelihood)
-            posterior = infer_head(
-                views[inside],
-                target[inside],
-                likelihood,
-                axes,
-                *zip(*pairs, strict=True),
-                bias_prior_scale=bias_prior_scale,
-                start=(start[0], start[1]),
-                steps=steps,
-                seed=seed,
-            )
-            p = posterior.probability(views[held, 0], likelihood).cpu().numpy()
+            # Those of one KL weight take about as many steps.
+            posteriors = [
+                infer_head(
+                    views[inside],
+                    target[inside],
+                    likelihood,
+                    axes,
+                    *zip(*alike, strict=True),
+                    bias_prior_scale=bias_prior_scale,
+                    start=(start[0], start[1]),
+                    steps=steps,
+                    seed=seed,
+                )
+                for _, alike in groupby(pairs, key=lambda pair: pair[1])
+            ]
+            p = np.concatenate([each.probability(views[held, 0], likelihood).cpu().numpy() for each in posteriors])
             if task is Task.ONE_OF_K:
                 p[:, ~truth[inside][:, truth[held].argmax(axis=1)].any(axis=0)] = np.nan
             found[:, folds[rows] == fold] = p
             on_fold()
         return found
 
-    pairs = [(float(scale), float(weight)) for scale in prior_scales for weight in kl_weights]
+    pairs = [(float(scale), float(weight)) for weight in kl_weights for scale in prior_scales]
     p = predicted(some, pairs)
     scored = ~np.isnan(p).any(axis=(0, 2))
     if not scored.any():

@@ -47,7 +47,7 @@ def test_each_candidate_is_scored_on_recordings_that_it_was_not_fitted_to():
     x, target, recording, folds = recorded()
     found = choose_head(x, target, 3, OneOfK(), folds, recording, **SETTINGS)
     assert [(each.prior_scale, each.kl_weight) for each in found.candidates] == [
-        *((0.1, 1.0), (0.1, 0.1), (0.5, 1.0), (0.5, 0.1)),
+        *((0.1, 1.0), (0.5, 1.0), (0.1, 0.1), (0.5, 0.1)),
     ]
     truth = np.eye(3, dtype=bool)[target]
     for each in found.candidates:
