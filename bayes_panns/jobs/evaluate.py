@@ -76,12 +76,12 @@ def evaluate_clips(
     Raises:
         StoreError: The clips' labels, task or contents do not fit the posterior.
     """
-    draws = posterior.draws_for(draws)
     target = target_for(posterior, clips)
     for each in (clips, ood):
         if each is not None:
             require_inputs(posterior, each)
     leaks = count_leaks(posterior, clips)
+    draws = posterior.draws_for(draws)
     uncertainty = predict(posterior, clips, draws, covariance=covariance)
     outside = None if ood is None else predict(posterior, ood, draws, covariance=covariance)
     provenance = _source(posterior) | {

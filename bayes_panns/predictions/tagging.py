@@ -74,13 +74,13 @@ def tag(
     """
     require_sound(posterior)
     files = [files] if isinstance(files, str | Path) else files
-    draws = posterior.draws_for(draws)
     window = posterior.clip_seconds if window is None else window
     hop = window if hop is None else hop
     rate = posterior.sample_rate
     window_samples, hop_samples = in_samples(window, rate, "window"), in_samples(hop, rate, "hop")
     # What a short window may take in memory, if the posterior pads it.
     padded = round(posterior.clip_seconds * rate)
+    draws = posterior.draws_for(draws)
     windows: list[Window] = []
     waiting: list[Tensor] = []
     parts: list[Uncertainty] = []

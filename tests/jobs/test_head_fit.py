@@ -49,7 +49,7 @@ def test_a_run_keeps_what_was_chosen_and_the_power(fitted):
     assert {path.name for path in folder.iterdir()} == {"posterior", "metrics.jsonl", "run.toml", "resume.json"}
     candidates = posterior.provenance["selection"]
     assert {(each["prior_scale"], each["kl_weight"]) for each in candidates} == {
-        (scale, weight) for scale in (0.1, 0.2, 0.5) for weight in (1.0, 0.3, 0.1)
+        (scale, weight) for scale in (0.1, 0.15, 0.2, 0.3, 0.5) for weight in (1.0, 0.3, 0.1)
     }
     assert posterior.provenance["kl_weight"] in (1.0, 0.3, 0.1)
     assert posterior.provenance["tempered"] == (posterior.provenance["kl_weight"] != 1)

@@ -27,7 +27,7 @@ The noise is drawn once, in mirrored pairs, so the objective is a function of th
 taken back and made smaller, one that lowers it makes the next one larger. Several (tau, kappa) are inferred together.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -36,6 +36,7 @@ from torch import Tensor
 from bayes_panns.bayes import Likelihood
 from bayes_panns.core.choices import Task
 from bayes_panns.svi.last_layer.axes import HeadAxes, curvature_axes, embedding_axes
+from bayes_panns.svi.last_layer.objective import NUMBERS, Fixed, Problem, State, along, evaluate
 
 ITERATIONS = 100
 """The most steps; most fits end sooner."""
@@ -49,14 +50,8 @@ _TOLERANCE, _PATIENCE = 1e-4, 8
 _GROW, _SHRINK = 1.25, 0.4
 """What the step size is multiplied with after a good step and after one that is taken back."""
 
-_NUMBERS = 1 << 24
-"""How many probabilities are held at a time."""
-
 _START_SCALE, _START_WEIGHT, _START_STEPS = 0.3, 0.01, 25
 """tau, kappa and steps of the short fit that finds U: close to logistic regression."""
-
-_SMALLEST = 1e-12
-"""The least curvature: that of a clip that is classified for certain rounds to 0."""
 
 
 @dataclass(frozen=True)
@@ -100,11 +95,11 @@ class HeadPosterior:
         generator = torch.Generator().manual_seed(seed)
         labels = self.loc.shape[1]
         found = []
-        for rows in embeddings.split(max(1, _NUMBERS // (2 * labels * len(self.loc)))):
+        for rows in embeddings.split(max(1, NUMBERS // (2 * labels * len(self.loc)))):
             x = self.axes.inputs(rows)
-            mean = _along(x, self.loc) + self.bias_loc
+            mean = along(x, self.loc) + self.bias_loc
             prior = self.prior_scale[:, None].square() * self.axes.outside(rows)[:, None, None]
-            deviation = (_along(x.square(), self.scale.square()) + self.bias_scale.square() + prior).sqrt()
+            deviation = (along(x.square(), self.scale.square()) + self.bias_scale.square() + prior).sqrt()
             total = torch.zeros_like(mean)
             for _ in range(draws // 2):
                 noise = torch.randn(len(rows), 1, labels, generator=generator).to(mean)
@@ -166,29 +161,29 @@ def infer_head(
         on_step: Called after each step with its number, the expected NLL and the KL ``(G,)`` in nats and the step
             sizes; the fit ends if it returns False.
     """
-    problem = _Problem.of(views, target, likelihood, axes, pairs, seed)
+    problem = Problem.of(views, target, likelihood, axes, pairs, seed)
     labels, rank, device = len(axes.left), axes.right.shape[1], problem.device
     tau, kappa = (torch.tensor(list(each), device=device)[:, None, None] for each in (prior_scales, kl_weights))
     count = len(tau)
-    fixed = _Fixed(tau, kappa, bias_prior_scale)
+    fixed = Fixed(tau, kappa, bias_prior_scale)
     loc, bias = _start(problem, likelihood) if start is None else start
     # The uniform labels' curvature is a first guess of every clip's.
     guess = 1 / labels * (1 - 1 / labels) if likelihood.task is Task.ONE_OF_K else 0.25
     curvature = guess * problem.squares.to(device)
-    now = _State(
+    now = State(
         loc.to(device).expand(count, labels, rank),
         bias.to(device).expand(count, labels),
         *fixed.precisions(
             curvature.expand(count, labels, rank), torch.full((count, labels), guess * problem.clips, device=device)
         ),
     )
-    here = _evaluate(now, problem, fixed)
+    here = evaluate(now, problem, fixed)
     size = torch.full((count,), 0.5, device=device)
     idle = torch.zeros(count, device=device)
     done = 0
     while done < steps and bool((idle < _PATIENCE).any()):
         there_state = fixed.step(now, here, size)
-        there = _evaluate(there_state, problem, fixed)
+        there = evaluate(there_state, problem, fixed)
         better = there.objective <= here.objective + 1e-6 * here.objective.abs()
         fallen = torch.where(better, here.objective - there.objective, 0)
         now, here = now.where(better, there_state), here.where(better, there)
@@ -212,200 +207,7 @@ def infer_head(
     )
 
 
-@dataclass(frozen=True)
-class _Chunk:
-    """Some of the rows: a row is a view of a clip.
-
-    Attributes:
-        x: ``(n, R)``.
-        target: One-hot or multi-hot, ``(n, K)``.
-        noise: ``(pairs, n, 1, K)``.
-    """
-
-    x: Tensor
-    target: Tensor
-    noise: Tensor
-
-
-@dataclass(frozen=True)
-class _Problem:
-    """The clips of a fit.
-
-    Attributes:
-        chunks: All rows.
-        left: U, ``(K, K)``.
-        multi: Whether the labels are independent.
-        clips: N.
-        share: What a row counts as, 1 / V.
-    """
-
-    chunks: tuple[_Chunk, ...]
-    left: Tensor
-    multi: bool
-    clips: int
-    share: float
-
-    @classmethod
-    def of(
-        cls, views: Tensor, target: Tensor, likelihood: Likelihood, axes: HeadAxes, pairs: int, seed: int
-    ) -> "_Problem":
-        clips, count, _ = views.shape
-        labels = len(axes.left)
-        hot = target.float() if target.is_floating_point() else torch.nn.functional.one_hot(target, labels).float()
-        generator = torch.Generator().manual_seed(seed)
-        rows = max(1, _NUMBERS // (2 * pairs * labels))
-        x = axes.inputs(views.flatten(0, 1))
-        chunks = tuple(
-            _Chunk(part, truth.to(part), torch.randn(pairs, len(part), 1, labels, generator=generator).to(part))
-            for part, truth in zip(x.split(rows), hot.repeat_interleave(count, dim=0).split(rows), strict=True)
-        )
-        return cls(chunks, axes.left.to(x), likelihood.task is Task.MULTI_LABEL, clips, 1 / count)
-
-    @property
-    def device(self) -> torch.device:
-        return self.left.device
-
-    @property
-    def squares(self) -> Tensor:
-        """sum_n x_n^2, ``(R,)``."""
-        return self.share * torch.stack([chunk.x.square().sum(dim=0) for chunk in self.chunks]).sum(dim=0)
-
-
-@dataclass(frozen=True)
-class _State:
-    """M, c and the precisions 1 / S^2 and 1 / s^2, each with G in front."""
-
-    loc: Tensor
-    bias: Tensor
-    precision: Tensor
-    bias_precision: Tensor
-
-    def where(self, better: Tensor, other: "_State") -> "_State":
-        return _State(*(_chosen(better, one, two) for one, two in zip(_values(self), _values(other), strict=True)))
-
-
-@dataclass(frozen=True)
-class _Value:
-    """What a step needs to know at a state.
-
-    Attributes:
-        nll: ``(G,)``.
-        kl: ``(G,)``.
-        objective: ``(G,)``.
-        slope: The gradient of minus the objective in M, ``(G, K, R)``.
-        bias_slope: In c, ``(G, K)``.
-        curvature: sum_n h_n x_n^2, ``(G, K, R)``.
-        bias_curvature: sum_n h_n, ``(G, K)``.
-    """
-
-    nll: Tensor
-    kl: Tensor
-    objective: Tensor
-    slope: Tensor
-    bias_slope: Tensor
-    curvature: Tensor
-    bias_curvature: Tensor
-
-    def where(self, better: Tensor, other: "_Value") -> "_Value":
-        return _Value(*(_chosen(better, one, two) for one, two in zip(_values(self), _values(other), strict=True)))
-
-
-@dataclass(frozen=True)
-class _Fixed:
-    """tau and kappa, ``(G, 1, 1)``, and tau_b."""
-
-    tau: Tensor
-    kappa: Tensor
-    tau_bias: float
-
-    def precisions(self, curvature: Tensor, bias_curvature: Tensor) -> tuple[Tensor, Tensor]:
-        """The precisions at which the widths would rest."""
-        kappa = self.kappa[:, :, 0]
-        return curvature / self.kappa + self.tau**-2, bias_curvature / kappa + self.tau_bias**-2
-
-    def step(self, state: _State, value: _Value, size: Tensor) -> _State:
-        """The natural-gradient step of ``size`` ``(G,)``."""
-        wanted, wanted_bias = self.precisions(value.curvature, value.bias_curvature)
-        r, r_bias = size[:, None, None], size[:, None]
-        precision = state.precision ** (1 - r) * wanted**r
-        bias_precision = state.bias_precision ** (1 - r_bias) * wanted_bias**r_bias
-        return _State(
-            state.loc + r * value.slope / (self.kappa * precision),
-            state.bias + r_bias * value.bias_slope / (self.kappa[:, :, 0] * bias_precision),
-            precision,
-            bias_precision,
-        )
-
-    def kl(self, state: _State) -> Tensor:
-        """The KL from the prior, in nats, ``(G,)``."""
-        both = (
-            (state.loc, state.precision, self.tau),
-            (state.bias, state.bias_precision, torch.full_like(self.tau[:, :, 0], self.tau_bias)),
-        )
-        parts = [
-            (((1 / precision + mean.square()) / tau.square()) - 1 + (precision * tau.square()).log()).flatten(1).sum(1)
-            for mean, precision, tau in both
-        ]
-        return 0.5 * (parts[0] + parts[1])
-
-
-def _evaluate(state: _State, problem: _Problem, fixed: _Fixed) -> _Value:
-    count, labels, rank = state.loc.shape
-    variance, bias_variance = 1 / state.precision, 1 / state.bias_precision
-    left = problem.left
-    nll = torch.zeros(count, device=left.device)
-    slope, curvature = torch.zeros(2, count * labels, rank, device=left.device)
-    bias_slope, bias_curvature = torch.zeros(2, count, labels, device=left.device)
-    for chunk in _pieces(problem, count):
-        x = chunk.x
-        mean = _along(x, state.loc) + state.bias
-        deviation = (_along(x.square(), variance) + bias_variance).sqrt() * chunk.noise
-        logits = torch.cat([mean + deviation, mean - deviation]) @ left.T
-        truth = chunk.target[:, None]
-        if problem.multi:
-            p = logits.sigmoid()
-            log_p = truth * torch.nn.functional.logsigmoid(logits)
-            log_p += (1 - truth) * torch.nn.functional.logsigmoid(-logits)
-            spread = (p * (1 - p)).mean(dim=0) @ left.square()
-        else:
-            each = logits.log_softmax(dim=-1)
-            p, log_p = each.exp(), truth * each
-            spread = p.mean(dim=0) @ left.square() - (p @ left).square().mean(dim=0)
-        nll -= log_p.mean(dim=0).sum(dim=(0, 2))
-        residual = (truth - p.mean(dim=0)) @ left
-        spread = spread.clamp(min=_SMALLEST)
-        slope += residual.flatten(1).T @ x
-        curvature += spread.flatten(1).T @ x.square()
-        bias_slope += residual.sum(dim=0)
-        bias_curvature += spread.sum(dim=0)
-    share, kappa = problem.share, fixed.kappa
-    kl = fixed.kl(state)
-    return _Value(
-        share * nll,
-        kl,
-        share * nll + kappa.flatten() * kl,
-        share * slope.view(count, labels, rank) - kappa * state.loc / fixed.tau.square(),
-        share * bias_slope - kappa[:, :, 0] * state.bias / fixed.tau_bias**2,
-        share * curvature.view(count, labels, rank),
-        share * bias_curvature,
-    )
-
-
-def _pieces(problem: _Problem, count: int) -> Iterator[_Chunk]:
-    """The chunks, smaller if there are many (tau, kappa)."""
-    for chunk in problem.chunks:
-        size = max(1, len(chunk.x) // count)
-        parts = (chunk.x.split(size), chunk.target.split(size), chunk.noise.split(size, dim=1))
-        for x, target, noise in zip(*parts, strict=True):
-            yield _Chunk(x, target, noise)
-
-
-def _along(x: Tensor, weight: Tensor) -> Tensor:
-    """The products of inputs ``(n, R)`` with weights ``(G, K, R)``: ``(n, G, K)``."""
-    return (x @ weight.flatten(0, 1).T).view(len(x), *weight.shape[:2])
-
-
-def _start(problem: _Problem, likelihood: Likelihood) -> tuple[Tensor, Tensor]:
+def _start(problem: Problem, likelihood: Likelihood) -> tuple[Tensor, Tensor]:
     """M = 0, and c such that each label has its share of the clips."""
     rows = sum(len(chunk.x) for chunk in problem.chunks)
     share = torch.stack([chunk.target.sum(dim=0) for chunk in problem.chunks]).sum(dim=0) / rows
@@ -413,11 +215,3 @@ def _start(problem: _Problem, likelihood: Likelihood) -> tuple[Tensor, Tensor]:
     logits = share.logit() if likelihood.task is Task.MULTI_LABEL else share.log() - share.log().mean()
     rank = problem.chunks[0].x.shape[1]
     return torch.zeros(len(share), rank, device=share.device), problem.left.T @ logits
-
-
-def _chosen(better: Tensor, one: Tensor, two: Tensor) -> Tensor:
-    return torch.where(better.view(-1, *[1] * (one.dim() - 1)), two, one)
-
-
-def _values(each: _State | _Value) -> tuple[Tensor, ...]:
-    return tuple(vars(each).values())

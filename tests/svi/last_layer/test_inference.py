@@ -159,11 +159,11 @@ def test_memory_in_parts_gives_the_same(monkeypatch):
     x, target = clips("one-of-k")
     axes, *start = find_axes(x, target, 3, OneOfK())
     whole = infer_head(x, target, OneOfK(), axes, [0.5], [1.0], start=tuple(start), pairs=256, steps=60)
-    monkeypatch.setattr("bayes_panns.svi.last_layer.inference._NUMBERS", 2 * 256 * 3 * 7)
+    monkeypatch.setattr("bayes_panns.svi.last_layer.objective.NUMBERS", 2 * 256 * 3 * 7)
     parts = infer_head(x, target, OneOfK(), axes, [0.5], [1.0], start=tuple(start), pairs=256, steps=60)
     torch.testing.assert_close(whole.loc, parts.loc, atol=0.03, rtol=0.1)
     p = whole.probability(x[:, 0], OneOfK())
-    monkeypatch.setattr("bayes_panns.svi.last_layer.inference._NUMBERS", 1)
+    monkeypatch.setattr("bayes_panns.svi.last_layer.inference.NUMBERS", 1)
     assert whole.probability(x[:3, 0], OneOfK(), draws=2).shape == (1, 3, 3)
     assert p.shape == (1, 60, 3)
 
