@@ -65,7 +65,12 @@ def fetch(name: str, out: Path | None) -> None:
 @click.argument("kind", type=click.Choice(CheckpointKind.words()))
 @click.argument("checkpoint", type=options.FOLDER)
 @click.option("-o", "--out", required=True, type=options.FOLDER, metavar="POSTERIOR", help="The folder to write.")
-@click.option("--labels", type=options.FOLDER, metavar="CSV", help="AudioSet's class_labels_indices.csv.")
+@click.option(
+    "--labels",
+    type=options.FOLDER,
+    metavar="CSV",
+    help="AudioSet's class_labels_indices.csv [the one beside the file].",
+)
 @click.option("--net", type=options.NETWORK, help="The network [as it was exported, or as its keys say].")
 @click.option(
     "--scale",
@@ -163,6 +168,8 @@ def export(
         if loaded.calibration is not None:
             temperature = loaded.calibration.temperature
             logger.warning(f"a checkpoint cannot hold the temperature; divide its logits by {temperature:.3f}")
+        if loaded.power is not None:
+            logger.warning("a checkpoint holds the posterior mean, and not the draws and the power that calibrate them")
     else:
         clips = ClipSet(list(stores), folds=folds) if stores else None
         export_arviz(loaded, out, clips, draws=draws or 100)

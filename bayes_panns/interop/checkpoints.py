@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from bayes_panns import __version__
 from bayes_panns.audio.front_end import FRONT_ENDS
 from bayes_panns.bayes import Rule, Settings, Strategy, sites
-from bayes_panns.clips import Task
+from bayes_panns.clips import Task, read_labels
 from bayes_panns.core.choices import CheckpointKind, Choice, Dropout, PosteriorKind, PriorKind, ScaleRule, ShortClips
 from bayes_panns.core.digests import sha256_of
 from bayes_panns.core.errors import CheckpointError
@@ -34,6 +34,9 @@ from bayes_panns.posterior import Posterior
 from bayes_panns.recipes import read_strategy
 
 logger = logging.getLogger(__name__)
+
+LABELS, AUDIOSET_LABELS = "class_labels_indices.csv", 527
+"""The file of AudioSet's label names, as ``fetch`` saves it, and how many there are."""
 
 FRONT_END_PREFIXES = ("spectrogram_extractor.", "logmel_extractor.")
 """How the names of a checkpoint's spectrogram and mel matrices begin. They are constants, not weights."""
@@ -243,6 +246,10 @@ def _export_header(path: Path, content: Mapping[str, Any]) -> ExportHeader | Non
 
 
 def _labels(path: Path, classes: int, labels: Sequence[str] | None) -> tuple[str, ...]:
+    beside = path.with_name(LABELS)
+    if labels is None and classes == AUDIOSET_LABELS and beside.is_file():
+        logger.info(f"labels: those in {beside}")
+        labels = read_labels(beside)
     if labels is None:
         raise CheckpointError(
             f"{path}: does not name its {classes} labels; give a CSV of their names with --labels, for AudioSet's 527 "

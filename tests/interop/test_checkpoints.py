@@ -356,3 +356,13 @@ def test_missing_labels_and_missing_files_are_errors(saved, tmp_path):
     assert "no such file" in run("import", "panns", tmp_path / "x.pth", "-o", tmp_path / "p", code=1).stderr
     result = run("import", "panns", saved(state_dict()), "-o", tmp_path / "p", "--factor", 0.2, code=2)
     assert "--factor is for --scale" in result.stderr
+
+
+def test_audiosets_label_names_are_read_from_the_file_beside_the_checkpoint(tmp_path):
+    state = build("mn01", 527).state_dict()
+    torch.save(state, tmp_path / "mn01_as_mAP_298.pt")
+    with pytest.raises(CheckpointError, match="does not name its 527 labels"):
+        import_checkpoint(tmp_path / "mn01_as_mAP_298.pt", "efficientat")
+    rows = "\n".join(f"{index},/m/{index},name {index}" for index in range(527))
+    (tmp_path / "class_labels_indices.csv").write_text(f"index,mid,display_name\n{rows}\n")
+    assert import_checkpoint(tmp_path / "mn01_as_mAP_298.pt", "efficientat").labels[:2] == ("name 0", "name 1")
