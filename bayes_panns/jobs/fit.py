@@ -268,6 +268,8 @@ def _provenance(recipe: Run, job: Fit | HeadFit, complete: bool, resumable: Resu
             **{package: version(package) for package in ("torch", "torchaudio", "pyro-ppl")},
         },
     }
+    if isinstance(job, HeadFit):
+        found["converged"] = job.converged
     if isinstance(job, HeadFit) and job.choice is not None:
         found["selection"] = [asdict(each) for each in job.choice.candidates]
     if resumable.continued:

@@ -175,7 +175,8 @@ class RunFolder:
             return False
         fitted = read_header(self.posterior)["provenance"]
         # A fit that was continued to more epochs leaves the posterior of fewer until it ends.
-        return bool(fitted.get("complete")) and fitted.get("epochs", 0) >= self.read_recipe().fit.epochs
+        enough = fitted.get("converged") or fitted.get("epochs", 0) >= self.read_recipe().fit.epochs
+        return bool(fitted.get("complete")) and bool(enough)
 
     def read_recipe(self) -> Run:
         """The recipe as it was run.

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from bayes_panns.bayes import BayesianNet, Part, RotatedHead
+from bayes_panns.bayes import BayesianNet, ComposedGuide, RotatedHead
 from bayes_panns.core import progress
 from bayes_panns.core.errors import FitError
 from bayes_panns.svi.embeddings import Embeddings
@@ -31,7 +31,7 @@ class HeadFit:
 
     Args:
         model: The model; only its last layer has a guide.
-        guide: Its guide, whose only part is a :class:`~bayes_panns.bayes.RotatedHead`.
+        guide: Its guide, whose only sites are those of a :class:`~bayes_panns.bayes.RotatedHead`.
         data: The clips to fit.
         settings: How.
         folder: Where the metrics go.
@@ -45,7 +45,7 @@ class HeadFit:
     def __init__(
         self,
         model: BayesianNet,
-        guide: Part,
+        guide: ComposedGuide,
         data: Embeddings,
         settings: FitSettings,
         folder: Path,
@@ -63,8 +63,13 @@ class HeadFit:
 
     @property
     def epoch(self) -> float:
-        """The epochs that the settings ask for, once the fit has converged or made them all."""
-        return float(self.settings.epochs) if self.step else 0.0
+        """How many passes over the clips were made: one a step."""
+        return float(self.step)
+
+    @property
+    def converged(self) -> bool:
+        """Whether the fit ended before the most steps that the settings allow."""
+        return 0 < self.step < self.settings.epochs
 
     @property
     def kl_weight(self) -> float:
@@ -175,7 +180,7 @@ class HeadFit:
         if learned:
             scale = found.prior_scale[index].item() / axes.spread
             self.model.set_prior_scale(self.model.head_sites[0], scale)
-        head = self.guide.part_of(self.model.head_sites[0]) if hasattr(self.guide, "part_of") else self.guide
+        head = self.guide.part_of(self.model.head_sites[0])
         assert isinstance(head, RotatedHead), "natural gradients are for a rotated last layer"
         size, rank = axes.right.shape
         loc, scale_of = found.loc[index], found.scale[index]
