@@ -20,6 +20,7 @@ from bayes_panns.svi import FitSettings
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 
 TINY = {
+    "exact_head.py": ["--clips", "15", "--held-out", "8", "--draws", "4", "--warmup", "4"],
     "nuts_head.py": [
         *("--clips", "12", "--held-out", "8", "--backbone-clips", "16", "--epochs", "1"),
         *("--steps", "3", "--draws", "4", "--warmup", "4"),
