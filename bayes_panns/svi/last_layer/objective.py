@@ -5,6 +5,7 @@ The symbols and equations are those of :mod:`bayes_panns.svi.last_layer.inferenc
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -81,8 +82,20 @@ class Problem:
         return self.share * torch.stack([chunk.x.square().sum(dim=0) for chunk in self.chunks]).sum(dim=0)
 
 
+class _Group:
+    """Tensors that all have G in front."""
+
+    def where(self, better: Tensor, other: Self) -> Self:
+        """The other's values where ``better``, bool ``(G,)``."""
+        chosen = {
+            name: torch.where(better.view(-1, *[1] * (mine.dim() - 1)), vars(other)[name], mine)
+            for name, mine in vars(self).items()
+        }
+        return type(self)(**chosen)
+
+
 @dataclass(frozen=True)
-class State:
+class State(_Group):
     """M, c and the precisions 1 / S^2 and 1 / s^2, each with G in front."""
 
     loc: Tensor
@@ -90,13 +103,9 @@ class State:
     precision: Tensor
     bias_precision: Tensor
 
-    def where(self, better: Tensor, other: "State") -> "State":
-        """The other state where ``better``, bool ``(G,)``."""
-        return State(*(_chosen(better, one, two) for one, two in zip(_values(self), _values(other), strict=True)))
-
 
 @dataclass(frozen=True)
-class Value:
+class Value(_Group):
     """What a step needs to know at a state.
 
     Attributes:
@@ -116,10 +125,6 @@ class Value:
     bias_slope: Tensor
     curvature: Tensor
     bias_curvature: Tensor
-
-    def where(self, better: Tensor, other: "Value") -> "Value":
-        """The other value where ``better``, bool ``(G,)``."""
-        return Value(*(_chosen(better, one, two) for one, two in zip(_values(self), _values(other), strict=True)))
 
 
 @dataclass(frozen=True)
@@ -216,11 +221,3 @@ def _pieces(problem: Problem, count: int) -> Iterator[Chunk]:
 def along(x: Tensor, weight: Tensor) -> Tensor:
     """The products of inputs ``(n, R)`` with weights ``(G, K, R)``: ``(n, G, K)``."""
     return (x @ weight.flatten(0, 1).T).view(len(x), *weight.shape[:2])
-
-
-def _chosen(better: Tensor, one: Tensor, two: Tensor) -> Tensor:
-    return torch.where(better.view(-1, *[1] * (one.dim() - 1)), two, one)
-
-
-def _values(each: State | Value) -> tuple[Tensor, ...]:
-    return tuple(vars(each).values())
