@@ -152,7 +152,8 @@ def crossval(
     Example:
       bayes-panns crossval esc10 --from runs/us8k --data stores/esc10.h5 --guide flip --guide det
       bayes-panns crossval esc10 --from runs/us8k --data stores/esc10.h5 --set data.share=0.25 -o runs/quarter
-      bayes-panns crossval rotated-head --from runs/esc10-crossval/det --data stores/esc10.h5
+      bayes-panns crossval rotated-head --from checkpoints/mn04 --data stores/esc10.h5
+      bayes-panns crossval rotated-widths --from runs/esc10-crossval/det --data stores/esc10.h5
       bayes-panns report runs/esc10-crossval/flip/seed-0
     """
     from bayes_panns.jobs import crossval as cross_validate

@@ -283,22 +283,20 @@ class ClipSet:
             )
         return self.select(indices=chosen)
 
-    def recording_folds(self, folds: int, seed: int) -> np.ndarray:
-        """The fold of each clip in a cross-validation over whole recordings; clips of unknown recordings are apart.
-
-        One-of-K clips are stratified by label. There are fewer folds if a label has fewer recordings, but never fewer
-        than two, unless all clips are of one recording.
+    def recording_folds(self, folds: int, seed: int, recordings: np.ndarray | None = None) -> np.ndarray:
+        """The fold of each clip in a cross-validation over whole recordings; one-of-K clips are stratified by label.
 
         Args:
-            folds: The most folds, 2 or more.
+            folds: The most folds, 2 or more; there are never more than recordings.
             seed: The same seed gives the same folds.
+            recordings: Which recording each clip is of, by default :attr:`recordings`.
 
         Returns:
             Folds from 0, int64 ``(clips,)``; all 0 if all clips are of one recording.
         """
         target = self.target()
         label = target.argmax(axis=1) if self.task is Task.ONE_OF_K and target.shape[1] > 0 else None
-        return splits.recording_folds(self.recordings, label, target, folds, seed)
+        return splits.recording_folds(self.recordings if recordings is None else recordings, label, folds, seed)
 
     @property
     def recordings(self) -> np.ndarray:

@@ -99,18 +99,14 @@ def sample(label: np.ndarray | None, target: np.ndarray, share: float, seed: int
     return np.unique(np.concatenate(chosen))
 
 
-def recording_folds(
-    recording: np.ndarray, label: np.ndarray | None, target: np.ndarray, folds: int, seed: int
-) -> np.ndarray:
+def recording_folds(recording: np.ndarray, label: np.ndarray | None, folds: int, seed: int) -> np.ndarray:
     """The fold of each clip in a cross-validation over whole recordings.
 
     Args:
         recording: As in :func:`stratified_split`.
         label: The label of each clip, int, shape ``(clips,)``: then each fold gets each label in proportion. Without
             it the folds are of equal size.
-        target: bool, shape ``(clips, K)``.
-        folds: The most folds, 2 or more. There are fewer if a label that has several recordings would otherwise be
-            missing from some fold.
+        folds: The most folds, 2 or more; there are never more than recordings.
         seed: The same seed gives the same folds.
 
     Returns:
@@ -119,9 +115,7 @@ def recording_folds(
     # Slow to import, and wanted only here.
     from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 
-    recordings = [len(np.unique(recording[has])) for has in target.T]
-    several = [count for count in recordings if count > 1]
-    count = min(folds, min(several, default=2), len(np.unique(recording)))
+    count = min(folds, len(np.unique(recording)))
     found = np.zeros(len(recording), dtype=np.int64)
     if count < 2:
         return found

@@ -13,7 +13,7 @@ from bayes_panns.core.choices import CheckpointKind, Holds
 from bayes_panns.core.errors import PosteriorError
 from bayes_panns.core.files import whole_file
 from bayes_panns.interop.checkpoints import ExportHeader
-from bayes_panns.nets import Network, build
+from bayes_panns.nets import POOLED, Network, build
 from bayes_panns.posterior import Posterior
 
 
@@ -33,6 +33,11 @@ def export_checkpoint(posterior: Posterior, path: str | Path, kind: CheckpointKi
     if kind is not None and kind not in kinds:
         own = f"export it as {kinds[0]}" if kinds else "leave --format out"
         raise PosteriorError(f"net {posterior.net}: is not a network of {kind} checkpoints; {own}")
+    if posterior.net.endswith(POOLED):
+        raise PosteriorError(
+            f"net {posterior.net}: its last layer reads the pooled features, which no published network's does; load "
+            "the posterior itself, or write --format arviz"
+        )
     if not kinds and posterior.takes == Holds.EMBEDDINGS:
         raise PosteriorError(f"net {posterior.net}: there are no checkpoints of it; write --format arviz")
     with whole_file(Path(path)) as fresh:

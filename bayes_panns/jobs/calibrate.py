@@ -13,9 +13,13 @@ from bayes_panns.jobs.evaluate import target_for
 from bayes_panns.metrics import apply_power, conformal_threshold, fit_temperature, label_sets
 from bayes_panns.metrics.temperature import BOUNDS
 from bayes_panns.posterior import Calibration, Posterior, require_inputs
+from bayes_panns.posterior.passes import NETWORK_DRAWS
 from bayes_panns.predictions import predict_logits
 
 logger = logging.getLogger(__name__)
+
+_MOST_LOGITS = 1 << 26
+"""About as many logits are held by default, 0.5 GiB; there are fewer draws of many clips."""
 
 _NEAR = 1.05
 """A temperature within this factor of a bound is at the bound: the search comes close to it, and not quite there."""
@@ -41,14 +45,17 @@ def calibrate(
         clips: Held-out clips with the posterior's labels.
         coverage: The share of true labels that the sets are to contain, in (0, 1).
         draws: Posterior draws; predict with as many. By default as many as
-            :meth:`~bayes_panns.posterior.Posterior.draws_for` says.
+            :meth:`~bayes_panns.posterior.Posterior.draws_for` says, fewer of very many clips.
         seed: Seeds the split into halves.
 
     Raises:
         StoreError: The clips do not fit the posterior, or are too few for the coverage.
     """
     require_inputs(posterior, clips)
-    draws = int(posterior.draws_for(draws))
+    if draws is None:
+        # All draws of all logits are held at once.
+        most = _MOST_LOGITS // (len(clips) * len(posterior.labels))
+        draws = max(NETWORK_DRAWS, min(int(posterior.draws_for(None)), most))
     first, second = clips.split(0.5, seed)
     logits, target = predict_logits(posterior, first, draws), target_for(posterior, first)
     temperature = fit_temperature(logits, target, posterior.task, power=posterior.exponent(draws))

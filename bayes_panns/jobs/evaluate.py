@@ -82,6 +82,7 @@ def evaluate_clips(
             require_inputs(posterior, each)
     leaks = count_leaks(posterior, clips)
     draws = posterior.draws_for(draws)
+    posterior.warn_of_other_draws(draws)
     uncertainty = predict(posterior, clips, draws, covariance=covariance)
     outside = None if ood is None else predict(posterior, ood, draws, covariance=covariance)
     provenance = _source(posterior) | {
@@ -89,6 +90,9 @@ def evaluate_clips(
         "folds": "all" if clips.folds is None else sorted({int(fold) for fold in clips.folds}),
         "ood": [] if ood is None else [str(store.path) for store in ood.stores],
     }
+    power = posterior.exponent(draws)
+    if power is not None:
+        provenance["power"] = power.tolist()
     if leaks is not None:
         provenance["leaks"] = leaks
         _warn_of(leaks, len(clips))

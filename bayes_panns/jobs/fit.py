@@ -14,7 +14,7 @@ from bayes_panns import __version__
 from bayes_panns.clips import ClipSet
 from bayes_panns.core.choices import Holds, Optimizer, Schedule, SplitRule, Task
 from bayes_panns.core.errors import FitError, RecipeError, StoreError
-from bayes_panns.jobs.leaks import record_fitted_clips
+from bayes_panns.jobs.leaks import record_fitted_clips, warn_of_known_clips
 from bayes_panns.jobs.run_folder import Continued, Inputs, Resumable, RunFolder
 from bayes_panns.jobs.splits import divide
 from bayes_panns.jobs.starting import has_new_head, net_for, require_fit, with_net
@@ -86,7 +86,8 @@ def fit(
         run.require_same(recipe, inputs)
         epochs = run.read_recipe().fit.epochs
         if run.complete and recipe.fit.epochs <= epochs:
-            logger.info(f"{run.path}: the fit is complete, with fit.epochs = {epochs}; raise it to continue the fit")
+            more = "; raise it to continue the fit" if recipe.fit.optimizer == Optimizer.ADAM else ""
+            logger.info(f"{run.path}: the fit is complete, with fit.epochs = {epochs}{more}")
             return Fitted(load(run.posterior, device=chosen, guide_function=guide_function), None, True, run.path)
 
     torch.manual_seed(recipe.fit.seed)
@@ -98,6 +99,8 @@ def fit(
             run.write(recipe, resumable)
         each = f"{clips.seconds_per_clip:g} s" if clips.samples else clips.contents
         logger.info(f"{len(clips)} clips of {each}, {len(clips.labels)} labels ({task}), on {chosen}")
+        if upstream is not None and recipe.fit.optimizer == Optimizer.NATURAL_GRADIENT:
+            warn_of_known_clips(upstream, clips)
         if inherited is not None:
             new = ", ".join(inherited.new) or "none"
             logger.info(f"taken from {recipe.upstream}: {len(inherited.taken)} tensors; new: {new}")
@@ -259,6 +262,7 @@ def _provenance(recipe: Run, job: Fit | HeadFit, complete: bool, resumable: Resu
         "epochs": round(job.epoch, 3),
         "complete": complete,
         "seed": recipe.fit.seed,
+        "features": str(recipe.fit.features),
         "kl_weight": job.kl_weight,
         "tempered": job.kl_weight != 1,
         "device": str(job.device),

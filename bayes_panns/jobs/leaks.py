@@ -1,10 +1,14 @@
 """Leaks: scored clips that a posterior, or one that it started from, was fitted to; found by the clips' digests."""
 
+import logging
 from collections.abc import Iterator
 from typing import cast
 
 from bayes_panns.clips import ClipSet
+from bayes_panns.core.choices import Features
 from bayes_panns.posterior import Ensemble, FittedClips, Posterior, Predictor
+
+logger = logging.getLogger(__name__)
 
 
 def record_fitted_clips(posterior: Posterior, clips: ClipSet, upstream: Posterior | None) -> None:
@@ -45,6 +49,22 @@ def count_leaks(posterior: Predictor, clips: ClipSet) -> dict[str, int] | None:
         return None
     own, upstream = together.count(_digests(clips))
     return {"own": own, "upstream": upstream}
+
+
+def warn_of_known_clips(upstream: Posterior, clips: ClipSet) -> None:
+    """Warn of clips whose cross-validation says too much, because the backbone was fitted to them.
+
+    A fit on embeddings fits no backbone.
+    """
+    if upstream.provenance.get("features") == Features.EMBEDDINGS:
+        return
+    leaks = count_leaks(upstream, clips)
+    known = 0 if leaks is None else leaks["own"]
+    if known:
+        logger.warning(
+            f"{known} of the {len(clips)} clips are among those that the upstream posterior was fitted to, so the "
+            "inner folds are not new to its backbone, and the power may be too large; use the recipe rotated-widths"
+        )
 
 
 def _digests(clips: ClipSet) -> Iterator[bytes]:

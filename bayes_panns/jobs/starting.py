@@ -117,6 +117,7 @@ def require_fit(posterior: Posterior, recipe: Run, inherited: Inherited | None) 
         )
     if recipe.fit.features == Features.EMBEDDINGS:
         require_fixed(posterior.model)
+        _require_known_backbone(posterior, inherited)
 
 
 def has_new_head(posterior: Posterior, inherited: Inherited | None) -> bool:
@@ -176,3 +177,25 @@ def _require_rotated_head(posterior: Posterior, recipe: Run) -> None:
         prior = posterior.strategy.settings(name, head).prior
         if prior not in (PriorKind.FAN_IN, PriorKind.NORMAL):
             raise RecipeError(f'{setting} needs a Normal prior with mean 0; that of {name} is "{prior}"')
+
+
+def _require_known_backbone(posterior: Posterior, inherited: Inherited | None) -> None:
+    """Check that a backbone that stays as it is was fitted before.
+
+    Raises:
+        RecipeError: It holds random weights.
+    """
+    if posterior.takes == Holds.EMBEDDINGS:
+        return
+    head = f"{posterior.model.head}."
+    if inherited is None:
+        raise RecipeError(
+            "freeze: the backbone would stay random; start from a posterior (finetune --from), such as a published "
+            "checkpoint that was imported"
+        )
+    new = [name for name in inherited.new if not name.startswith(head)]
+    if new:
+        raise RecipeError(
+            f"freeze: {new[0]} and {len(new) - 1} more tensors before the last layer are not in the upstream posterior "
+            "and would stay random; leave net out of the recipe, or start from a posterior of the same network"
+        )

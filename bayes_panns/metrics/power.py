@@ -80,6 +80,7 @@ def power_losses(
     task: str,
     *,
     smoothing: float = 0.0,
+    mask: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.float64]:
     """The smoothed negative log-likelihood of each clip at a power, in nats.
 
@@ -97,6 +98,7 @@ def power_losses(
         power: As in :func:`apply_power`.
         task: ``"one-of-k"`` or ``"multi-label"``.
         smoothing: e, in clips.
+        mask: ``(N, K)``, for multi-label: which labels of which clips count; the losses of the others are 0.
 
     Returns:
         ``(N,)``, or for multi-label ``(N, K)``, before the sum over the labels.
@@ -111,7 +113,8 @@ def power_losses(
         log_p = log_softmax(scaled, axis=-1)
         return -log_p[target] - share * log_p.mean(axis=1)
     log_p, log_not = log_expit(scaled), log_expit(-scaled)
-    return -np.where(target, log_p, log_not) - share / 2 * (log_p + log_not)
+    losses = -np.where(target, log_p, log_not) - share / 2 * (log_p + log_not)
+    return losses if mask is None else losses * mask
 
 
 def fit_power(
@@ -121,6 +124,7 @@ def fit_power(
     *,
     smoothing: float = 0.3,
     by_label: bool = False,
+    mask: NDArray[np.bool_] | None = None,
 ) -> float | NDArray[np.float64]:
     """The power of the least smoothed negative log-likelihood, by Brent's search between :data:`BOUNDS`.
 
@@ -136,6 +140,7 @@ def fit_power(
         task: ``"one-of-k"`` or ``"multi-label"``.
         smoothing: See :func:`power_losses`.
         by_label: For multi-label: a power for each label, ``(K,)``.
+        mask: As in :func:`power_losses`.
 
     Raises:
         ValueError: The shapes, types or values do not fit, or one-of-K is to have a power for each label.
@@ -145,17 +150,29 @@ def fit_power(
         raise ValueError("one-of-k has one power: its labels share the sum of 1")
     if by_label:
         columns = [slice(label, label + 1) for label in range(target.shape[1])]
-        return np.array([_search(probability[:, one], target[:, one], task, smoothing) for one in columns])
-    return _search(probability, target, task, smoothing)
+        masks = [None if mask is None else mask[:, one] for one in columns]
+        return np.array(
+            [
+                _search(probability[:, one], target[:, one], task, smoothing, known)
+                for one, known in zip(columns, masks, strict=True)
+            ]
+        )
+    return _search(probability, target, task, smoothing, mask)
 
 
-def _search(probability: NDArray[np.floating], target: NDArray[np.bool_], task: str, smoothing: float) -> float:
+def _search(
+    probability: NDArray[np.floating],
+    target: NDArray[np.bool_],
+    task: str,
+    smoothing: float,
+    mask: NDArray[np.bool_] | None,
+) -> float:
     # It takes longer to import than the rest of these metrics together.
     from scipy.optimize import minimize_scalar
 
     found = minimize_scalar(
         lambda log_power: float(
-            power_losses(probability, target, float(np.exp(log_power)), task, smoothing=smoothing).sum()
+            power_losses(probability, target, float(np.exp(log_power)), task, smoothing=smoothing, mask=mask).sum()
         ),
         bounds=np.log(BOUNDS),
         method="bounded",

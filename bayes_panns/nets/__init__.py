@@ -5,6 +5,7 @@ from bayes_panns.nets import cnn, embeddings, mobilenet, panns_mobilenet, resnet
 from bayes_panns.nets.embeddings import EmbeddingNet
 from bayes_panns.nets.network import (
     NETS,
+    POOLED,
     SIZED,
     Network,
     NetworkEntry,
@@ -19,6 +20,7 @@ from bayes_panns.nets.network import (
 
 __all__ = [
     "NETS",
+    "POOLED",
     "SIZED",
     "EmbeddingNet",
     "Network",

@@ -21,7 +21,7 @@ class Power(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    exponent: Annotated[tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...], Field(min_length=1)]
+    exponent: Annotated[tuple[Annotated[float, Field(ge=0.05, le=100)], ...], Field(min_length=1)]
     folds: Annotated[int, Field(ge=2)]
     clips: Annotated[int, Field(ge=1)]
     nll: tuple[float, float]

@@ -50,6 +50,9 @@ class Predictor(Protocol):
     def draws_for(self, draws: int | Literal["moments"] | None) -> int | Literal["moments"]:
         """``draws``, or the default if it is None."""
 
+    def warn_of_other_draws(self, draws: int | Literal["moments"]) -> None:
+        """Warn if label sets were calibrated for far more draws."""
+
     def draws_made(self, draws: int | Literal["moments"]) -> int | Literal["moments"]:
         """How many draws are made when ``draws`` are asked for; 0 for a pass at the mean."""
 
@@ -125,6 +128,9 @@ class Ensemble:
     def draws_for(self, draws: int | Literal["moments"] | None) -> int | Literal["moments"]:
         """``draws``, or if it is None the least of the members' defaults."""
         return min(int(member.draws_for(None)) for member in self.members) if draws is None else draws
+
+    def warn_of_other_draws(self, draws: int | Literal["moments"]) -> None:
+        """Nothing: an ensemble has no label sets."""
 
     def draws_made(self, draws: int | Literal["moments"]) -> int | Literal["moments"]:
         """How many draws the members make together; 0 if each makes a single pass at its mean."""

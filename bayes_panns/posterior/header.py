@@ -110,4 +110,5 @@ def read(folder: Path) -> Header:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
-        raise PosteriorError(f"{path}: is damaged: {place}: {first['msg']}") from error
+        what = f"{place}: {first['msg']}" if place else first["msg"].removeprefix("Value error, ")
+        raise PosteriorError(f"{path}: is damaged: {what}") from error

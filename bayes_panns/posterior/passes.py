@@ -1,5 +1,6 @@
 """Passes of clips through a posterior: draws, moments and embeddings."""
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Literal, cast
@@ -27,6 +28,8 @@ from bayes_panns.core.choices import Dropout, ShortClips
 from bayes_panns.core.errors import PosteriorError
 from bayes_panns.nets import Network
 from bayes_panns.posterior.calibration import Calibration, Power
+
+logger = logging.getLogger(__name__)
 
 NETWORK_DRAWS, HEAD_DRAWS = 20, 200
 """How many draws are made by default: of the network's weights, and of its last layer alone."""
@@ -72,6 +75,16 @@ class Passes:
         if draws is not None:
             return draws
         return HEAD_DRAWS if self.mirrored and self.model.only_head else NETWORK_DRAWS
+
+    def warn_of_other_draws(self, draws: int | Literal["moments"]) -> None:
+        """Warn if the label sets were calibrated for far more draws than are made."""
+        calibrated = 0 if self.calibration is None else self.calibration.draws
+        made = self.draws_made(draws)
+        if made != "moments" and made < calibrated / 4:
+            logger.warning(
+                f"the label sets are calibrated for {calibrated} draws, and with {made or 'a single pass'} they do not "
+                f"hold what they promise; leave --draws out, or give {calibrated}"
+            )
 
     def draws_made(self, draws: int | Literal["moments"]) -> int | Literal["moments"]:
         """How many draws :meth:`draws` makes when asked for ``draws``; 0 for a single pass at the posterior mean."""

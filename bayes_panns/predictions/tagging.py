@@ -81,6 +81,7 @@ def tag(
     # What a short window may take in memory, if the posterior pads it.
     padded = round(posterior.clip_seconds * rate)
     draws = posterior.draws_for(draws)
+    posterior.warn_of_other_draws(draws)
     windows: list[Window] = []
     waiting: list[Tensor] = []
     parts: list[Uncertainty] = []

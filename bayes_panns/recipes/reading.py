@@ -149,8 +149,8 @@ class _Override:
         table[last] = self.value
 
     def gave(self, place: tuple[int | str, ...]) -> bool:
-        """Whether the value at ``place`` is this one, or one inside it."""
-        return place[: len(self.key)] == self.key
+        """Whether the value at ``place`` is this one, one inside it, or the table that it is in."""
+        return place[: len(self.key)] == self.key[: len(place)]
 
 
 def _folder(kind: Kind) -> Path:
@@ -194,7 +194,9 @@ def _validate(kind: type[_Recipe], table: dict[str, Any], source: str, given: Se
                 f"; did you mean {close[0]}?" if close else f"; known keys: {', '.join(known)}"
             )
         else:
-            problem = f"{place} = {first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}"
+            # A rule over several values of a table is about none of them in particular.
+            value = "" if isinstance(first["input"], dict | BaseModel) else f" = {first['input']!r}"
+            problem = f"{place}{value}: {first['msg'][0].lower()}{first['msg'][1:]}"
         more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
         if culprit is not None:
             raise SettingError(f"{culprit.option}: {problem}{more}") from error

@@ -116,6 +116,8 @@ class FitSettings(BaseModel):
             return self
         if self.features != Features.EMBEDDINGS:
             raise PydanticCustomError("optimizer", 'Natural gradients need fit.features = "embeddings"')
+        if self.kl_weight == 0:
+            raise PydanticCustomError("optimizer", "Natural gradients need a kl_weight above 0")
         other = [name for name in _OF_ADAM if getattr(self, name) != fields[name].default]
         if other:
             raise PydanticCustomError(

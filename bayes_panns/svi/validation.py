@@ -1,10 +1,13 @@
 """Scores of held-out clips while a fit runs."""
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from bayes_panns.bayes import BayesianNet, logits_under, mean_weights
 from bayes_panns.core.choices import Task
+from bayes_panns.metrics import accuracy, mean_average_precision, nll
 from bayes_panns.svi.embeddings import Embeddings
 from bayes_panns.svi.features import Features
 
@@ -52,3 +55,19 @@ def validate(
 
     precision = average_precision_score(truth.numpy()[:, present], score.numpy()[:, present], average="macro")
     return found | {"val/map": float(precision)}
+
+
+def held_out_scores(probability: NDArray[np.float64], target: NDArray, task: Task) -> dict[str, float]:
+    """The scores of :func:`validate` for predicted probabilities.
+
+    Args:
+        probability: ``(N, K)``.
+        target: Label indices ``(N,)`` for one-of-K, ``(N, K)`` for multi-label.
+        task: What the labels mean.
+    """
+    hot = target > 0.5 if target.ndim == 2 else np.eye(probability.shape[1], dtype=bool)[target]
+    found = {"val/nll": nll(probability, hot, task)}
+    if task is Task.ONE_OF_K:
+        return found | {"val/accuracy": accuracy(probability, hot)}
+    present = hot.any(axis=0)
+    return found | ({"val/map": mean_average_precision(probability, hot)} if present.any() else {})

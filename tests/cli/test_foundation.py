@@ -62,3 +62,27 @@ def test_a_recording_that_is_cut_into_windows_is_tagged(home, tmp_path):
     soundfile.write(tmp_path / "long.wav", 0.1 * np.random.default_rng(0).normal(size=12 * 16000), 16000)
     run("predict", home / "run", tmp_path / "long.wav", "--draws", "50", "--format", "csv", "-o", tmp_path / "tags.csv")
     assert len((tmp_path / "tags.csv").read_text().splitlines()) == 1 + 3 * 10
+
+
+def test_what_would_leave_random_weights_or_known_clips_is_said(home, tmp_path):
+    arguments = ("--data", home / "esc10.h5", "--set", "data.folds=[1]", "-o")
+    refused = CliRunner().invoke(
+        main,
+        [str(each) for each in ("finetune", "fixed-features", "--from", home / "run", "--set", "net=mn04", *arguments,
+                                tmp_path / "a")],
+    )  # fmt: skip
+    assert refused.exit_code == 1
+    assert "classifier.2.bias" in refused.stderr or "classifier.2.weight" in refused.stderr
+    assert "would stay random" in refused.stderr
+    again = run("finetune", "rotated-head", "--from", home / "run", *arguments, tmp_path / "b")
+    assert "use the recipe rotated-widths" not in again.stderr
+    whole = ("--set", "fit.epochs=1", "--set", "data.share=0.1", "--set", "net=mn04")
+    run("finetune", "scratch", "--guide", "det", "--from", home / "mn04", *whole, *arguments, tmp_path / "det")
+    known = run("finetune", "rotated-head", "--from", tmp_path / "det", *arguments, tmp_path / "c")
+    assert "use the recipe rotated-widths" in known.stderr
+
+
+def test_a_pooled_network_is_not_exported_as_a_checkpoint(home, tmp_path):
+    refused = CliRunner().invoke(main, ["export", str(home / "run"), "-o", str(tmp_path / "x.pth")])
+    assert refused.exit_code == 1
+    assert "reads the pooled features" in refused.stderr

@@ -8,7 +8,7 @@ import torch
 
 from bayes_panns.clips import ClipSet, Task, write_embeddings
 from bayes_panns.core.errors import RecipeError, SettingError
-from bayes_panns.jobs import RunFolder, calibrate, crossval, evaluate_posterior, fit
+from bayes_panns.jobs import RunFolder, calibrate, crossval, evaluate_clips, evaluate_posterior, fit, held_out
 from bayes_panns.metrics import apply_power, nll
 from bayes_panns.posterior import Ensemble, load, read_header
 from bayes_panns.predictions import predict
@@ -249,3 +249,64 @@ def test_metrics_are_plain_json(fitted):
     (line,) = [json.loads(text) for text in (fitted.folder / "metrics.jsonl").read_text().splitlines()]
     assert {"epoch", "step", "nll", "kl", "kl_weight", "seconds"} <= line.keys()
     assert any(name.startswith("prior/") for name in line)
+
+
+@pytest.mark.parametrize(("clips", "recordings"), [(3, 3), (4, 4), (11, 2), (12, 3)])
+def test_very_few_clips_are_fitted_with_a_warning(tmp_path, caplog, clips, recordings):
+    generator = np.random.default_rng(clips)
+    label = np.arange(clips) % 2 if clips == 4 else np.minimum(np.arange(clips) * recordings // clips, 2)
+    target = np.eye(3, dtype=bool)[label]
+    source = [f"tape-{min(index * recordings // clips, recordings - 1)}" for index in range(clips)]
+    write_embeddings(
+        tmp_path / "s.h5", generator.normal(size=(clips, 8)), target, LABELS, "one-of-k", model="toy", source=source
+    )
+    posterior = fit(read_run("rotated-head", stores=[tmp_path / "s.h5"]), tmp_path / "run").posterior
+    assert np.isfinite(predict(posterior, ClipSet(tmp_path / "s.h5")).probability).all()
+    assert "few clips were scored" in caplog.text or "no label has clips of two recordings" in caplog.text
+    assert load(tmp_path / "run").labels == LABELS
+
+
+def test_clips_that_are_the_same_are_of_one_recording(tmp_path, caplog):
+    generator = np.random.default_rng(0)
+    x = np.repeat(generator.normal(size=(20, 8)), 3, axis=0)
+    target = np.eye(3, dtype=bool)[np.repeat(np.arange(20) % 3, 3)]
+    write_embeddings(tmp_path / "s.h5", x, target, LABELS, "one-of-k", model="toy")
+    fit(read_run("rotated-head", stores=[tmp_path / "s.h5"]), tmp_path / "run")
+    assert "over 20 recordings, 60 of 60 clips scored" in caplog.text
+
+
+def test_embeddings_that_are_all_the_same_say_nothing(tmp_path):
+    target = np.eye(3, dtype=bool)[np.arange(30) % 3]
+    write_embeddings(tmp_path / "s.h5", np.full((30, 8), 0.1), target, LABELS, "one-of-k", model="toy")
+    posterior = fit(read_run("rotated-head", stores=[tmp_path / "s.h5"]), tmp_path / "run").posterior
+    np.testing.assert_allclose(predict(posterior, ClipSet(tmp_path / "s.h5")).probability, 1 / 3, atol=0.1)
+
+
+def test_held_out_clips_are_scored_as_they_are_predicted(tmp_path):
+    run, clips = tmp_path / "run", store(tmp_path / "hard.h5", distance=2.0)
+    made = fit(read_run("own-clips", stores=[clips]), run).posterior
+    assert made.power is not None
+    scored = evaluate_clips(load(run), held_out(run)).metrics
+    assert made.metrics["val/nll"] == pytest.approx(scored["cal/nll"], rel=0.15)
+    assert made.metrics["val/accuracy"] == pytest.approx(scored["cls/accuracy"], abs=0.1)
+
+
+def test_label_sets_for_many_draws_warn_of_few(fitted, clips, caplog):
+    posterior = load(fitted.folder)
+    calibrate(posterior, ClipSet(clips, folds=[3]), coverage=0.8)
+    evaluate_posterior(posterior, clips, folds=[3], draws=100)
+    assert "do not hold what they promise" not in caplog.text
+    evaluate_posterior(posterior, clips, folds=[3], draws=0)
+    assert "the label sets are calibrated for 200 draws, and with a single pass they do not hold" in caplog.text
+
+
+def test_a_fit_that_has_not_converged_says_so(clips, tmp_path, caplog):
+    posterior = fit(read_run("rotated-head", ["fit.epochs=4"], stores=[clips]), tmp_path / "run").posterior
+    assert "has not converged in fit.epochs = 4 steps" in caplog.text
+    assert not posterior.provenance["converged"]
+
+
+def test_a_kl_weight_of_0_is_refused(clips, tmp_path):
+    with pytest.raises(SettingError, match="kl_weight above 0") as caught:
+        fit(read_run("rotated-head", ["fit.kl_weight=0"], stores=[clips]), tmp_path / "run")
+    assert "{" not in str(caught.value)

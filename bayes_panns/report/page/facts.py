@@ -59,13 +59,20 @@ def _scores(source: Source) -> Iterator[tuple[str, str]]:
     evaluation = source.evaluation
     if evaluation is None:
         return
-    provenance = evaluation.provenance
+    provenance, uncertainty = evaluation.provenance, evaluation.uncertainty
     folds = ", each by the run of its fold" if len(source.scored) > 1 else _folds(provenance.get("folds", "all"))
     stores = _stores(provenance.get("stores", []))
     yield "Scored on", f"{count_of(len(evaluation.names), 'clip')}{stores}{folds}"
     if evaluation.ood is not None:
         stores = _stores(provenance.get("ood", []))
         yield "Out of distribution", f"{count_of(len(evaluation.ood_names), 'clip')}{stores}"
+    if uncertainty.mean is not None:
+        power = provenance.get("power", [])
+        value = f" {power[0]:.3g}" if len(power) == 1 else ""
+        yield (
+            "Probabilities",
+            f"the mean of the draws at the power{value} that calibrates it; entropies are of the draws",
+        )
     draws = evaluation.metrics["draws"]
     yield "Draws", "none, a single pass at the posterior mean" if draws == 0 else str(draws)
 

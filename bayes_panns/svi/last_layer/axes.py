@@ -67,10 +67,12 @@ def embedding_axes(embeddings: Tensor, labels: int) -> HeadAxes:
     values = embeddings.double()
     centre = values.mean(dim=0)
     values = values - centre
-    # Embeddings that are all the same have no spread.
-    spread = values.square().mean().clamp(min=torch.finfo(values.dtype).tiny).sqrt()
-    values = values / spread
     rows, size = values.shape
+    spread = values.square().mean().sqrt()
+    if spread <= _NEGLIGIBLE * embeddings.double().square().mean().sqrt():
+        # Embeddings that are all the same have no spread, and no axes.
+        return HeadAxes(torch.eye(labels).to(centre), values.new_zeros(size, 0), centre, 1.0)
+    values = values / spread
     if rows < size:
         variance, left = torch.linalg.eigh(values @ values.T)
         kept = variance > _NEGLIGIBLE * variance[-1]

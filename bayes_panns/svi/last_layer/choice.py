@@ -7,7 +7,8 @@ the one that needs its power least: the one with the least NLL without it. The s
 from the least, over recordings.
 
 The power is kept only if powers fitted without an inner fold lower the NLL of that fold, over all of them. For
-multi-label the same comparison decides between one power and one for each label.
+multi-label the same comparison decides for each label between no power, the one of all labels, and its own. A label
+that an inner fit has not seen is not scored.
 
 An isotropic Gaussian prior makes the exact posterior underconfident where the classes separate, and its evidence does
 not notice; the power does. See ``docs/last-layer.md``.
@@ -25,7 +26,7 @@ from torch import Tensor
 from bayes_panns.bayes import Likelihood
 from bayes_panns.core.choices import Task
 from bayes_panns.metrics import fit_power, power_losses
-from bayes_panns.svi.last_layer.inference import find_axes, infer_head
+from bayes_panns.svi.last_layer.inference import HeadPosterior, find_axes, infer_head
 
 MOST_CLIPS = 4000
 """With more clips, prior and KL weight are chosen by so many, drawn at random; the power is fitted to all."""
@@ -93,7 +94,7 @@ def choose_head(
     steps: int,
     seed: int = 0,
     on_fold: Callable[[], None] = lambda: None,
-) -> HeadChoice:
+) -> HeadChoice | None:
     """Choose prior width and KL weight of a last layer, and fit its power; see the module.
 
     Args:
@@ -111,22 +112,25 @@ def choose_head(
         seed: Seeds the draws, and which clips are taken where there are many.
         on_fold: Called after each fold of each round.
 
+    Returns:
+        The choice; None where no label has clips of two recordings, so that nothing can be scored.
+
     Raises:
-        ValueError: There are fewer than two folds.
+        ValueError: There are fewer than two folds, or no candidate has finite predictions.
     """
     if len(np.unique(folds)) < 2:
         raise ValueError("the inner cross-validation needs two folds or more")
-    task = likelihood.task
     truth = _hot(target, labels)
     some = np.arange(len(truth))
     if len(some) > MOST_CLIPS:
         some = np.sort(np.random.default_rng(seed).choice(some, MOST_CLIPS, replace=False))
 
     def predicted(rows: NDArray[np.integer], pairs: list[tuple[float, float]]) -> NDArray[np.float32]:
-        """The held-out predictions ``(G, n, K)`` of clips; NaN where the fold's fit has not seen the clip's label."""
-        found = np.full((len(pairs), len(rows), labels), np.nan, dtype=np.float32)
+        """The held-out predictions ``(G, n, K)`` of clips."""
+        found = np.empty((len(pairs), len(rows), labels), dtype=np.float32)
         for fold in np.unique(folds[rows]):
-            inside, held = (torch.from_numpy(rows[part]) for part in (folds[rows] != fold, folds[rows] == fold))
+            part = folds[rows] == fold
+            inside, held = torch.from_numpy(rows[~part]), torch.from_numpy(rows[part])
             axes, *start = find_axes(views[inside], target[inside], labels, likelihood)
             # Those of one KL weight take about as many steps.
             posteriors = [
@@ -143,79 +147,139 @@ def choose_head(
                 )
                 for _, alike in groupby(pairs, key=lambda pair: pair[1])
             ]
-            p = np.concatenate([each.probability(views[held, 0], likelihood).cpu().numpy() for each in posteriors])
-            if task is Task.ONE_OF_K:
-                p[:, ~truth[inside][:, truth[held].argmax(axis=1)].any(axis=0)] = np.nan
-            found[:, folds[rows] == fold] = p
+            for each, alike in zip(posteriors, _slices(posteriors), strict=True):
+                found[alike, part] = each.probability(views[held, 0], likelihood).cpu().numpy()
             on_fold()
         return found
 
     pairs = [(float(scale), float(weight)) for weight in kl_weights for scale in prior_scales]
-    p = predicted(some, pairs)
-    scored = ~np.isnan(p).any(axis=(0, 2))
-    if not scored.any():
-        raise ValueError("no label has clips of two recordings")
-    candidates = _candidates(pairs, p[:, scored], truth[some[scored]], recordings[some[scored]], task, smoothing)
+    task = likelihood.task
+    scored = _Scored.of(some, truth, folds, recordings, task, smoothing)
+    if scored is None:
+        return None
+    p = predicted(some, pairs)[:, scored.rows]
+    candidates = scored.candidates(pairs, p)
     least = min(each.smoothed for each in candidates)
     near = [each for each in candidates if each.smoothed <= least + _NEAR * each.error]
     chosen = min(near, key=lambda each: (-each.kl_weight, each.nll))
-    best = candidates.index(chosen)
-    held, rows = p[best], some
+    held = p[pairs.index((chosen.prior_scale, chosen.kl_weight))]
     if len(some) < len(truth):
-        rows = np.arange(len(truth))
-        held = predicted(rows, [pairs[best]])[0]
-        scored = ~np.isnan(held).any(axis=1)
-    power, nll, powered = _power(held[scored], truth[rows[scored]], folds[rows[scored]], task, smoothing)
-    return HeadChoice(chosen, candidates, power, len(np.unique(folds)), int(scored.sum()), float(nll), float(powered))
+        everyone = np.arange(len(truth))
+        scored = _Scored.of(everyone, truth, folds, recordings, task, smoothing) or scored
+        held = predicted(everyone, [(chosen.prior_scale, chosen.kl_weight)])[0, scored.rows]
+    power, nll, powered = scored.power(held)
+    return HeadChoice(chosen, candidates, power, len(np.unique(folds)), len(scored.truth), nll, powered)
 
 
-def _candidates(
-    pairs: Sequence[tuple[float, float]],
-    p: NDArray[np.float32],
-    truth: NDArray[np.bool_],
-    recordings: NDArray[np.integer],
-    task: Task,
-    smoothing: float,
-) -> tuple[Candidate, ...]:
-    """The candidates, from their held-out predictions ``(G, n, K)``."""
-    powers = [float(fit_power(each, truth, task, smoothing=smoothing)) for each in p]
-    losses = np.stack(
-        [
-            power_losses(each, truth, power, task, smoothing=smoothing).reshape(len(truth), -1).sum(axis=1)
-            for each, power in zip(p, powers, strict=True)
-        ]
-    )
-    best = int(losses.sum(axis=1).argmin())
-    number = np.unique(recordings, return_inverse=True)[1]
-    found = []
-    for pair, each, power, loss in zip(pairs, p, powers, losses, strict=True):
-        by_recording = np.bincount(number, loss - losses[best])
-        error = np.sqrt(len(by_recording) * by_recording.var(ddof=1)) if len(by_recording) > 1 else 0.0
-        nll = power_losses(each, truth, 1.0, task).sum()
-        found.append(Candidate(*pair, power, *(float(total / len(truth)) for total in (nll, loss.sum(), error))))
-    return tuple(found)
+@dataclass(frozen=True)
+class _Scored:
+    """The clips whose predictions are scored.
 
+    Attributes:
+        rows: Which of the predicted clips they are, int.
+        truth: Their targets, bool ``(n, K)``.
+        known: For multi-label: whether clips with and without the label were among those that the clip's fold was
+            predicted by, bool ``(n, K)``. A fit says nothing of a label that it has not seen.
+        folds: ``(n,)``.
+        recordings: ``(n,)``.
+        task: What the labels mean.
+        smoothing: See :func:`~bayes_panns.metrics.power_losses`.
+    """
 
-def _power(
-    p: NDArray[np.float32], truth: NDArray[np.bool_], folds: NDArray[np.integer], task: Task, smoothing: float
-) -> tuple[tuple[float, ...], float, float]:
-    """The power that lowers the NLL of folds it was not fitted to; the NLL without it, and with it."""
-    nll = power_losses(p, truth, 1.0, task).sum() / len(p)
-    power: tuple[float, ...] = (1.0,)
-    least = nll
-    for by_label in (False, True) if task is Task.MULTI_LABEL else (False,):
-        losses = 0.0
+    rows: NDArray[np.integer]
+    truth: NDArray[np.bool_]
+    known: NDArray[np.bool_] | None
+    folds: NDArray[np.integer]
+    recordings: NDArray[np.integer]
+    task: Task
+    smoothing: float
+
+    @classmethod
+    def of(
+        cls,
+        clips: NDArray[np.integer],
+        truth: NDArray[np.bool_],
+        folds: NDArray[np.integer],
+        recordings: NDArray[np.integer],
+        task: Task,
+        smoothing: float,
+    ) -> "_Scored | None":
+        """Those of ``clips`` that can be scored; for one-of-K their label must have been seen. None if none can."""
+        truth, folds = truth[clips], folds[clips]
+        known = np.empty_like(truth)
         for fold in np.unique(folds):
-            others = folds != fold
-            if not others.any():
-                continue
-            fitted = fit_power(p[others], truth[others], task, smoothing=smoothing, by_label=by_label)
-            losses += power_losses(p[~others], truth[~others], fitted, task).sum()
-        if losses / len(p) < least:
-            least = losses / len(p)
-            fitted = fit_power(p, truth, task, smoothing=smoothing, by_label=by_label)
-            power = tuple(float(each) for each in np.atleast_1d(fitted))
-    return power, nll, least
+            inside = truth[folds != fold]
+            seen = inside.any(axis=0) if task is Task.ONE_OF_K else inside.any(axis=0) & ~inside.all(axis=0)
+            known[folds == fold] = seen
+        rows = np.flatnonzero((truth & known).any(axis=1) if task is Task.ONE_OF_K else known.any(axis=1))
+        if not len(rows):
+            return None
+        mask = None if task is Task.ONE_OF_K else known[rows]
+        return cls(rows, truth[rows], mask, folds[rows], recordings[clips][rows], task, smoothing)
+
+    def losses(self, p: NDArray[np.floating], power: float | NDArray[np.floating], smoothing: float = 0.0) -> NDArray:
+        """The losses of predictions ``(n, K)`` at a power: ``(n, 1)``, or for multi-label ``(n, K)``."""
+        found = power_losses(p, self.truth, power, self.task, smoothing=smoothing, mask=self.known)
+        return found.reshape(len(found), -1)
+
+    def fitted(self, p: NDArray[np.floating], part: NDArray[np.bool_], *, by_label: bool = False) -> NDArray:
+        """The power of the predictions of a part of the clips, bool ``(n,)``: ``(1,)``, or for each label ``(K,)``."""
+        mask = None if self.known is None else self.known[part]
+        return np.atleast_1d(
+            fit_power(p[part], self.truth[part], self.task, smoothing=self.smoothing, by_label=by_label, mask=mask)
+        )
+
+    def candidates(self, pairs: Sequence[tuple[float, float]], p: NDArray[np.floating]) -> tuple[Candidate, ...]:
+        """The candidates, from their predictions ``(G, n, K)``; those whose predictions are not finite are left out."""
+        everyone = np.ones(len(self.truth), dtype=bool)
+        finite = [index for index in range(len(pairs)) if np.isfinite(p[index]).all()]
+        if not finite:
+            raise ValueError("no candidate has finite predictions")
+        powers = {index: self.fitted(p[index], everyone) for index in finite}
+        losses = {index: self.losses(p[index], powers[index], self.smoothing).sum(axis=1) for index in finite}
+        best = min(finite, key=lambda index: losses[index].sum())
+        number = np.unique(self.recordings, return_inverse=True)[1]
+        found = []
+        for index in finite:
+            by_recording = np.bincount(number, losses[index] - losses[best])
+            error = np.sqrt(len(by_recording) * by_recording.var(ddof=1)) if len(by_recording) > 1 else 0.0
+            totals = (self.losses(p[index], 1.0).sum(), losses[index].sum(), error)
+            clips = len(self.truth)
+            found.append(Candidate(*pairs[index], float(powers[index][0]), *(float(each / clips) for each in totals)))
+        return tuple(found)
+
+    def power(self, p: NDArray[np.floating]) -> tuple[tuple[float, ...], float, float]:
+        """The power of predictions ``(n, K)`` that helps; the NLL without it, and with it, in nats a clip.
+
+        For multi-label each label takes what serves it best: no power, the one of all labels, or its own.
+        """
+        everyone = np.ones(len(self.truth), dtype=bool)
+        # The losses of each label, at no power and at powers that were fitted without the clip's fold.
+        options = {"none": self.losses(p, 1.0).sum(axis=0)}
+        powers = {"none": np.ones(1)}
+        for name in ("one", "own") if self.task is Task.MULTI_LABEL else ("one",):
+            total = np.zeros_like(options["none"])
+            for fold in np.unique(self.folds):
+                others = self.folds != fold
+                # Clips of one fold alone have nothing to be fitted by.
+                fitted = self.fitted(p, others, by_label=name == "own") if others.any() else np.ones(1)
+                total += self.losses(p, fitted)[~others].sum(axis=0)
+            options[name], powers[name] = total, self.fitted(p, everyone, by_label=name == "own")
+        names = list(options)
+        # The first of equals.
+        chosen = np.stack([options[name] for name in names]).argmin(axis=0)
+        least = sum(options[names[index]][label] for label, index in enumerate(chosen))
+        every = np.stack([np.broadcast_to(powers[name], chosen.shape) for name in names])
+        each = every[chosen, np.arange(len(chosen))]
+        clips = len(self.truth)
+        shared = (float(each[0]),) if len(set(each.tolist())) == 1 else tuple(float(value) for value in each)
+        return shared, float(options["none"].sum() / clips), float(least / clips)
+
+
+def _slices(posteriors: Sequence[HeadPosterior]) -> list[slice]:
+    """Where each one's candidates are among all."""
+    ends = np.cumsum([len(each.loc) for each in posteriors])
+    return [slice(end - len(each.loc), end) for each, end in zip(posteriors, ends.tolist(), strict=True)]
 
 
 def _hot(target: Tensor, labels: int) -> NDArray[np.bool_]:

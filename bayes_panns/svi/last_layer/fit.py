@@ -4,21 +4,39 @@ import logging
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from bayes_panns.bayes import BayesianNet, ComposedGuide, RotatedHead
 from bayes_panns.core import progress
 from bayes_panns.core.errors import FitError
+from bayes_panns.metrics import apply_power
+from bayes_panns.metrics.power import BOUNDS
 from bayes_panns.svi.embeddings import Embeddings
 from bayes_panns.svi.last_layer.axes import HeadAxes
 from bayes_panns.svi.last_layer.choice import HeadChoice, choose_head
 from bayes_panns.svi.last_layer.inference import HeadPosterior, find_axes, infer_head
 from bayes_panns.svi.metrics import METRICS, append_metrics, widths
 from bayes_panns.svi.settings import FitSettings
-from bayes_panns.svi.validation import validate
+from bayes_panns.svi.validation import held_out_scores
 
 logger = logging.getLogger(__name__)
+
+_UNCALIBRATED = "so nothing can be chosen or calibrated by cross-validation; add clips of other recordings"
+
+_FEW, _FEW_CLIPS = (
+    20,
+    "few clips were scored by the inner folds, so prior, KL weight and power are little more than guesses",
+)
+"""Fewer scored clips than these are warned of."""
+
+_NEAR = 1.05
+"""A power within this factor of a bound is at the bound."""
+
+_DRAWS = 200
+"""Draws of the logits of each validation clip."""
 
 
 class HeadFit:
@@ -35,7 +53,7 @@ class HeadFit:
         data: The clips to fit.
         settings: How.
         folder: Where the metrics go.
-        validation: Clips that are scored at the posterior mean at the end, and never trained on.
+        validation: Clips that are scored at the end, as predictions will be, and never trained on.
         device: Where to compute.
 
     Attributes:
@@ -134,31 +152,35 @@ class HeadFit:
         self, views: Tensor, target: Tensor, labels: int, scales: list[float], tau_bias: float
     ) -> HeadChoice | None:
         settings, selection = self.settings, self.settings.selection
-        folds = self.data.clips.recording_folds(selection.folds, settings.seed)
-        count = int(folds.max()) + 1
+        recordings = self._recordings()
+        folds = self.data.clips.recording_folds(selection.folds, settings.seed, recordings)
+        count, known = int(folds.max()) + 1, int(recordings.max()) + 1
         if count < 2:
-            logger.warning(
-                "all clips are of one recording, so nothing can be chosen or calibrated by cross-validation; label "
-                "clips of other recordings"
-            )
+            logger.warning(f"all clips are of one recording, {_UNCALIBRATED}")
             return None
         started = time.monotonic()
         with progress.task("choosing", total=count, unit="fold") as bar:
-            choice = choose_head(
-                views,
-                target,
-                labels,
-                self.model.likelihood,
-                folds,
-                self.data.clips.recordings,
-                prior_scales=scales,
-                kl_weights=[settings.kl_weight * factor for factor in selection.kl_weights],
-                smoothing=selection.smoothing,
-                bias_prior_scale=tau_bias,
-                steps=settings.epochs,
-                seed=settings.seed,
-                on_fold=bar.advance,
-            )
+            try:
+                choice = choose_head(
+                    views,
+                    target,
+                    labels,
+                    self.model.likelihood,
+                    folds,
+                    recordings,
+                    prior_scales=scales,
+                    kl_weights=[settings.kl_weight * factor for factor in selection.kl_weights],
+                    smoothing=selection.smoothing,
+                    bias_prior_scale=tau_bias,
+                    steps=settings.epochs,
+                    seed=settings.seed,
+                    on_fold=bar.advance,
+                )
+            except ValueError as error:
+                raise FitError(f"fit.selection: {error}; check its prior_scales and kl_weights") from error
+        if choice is None:
+            logger.warning(f"no label has clips of two recordings, {_UNCALIBRATED}")
+            return None
         chosen, power = choice.chosen, choice.power
         if power == (1.0,):
             shown = "no power, since none helps"
@@ -166,13 +188,24 @@ class HeadFit:
             shown = f"power {power[0]:.3g}"
         else:
             shown = f"a power for each label from {min(power):.3g} to {max(power):.3g}"
-        recordings = int(self.data.clips.recordings.max()) + 1
         logger.info(
-            f"chosen by {count} inner folds over {recordings} recordings: prior scale {chosen.prior_scale:g}, "
-            f"kl_weight {chosen.kl_weight:g}, {shown}; NLL {choice.nll:.4f}, with the power {choice.powered_nll:.4f} "
-            f"({time.monotonic() - started:.1f} s)"
+            f"chosen by {count} inner folds over {known} recordings, {choice.clips} of {len(self.data)} clips scored: "
+            f"prior scale {chosen.prior_scale:g}, kl_weight {chosen.kl_weight:g}, {shown}; NLL {choice.nll:.4f}, with "
+            f"the power {choice.powered_nll:.4f} ({time.monotonic() - started:.1f} s)"
         )
+        least, most = BOUNDS
+        if choice.clips < _FEW:
+            logger.warning(f"{_FEW_CLIPS}: {choice.clips}; label more before you trust its probabilities")
+        elif min(power) < least * _NEAR or max(power) > most / _NEAR:
+            logger.warning("the power is at a bound of its range, so little determines it; check the clips' labels")
         return choice
+
+    def _recordings(self) -> NDArray[np.integer]:
+        """Which recording each clip is of. Where none is known, clips that are the same are of one."""
+        clips = self.data.clips
+        if clips.sources is not None:
+            return clips.recordings
+        return np.unique(self.data.views[:, 0].numpy(), axis=0, return_inverse=True)[1].reshape(-1)
 
     @torch.no_grad()
     def _place(self, axes: HeadAxes, found: HeadPosterior, index: int, learned: bool) -> None:
@@ -195,16 +228,11 @@ class HeadFit:
             bias_loc=found.bias_loc[index],
             bias_scale=found.bias_scale[index],
         )
-        for name, parameter in head.named_parameters():
-            if not torch.isfinite(parameter).all():
-                raise FitError(f"{name} holds values that are not finite; check the embeddings and the prior's width")
+        if not all(torch.isfinite(parameter).all() for parameter in head.parameters()):
+            raise FitError("the last layer holds values that are not finite; check fit.selection.prior_scales")
 
     def _report(self, found: HeadPosterior, index: int, seconds: float) -> None:
-        scores = {}
-        if self.validation is not None:
-            scores = validate(
-                self.model, self.guide, self.validation, batch_size=self.settings.batch_size, device=self.device
-            )
+        scores = {} if self.validation is None else self._scores(self.validation, found, index)
         self.metrics = {
             "epoch": self.epoch,
             "step": self.step,
@@ -216,7 +244,18 @@ class HeadFit:
         }
         append_metrics(self.folder / METRICS, self.metrics | widths(self.model, self.guide))
         shown = ", ".join(f"{name} {value:.3f}" for name, value in self.metrics.items() if name.startswith("val/"))
+        if not self.converged:
+            logger.warning(f"the fit has not converged in fit.epochs = {self.settings.epochs} steps; raise it")
         logger.info(
             f"fitted in {self.step} steps: nll {self.metrics['nll']:.3f}, kl {self.metrics['kl']:.4g}"
             + (f", {shown}" if shown else "")
         )
+
+    def _scores(self, held: Embeddings, found: HeadPosterior, index: int) -> dict[str, float]:
+        """Scores of held-out clips by the mean of draws, at the power, as predictions will be."""
+        likelihood = self.model.likelihood
+        views = held.views[:, 0].to(self.device)
+        p = found.probability(views, likelihood, _DRAWS)[index].double().cpu().numpy()
+        if self.choice is not None and self.choice.power != (1.0,):
+            p = apply_power(p, np.array(self.choice.power), likelihood.task)
+        return held_out_scores(p, held.target.numpy(), likelihood.task)

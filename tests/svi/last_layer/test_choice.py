@@ -89,26 +89,44 @@ def test_the_power_mends_underconfidence_and_is_left_out_where_it_does_not_help(
         assert none.powered_nll == none.nll
 
 
+def power_of(p, truth, folds, task):
+    scored = module._Scored.of(np.arange(len(p)), truth, folds, np.arange(len(p)), task, 0.3)
+    return scored.power(p[scored.rows])
+
+
 def test_powers_are_judged_on_folds_they_were_not_fitted_to():
     # In one fold the predictions are right, in the other wrong: each fold's own power would help, the other's harms.
-    p = np.array([[0.8, 0.2]] * 20)
-    truth = np.array([[True, False]] * 10 + [[False, True]] * 10)
+    p = np.array([[0.8, 0.2], [0.2, 0.8]] * 10)
+    truth = np.array([[True, False], [False, True]] * 5 + [[False, True], [True, False]] * 5)
     folds = np.repeat([0, 1], 10)
-    power, before, after = module._power(p, truth, folds, OneOfK.task, 0.3)
+    power, before, after = power_of(p, truth, folds, OneOfK.task)
     assert power == (1.0,)
     assert before == after == pytest.approx(nll(p, truth, "one-of-k"))
 
 
-def test_multi_label_takes_a_power_for_each_label_where_they_differ():
+def test_each_label_takes_what_serves_it():
     rng = np.random.default_rng(0)
     p, powers = rng.uniform(0.02, 0.98, (2000, 3)), np.array([0.4, 1.0, 4.0])
     truth = rng.random(p.shape) < apply_power(p, powers, "multi-label")
     folds = rng.integers(0, 5, 2000)
-    found, before, after = module._power(p, truth, folds, MultiLabel.task, 0.3)
+    found, before, after = power_of(p, truth, folds, MultiLabel.task)
     np.testing.assert_allclose(found, powers, rtol=0.3)
     assert after < before
-    same = rng.random(p.shape) < apply_power(p, np.full(3, 3.0), "multi-label")
-    assert len(module._power(p[:60], same[:60], folds[:60], MultiLabel.task, 0.3)[0]) == 1
+
+
+def test_labels_that_a_fit_has_not_seen_do_not_count():
+    # Two labels that a power serves well, and ten with one positive clip each, predicted as absent.
+    rng = np.random.default_rng(1)
+    p = rng.uniform(0.02, 0.98, (300, 12))
+    truth = rng.random(p.shape) < apply_power(p, 3.0, "multi-label")
+    folds = rng.integers(0, 5, 300)
+    alone, _, _ = power_of(p[:, :2], truth[:, :2], folds, MultiLabel.task)
+    p[:, 2:], truth[:, 2:] = 0.01, False
+    truth[np.arange(10), np.arange(2, 12)] = True
+    found, _, _ = power_of(p, truth, folds, MultiLabel.task)
+    assert len(found) == 12
+    np.testing.assert_allclose(found[:2], np.broadcast_to(alone, 2), rtol=0.35)
+    assert min(found[:2]) > 1.8
 
 
 def test_multi_label_runs_through():
@@ -126,6 +144,31 @@ def test_a_label_of_a_single_recording_is_not_scored():
     more = torch.cat([x, x[:2] + 1])
     found = choose_head(more, lone, 4, OneOfK(), np.append(folds, [0, 0]), np.append(recording, [99, 99]), **SETTINGS)
     assert found.clips == 60
+
+
+@pytest.mark.parametrize("task", [OneOfK, MultiLabel])
+def test_without_a_label_of_two_recordings_there_is_nothing_to_choose(task):
+    x, target = torch.randn(3, 1, 5), torch.arange(3)
+    target = target if task is OneOfK else F.one_hot(target, 3).float()
+    found = choose_head(x, target, 3, task(), np.arange(3), np.arange(3), **SETTINGS)
+    assert found is None if task is OneOfK else found is not None
+
+
+def test_a_fold_of_a_single_clip_is_predicted():
+    x, target, _, _ = recorded(recordings=6, each=1, labels=2)
+    folds = np.array([0, 1, 1, 1, 1, 1])
+    found = choose_head(x, target, 2, OneOfK(), folds, np.arange(6), **SETTINGS)
+    assert found.folds == 2
+
+
+def test_candidates_that_are_not_finite_are_left_out():
+    x, target, recording, folds = recorded()
+    settings = SETTINGS | {"prior_scales": [0.1, 1e30]}
+    found = choose_head(x, target, 3, OneOfK(), folds, recording, **settings)
+    assert found.clips == 80
+    assert {each.prior_scale for each in found.candidates} == {0.1}
+    with pytest.raises(ValueError, match="finite"):
+        choose_head(x, target, 3, OneOfK(), folds, recording, **SETTINGS | {"prior_scales": [1e30]})
 
 
 def test_with_many_clips_some_choose_and_all_fit_the_power(monkeypatch):
