@@ -18,7 +18,7 @@ class Selection(BaseModel):
 
     A cross-validation over the recordings of the training clips chooses the width of the prior and the weight of the
     KL, and fits the power of the averaged predictive (:func:`~bayes_panns.metrics.apply_power`). The power is kept only
-    if it lowers the NLL of folds that it was not fitted to.
+    if it lowers the NLL of folds that it was not fitted to by more than a standard error.
 
     Attributes:
         folds: The folds of the cross-validation. 0 makes none: the width is then the one of the greatest ELBO, and

@@ -6,8 +6,8 @@ whose smoothed NLL is within a standard error of the least, the one with the lar
 the one that needs its power least: the one with the least NLL without it. The standard error is that of the difference
 from the least, over recordings.
 
-The power is kept only if powers fitted without an inner fold lower the NLL of that fold, over all of them. For
-multi-label the same comparison decides for each label between no power, the one of all labels, and its own. A label
+The power is kept only if powers fitted without an inner fold lower the NLL of that fold, over all of them and by more
+than a standard error. For multi-label the same comparison decides for each label between no power, the one of all labels, and its own. A label
 that an inner fit has not seen is not scored.
 
 An isotropic Gaussian prior makes the exact posterior underconfident where the classes separate, and its evidence does
@@ -238,11 +238,9 @@ class _Scored:
         powers = {index: self.fitted(p[index], everyone) for index in finite}
         losses = {index: self.losses(p[index], powers[index], self.smoothing).sum(axis=1) for index in finite}
         best = min(finite, key=lambda index: losses[index].sum())
-        number = np.unique(self.recordings, return_inverse=True)[1]
         found = []
         for index in finite:
-            by_recording = np.bincount(number, losses[index] - losses[best])
-            error = np.sqrt(len(by_recording) * by_recording.var(ddof=1)) if len(by_recording) > 1 else 0.0
+            error = self.error(losses[index] - losses[best])
             totals = (self.losses(p[index], 1.0).sum(), losses[index].sum(), error)
             clips = len(self.truth)
             found.append(Candidate(*pairs[index], float(powers[index][0]), *(float(each / clips) for each in totals)))
@@ -251,29 +249,34 @@ class _Scored:
     def power(self, p: NDArray[np.floating]) -> tuple[tuple[float, ...], float, float]:
         """The power of predictions ``(n, K)`` that helps; the NLL without it, and with it, in nats a clip.
 
-        For multi-label each label takes what serves it best: no power, the one of all labels, or its own.
+        It must lower the NLL of folds it was not fitted to by more than a standard error. For multi-label each label
+        takes what serves it best: no power, the one of all labels, or its own.
         """
         everyone = np.ones(len(self.truth), dtype=bool)
-        # The losses of each label, at no power and at powers that were fitted without the clip's fold.
-        options = {"none": self.losses(p, 1.0).sum(axis=0)}
-        powers = {"none": np.ones(1)}
-        for name in ("one", "own") if self.task is Task.MULTI_LABEL else ("one",):
-            total = np.zeros_like(options["none"])
+        # Each label's losses at no power, and at powers that were fitted without the clip's fold.
+        plain = self.losses(p, 1.0)
+        power, least = np.ones(plain.shape[1]), plain.sum(axis=0)
+        for by_label in (False, True) if self.task is Task.MULTI_LABEL else (False,):
+            losses = plain.copy()
             for fold in np.unique(self.folds):
                 others = self.folds != fold
                 # Clips of one fold alone have nothing to be fitted by.
-                fitted = self.fitted(p, others, by_label=name == "own") if others.any() else np.ones(1)
-                total += self.losses(p, fitted)[~others].sum(axis=0)
-            options[name], powers[name] = total, self.fitted(p, everyone, by_label=name == "own")
-        names = list(options)
-        # The first of equals.
-        chosen = np.stack([options[name] for name in names]).argmin(axis=0)
-        least = sum(options[names[index]][label] for label, index in enumerate(chosen))
-        every = np.stack([np.broadcast_to(powers[name], chosen.shape) for name in names])
-        each = every[chosen, np.arange(len(chosen))]
+                if others.any():
+                    losses[~others] = self.losses(p, self.fitted(p, others, by_label=by_label))[~others]
+            helps = (losses - plain).sum(axis=0) + self.error(losses - plain) < 0
+            better = helps & (losses.sum(axis=0) < least)
+            power = np.where(better, self.fitted(p, everyone, by_label=by_label), power)
+            least = np.where(better, losses.sum(axis=0), least)
         clips = len(self.truth)
-        shared = (float(each[0]),) if len(set(each.tolist())) == 1 else tuple(float(value) for value in each)
-        return shared, float(options["none"].sum() / clips), float(least / clips)
+        shared = (float(power[0]),) if len(set(power.tolist())) == 1 else tuple(float(each) for each in power)
+        return shared, float(plain.sum() / clips), float(least.sum() / clips)
+
+    def error(self, losses: NDArray[np.floating]) -> NDArray[np.float64]:
+        """The standard errors of the sums of losses ``(n, ...)`` over clips, from those over recordings: ``(...)``."""
+        number = np.unique(self.recordings, return_inverse=True)[1]
+        totals = np.zeros((number.max() + 1, *losses.shape[1:]))
+        np.add.at(totals, number, losses)
+        return np.sqrt(len(totals) * totals.var(axis=0, ddof=1)) if len(totals) > 1 else np.zeros(losses.shape[1:])
 
 
 def _slices(posteriors: Sequence[HeadPosterior]) -> list[slice]:
