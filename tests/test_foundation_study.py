@@ -95,6 +95,8 @@ def test_the_study_runs_and_goes_on(stores, tmp_path):
             for seed in sorted(folder.iterdir())
         ]
         assert row["metrics"]["nll"]["value"] == pytest.approx(np.mean(nlls))
+        by_fold = [Evaluation.load(path.parent).metrics["ood/auroc"] for path in folder.rglob("evaluation.json")]
+        assert row["metrics"]["near_entropy"]["value"] == pytest.approx(np.mean(by_fold))
         other = rows[share, "logistic"]["metrics"]["nll"]["value"]
         if name != "logistic":
             assert row["nll_minus"]["logistic"]["value"] == pytest.approx(np.mean(nlls) - other)

@@ -9,10 +9,11 @@ import numpy as np
 from bayes_panns import __version__
 from bayes_panns.clips import ClipSet
 from bayes_panns.evaluations import Evaluation
-from bayes_panns.metrics import ece_if_calibrated
+from bayes_panns.metrics import auroc, ece_if_calibrated
 from benchmarks.foundation_study.design import DEFAULT, LOGISTIC, Stage, Study
 from benchmarks.foundation_study.fits import Found, seconds
 from benchmarks.transfer_study.compare import plain
+from benchmarks.transfer_study.fits import Folds
 from benchmarks.transfer_study.measures import difference, measure
 from benchmarks.transfer_study.out_of_distribution import OutOfDistribution
 from benchmarks.transfer_study.results import Result
@@ -36,7 +37,7 @@ def compare(study: Study, found: Found, todo: Sequence[Stage], note: str = "") -
             continue
         line = _result(name, seeds, list(seeds))
         row["draws"] = line.runs[0].uncertainty.draws
-        row["metrics"] = plain(measure(line, outside, study.resamples))
+        row["metrics"] = plain(measure(line, outside, study.resamples)) | _detection(seeds, outside)
         row["ece_if_calibrated"] = float(
             np.mean([ece_if_calibrated(each.uncertainty.probability, each.task) for each in line.runs])
         )
@@ -60,7 +61,26 @@ def compare(study: Study, found: Found, todo: Sequence[Stage], note: str = "") -
     }
 
 
-def _result(name: str, seeds: dict[int, dict[int, Evaluation]], chosen: Sequence[int]) -> Result:
+def _detection(seeds: dict[int, Folds], outside: OutOfDistribution) -> dict[str, dict[str, float]]:
+    """The AUROCs as means over folds and seeds.
+
+    Each fold has a prior, a KL weight or a C of its own, and scores of different posteriors have different scales.
+    """
+    found = {}
+    runs = [each for folds in seeds.values() for each in folds.values()]
+    for kind in outside.present:
+        for score in ("entropy", "mutual_information"):
+            pairs = [(getattr(each.uncertainty, score), getattr(each.ood, score)) for each in runs]
+            if any(known.any() or strange.any() for known, strange in pairs):
+                values = [
+                    auroc(known, strange[outside.of(each, kind)])
+                    for each, (known, strange) in zip(runs, pairs, strict=True)
+                ]
+                found[f"{kind}_{score}"] = {"value": float(np.mean(values))}
+    return found
+
+
+def _result(name: str, seeds: dict[int, Folds], chosen: Sequence[int]) -> Result:
     return Result(name, [Evaluation.pool(list(seeds[seed].values())) for seed in chosen], len(chosen))
 
 

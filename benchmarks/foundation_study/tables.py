@@ -20,8 +20,9 @@ def tables(record: Mapping[str, Any]) -> str:
     text += [
         f"{clips['inside']} clips in the folds {', '.join(map(str, folds))}, each scored by fits to the other folds, "
         f"on embeddings of {record['embeddings']}. AUROC is against {outside}, by the entropy (H) of the mean of the "
-        "draws and by their mutual information (MI), both before any power. The number in brackets after an ECE is the "
-        "expected ECE of a perfectly calibrated model with the same confidences and as many clips. A row of several "
+        "draws and by their mutual information (MI), both before any power; it is the mean over the folds, whose "
+        "scores have different scales. The number in brackets after an ECE is the expected ECE "
+        "of a perfectly calibrated model with the same confidences and as many clips. A row of several "
         "seeds shows the mean over them; a seed decides which labels there are. Seconds are those of a fit and its "
         "choices, by the clock, on a core that was shared. Differences in NLL are paired over recordings, with 95 % "
         "bootstrap intervals; a star marks intervals without 0.",
