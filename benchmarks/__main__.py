@@ -10,6 +10,7 @@ import torch
 from bayes_panns.nets import NETS
 from benchmarks import report
 from benchmarks.contenders import PREDICT, TRAIN, Contender, Work
+from benchmarks.foundation_study import main as foundation_study
 from benchmarks.hour import hour
 from benchmarks.measure import ContenderError, measure
 from benchmarks.messages import messages
@@ -18,7 +19,7 @@ from benchmarks.transfer_study import main as transfer_study
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 def main() -> None:
-    """Time and memory of this package beside named peers, as ratios to the deterministic network; the transfer study.
+    """Time and memory of this package beside named peers, as ratios to the deterministic network; the two studies.
 
     \b
     Example:
@@ -125,6 +126,7 @@ def predict(**options: object) -> None:
 
 main.add_command(hour)
 main.add_command(transfer_study)
+main.add_command(foundation_study)
 
 if __name__ == "__main__":
     main()

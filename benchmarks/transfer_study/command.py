@@ -1,7 +1,9 @@
 """The command ``python -m benchmarks transfer-study``."""
 
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -17,14 +19,16 @@ from benchmarks.transfer_study.fits import fit_and_score, fitted
 from benchmarks.transfer_study.tables import tables
 
 
-def _seeds(context: click.Context, parameter: click.Parameter, value: str) -> list[int]:
+def whole_numbers(context: click.Context, parameter: click.Parameter, value: str) -> list[int]:
+    """The numbers of an option such as 0,1,2."""
     try:
         return [int(item) for item in value.split(",")]
     except ValueError:
         raise click.BadParameter(f"{value!r}: write whole numbers with commas, such as 0,1,2") from None
 
 
-def _shares(context: click.Context, parameter: click.Parameter, value: str) -> list[float]:
+def shares_of(context: click.Context, parameter: click.Parameter, value: str) -> list[float]:
+    """The shares of an option such as 1,0.25."""
     try:
         shares = [float(item) for item in value.split(",")]
     except ValueError:
@@ -41,9 +45,9 @@ def _shares(context: click.Context, parameter: click.Parameter, value: str) -> l
 @click.option("--flip", required=True, type=click.Path(), help="The upstream posterior with variational weights.")
 @click.option("--det", required=True, type=click.Path(), help="The upstream posterior with point weights.")
 @click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="The folder of the study.")
-@click.option("--seeds", callback=_seeds, metavar="N,...", default="0,1,2", show_default=True)
+@click.option("--seeds", callback=whole_numbers, metavar="N,...", default="0,1,2", show_default=True)
 @click.option(
-    "--shares", callback=_shares, metavar="X,...", default="1,0.25,0.1", show_default=True, help="Of the labels."
+    "--shares", callback=shares_of, metavar="X,...", default="1,0.25,0.1", show_default=True, help="Of the labels."
 )
 @click.option("--arm", "arms", type=click.Choice(list(ARMS)), multiple=True, help="Only this arm [both].")
 @click.option(
@@ -98,8 +102,12 @@ def main(
             record = compare(study, found, todo)
     except BayesPannsError as error:
         raise click.ClickException(str(error)) from error
-    text = tables(record)
-    for place in [out / "results", *([results] if results else [])]:
+    write_and_show(record, tables(record), [out / "results", *([results] if results else [])])
+
+
+def write_and_show(record: Mapping[str, Any], text: str, places: Sequence[Path]) -> None:
+    """Write a study's numbers to PLACE.json and its tables to PLACE.md, for each place, and print the tables."""
+    for place in places:
         place.parent.mkdir(parents=True, exist_ok=True)
         write_json(record, place.with_name(f"{place.name}.json"))
         with whole_file(place.with_name(f"{place.name}.md")) as fresh:

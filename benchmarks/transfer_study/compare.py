@@ -45,12 +45,12 @@ def compare(study: Study, found: Found, todo: Sequence[Stage]) -> dict[str, Any]
                     "seeds": line.seeds,
                     "mixed": line.mixed,
                     "draws": line.runs[0].uncertainty.draws,
-                    "metrics": _plain(measure(line, outside, study.resamples)),
+                    "metrics": plain(measure(line, outside, study.resamples)),
                     "ece_if_calibrated": {
                         "mean": float(np.mean(chance)),
                         "high": float(np.quantile(np.mean(chance, axis=0), LEVEL)),
                     },
-                    "nll_minus": _plain(references),
+                    "nll_minus": plain(references),
                 }
             )
     claims = []
@@ -62,12 +62,12 @@ def compare(study: Study, found: Found, todo: Sequence[Stage]) -> dict[str, Any]
                     metric: difference(one[name], two[name], what, outside, study.resamples)
                     for metric, what in (("accuracy", "right"), ("nll", "nll"))
                 }
-                claims.append({"name": name, "share": share, "transfer_minus_scratch": _plain(differences)})
+                claims.append({"name": name, "share": share, "transfer_minus_scratch": plain(differences)})
     return {
         "bayes_panns": __version__,
         "clips": {kind: len(ClipSet(store)) for kind, store in _stores(study).items()},
         "resamples": study.resamples,
-        "trivial_auroc": _plain(trivial_auroc(study, load(study.upstreams["det"]))),
+        "trivial_auroc": plain(trivial_auroc(study, load(study.upstreams["det"]))),
         "rows": rows,
         "claims": claims,
         "times": [
@@ -85,7 +85,7 @@ def _stores(study: Study) -> dict[str, str]:
     return {"inside": study.data, "near": study.near, "speech": study.speech}
 
 
-def _plain(intervals: Mapping[str, Interval]) -> dict[str, dict[str, float]]:
+def plain(intervals: Mapping[str, Interval]) -> dict[str, dict[str, float]]:
     """Intervals for JSON, without those that are undefined."""
     return {
         name: {end: float(value) for end, value in vars(each).items()}

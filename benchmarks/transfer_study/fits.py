@@ -95,5 +95,9 @@ def cpu_seconds(study: Study, stage: Stage) -> float:
 
 def wall_seconds(study: Study, stage: Stage) -> float:
     """The wall-clock time of the fits of a stage, as they logged it."""
-    logs = (study.folder(stage.arm, stage.share) / stage.row.guide / f"seed-{stage.seed}").glob(f"fold-*/{METRICS}")
-    return sum(line["seconds"] for log in logs for line in read_metrics(log))
+    return logged_seconds(study.folder(stage.arm, stage.share) / stage.row.guide / f"seed-{stage.seed}")
+
+
+def logged_seconds(folds: Path) -> float:
+    """The wall-clock time that the fits in ``folds/fold-*`` have logged."""
+    return sum(line["seconds"] for log in folds.glob(f"fold-*/{METRICS}") for line in read_metrics(log))

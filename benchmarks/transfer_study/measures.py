@@ -28,6 +28,7 @@ METRIC_NAMES = {
 
 
 _SCORES = ("entropy", "mutual_information")
+_NONE = np.empty(0)
 
 
 @dataclass(frozen=True)
@@ -61,13 +62,13 @@ class _Clips:
             scores={score: getattr(uncertainty, score) for score in _SCORES},
             outside={
                 (kind, score): getattr(evaluation.ood, score)[outside.of(evaluation, kind)]
-                for kind in KINDS
+                for kind in outside.present
                 for score in _SCORES
             },
         )
 
     def metrics(self, inside: NDArray[np.intp], **outside: NDArray[np.intp]) -> list[float]:
-        """The metrics in the order of :data:`METRIC_NAMES`; NaN for a mutual information that is always 0."""
+        """The metrics in the order of :data:`METRIC_NAMES`; NaN for a kind without clips, or if all scores are 0."""
         right = self.right[inside]
         found = [right.mean(), self.nll[inside].mean(), self.brier[inside].mean()]
         found += [
@@ -76,8 +77,8 @@ class _Clips:
         ]
         for kind in KINDS:
             for score in _SCORES:
-                known, strange = self.scores[score], self.outside[kind, score]
-                some = known.any() or strange.any()
+                known, strange = self.scores[score], self.outside.get((kind, score), _NONE)
+                some = len(strange) and (known.any() or strange.any())
                 found.append(auroc(known[inside], strange[outside[kind]]) if some else np.nan)
         return found
 
@@ -91,12 +92,13 @@ def measure(result: Result, outside: OutOfDistribution, resamples: int) -> dict[
     first = result.runs[0]
     prepared = [_Clips.of(each, outside) for each in result.runs]
     samples = [Sample(len(first.names), first.groups)]
-    for kind in KINDS:
+    for kind in outside.present:
         groups = outside.groups(first, kind)
         samples.append(Sample(len(groups), groups))
 
-    def statistic(inside: NDArray[np.intp], near: NDArray[np.intp], speech: NDArray[np.intp]) -> NDArray[np.float64]:
-        return np.mean([each.metrics(inside, near=near, speech=speech) for each in prepared], axis=0)
+    def statistic(inside: NDArray[np.intp], *strange: NDArray[np.intp]) -> NDArray[np.float64]:
+        outer = dict(zip(outside.present, strange, strict=True))
+        return np.mean([each.metrics(inside, **outer) for each in prepared], axis=0)
 
     centred = np.array([name == "ece" for name in METRIC_NAMES])
     found = dict(zip(METRIC_NAMES, percentiles(statistic, samples, resamples, LEVEL, 0, centred), strict=True))

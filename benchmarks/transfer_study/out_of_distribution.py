@@ -20,16 +20,21 @@ class OutOfDistribution:
 
     Args:
         near: The store of near sounds.
-        speech: The store of speech.
+        speech: The store of speech, if there is one.
+
+    Attributes:
+        present: The kinds that there are.
 
     Raises:
         BayesPannsError: A name is in both stores, or twice in one.
     """
 
-    def __init__(self, near: ClipSet, speech: ClipSet):
+    def __init__(self, near: ClipSet, speech: ClipSet | None = None):
+        given = {"near": near} | ({} if speech is None else {"speech": speech})
+        self.present = tuple(given)
         self.kinds: dict[str, str] = {}
         self.recordings: dict[str, str] = {}
-        for kind, clips in (("near", near), ("speech", speech)):
+        for kind, clips in given.items():
             for name, recording in zip(clips.names, recordings(clips), strict=True):
                 if name in self.kinds:
                     raise BayesPannsError(f"{name}: is in both stores, or twice in one; rename one of the clips")

@@ -28,21 +28,21 @@ def tables(record: Mapping[str, Any]) -> str:
         where = "from the upstream posterior" if arm == "transfer" else "from scratch"
         text += ["", f"### {where.capitalize()}, {share:.0%} of the labels", ""]
         head = ["", "seeds", *METRIC_NAMES.values(), "NLL minus det", f"NLL minus {TEMPERED}"]
-        text += [_line(head), _line(["---", *["---:"] * (len(head) - 1)])]
+        text += [line_of(head), line_of(["---", *["---:"] * (len(head) - 1)])]
         for row in rows:
-            cells = [_number(row["metrics"].get(name)) for name in METRIC_NAMES]
+            cells = [number(row["metrics"].get(name)) for name in METRIC_NAMES]
             place = list(METRIC_NAMES).index("ece")
             cells[place] += f" ({row['ece_if_calibrated']['mean']:.3f})"
-            differences = [_difference(row["nll_minus"].get(name)) for name in ("det", TEMPERED)]
+            differences = [difference_of(row["nll_minus"].get(name)) for name in ("det", TEMPERED)]
             text.append(
-                _line([f"`{row['name']}`", f"{row['seeds']}{' mixed' if row['mixed'] else ''}", *cells, *differences])
+                line_of([f"`{row['name']}`", f"{row['seeds']}{' mixed' if row['mixed'] else ''}", *cells, *differences])
             )
     if record["claims"]:
         text += ["", "### From the upstream posterior minus from scratch", ""]
-        text += [_line(["", "labels", "accuracy", "NLL"]), _line(["---", "---:", "---:", "---:"])]
+        text += [line_of(["", "labels", "accuracy", "NLL"]), line_of(["---", "---:", "---:", "---:"])]
         for claim in record["claims"]:
-            both = [_difference(claim["transfer_minus_scratch"][metric]) for metric in ("accuracy", "nll")]
-            text.append(_line([f"`{claim['name']}`", f"{claim['share']:.0%}", *both]))
+            both = [difference_of(claim["transfer_minus_scratch"][metric]) for metric in ("accuracy", "nll")]
+            text.append(line_of([f"`{claim['name']}`", f"{claim['share']:.0%}", *both]))
     cpu = sum(stage["cpu_seconds"] for stage in record["times"])
     clock = sum(stage["fit_seconds_by_the_clock"] for stage in record["times"])
     text += [
@@ -53,11 +53,13 @@ def tables(record: Mapping[str, Any]) -> str:
     return "\n".join(text) + "\n"
 
 
-def _line(cells: Sequence[str]) -> str:
+def line_of(cells: Sequence[str]) -> str:
+    """A line of a Markdown table."""
     return "| " + " | ".join(cells) + " |"
 
 
-def _number(interval: Mapping[str, float] | None) -> str:
+def number(interval: Mapping[str, float] | None) -> str:
+    """The value of a metric, or a dash where it is undefined."""
     return "-" if interval is None else f"{interval['value']:.3f}"
 
 
@@ -65,7 +67,8 @@ def _with_interval(interval: Mapping[str, float]) -> str:
     return f"{interval['value']:.2f} ({interval['low']:.2f} to {interval['high']:.2f})"
 
 
-def _difference(interval: Mapping[str, float] | None) -> str:
+def difference_of(interval: Mapping[str, float] | None) -> str:
+    """A difference with its interval, and a star if that is without 0."""
     if interval is None:
         return ""
     apart = interval["low"] > 0 or interval["high"] < 0
