@@ -7,8 +7,8 @@ the one that needs its power least: the one with the least NLL without it. The s
 from the least, over recordings.
 
 The power is kept only if powers fitted without an inner fold lower the NLL of that fold, over all of them and by more
-than a standard error. For multi-label the same comparison decides for each label between no power, the one of all labels, and its own. A label
-that an inner fit has not seen is not scored.
+than a standard error. For multi-label the same comparison decides for each label between no power, the one of all
+labels, and its own. A label that an inner fit has not seen is not scored.
 
 An isotropic Gaussian prior makes the exact posterior underconfident where the classes separate, and its evidence does
 not notice; the power does. See ``docs/last-layer.md``.
