@@ -287,7 +287,8 @@ class ClipSet:
         """The fold of each clip in a cross-validation over whole recordings; one-of-K clips are stratified by label.
 
         Args:
-            folds: The most folds, 2 or more; there are never more than recordings.
+            folds: The most folds, 2 or more; there are never more than recordings, nor, for one-of-K clips, more than
+                the median label has.
             seed: The same seed gives the same folds.
             recordings: Which recording each clip is of, by default :attr:`recordings`.
 

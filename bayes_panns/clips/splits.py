@@ -106,7 +106,8 @@ def recording_folds(recording: np.ndarray, label: np.ndarray | None, folds: int,
         recording: As in :func:`stratified_split`.
         label: The label of each clip, int, shape ``(clips,)``: then each fold gets each label in proportion. Without
             it the folds are of equal size.
-        folds: The most folds, 2 or more; there are never more than recordings.
+        folds: The most folds, 2 or more; there are never more than recordings, nor, of labels, more than the median
+            label has.
         seed: The same seed gives the same folds.
 
     Returns:
@@ -116,6 +117,10 @@ def recording_folds(recording: np.ndarray, label: np.ndarray | None, folds: int,
     from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 
     count = min(folds, len(np.unique(recording)))
+    if label is not None:
+        # A fold without a clip of most labels would say little; a few rare labels decide nothing.
+        each = [len(np.unique(recording[label == one])) for one in np.unique(label)]
+        count = min(count, max(2, int(np.median(each))))
     found = np.zeros(len(recording), dtype=np.int64)
     if count < 2:
         return found

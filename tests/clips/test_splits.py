@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bayes_panns.clips.splits import prefix_split, sample, stratified_split
+from bayes_panns.clips.splits import prefix_split, recording_folds, sample, stratified_split
 
 
 @st.composite
@@ -198,3 +198,30 @@ def test_a_sample_that_holds_every_label_is_the_first_of_the_random_order():
     target = np.ones((50, 2), bool)
     expected = np.sort(np.random.default_rng(3).permutation(50)[:10])
     assert sample(None, target, 0.2, 3).tolist() == expected.tolist()
+
+
+@settings(max_examples=100, deadline=None)
+@given(clips=labelled(), folds=st.integers(2, 7), seed=st.integers(0, 99))
+def test_folds_keep_recordings_whole(clips, folds, seed):
+    recording, target = clips
+    label = target.argmax(axis=1) if target.shape[1] and (target.sum(axis=1) == 1).all() else None
+    found = recording_folds(recording, label, folds, seed)
+    assert found.shape == recording.shape
+    count = found.max() + 1
+    assert set(found) == set(range(count))
+    assert count <= min(folds, len(np.unique(recording)))
+    for each in np.unique(recording):
+        assert len(set(found[recording == each])) == 1
+    np.testing.assert_array_equal(found, recording_folds(recording, label, folds, seed))
+
+
+def test_folds_are_stratified_and_as_many_as_the_median_label_has_recordings():
+    recording, target = one_of_k([20, 20, 20])
+    found = recording_folds(recording, target.argmax(axis=1), 5, 0)
+    for label in range(3):
+        assert np.bincount(found[target[:, label]], minlength=5).tolist() == [4] * 5
+    # A rare label does not make them fewer, and few recordings of most labels do.
+    for counts, folds in (([20, 20, 2], 5), ([3, 3, 20], 3), ([1, 1, 1], 2), ([20, 1, 1], 2)):
+        recording, target = one_of_k(counts)
+        assert recording_folds(recording, target.argmax(axis=1), 5, 0).max() + 1 == folds
+    assert recording_folds(np.zeros(6, int), np.arange(6) % 2, 5, 0).max() == 0
