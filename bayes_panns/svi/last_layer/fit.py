@@ -205,7 +205,9 @@ class HeadFit:
         clips = self.data.clips
         if clips.sources is not None:
             return clips.recordings
-        return np.unique(self.data.views[:, 0].numpy(), axis=0, return_inverse=True)[1].reshape(-1)
+        _, first, same = np.unique(self.data.views[:, 0].numpy(), axis=0, return_index=True, return_inverse=True)
+        # In order of appearance, so that rounding does not change the folds.
+        return np.argsort(np.argsort(first))[same.reshape(-1)]
 
     @torch.no_grad()
     def _place(self, axes: HeadAxes, found: HeadPosterior, index: int, learned: bool) -> None:
