@@ -42,7 +42,7 @@ SUMMARIES = {
 @click.option(
     "--from",
     "checkpoint",
-    type=click.Path(path_type=Path, exists=True),
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="EfficientAT's mn04, as published. [random weights]",
 )
 @click.option("--minutes", type=click.FloatRange(min=0.5), default=60.0, show_default=True)
