@@ -186,3 +186,29 @@ def test_one_fold_is_refused():
     x, target, recording, _ = recorded(recordings=6)
     with pytest.raises(ValueError, match="two folds"):
         choose_head(x, target, 3, OneOfK(), np.zeros(12, int), recording, **SETTINGS)
+
+
+def test_a_power_must_help_by_more_than_a_standard_error():
+    # Calibrated predictions: by chance a power helps some of these sets a little.
+    folds, chance = np.arange(60) % 5, 0
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        p = rng.dirichlet(np.ones(3), 60)
+        truth = np.eye(3, dtype=bool)[[rng.choice(3, p=each) for each in p]]
+        gain = np.zeros(60)
+        for fold in range(5):
+            out = folds == fold
+            power = fit_power(p[~out], truth[~out], "one-of-k")
+            gain[out] = (power_losses(p, truth, 1.0, "one-of-k") - power_losses(p, truth, power, "one-of-k"))[out]
+        if 0 < gain.sum() < 0.9 * np.sqrt(60) * gain.std():
+            chance += 1
+            assert power_of(p, truth, folds, OneOfK.task)[0] == (1.0,)
+    assert chance >= 1
+
+
+def test_a_label_counts_in_folds_whose_fit_has_seen_it_and_its_absence():
+    truth = np.array([[1, 0, 1], [0, 0, 1], [0, 1, 1], [0, 1, 0]], dtype=bool)
+    scored = module._Scored.of(np.arange(4), truth, np.array([0, 0, 1, 1]), np.arange(4), MultiLabel.task, 0.3)
+    # Fold 0 is predicted by the last two clips: no positive of label 0, no negative of label 1, both of label 2.
+    np.testing.assert_array_equal(scored.rows, np.arange(4))
+    np.testing.assert_array_equal(scored.known, [[0, 0, 1], [0, 0, 1], [1, 0, 0], [1, 0, 0]])
