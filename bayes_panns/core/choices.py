@@ -111,7 +111,26 @@ class Optimizer(Choice):
     """How a fit maximises the ELBO."""
 
     ADAM = "adam", "Adam, in steps over batches of clips"
-    NATURAL_GRADIENT = "natural-gradient", "for a rotated last layer on embeddings: natural gradients over all clips"
+    NATURAL_GRADIENT = (
+        "natural-gradient",
+        "natural gradients: for mean-field Normals over batches, with Adam for the other parameters; for a rotated "
+        "last layer on embeddings over all clips",
+    )
+
+
+class Curvature(Choice):
+    """What a natural-gradient fit takes for the second derivatives of a clip's NLL, weight by weight."""
+
+    SQUARED_GRADIENTS = "squared-gradients", "the squared gradient of a batch's mean, times its clips; costs nothing"
+    GAUSS_NEWTON = "gauss-newton", "the same at labels drawn from the model; costs a second backward pass"
+    PRICE = "price", "noise times gradient, over the variance; costs the gradients of the scales"
+
+
+class WidthStart(Choice):
+    """Where the widths of mean-field Normals start."""
+
+    GUIDE = "guide", "at the upstream posterior's widths, or else at init_scale of the guide recipe"
+    FISHER = "fisher", "at those that the Fisher information of the clips gives, from one pass over them"
 
 
 class EmbeddingKind(Choice):

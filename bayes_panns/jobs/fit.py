@@ -17,7 +17,7 @@ from bayes_panns.core.errors import FitError, RecipeError, StoreError
 from bayes_panns.jobs.leaks import record_fitted_clips, warn_of_known_clips
 from bayes_panns.jobs.run_folder import Continued, Inputs, Resumable, RunFolder
 from bayes_panns.jobs.splits import divide
-from bayes_panns.jobs.starting import has_new_head, net_for, require_fit, with_net
+from bayes_panns.jobs.starting import has_new_head, net_for, require_fit, takes_all_clips, with_net
 from bayes_panns.posterior import Inherited, Posterior, Power, choose_device, load, require_inputs, save
 from bayes_panns.posterior.disk import read_header
 from bayes_panns.recipes import Run, is_function, read_strategy, replaced
@@ -99,7 +99,7 @@ def fit(
             run.write(recipe, resumable)
         each = f"{clips.seconds_per_clip:g} s" if clips.samples else clips.contents
         logger.info(f"{len(clips)} clips of {each}, {len(clips.labels)} labels ({task}), on {chosen}")
-        if upstream is not None and recipe.fit.optimizer == Optimizer.NATURAL_GRADIENT:
+        if upstream is not None and takes_all_clips(posterior, recipe):
             warn_of_known_clips(upstream, clips)
         if inherited is not None:
             new = ", ".join(inherited.new) or "none"
@@ -193,7 +193,7 @@ def _job(
         embed = partial(Embeddings, model=posterior.model, task=posterior.task, device=device)
         data = embed(clips, views=recipe.fit.views, seed=recipe.fit.seed)
         validation = None if held is None else embed(held)
-        if recipe.fit.optimizer == Optimizer.NATURAL_GRADIENT:
+        if takes_all_clips(posterior, recipe):
             return HeadFit(
                 posterior.model, posterior.guide, data, recipe.fit, run.path, validation=validation, device=device
             )

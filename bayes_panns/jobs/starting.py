@@ -10,7 +10,6 @@ from bayes_panns.core.choices import (
     Holds,
     Optimizer,
     PosteriorKind,
-    PriorKind,
 )
 from bayes_panns.core.errors import RecipeError
 from bayes_panns.jobs.run_folder import posterior_at
@@ -18,7 +17,7 @@ from bayes_panns.nets import EmbeddingNet, pooled
 from bayes_panns.nets.embeddings import FAMILY
 from bayes_panns.posterior import LOCS, Inherited, Posterior, read_header
 from bayes_panns.recipes import Run, replaced
-from bayes_panns.svi import require_fixed, require_single_embedding
+from bayes_panns.svi import require_fixed, require_natural, require_normal_prior, require_single_embedding
 
 DEFAULT_NET = "resnet14-narrow"
 """The network of a fit from scratch whose recipe names none."""
@@ -109,7 +108,7 @@ def require_fit(posterior: Posterior, recipe: Run, inherited: Inherited | None) 
         )
     fitted_first = given and (guide.needs_embeddings or recipe.head == HeadStart.PROBE)
     if recipe.fit.optimizer == Optimizer.NATURAL_GRADIENT:
-        _require_rotated_head(posterior, recipe)
+        _require_natural(posterior, recipe)
     if LOCS in recipe.freeze and has_new_head(posterior, inherited) and not fitted_first:
         raise RecipeError(
             "freeze: with locs frozen, weights that no fit has changed would stay random: start from a posterior of "
@@ -155,28 +154,33 @@ def _of_backbone(strategy: Strategy) -> bool:
     return others or strategy.default.posterior != PosteriorKind.POINT or strategy.dropout == Dropout.ALWAYS
 
 
-def _require_rotated_head(posterior: Posterior, recipe: Run) -> None:
+def takes_all_clips(posterior: Posterior, recipe: Run) -> bool:
+    """Whether a step of the fit takes all clips: natural gradients of a rotated last layer."""
+    natural = recipe.fit.optimizer == Optimizer.NATURAL_GRADIENT
+    return natural and any(isinstance(part, RotatedHead) for part in posterior.guide.parts)
+
+
+def _require_natural(posterior: Posterior, recipe: Run) -> None:
     """Check that natural gradients can fit a posterior.
 
     Raises:
         RecipeError: They cannot.
     """
     setting = f'fit.optimizer = "{Optimizer.NATURAL_GRADIENT}"'
-    parts = posterior.guide.parts
-    if not any(isinstance(part, RotatedHead) for part in parts):
-        raise RecipeError(
-            f"{setting} is for the guide recipe rotated-head, not for {recipe.guide}; for others set fit.optimizer = "
-            f'"{Optimizer.ADAM}", as the recipe fixed-features does'
-        )
     if LOCS in recipe.freeze:
         raise RecipeError(
-            f"{setting} fits means and widths; take {LOCS} out of freeze, or use the recipe rotated-widths"
+            f"{setting} fits means and widths; take {LOCS} out of freeze, or fit the widths alone by "
+            f'fit.optimizer = "{Optimizer.ADAM}", as the recipe rotated-widths does'
         )
-    head = posterior.model.head
-    for name in (f"{head}.weight", f"{head}.bias"):
-        prior = posterior.strategy.settings(name, head).prior
-        if prior not in (PriorKind.FAN_IN, PriorKind.NORMAL):
-            raise RecipeError(f'{setting} needs a Normal prior with mean 0; that of {name} is "{prior}"')
+    try:
+        if takes_all_clips(posterior, recipe):
+            recipe.fit.require_all_clips()
+            for site in posterior.model.head_sites:
+                require_normal_prior(posterior.model, site, centred=True)
+        else:
+            require_natural(posterior.model, posterior.guide)
+    except ValueError as error:
+        raise RecipeError(f"{setting}: {error}") from error
 
 
 def _require_known_backbone(posterior: Posterior, inherited: Inherited | None) -> None:

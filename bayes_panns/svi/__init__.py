@@ -7,8 +7,9 @@ from bayes_panns.svi.features import Features
 from bayes_panns.svi.fit import Fit
 from bayes_panns.svi.last_layer import HeadChoice, HeadFit
 from bayes_panns.svi.metrics import METRICS, read_metrics
+from bayes_panns.svi.natural_gradient import NaturalGradient, require_natural, require_normal_prior
 from bayes_panns.svi.schedules import kl_warmup, learning_rate
-from bayes_panns.svi.settings import FitSettings, Selection
+from bayes_panns.svi.settings import FitSettings, Natural, Selection
 
 __all__ = [
     "CHECKPOINT",
@@ -20,10 +21,14 @@ __all__ = [
     "HeadChoice",
     "HeadFit",
     "MeanFieldELBO",
+    "Natural",
+    "NaturalGradient",
     "Selection",
     "kl_warmup",
     "learning_rate",
     "read_metrics",
     "require_fixed",
+    "require_natural",
+    "require_normal_prior",
     "require_single_embedding",
 ]

@@ -66,7 +66,7 @@ def save_checkpoint(
     path: Path,
     state: State,
     objective: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizers: Mapping[str, torch.optim.Optimizer],
     *,
     fixed: Mapping[str, Tensor],
     device: torch.device,
@@ -77,14 +77,14 @@ def save_checkpoint(
         path: The file.
         state: Where the fit is.
         objective: Model and guide.
-        optimizer: The optimiser, over the parameters of ``objective`` that require a gradient, in their order.
+        optimizers: The optimisers by the name that the checkpoint gives them; each is over parameters of ``objective``.
         fixed: Tensors of ``objective`` to leave out, by name.
         device: The device whose random state is kept beside the CPU's.
     """
     content: dict[str, Any] = {
         "objective": {name: value for name, value in objective.state_dict().items() if name not in fixed},
-        "optimizer": optimizer.state_dict(),
-        "trained": _trained(objective),
+        **{name: optimizer.state_dict() for name, optimizer in optimizers.items()},
+        "trained": {name: _trained(objective, optimizer) for name, optimizer in optimizers.items()},
         "step": state.step,
         "steps": state.steps,
         "metrics": state.metrics,
@@ -103,7 +103,7 @@ def load_checkpoint(
     path: Path,
     state: State,
     objective: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizers: Mapping[str, torch.optim.Optimizer],
     *,
     fixed: Mapping[str, Tensor],
     device: torch.device,
@@ -114,7 +114,7 @@ def load_checkpoint(
         path: The file.
         state: The state of this fit at its start, which the checkpoint must fit.
         objective: As for :func:`save_checkpoint`, like the other arguments.
-        optimizer: The same.
+        optimizers: The same.
         fixed: The same.
         device: The same.
 
@@ -139,7 +139,8 @@ def load_checkpoint(
         names = {_PART.sub("guide.", name): name for name in objective.state_dict()}
         found = {names.get(name, name): value for name, value in content["objective"].items()}
         objective.load_state_dict({**fixed, **found})
-        optimizer.load_state_dict(_reordered(content, list(found), _trained(objective)))
+        for name, optimizer in optimizers.items():
+            optimizer.load_state_dict(_reordered(content, name, list(found), _trained(objective, optimizer)))
         running = RunningMean(**content.get("running", {}))
     except FitError:
         raise
@@ -152,18 +153,21 @@ def load_checkpoint(
     return State(state.steps, content["step"], content["metrics"], running, state.backbone)
 
 
-def _trained(objective: nn.Module) -> list[str]:
+def _trained(objective: nn.Module, optimizer: torch.optim.Optimizer) -> list[str]:
     """The names of the parameters that an optimiser holds, in its order."""
-    return [name for name, parameter in objective.named_parameters() if parameter.requires_grad]
+    names = {id(parameter): name for name, parameter in objective.named_parameters()}
+    return [names[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]
 
 
-def _reordered(content: dict[str, Any], found: list[str], trained: list[str]) -> dict[str, Any]:
+def _reordered(content: dict[str, Any], optimizer: str, found: list[str], trained: list[str]) -> dict[str, Any]:
     """The optimiser's state, which torch keeps by number, in the order of this fit's parameters.
 
-    Checkpoints without ``trained`` have the order of their own ``objective``.
+    Older checkpoints have Adam alone, and ``trained`` is a list; still older ones have the order of their own
+    ``objective``.
     """
     before = content.get("trained") or [name for name in found if name in set(trained)]
-    state, numbers = content["optimizer"], {name: number for number, name in enumerate(before)}
+    before = before[optimizer] if isinstance(before, dict) else before
+    state, numbers = content[optimizer], {name: number for number, name in enumerate(before)}
     if set(before) != set(trained):
         raise ValueError("other parameters are trained")
     moved = {new: state["state"][numbers[name]] for new, name in enumerate(trained) if numbers[name] in state["state"]}

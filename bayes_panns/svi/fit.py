@@ -17,14 +17,17 @@ from bayes_panns.audio.augment import Mixup, SpecAugment
 from bayes_panns.bayes import BayesianNet, Part
 from bayes_panns.clips import Sampler
 from bayes_panns.core import choices, progress
+from bayes_panns.core.choices import Optimizer, WidthStart
 from bayes_panns.core.errors import FitError
 from bayes_panns.svi import checkpoint
 from bayes_panns.svi.checkpoint import CHECKPOINT, RunningMean, State
 from bayes_panns.svi.elbo import MeanFieldELBO
 from bayes_panns.svi.embeddings import Embeddings
 from bayes_panns.svi.features import Features
+from bayes_panns.svi.fisher import start_from_fisher
 from bayes_panns.svi.interrupts import interruptible
 from bayes_panns.svi.metrics import METRICS, append_metrics, drop_metrics_after, widths
+from bayes_panns.svi.natural_gradient import NaturalGradient
 from bayes_panns.svi.schedules import kl_warmup, learning_rate
 from bayes_panns.svi.settings import FitSettings
 from bayes_panns.svi.validation import validate
@@ -36,7 +39,10 @@ class Fit:
     """A fit of a guide to labelled clips.
 
     Maximises the ELBO with :class:`~bayes_panns.svi.MeanFieldELBO` and one fused Adam over the parameters of model and
-    guide. Each epoch appends a line to ``metrics.jsonl`` (NLL in nats a clip, KL in nats, the KL's weight, learning
+    guide; with ``settings.optimizer = "natural-gradient"`` the mean-field Normals are fitted by
+    :class:`~bayes_panns.svi.NaturalGradient` instead.
+
+    Each epoch appends a line to ``metrics.jsonl`` (NLL in nats a clip, KL in nats, the KL's weight, learning
     rate, seconds, validation metrics) and writes a checkpoint. Ctrl-C ends the fit after the current step.
 
     Args:
@@ -81,10 +87,27 @@ class Fit:
         with torch.no_grad():
             self.guide(*data.batch(torch.arange(1), self.device), embedded=self._embedded)
         self._objective = self._elbo(self.model, self.guide)
-        parameters = [parameter for parameter in self._objective.parameters() if parameter.requires_grad]
-        if not parameters:
+        self._natural = self._natural_gradient() if settings.optimizer == Optimizer.NATURAL_GRADIENT else None
+        natural = set() if self._natural is None else self._natural.handles
+        rest = [each for each in self._objective.parameters() if each.requires_grad and id(each) not in natural]
+        if not rest and not natural:
             raise FitError("there is nothing to train: every part of the network is frozen")
-        self._optimizer = torch.optim.Adam(parameters, lr=settings.learning_rate, fused=True)
+        self._optimizers: dict[str, torch.optim.Optimizer] = {}
+        if rest:
+            self._optimizers["optimizer"] = torch.optim.Adam(rest, lr=settings.learning_rate, fused=True)
+        if self._natural is not None:
+            self._optimizers["natural_gradient"] = self._natural
+        self._rates = {name: optimizer.param_groups[0]["lr"] for name, optimizer in self._optimizers.items()}
+
+    def _natural_gradient(self) -> NaturalGradient:
+        """The optimiser of the mean-field Normals."""
+        return NaturalGradient(
+            self.model,
+            self.guide,
+            clips=len(self.data),
+            kl_weight=self.settings.kl_weight,
+            **self.settings.natural.model_dump(),
+        )
 
     @property
     def step(self) -> int:
@@ -127,6 +150,15 @@ class Fit:
         """
         if self.step == 0:
             torch.manual_seed(self.settings.seed)
+            if self.settings.start == WidthStart.FISHER:
+                start_from_fisher(
+                    self.model,
+                    self.guide,
+                    self.data,
+                    clips=len(self.data),
+                    kl_weight=self.settings.kl_weight,
+                    device=self.device,
+                )
             (self.folder / METRICS).write_text("")
         with (
             interruptible() as interrupted,
@@ -166,19 +198,28 @@ class Fit:
         """
         settings, size = self.settings, len(self.data)
         clips, target, augment = self._batch(index)
-        rate = settings.learning_rate * learning_rate(self.step, self.steps, settings.schedule)
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
+        share = learning_rate(self.step, self.steps, settings.schedule)
+        for name, optimizer in self._optimizers.items():
+            optimizer.param_groups[0]["lr"] = self._rates[name] * share
+            optimizer.zero_grad(set_to_none=True)
         self._elbo.kl_weight = settings.kl_weight * kl_warmup(self.step, round(settings.kl_warmup * self._batches))
-        self._optimizer.zero_grad(set_to_none=True)
         loss = self._objective(clips, target, augment=augment, embedded=self._embedded) / size
         nll = float(self._elbo.nll) / size
         if not math.isfinite(loss.item()):
             raise self._diverged(f"the loss is {loss.item()} (NLL {nll} a clip, KL {float(self._elbo.kl)} nats)")
-        loss.backward()
-        self._optimizer.step()
+        natural = self._natural
+        loss.backward(retain_graph=natural is not None and natural.samples_labels)
+        if natural is not None:
+            sampled = self._sampled_gradients(natural.locs) if natural.samples_labels else None
+            natural.step(len(index), sampled)
+        if "optimizer" in self._optimizers:
+            self._optimizers["optimizer"].step()
         self._state.step += 1
         return nll
+
+    def _sampled_gradients(self, parameters: list[Tensor]) -> tuple[Tensor, ...]:
+        """Gradients of the NLL a clip at labels drawn from the model, which are never used for a step."""
+        return torch.autograd.grad(self._elbo.sampled_nll() / len(self.data), parameters)
 
     def _batch(self, index: Tensor) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor] | None]:
         """The clips at ``index``, their targets and the augmentation of their spectrograms."""
@@ -212,7 +253,7 @@ class Fit:
             "nll": running.mean,
             "kl": float(self._elbo.kl),
             "kl_weight": self._elbo.kl_weight,
-            "learning_rate": self._optimizer.param_groups[0]["lr"],
+            "learning_rate": next(iter(self._optimizers.values())).param_groups[0]["lr"],
             "seconds": round(seconds, 3),
             **scores,
         }
@@ -250,7 +291,7 @@ class Fit:
             self.folder / CHECKPOINT,
             self._state,
             self._objective,
-            self._optimizer,
+            self._optimizers,
             fixed=self._fixed(),
             device=self.device,
         )
@@ -265,7 +306,7 @@ class Fit:
             self.folder / CHECKPOINT,
             self._state,
             self._objective,
-            self._optimizer,
+            self._optimizers,
             fixed=self._fixed(),
             device=self.device,
         )

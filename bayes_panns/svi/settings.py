@@ -5,12 +5,45 @@ from typing import Annotated, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from bayes_panns.core.choices import Features, Optimizer, Sampling, Schedule
+from bayes_panns.core.choices import Curvature, Features, Optimizer, Sampling, Schedule, WidthStart
 
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
-_OF_ADAM = ("steps_per_epoch", "batch_size", "sampling", "learning_rate", "schedule", "kl_warmup")
-"""Settings of Adam, which natural gradients over all clips do not need."""
+_OF_BATCHES = (
+    "steps_per_epoch",
+    "batch_size",
+    "sampling",
+    "learning_rate",
+    "schedule",
+    "kl_warmup",
+    "natural",
+    "start",
+)
+"""Settings of steps over batches, which a fit of a rotated last layer over all clips does not make."""
+
+_Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+
+
+class Natural(BaseModel):
+    """How natural gradients fit mean-field Normals: the table ``[fit.natural]``.
+
+    See :class:`~bayes_panns.svi.NaturalGradient`. The other parameters are Adam's, with ``fit.learning_rate``.
+
+    Attributes:
+        learning_rate: The peak step of the means, in (0, 1] of a Newton step; it follows ``fit.schedule``.
+        momentum: How much of the gradient's running mean a step keeps, in [0, 1).
+        memory: How much of the curvature a step keeps, in [0, 1).
+        clip: The largest step of a mean before the learning rate, in units of its prior's standard deviation.
+        curvature: What stands for the curvature: :class:`~bayes_panns.core.choices.Curvature`.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 0.01
+    momentum: _Share = 0.9
+    memory: _Share = 0.95
+    clip: _Positive = 0.3
+    curvature: Annotated[Curvature, Field(strict=False)] = Curvature.SQUARED_GRADIENTS
 
 
 class Selection(BaseModel):
@@ -65,7 +98,10 @@ class FitSettings(BaseModel):
         features: What a step starts from: :class:`~bayes_panns.core.choices.Features`.
         views: With ``embeddings``, how many more embeddings of each clip a step may take: of its spectrogram under
             SpecAugment, computed once a fit.
-        selection: With natural gradients: how prior and KL weight are chosen, and the predictions calibrated.
+        selection: With natural gradients of a rotated last layer: how prior and KL weight are chosen, and the
+            predictions calibrated.
+        natural: With natural gradients of mean-field Normals: their settings.
+        start: Where the widths of mean-field Normals start: :class:`~bayes_panns.core.choices.WidthStart`.
         seed: Seeds the initial weights, the order of clips, augmentation and draws.
     """
 
@@ -85,6 +121,8 @@ class FitSettings(BaseModel):
     features: Annotated[Features, Field(strict=False)] = Features.MEMORY
     views: Annotated[int, Field(ge=0)] = 0
     selection: Selection = Selection()
+    natural: Natural = Natural()
+    start: Annotated[WidthStart, Field(strict=False)] = WidthStart.GUIDE
     seed: Annotated[int, Field(ge=0, lt=2**40)] = 0
 
     @field_validator("features")
@@ -107,20 +145,29 @@ class FitSettings(BaseModel):
 
     @model_validator(mode="after")
     def _settings_of_the_optimizer(self) -> Self:
-        fields = type(self).model_fields
         if self.optimizer == Optimizer.ADAM:
-            if self.selection != Selection():
-                raise PydanticCustomError(
-                    "optimizer", 'selection is for natural gradients; set fit.optimizer = "natural-gradient"'
-                )
-            return self
-        if self.features != Features.EMBEDDINGS:
-            raise PydanticCustomError("optimizer", 'Natural gradients need fit.features = "embeddings"')
-        if self.kl_weight == 0:
+            for name, default in (("selection", Selection()), ("natural", Natural())):
+                if getattr(self, name) != default:
+                    raise PydanticCustomError(
+                        "optimizer",
+                        '{name} is for natural gradients; set fit.optimizer = "natural-gradient"',
+                        {"name": name},
+                    )
+        elif self.kl_weight == 0:
             raise PydanticCustomError("optimizer", "Natural gradients need a kl_weight above 0")
-        other = [name for name in _OF_ADAM if getattr(self, name) != fields[name].default]
-        if other:
-            raise PydanticCustomError(
-                "optimizer", "{name} is a setting of Adam; natural gradients take all clips a step", {"name": other[0]}
-            )
+        elif self.kl_warmup:
+            raise PydanticCustomError("optimizer", "kl_warmup is a setting of Adam; natural gradients need none")
         return self
+
+    def require_all_clips(self) -> None:
+        """Check that nothing is set that a fit over all clips a step does not use.
+
+        Raises:
+            ValueError: Something is.
+        """
+        fields = type(self).model_fields
+        other = [
+            name for name in _OF_BATCHES if getattr(self, name) != fields[name].get_default(call_default_factory=True)
+        ]
+        if other:
+            raise ValueError(f"fit.{other[0]} is a setting of steps over batches; this fit takes all clips a step")

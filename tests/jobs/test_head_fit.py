@@ -221,10 +221,10 @@ def test_validation_clips_are_scored_once(clips, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (["guide=det-flip"], "is for the guide recipe rotated-head"),
+        (["guide=map-head"], "no mean-field Normal part"),
         (['freeze=["locs"]'], "fits means and widths"),
-        (["fit.features=memory"], 'need fit.features = "embeddings"'),
-        (["fit.learning_rate=0.5"], "learning_rate is a setting of Adam"),
+        (["fit.features=memory"], 'set fit.features = "embeddings"'),
+        (["fit.learning_rate=0.5"], "learning_rate is a setting of steps over batches"),
         (["fit.selection.folds=1"], "two folds or more"),
         (["fit.optimizer=adam", "fit.selection.folds=3"], "selection is for natural gradients"),
         (["fit.optimizer=newton"], "natural-gradient"),
@@ -241,7 +241,7 @@ def test_a_prior_that_is_not_normal_is_refused(clips, tmp_path):
     guide.write_text(
         '[default]\nposterior = "point"\n[[rule]]\nmatch = "head.*"\nposterior = "rotated"\nprior = "laplace"'
     )
-    with pytest.raises(RecipeError, match=r'needs a Normal prior with mean 0; that of .* is "laplace"'):
+    with pytest.raises(RecipeError, match=r'must be Normal with mean 0, and it is Laplace'):
         fit(read_run("rotated-head", stores=[clips], guide=str(guide)), tmp_path / "run")
 
 

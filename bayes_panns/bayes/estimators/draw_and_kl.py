@@ -25,6 +25,8 @@ Gradients, with g_m and g_n those that reach the mean and the noise, and g those
 
     dm = g_m + g (m - m0) / s0^2
     dl = g_n n + g (s^2 / s0^2 - 1)
+
+Where ``log_scale`` requires no gradient, dl is not computed.
 """
 
 from typing import Any, Literal, NamedTuple
@@ -113,7 +115,7 @@ class _Draw(torch.autograd.Function):
         like = loc.detach() if _dense(loc) else loc.detach().contiguous()
         drawn = [torch.empty_like(like) for _ in range(2 if form == "mirrored" else 1)]
         locs, log_scales, *outputs = (flat(values, like) for values in (like, log_scale, *drawn))
-        priors = None if prior is None else _flat_prior(prior, like)
+        priors = None if prior is None else flat_prior(prior, like)
         kls: list[Tensor] = [torch.empty(())] * count_blocks(like)
 
         def work(index: int, span: slice, scratch: list[Tensor], generator: torch.Generator | None) -> None:
@@ -134,8 +136,10 @@ class _Draw(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
         form: Form = ctx.form
+        if not ctx.needs_input_grad[1]:
+            return _of_loc_alone(ctx, grads), None, None, None
         loc, log_scale, first = ctx.saved_tensors
         # The results overwrite the gradients that come in.
         incoming = [_laid_out(grad, first) for grad in grads[: 1 if form == "sum" else 2]]
@@ -143,7 +147,7 @@ class _Draw(torch.autograd.Function):
         locs, log_scales, drawn, to_loc, to_log_scale = (
             flat(values, first) for values in (loc, log_scale, first, *results)
         )
-        priors = None if ctx.prior is None else _flat_prior(ctx.prior, first)
+        priors = None if ctx.prior is None else flat_prior(ctx.prior, first)
 
         def work(index: int, span: slice, scratch: list[Tensor], generator: torch.Generator | None) -> None:
             mean, noise, grad_loc, grad_noise = locs[span], drawn[span], to_loc[span], to_log_scale[span]
@@ -169,6 +173,27 @@ class _Draw(torch.autograd.Function):
 
         each_block(first, work)
         return (*results, None, None)
+
+
+def _of_loc_alone(ctx: Any, grads: tuple[Tensor, ...]) -> Tensor:
+    """The gradient of the mean, written over the one that comes in."""
+    loc, _, first = ctx.saved_tensors
+    result, *other = (_laid_out(grad, first) for grad in grads[: 2 if ctx.form == "mirrored" else 1])
+    if ctx.prior is None and not other:
+        return result
+    locs, to_loc, *others = (flat(values, first) for values in (loc, result, *other))
+    priors = None if ctx.prior is None else flat_prior(ctx.prior, first)
+
+    def work(index: int, span: slice, scratch: list[Tensor], generator: torch.Generator | None) -> None:
+        for each in others:
+            to_loc[span].add_(each[span])
+        if priors is not None:
+            here = priors.at(span)
+            precision = here.scale.pow(-2).mul_(grads[-1])
+            to_loc[span].add_(torch.mul(here.distance(locs[span], scratch[0]), precision, out=scratch[0]))
+
+    each_block(first, work)
+    return result
 
 
 def _kl(mean: Tensor, scale: Tensor, log_scale: Tensor, prior: NormalPrior, scratch: Tensor) -> Tensor:
@@ -200,7 +225,8 @@ def _laid_out(values: Tensor, like: Tensor) -> Tensor:
     return values
 
 
-def _flat_prior(prior: NormalPrior, like: Tensor) -> NormalPrior:
+def flat_prior(prior: NormalPrior, like: Tensor) -> NormalPrior:
+    """A prior whose tensors are vectors in the memory order of ``like``, or 0-d."""
     loc = prior.loc if prior.loc is None or prior.loc.dim() == 0 else flat(prior.loc, like)
     return NormalPrior(loc, prior.scale if prior.scale.dim() == 0 else flat(prior.scale, like))
 

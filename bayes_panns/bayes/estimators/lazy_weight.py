@@ -148,20 +148,23 @@ def _value(value: Any) -> Any:
     return value.value if isinstance(value, LazyWeight) else value
 
 
-def _constants(prior: dist.TorchDistribution, like: Tensor) -> NormalPrior | None:
-    """Loc and scale of ``prior``, if it is a Normal over the whole weight and is not learned."""
+def normal_prior(prior: dist.TorchDistribution, like: Tensor) -> NormalPrior | None:
+    """Loc and scale of ``prior``, detached; None unless it is a Normal over the whole of a weight like ``like``."""
     normal = prior.base_dist if isinstance(prior, dist.Independent) else prior
-    if (
-        type(normal) is not dist.Normal
-        or prior.event_shape != like.shape
-        or normal.loc.requires_grad
-        or normal.scale.requires_grad
-    ):
+    if type(normal) is not dist.Normal or prior.event_shape != like.shape:
         return None
-    loc, scale = _single(normal.loc), _single(normal.scale)
+    loc, scale = _single(normal.loc.detach()), _single(normal.scale.detach())
     # Reading a number on another device would wait for that device.
     centred = loc.dim() == 0 and loc.device.type == "cpu" and not loc
     return NormalPrior(None if centred else loc, scale)
+
+
+def _constants(prior: dist.TorchDistribution, like: Tensor) -> NormalPrior | None:
+    """The same, and None for a prior that is learned."""
+    normal = prior.base_dist if isinstance(prior, dist.Independent) else prior
+    if type(normal) is not dist.Normal or normal.loc.requires_grad or normal.scale.requires_grad:
+        return None
+    return normal_prior(prior, like)
 
 
 def _single(values: Tensor) -> Tensor:

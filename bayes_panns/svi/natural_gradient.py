@@ -1,0 +1,295 @@
+"""Natural-gradient steps for mean-field Normal posteriors, with the curvature from gradients.
+
+For q(w) = Normal(m, s^2) under the prior Normal(m0, s0^2), N clips and a ``kl_weight`` of c, the loss of
+:class:`~bayes_panns.svi.MeanFieldELBO` a clip is L = E_q[nll(w)] + (c / N) KL. Per weight:
+
+| symbol | what |
+|---|---|
+| a = N / c | the precision that one unit of a clip's curvature is worth |
+| d = 1 / (a s0^2) | the curvature that the prior is worth |
+| h | the curvature: E_q of the second derivative of a clip's NLL, or an estimate that cannot be negative |
+| g | the gradient of L in m: that of the NLL, g_nll, plus d (m - m0) |
+| B | clips a batch |
+
+A natural-gradient step in the Normal's precision and mean (Khan et al., 2018, arXiv:1806.04854; Khan and Rue, 2023,
+arXiv:2107.04562) is then, at the rates 1 - b and r::
+
+    h <- b h + (1 - b) h_batch        s^2 = 1 / (a (h + d))
+    v <- b1 v + (1 - b1) g            m <- m - r clip(v / ((1 - b1^t) (h + d)))
+
+At its fixed point g = 0 and 1 / s^2 = 1 / s0^2 + a h: the optimum of L, as far as the estimate of h is right. An
+estimate of h comes from each batch:
+
+- ``squared-gradients``: B g_nll^2, as Osawa et al., 2019 (arXiv:1906.02506). Where the model is right, its mean is the
+  Fisher information plus (B - 1) (E g_nll)^2, plus the variance that the draw of the weights adds to the gradient,
+  about B s^2 h^2. Both are small once the fit has settled, if B is small beside a. Where labels are fitted with
+  certainty it falls below the Fisher information; where they are wrong it lies above.
+- ``gauss-newton``: the same at labels drawn from the model, for which E g_nll = 0. Without bias for the diagonal of the
+  Gauss-Newton matrix, which leaves out the second derivatives of the network.
+- ``price``: noise times gradient over s^2, as Shen et al., 2024 (arXiv:2402.17641). Without bias for E_q of the second
+  derivative itself, but noisy; it can be negative, and the step then keeps h + d positive (Lin et al., 2020,
+  arXiv:2002.10060, eq. 8).
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bayes_panns.bayes import BayesianNet, ComposedGuide, MeanField, Part
+from bayes_panns.bayes.estimators.blocks import each_block
+from bayes_panns.bayes.estimators.draw_and_kl import NormalPrior, flat, flat_prior
+from bayes_panns.bayes.estimators.lazy_weight import normal_prior
+from bayes_panns.core.choices import Curvature
+
+
+@dataclass(frozen=True)
+class TrainedWeight:
+    """A weight that natural gradients fit.
+
+    Attributes:
+        site: Its site.
+        loc: The guide's parameter of its mean.
+        log_scale: The guide's parameter of the logarithm of its standard deviation.
+    """
+
+    site: str
+    loc: Tensor
+    log_scale: Tensor
+
+
+class NaturalGradient(torch.optim.Optimizer):
+    """The natural-gradient optimiser of the mean-field Normal parts of a guide.
+
+    It takes the place of Adam for their means and standard deviations, which are not given a gradient: the widths
+    follow from the curvature. All other parameters need an optimiser of their own. See the module for the equations.
+
+    Its memory is one tensor a weight, the momentum, beside the guide's own two.
+
+    Usage::
+
+        model = BayesianNet(net, priors, OneOfK(), clips=320)
+        guide = MeanField(model, estimator="weights")
+        elbo = MeanFieldELBO()(model, guide)            # or pyro.infer.TraceMeanField_ELBO()
+        optimizer = NaturalGradient(model, guide, clips=320)
+        for clips, target in batches:
+            optimizer.zero_grad()
+            (elbo(clips, target) / 320).backward()
+            optimizer.step(len(clips))
+
+    Args:
+        model: The model; the priors of the weights must be Normal.
+        guide: Its guide: a :class:`~bayes_panns.bayes.MeanField`, or a guide that has such parts.
+        clips: N, the size of the data set.
+        kl_weight: c, the weight of the KL in the loss; above 0.
+        learning_rate: r, in (0, 1] of a Newton step.
+        momentum: b1, in [0, 1).
+        memory: b, in [0, 1): how much of the curvature a step keeps.
+        clip: The largest step of a mean before the learning rate, in units of its prior's standard deviation.
+        curvature: One of :class:`~bayes_panns.core.choices.Curvature`. ``gauss-newton`` needs the gradients of
+            :meth:`MeanFieldELBO.sampled_nll`; see :meth:`step`.
+
+    Attributes:
+        weights: How many weights it fits.
+
+    Raises:
+        ValueError: A prior is not Normal, a mean is frozen while its width is not, the guide has no mean-field Normal
+            part that is trained, or a number is out of its range.
+    """
+
+    def __init__(
+        self,
+        model: BayesianNet,
+        guide: Part,
+        *,
+        clips: int,
+        kl_weight: float = 1.0,
+        learning_rate: float = 0.01,
+        momentum: float = 0.9,
+        memory: float = 0.95,
+        clip: float = 0.3,
+        curvature: Curvature | str = Curvature.SQUARED_GRADIENTS,
+    ):
+        if clips < 1 or not 0 < kl_weight < math.inf:
+            raise ValueError(f"natural gradients need clips and a kl_weight above 0, not {clips} and {kl_weight}")
+        if not (0 < learning_rate <= 1 and 0 <= momentum < 1 and 0 <= memory < 1 and clip > 0):
+            raise ValueError(
+                f"learning_rate {learning_rate} must be in (0, 1], momentum {momentum} and memory {memory} in [0, 1), "
+                f"clip {clip} above 0"
+            )
+        self._model, self._precision = model, clips / kl_weight
+        self._curvature = Curvature(curvature)
+        require_natural(model, guide)
+        self._weights = trained_weights(guide)
+        for weight in self._weights:
+            weight.log_scale.requires_grad_(self._curvature == Curvature.PRICE)
+        self.weights = sum(weight.loc.numel() for weight in self._weights)
+        settings = {"lr": learning_rate, "momentum": momentum, "memory": memory, "clip": clip}
+        super().__init__([weight.loc for weight in self._weights], settings)
+
+    @property
+    def locs(self) -> list[Tensor]:
+        """The parameters that hold the means, in order."""
+        return [weight.loc for weight in self._weights]
+
+    @property
+    def handles(self) -> set[int]:
+        """The ``id`` of each parameter that this optimiser changes: means and log-scales."""
+        return {id(each) for weight in self._weights for each in (weight.loc, weight.log_scale)}
+
+    @property
+    def samples_labels(self) -> bool:
+        """Whether :meth:`step` needs gradients at labels drawn from the model."""
+        return self._curvature == Curvature.GAUSS_NEWTON
+
+    @torch.no_grad()
+    def step(self, batch: int, sampled: Sequence[Tensor] | None = None) -> None:  # type: ignore[override]
+        """One step, from the gradients that a backward pass of the loss a clip has left.
+
+        Args:
+            batch: B, how many clips the gradients are of.
+            sampled: With ``gauss-newton``, the gradients of :attr:`locs` of the NLL a clip at labels drawn from the
+                model.
+
+        Raises:
+            ValueError: ``sampled`` is missing, or given where it is not used.
+        """
+        if (sampled is not None) != self.samples_labels:
+            raise ValueError(f"the curvature {self._curvature} takes {'' if self.samples_labels else 'no '}sampled")
+        (group,) = self.param_groups
+        for number, weight in enumerate(self._weights):
+            if weight.loc.grad is None:
+                continue
+            state = self.state[weight.loc]
+            if not state:
+                state["step"] = torch.zeros(())
+                state["momentum"] = torch.zeros_like(weight.loc)
+            prior = normal_prior(self._model.prior(weight.site), weight.loc)
+            assert prior is not None, "the prior was checked"
+            state["step"] += 1
+            # A learned prior's width has changed since the last step, and with it what the scales say of h.
+            before = state.get("prior_scale", prior.scale)
+            if weight.site in self._model.learned:
+                state["prior_scale"] = prior.scale.clone()
+            self._update(weight, state, prior, before, group, batch, None if sampled is None else sampled[number])
+            # zero_grad knows the means only.
+            weight.log_scale.grad = None
+
+    def _update(
+        self,
+        weight: TrainedWeight,
+        state: dict[str, Any],
+        prior: NormalPrior,
+        before: Tensor,
+        settings: dict[str, Any],
+        batch: int,
+        sampled: Tensor | None,
+    ) -> None:
+        """One pass over a weight, in blocks; ``before`` is the prior's scale at the last step."""
+        like, a = weight.loc.detach(), self._precision
+        grad, price = weight.loc.grad, self._curvature == Curvature.PRICE
+        assert grad is not None
+        locs, log_scales, momentum, grads = (
+            flat(each, like) for each in (like, weight.log_scale, state["momentum"], grad)
+        )
+        other = sampled
+        if price:
+            other = weight.log_scale.grad
+        others = None if other is None else flat(other, like)
+        priors, earlier = flat_prior(prior, like), flat_prior(NormalPrior(None, before), like)
+        unchanged = before is prior.scale
+        keep, smooth = settings["memory"], settings["momentum"]
+        unbiased = 1 - smooth ** float(state["step"])
+
+        def work(index: int, span: slice, scratch: list[Tensor], generator: torch.Generator | None) -> None:
+            here = priors.at(span)
+            d = here.scale.pow(-2).div_(a)
+            loc, log_scale, grad, velocity = locs[span], log_scales[span], grads[span], momentum[span]
+            total = torch.mul(log_scale, -2, out=scratch[0]).exp_().div_(a)  # h + d
+            if not unchanged:
+                total.sub_(earlier.at(span).scale.pow(-2).div_(a)).clamp_(min=0).add_(d)
+            if price:
+                self._price(total, others[span], keep, scratch[1])  # type: ignore[index]
+            else:
+                if others is None:
+                    of_prior = torch.mul(here.distance(loc, scratch[1]), d, out=scratch[1])
+                    nll = torch.sub(grad, of_prior, out=scratch[1])
+                else:
+                    nll = others[span]
+                # b (h + d) + (1 - b) (h_batch + d)
+                total.mul_(keep).addcmul_(nll, nll, value=(1 - keep) * batch).add_((1 - keep) * d)
+            velocity.mul_(smooth).add_(grad, alpha=1 - smooth)
+            change = torch.div(velocity, total, out=scratch[1])
+            bound = settings["clip"] * here.scale * unbiased
+            change = torch.clamp(change, min=-bound, max=bound, out=scratch[1])
+            loc.sub_(change, alpha=settings["lr"] / unbiased)
+            torch.log(total.mul_(a), out=log_scale).mul_(-0.5)
+
+        each_block(like, work)
+
+    def _price(self, total: Tensor, grad: Tensor, keep: float, scratch: Tensor) -> None:
+        """Update h + d, in ``total``, by the gradient of the log-scale."""
+        # It is noise times g_nll, plus (s^2 / s0^2 - 1) / a. Divided by s^2 the first is h_batch, so that
+        # h_batch - h = a (h + d) grad. The square keeps the result positive; the bounds keep it from exploding.
+        change = torch.mul(grad, self._precision * (1 - keep), out=scratch).clamp_(-1, 1)
+        total.addcmul_(total, change + change.square().mul_(0.5))
+
+
+def require_natural(model: BayesianNet, guide: Part) -> None:
+    """Check that natural gradients can fit the mean-field Normals of a guide.
+
+    Raises:
+        ValueError: A prior is not Normal, a mean is frozen while its width is not, or there is nothing for them to fit.
+    """
+    sites = [weight.site for weight in trained_weights(guide)]
+    if not sites:
+        raise ValueError("the guide has no mean-field Normal part that is trained, so there is nothing for it to fit")
+    for site in sites:
+        require_normal_prior(model, site)
+
+
+def require_normal_prior(model: BayesianNet, site: str, *, centred: bool = False) -> None:
+    """Check that natural gradients can fit a weight under its prior.
+
+    Args:
+        model: The model.
+        site: The weight's site.
+        centred: Whether the prior's mean must be 0.
+
+    Raises:
+        ValueError: The prior is another.
+    """
+    prior = model.prior(site)
+    normal = normal_prior(prior, torch.empty(prior.event_shape, device="meta"))
+    if normal is None or (centred and prior.mean.any()):
+        base = type(getattr(prior, "base_dist", prior)).__name__
+        raise ValueError(
+            f"the prior of {site.removeprefix('net.')} must be Normal{' with mean 0' if centred else ''}, and it is "
+            f"{base if normal is None else 'around other means'}"
+        )
+
+
+def trained_weights(guide: Part) -> list[TrainedWeight]:
+    """The mean-field Normal weights of a guide that are trained.
+
+    Raises:
+        ValueError: A mean is frozen while its width is not.
+    """
+    parts = guide.parts if isinstance(guide, ComposedGuide) else (guide,)
+    return [weight for part in parts if isinstance(part, MeanField) for weight in _trained(part)]
+
+
+def _trained(part: MeanField) -> list[TrainedWeight]:
+    """The weights of a part that are trained."""
+    found = []
+    for site in part.sites:
+        loc, log_scale = (attrgetter(f"{site}_unconstrained")(group) for group in (part.locs, part.log_scales))
+        if loc.requires_grad:
+            found.append(TrainedWeight(site, loc, log_scale))
+        elif log_scale.requires_grad:
+            raise ValueError(f"site {site}: natural gradients fit means and widths together; its mean is frozen")
+    return found
