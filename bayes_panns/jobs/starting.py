@@ -162,7 +162,9 @@ def _require_rotated_head(posterior: Posterior, recipe: Run) -> None:
         RecipeError: They cannot.
     """
     setting = f'fit.optimizer = "{Optimizer.NATURAL_GRADIENT}"'
-    parts = posterior.guide.parts
+    parts, head = posterior.guide.parts, posterior.model.head
+    if any(f"{head}.".startswith(f"{module}.") for module in recipe.freeze):
+        raise RecipeError(f"{setting} fits the last layer, and freeze holds it; take {head} out of freeze")
     if not any(isinstance(part, RotatedHead) for part in parts):
         raise RecipeError(
             f"{setting} is for the guide recipe rotated-head, not for {recipe.guide}; for others set fit.optimizer = "
@@ -172,7 +174,6 @@ def _require_rotated_head(posterior: Posterior, recipe: Run) -> None:
         raise RecipeError(
             f"{setting} fits means and widths; take {LOCS} out of freeze, or use the recipe rotated-widths"
         )
-    head = posterior.model.head
     for name in (f"{head}.weight", f"{head}.bias"):
         prior = posterior.strategy.settings(name, head).prior
         if prior not in (PriorKind.FAN_IN, PriorKind.NORMAL):

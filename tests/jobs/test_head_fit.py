@@ -223,6 +223,7 @@ def test_validation_clips_are_scored_once(clips, tmp_path):
     [
         (["guide=det-flip"], "is for the guide recipe rotated-head"),
         (['freeze=["locs"]'], "fits means and widths"),
+        (['freeze=["fc"]'], "fits the last layer, and freeze holds it; take fc out of freeze"),
         (["fit.features=memory"], 'need fit.features = "embeddings"'),
         (["fit.learning_rate=0.5"], "learning_rate is a setting of Adam"),
         (["fit.selection.folds=1"], "two folds or more"),
