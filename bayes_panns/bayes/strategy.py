@@ -6,7 +6,7 @@ and if a rule matches no site.
 """
 
 import fnmatch
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -102,11 +102,7 @@ class Rule(_Strict):
             >>> Rule(match="head.*").matches("classifier.5.bias", head="classifier.5")
             True
         """
-        names = [name]
-        if head is not None and name.startswith(f"{head}."):
-            names.append("head" + name.removeprefix(head))
-        globs = [self.match] if isinstance(self.match, str) else self.match
-        return any(fnmatch.fnmatchcase(each, glob) for each in names for glob in globs)
+        return _matches(self.match, name, head)
 
 
 class Strategy(_Strict):
@@ -118,26 +114,31 @@ class Strategy(_Strict):
             Carlo dropout (Gal and Ghahramani, 2016, arXiv:1506.02142).
         default: The settings of every site.
         rule: Exceptions by site name.
+        points: Sites that are points, whatever the default and the rules say: globs, as ``match`` of a rule. A
+            posterior's are those that its fit froze without a width; see
+            :func:`~bayes_panns.posterior.freezing.with_points`.
     """
 
     description: str = ""
     dropout: _Dropout = Dropout.OFF
     default: Settings = Settings()
     rule: list[Rule] = []
+    points: list[str] = []
 
     def resolve(self, net: nn.Module) -> dict[Site, Settings]:
         """The settings of each site of ``net``, in the order of its parameters.
 
         Raises:
-            RecipeError: A rule matches no site, two rules contradict each other, ``local`` is wanted for a
-                convolution or a layer that is applied to segments of a clip, ``rotated`` or ``low-rank`` for other
-                sites than those of the last layer, ``rotated`` for a last layer that is applied to segments, or
-                dropout is always on and the network has none.
+            RecipeError: A rule or a glob of ``points`` matches no site, two rules contradict each other, ``local`` is
+                wanted for a convolution or a layer that is applied to segments of a clip, ``rotated`` or ``low-rank``
+                for other sites than those of the last layer, ``rotated`` for a last layer that is applied to segments,
+                or dropout is always on and the network has none.
         """
         found, head = sites(net), head_of(net)
-        for rule in self.rule:
-            if not any(rule.matches(name, head) for name in found):
-                raise RecipeError(f"rule match = {rule.match!r}: no such site; the sites are {', '.join(found)}")
+        named = [("rule match", rule.match) for rule in self.rule] + [("points", glob) for glob in self.points]
+        for key, globs in named:
+            if not any(_matches(globs, name, head) for name in found):
+                raise RecipeError(f"{key} = {globs!r}: no such site; the sites are {', '.join(found)}")
         resolved = {site: self.settings(site.name, head) for site in found.values()}
         for site, chosen in resolved.items():
             local = chosen.posterior == PosteriorKind.NORMAL and chosen.estimator == EstimatorKind.LOCAL
@@ -174,4 +175,14 @@ class Strategy(_Strict):
                         f"rules contradict each other at site {name}: {key} is both {str(chosen[key])!r} and "
                         f"{str(value)!r} (rules {', '.join(repr(each.match) for each in matching)})"
                     )
+        if _matches(self.points, name, head):
+            chosen["posterior"] = PosteriorKind.POINT
         return self.default.model_copy(update=chosen)
+
+
+def _matches(globs: str | Sequence[str], name: str, head: str | None) -> bool:
+    """Whether one of ``globs`` matches the site ``name`` of a network whose last layer is called ``head``."""
+    globs, names = [globs] if isinstance(globs, str) else globs, [name]
+    if head is not None and name.startswith(f"{head}."):
+        names.append("head" + name.removeprefix(head))
+    return any(fnmatch.fnmatchcase(each, glob) for each in names for glob in globs)

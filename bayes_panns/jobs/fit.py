@@ -92,9 +92,11 @@ def fit(
 
     torch.manual_seed(recipe.fit.seed)
     upstream = None if recipe.upstream is None else load(recipe.upstream)
-    posterior, inherited = _built(recipe, clips, task, upstream, guide_function)
+    resumable = Resumable(inputs=inputs, frozen_points=True)
+    if resume:
+        resumable = run.read_resumable() or Resumable(inputs=inputs)
+    posterior, inherited = _built(recipe, clips, task, upstream, guide_function, resumable)
     with run.claimed(resume=resume):
-        resumable = (run.read_resumable() if resume else None) or Resumable(inputs=inputs)
         if not resume:
             run.write(recipe, resumable)
         each = f"{clips.seconds_per_clip:g} s" if clips.samples else clips.contents
@@ -159,7 +161,12 @@ def _task(recipe: Run, clips: ClipSet) -> Task:
 
 
 def _built(
-    recipe: Run, clips: ClipSet, task: Task, upstream: Posterior | None, guide_function: str | None
+    recipe: Run,
+    clips: ClipSet,
+    task: Task,
+    upstream: Posterior | None,
+    guide_function: str | None,
+    resumable: Resumable,
 ) -> tuple[Posterior, Inherited | None]:
     """The posterior before its first step, and what it took over from upstream."""
     if upstream is not None and clips.holds == Holds.EMBEDDINGS:
@@ -175,10 +182,12 @@ def _built(
         guide_function=guide_function,
         upstream=upstream,
         clips=len(clips),
+        freeze=recipe.freeze if resumable.frozen_points else (),
     )
     posterior.embeddings_of = clips.model
     inherited = None if upstream is None else posterior.start_from(upstream)
-    posterior.freeze(recipe.freeze)
+    if not resumable.frozen_points:
+        posterior.freeze(recipe.freeze)
     require_fit(posterior, recipe, inherited)
     return posterior, inherited
 

@@ -2,7 +2,7 @@
 
 ============== ======================================================================================
 ``run.toml``     the recipe as it was run
-``resume.json``  digests of the fit's inputs, and how often it was continued to more epochs
+``resume.json``  digests of the fit's inputs, how often it was continued, whether it freezes to points
 ``metrics.jsonl`` what the fit logged after each epoch
 ``checkpoint.pt`` all that a resumed fit needs
 ``posterior/``   the posterior
@@ -91,6 +91,8 @@ class Resumable(BaseModel):
         format_version: Of the file.
         inputs: What the fit was started with.
         continued: How often it was continued to more epochs, oldest first.
+        frozen_points: Whether frozen weights without a width of their own are points. They were drawn in runs of older
+            versions, which do not say.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -98,6 +100,7 @@ class Resumable(BaseModel):
     format_version: int = 1
     inputs: Inputs
     continued: tuple[Continued, ...] = ()
+    frozen_points: bool = False
 
 
 class RunFolder:

@@ -166,7 +166,7 @@ def _require_natural(posterior: Posterior, recipe: Run) -> None:
     Raises:
         RecipeError: They cannot.
     """
-    setting = f'fit.optimizer = "{Optimizer.NATURAL_GRADIENT}"'
+    setting, head = f'fit.optimizer = "{Optimizer.NATURAL_GRADIENT}"', posterior.model.head
     if LOCS in recipe.freeze:
         raise RecipeError(
             f"{setting} fits means and widths; take {LOCS} out of freeze, or fit the widths alone by "
@@ -174,6 +174,8 @@ def _require_natural(posterior: Posterior, recipe: Run) -> None:
         )
     try:
         if takes_all_clips(posterior, recipe):
+            if any(f"{head}.".startswith(f"{module}.") for module in recipe.freeze):
+                raise ValueError(f"this fit is of the last layer, and freeze holds it; take {head} out of freeze")
             recipe.fit.require_all_clips()
             for site in posterior.model.head_sites:
                 require_normal_prior(posterior.model, site, centred=True)

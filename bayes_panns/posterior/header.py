@@ -13,7 +13,7 @@ from bayes_panns.core.errors import PosteriorError
 from bayes_panns.nets.embeddings import takes_embeddings
 from bayes_panns.posterior.calibration import Calibration, Power
 
-FORMAT = 5
+FORMAT = 6
 """The version of the folder's format that this code writes; it reads this one and those before it."""
 
 HEADER = "posterior.toml"
@@ -37,7 +37,7 @@ class Header(BaseModel):
         short_clips: How shorter clips are shown. Before format 4 headers did not say: fits padded them, and imported
             checkpoints were shown them at their own length.
         sha256: Of ``guide.safetensors``.
-        strategy: The guide recipe.
+        strategy: The guide recipe; since format 6 it says which frozen weights are points.
         power: The power of its mean probabilities, if it has one.
         calibration: The temperature and the threshold, if it was calibrated.
         provenance: Where it comes from.

@@ -22,9 +22,9 @@ from bayes_panns.bayes import (
 from bayes_panns.core.choices import HeadStart, Holds, ShortClips, Task
 from bayes_panns.core.errors import PosteriorError, RecipeError
 from bayes_panns.nets import EmbeddingNet, Network, build
+from bayes_panns.posterior import freezing
 from bayes_panns.posterior.calibration import Calibration, Power
 from bayes_panns.posterior.fitted_clips import FittedClips
-from bayes_panns.posterior.freezing import freeze
 from bayes_panns.posterior.passes import Passes
 from bayes_panns.posterior.probe import probed_head
 from bayes_panns.posterior.transfer import Inherited, shared_weights
@@ -89,6 +89,7 @@ class Posterior(Passes):
         guide_function: str | None = None,
         upstream: "Posterior | None" = None,
         clips: int | None = None,
+        freeze: Sequence[str] = (),
     ) -> "Posterior":
         """A posterior not yet fitted, at its initial values.
 
@@ -104,9 +105,13 @@ class Posterior(Passes):
                 prior.
             upstream: The posterior that the prior ``upstream`` comes from; see also :meth:`start_from`.
             clips: The size of the data set to fit.
+            freeze: What a fit leaves as it is, as for :meth:`freeze`. Of these weights only those with a width in
+                ``upstream`` are drawn; the others become points, and the posterior's ``strategy`` says so
+                (:func:`~bayes_panns.posterior.freezing.with_points`).
 
         Raises:
-            RecipeError: The net, the rate, the recipe or the function does not exist or does not fit.
+            RecipeError: The net, the rate, the recipe, the function or a module to freeze does not exist or does not
+                fit.
             PosteriorError: ``upstream`` is of another network or front end, or has a custom guide.
         """
         strategy = strategy or Strategy()
@@ -115,13 +120,14 @@ class Posterior(Passes):
         if upstream is not None:
             shapes = {name: value.shape for name, value in network.state_dict().items()}
             shared = shared_weights(upstream, net=net, sample_rate=sample_rate, labels=labels, shapes=shapes)
+        gaussians = {name: (loc, scale) for name, (loc, scale) in shared.items() if scale is not None}
+        if freeze and guide_function is None:
+            strategy = freezing.with_points(strategy, network, freeze, gaussians)
         model = BayesianNet.from_strategy(
             network,
             strategy,
             LIKELIHOODS[task],
-            upstream=None
-            if upstream is None
-            else {name: (loc, scale) for name, (loc, scale) in shared.items() if scale is not None},
+            upstream=None if upstream is None else gaussians,
             clips=clips,
             front_end=network.front_end(sample_rate),
         )
@@ -131,7 +137,9 @@ class Posterior(Passes):
             model.initial.clear()
         else:
             guide = ComposedGuide(model, [CustomGuide(model, _made(guide_function, model))])
-        return cls(model, guide, net, labels, sample_rate, clip_seconds, strategy, guide_function)
+        posterior = cls(model, guide, net, labels, sample_rate, clip_seconds, strategy, guide_function)
+        posterior.freeze(freeze)
+        return posterior
 
     @property
     def task(self) -> Task:
@@ -202,7 +210,7 @@ class Posterior(Passes):
         Raises:
             RecipeError: The network has no such module, or the guide is a custom one.
         """
-        freeze(self.model, self.guide, parts)
+        freezing.freeze(self.model, self.guide, parts)
 
     def prepare(
         self,

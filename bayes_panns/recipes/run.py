@@ -66,7 +66,9 @@ class Run(BaseModel):
             started with a guide in Python it is ``module:function``.
         upstream: The folder of the posterior to start from; the option ``--from`` replaces it.
         freeze: Modules of the network that are not trained, such as ``resnet``; ``backbone`` is all but the last
-            layer; ``locs`` is every mean and point weight, so that only the posterior's widths are fitted.
+            layer; ``locs`` is every mean and point weight, so that only the posterior's widths are fitted. A frozen
+            weight is drawn only if it has a width from the upstream posterior, which it keeps; otherwise it is a point,
+            whatever the guide recipe says.
         head: Where a last layer for new labels starts; see :class:`~bayes_panns.core.choices.HeadStart`. A ``probe``
             protects the backbone from the first steps of a random head (Kumar et al., 2022, arXiv:2202.10054).
         data: Which clips.

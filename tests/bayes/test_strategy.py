@@ -145,3 +145,16 @@ def test_a_family_of_the_last_layer_needs_both_its_sites():
 
 def test_local_is_no_matter_for_sites_of_another_family():
     Strategy(default=Settings(posterior="point", estimator="local")).resolve(net())
+
+
+def test_points_are_points_whatever_the_default_and_the_rules_say():
+    strategy = Strategy(
+        rule=[Rule(match="head.*", posterior="low-rank")], points=["conv_block1.*", "head.*", "fc1.bias"]
+    )
+    resolved = {site.name: chosen.posterior for site, chosen in strategy.resolve(net()).items()}
+    points = {name for name, posterior in resolved.items() if posterior == "point"}
+    head = {"fc_audioset.weight", "fc_audioset.bias"}
+    assert points == {"conv_block1.conv1.weight", "conv_block1.conv2.weight", "fc1.bias"} | head
+    assert set(resolved.values()) == {"point", "normal"}
+    with pytest.raises(RecipeError, match=r"points = 'stem\.\*': no such site; the sites are conv_block1"):
+        Strategy(points=["fc1.*", "stem.*"]).resolve(net())

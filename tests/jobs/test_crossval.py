@@ -190,6 +190,21 @@ def test_each_fit_starts_from_the_upstream_posterior_of_its_seed_and_fold(store,
     assert len(backbones) == 4
 
 
+def test_fits_from_points_draw_nothing_that_they_freeze(store, tmp_path):
+    quick = recipe(store).model_copy(update={"fit": FitSettings(epochs=1, batch_size=16, spec_augment=False)})
+    crossval(quick, tmp_path / "first", guides=["det"], folds=[1, 2], draws=0)
+    frozen = {"upstream": str(tmp_path / "first" / "det"), "freeze": ["bn0", "conv_block1"]}
+    run = quick.model_copy(update=frozen)
+    found = crossval(run, tmp_path / "second", guides=["flip-from-points"], folds=[1, 2], draws=2)
+    assert set(found.evaluations["flip-from-points"][0]) == {1, 2}
+    for fold in (1, 2):
+        posterior = load(module.run_folder(tmp_path / "second" / "flip-from-points", 0, fold))
+        assert posterior.strategy.points == ["conv_block1.*"]
+        assert posterior.provenance["upstream"]["folds"] == [each for each in (1, 2, 3) if each != fold]
+    again = crossval(run, tmp_path / "second", guides=["flip-from-points"], folds=[1, 2], draws=2, resume=True)
+    assert again.evaluations["flip-from-points"][0][1].metrics == found.evaluations["flip-from-points"][0][1].metrics
+
+
 def test_an_upstream_seed_or_fold_that_is_missing_is_reported_before_any_fit(store, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "fit", None)
     upstream = tmp_path / "cv" / "det"

@@ -54,6 +54,35 @@ def test_frozen_parts_stay_as_upstream_had_them(stores, upstream, tmp_path, reci
         assert scale.isfinite().all()
 
 
+@pytest.mark.parametrize("freeze", [["bn0", "conv_block1"], ["backbone"]])
+def test_frozen_parts_that_start_from_points_are_points(stores, upstream, tmp_path, freeze, recipe):
+    det = fit(recipe(stores["upstream"], guide="det", epochs=1), tmp_path / "det").folder
+    run = recipe(stores["downstream"], guide="flip-from-points", upstream=str(det), freeze=freeze)
+    before, after = load(det).points(), load(fit(run, tmp_path / "run").folder)
+    drawn = {name.split(".")[0] for name in after.gaussians()}
+    rest = {"resnet", "conv_block_after1", "fc1"} if freeze != ["backbone"] else set()
+    assert drawn == {"fc_audioset", *rest}
+    for name in ("conv_block1.conv1.weight", "bn0.running_mean"):
+        assert torch.equal(after.points()[name], before[name])
+    assert after.strategy.points
+
+
+def test_a_flip_with_a_frozen_backbone_of_points_runs_on_its_embeddings(stores, upstream, tmp_path, recipe):
+    """It is a guide of the last layer then."""
+    det = fit(recipe(stores["upstream"], guide="det", epochs=1), tmp_path / "det").folder
+    options = {"freeze": ["backbone"], "features": "embeddings"}
+    run = recipe(stores["downstream"], upstream=str(det), **options)
+    assert fit(run, tmp_path / "run").posterior.model.only_head
+    with pytest.raises(RecipeError, match=r"the guide draws conv_block1\.conv1\.weight"):
+        fit(recipe(stores["downstream"], upstream=str(upstream), **options), tmp_path / "other")
+
+
+def test_nothing_is_left_to_fit_if_all_is_frozen(stores, upstream, tmp_path, recipe):
+    run = recipe(stores["downstream"], upstream=str(upstream), freeze=["backbone", "fc_audioset"])
+    with pytest.raises(FitError, match="there is nothing to train: every part of the network is frozen"):
+        fit(run, tmp_path / "run")
+
+
 def test_a_head_on_the_embeddings_of_a_frozen_backbone_equals_one_on_waveforms(stores, upstream, tmp_path, recipe):
     options = {"guide": "det-flip", "upstream": str(upstream), "freeze": ["backbone"], "validation": 0.25}
     for features in ("memory", "embeddings"):

@@ -58,7 +58,7 @@ def test_a_run_keeps_what_was_chosen_and_the_power(fitted):
     assert posterior.power.clips == 48
     again = load(folder)
     assert again.power == posterior.power
-    assert read_header(folder / "posterior")["format_version"] == 5
+    assert read_header(folder / "posterior")["format_version"] == 6
     (line,) = read_metrics(folder / "metrics.jsonl")
     assert line["step"] == posterior.provenance["steps"] < 100
 
@@ -223,6 +223,7 @@ def test_validation_clips_are_scored_once(clips, tmp_path):
     [
         (["guide=map-head"], "no mean-field Normal part"),
         (['freeze=["locs"]'], "fits means and widths"),
+        (['freeze=["fc"]'], "no mean-field Normal part"),
         (["fit.features=memory"], 'set fit.features = "embeddings"'),
         (["fit.learning_rate=0.5"], "learning_rate is a setting of steps over batches"),
         (["fit.selection.folds=1"], "two folds or more"),
@@ -241,7 +242,7 @@ def test_a_prior_that_is_not_normal_is_refused(clips, tmp_path):
     guide.write_text(
         '[default]\nposterior = "point"\n[[rule]]\nmatch = "head.*"\nposterior = "rotated"\nprior = "laplace"'
     )
-    with pytest.raises(RecipeError, match=r'must be Normal with mean 0, and it is Laplace'):
+    with pytest.raises(RecipeError, match=r"must be Normal with mean 0, and it is Laplace"):
         fit(read_run("rotated-head", stores=[clips], guide=str(guide)), tmp_path / "run")
 
 

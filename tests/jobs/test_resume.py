@@ -10,7 +10,7 @@ import pytest
 from bayes_panns.core.errors import FitError
 from bayes_panns.core.files import locked
 from bayes_panns.jobs import RunFolder, calibrate, divide, evaluate_posterior, fit, held_out
-from bayes_panns.posterior import load, save_calibration
+from bayes_panns.posterior import freezing, load, save_calibration
 from bayes_panns.recipes import replaced
 
 
@@ -268,3 +268,46 @@ def test_an_old_run_keeps_the_clips_that_it_held_out(stores, tmp_path, recipe, i
     assert held_out(run.path).names == before.names
     assert fit(now, tmp_path / "new").complete
     assert 'split = "stratified"' in RunFolder(tmp_path / "new").recipe.read_text()
+
+
+FROZEN = {"guide": "flip-from-points", "freeze": ["bn0", "conv_block1"]}
+
+
+@pytest.fixture(scope="session")
+def points(stores, tmp_path_factory, recipe):
+    """A run whose posterior is points."""
+    return fit(recipe(stores["upstream"], guide="det", epochs=1), tmp_path_factory.mktemp("runs") / "det").folder
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_an_old_run_goes_on_drawing_what_it_froze(stores, points, tmp_path, recipe, interrupted, monkeypatch, recorded):
+    """Older versions drew frozen weights that start from points, and did not write it down."""
+    quick = recipe(stores["downstream"], upstream=str(points), **FROZEN)
+    with monkeypatch.context() as patch:
+        patch.setattr(freezing, "with_points", lambda strategy, *arguments: strategy)
+        whole = fit(quick, tmp_path / "whole").posterior
+        with interrupted():
+            assert not fit(quick, tmp_path / "run").complete
+    path = RunFolder(tmp_path / "run").resumable
+    if recorded:
+        path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "frozen_points"}))
+    else:
+        path.unlink()
+    resumed = fit(quick, tmp_path / "run", resume=True)
+    assert resumed.complete
+    assert "conv_block1.conv1.weight" in load(tmp_path / "run").gaussians()
+    assert resumed.posterior.gaussians().keys() == whole.gaussians().keys()
+    assert same_weights(whole, resumed.posterior)
+    # Also if it is then continued to more epochs.
+    longer = fit(replaced(quick, {"fit.epochs": 3}), tmp_path / "run", resume=True)
+    assert "conv_block1.conv1.weight" in longer.posterior.gaussians()
+
+
+def test_a_run_with_frozen_points_goes_on_with_them(stores, points, tmp_path, recipe, interrupted):
+    quick = recipe(stores["downstream"], upstream=str(points), **FROZEN)
+    whole = fit(quick, tmp_path / "whole").posterior
+    with interrupted():
+        assert not fit(quick, tmp_path / "run").complete
+    resumed = fit(quick, tmp_path / "run", resume=True).posterior
+    assert "conv_block1.conv1.weight" not in resumed.gaussians()
+    assert same_weights(whole, resumed)

@@ -87,7 +87,7 @@ def test_headers_that_do_not_say_are_those_of_fits_or_of_imports(tmp_path, prove
     save(posterior, tmp_path / "p")
     header = tmp_path / "p" / "posterior.toml"
     header.write_text(
-        header.read_text().replace('short_clips = "pad"\n', "").replace("format_version = 5", "format_version = 3")
+        header.read_text().replace('short_clips = "pad"\n', "").replace("format_version = 6", "format_version = 3")
     )
     loaded = load(tmp_path / "p")
     assert loaded.short_clips == kind

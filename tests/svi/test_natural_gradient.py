@@ -5,10 +5,9 @@ import math
 import pyro.distributions as dist
 import pytest
 import torch
-from pyro.infer import TraceMeanField_ELBO
 from torch import nn
 
-from bayes_panns.bayes import BayesianNet, FanIn, Laplace, MeanField, Normal, OneOfK, sites
+from bayes_panns.bayes import BayesianNet, MeanField, Normal, sites
 from bayes_panns.core.choices import Curvature, Task
 from bayes_panns.svi import MeanFieldELBO, NaturalGradient
 
@@ -54,7 +53,7 @@ class Wrapped(nn.Module):
 def fitted(model, inputs, target, *, steps=1500, batch=20, kl_weight=1.0, elbo=None, init_scale=0.01, **settings):
     torch.manual_seed(1)
     guide = MeanField(model, estimator="weights", init_scale=init_scale)
-    loss = (elbo or MeanFieldELBO(kl_weight))
+    loss = elbo or MeanFieldELBO(kl_weight)
     objective = loss(model, guide)
     optimizer = NaturalGradient(model, guide, clips=len(inputs), kl_weight=kl_weight, **settings)
     for step in range(steps):

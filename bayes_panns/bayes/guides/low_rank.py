@@ -38,6 +38,7 @@ class LowRankHead(Part):
     """
 
     independent = False
+    assigns_widths = False
 
     def __init__(self, model: BayesianNet, *, sites: Sequence[str] | None = None, init_scale: float = 0.01):
         super().__init__(model, model.head_sites if sites is None else sites)

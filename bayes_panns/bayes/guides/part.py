@@ -34,12 +34,14 @@ class Part(AutoGuide, LocalParameters):
             it, and so do mirrored draws, propagated moments, transfer, and freezing.
         independent: Whether all weights are independent of each other, as propagated moments need.
         stochastic: Whether two draws can differ.
+        assigns_widths: Whether :meth:`assign` takes over standard deviations.
         needs_embeddings: Whether :meth:`prepare` must be given the clips' embeddings before a fit.
     """
 
     explicit: bool = True
     independent: bool = True
     stochastic: bool = True
+    assigns_widths: bool = True
     needs_embeddings: bool = False
 
     def __init__(self, model: BayesianNet, sites: Sequence[str]):

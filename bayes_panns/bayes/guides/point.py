@@ -28,6 +28,7 @@ class Point(Part):
     """
 
     stochastic = False
+    assigns_widths = False
 
     def __init__(self, model: BayesianNet, *, sites: Sequence[str] | None = None):
         super().__init__(model, tuple(model.initial) if sites is None else sites)
