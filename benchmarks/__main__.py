@@ -12,9 +12,10 @@ from benchmarks import report
 from benchmarks.contenders import PREDICT, TRAIN, Contender, Work
 from benchmarks.foundation_study import main as foundation_study
 from benchmarks.hour import hour
-from benchmarks.measure import ContenderError, measure
+from benchmarks.measure import Plan, measure
 from benchmarks.messages import messages
 from benchmarks.transfer_study import main as transfer_study
+from benchmarks.worker import ContenderError
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -29,7 +30,7 @@ def main() -> None:
     """
 
 
-def _options(contenders: Mapping[str, Contender]) -> Callable[[Callable], Callable]:
+def _options(contenders: Mapping[str, Contender], *, minutes: float) -> Callable[[Callable], Callable]:
     choosable = [name for name, contender in contenders.items() if contender.baseline is not None]
 
     def decorate(command: Callable) -> Callable:
@@ -49,7 +50,21 @@ def _options(contenders: Mapping[str, Contender]) -> Callable[[Callable], Callab
                     "--precision", type=click.Choice(["float32", "bf16"]), default="float32", show_default=True
                 ),
                 click.option(
-                    "--rounds", type=click.IntRange(min=1), default=5, show_default=True, help="Steps counted."
+                    "--rounds",
+                    type=click.IntRange(min=1),
+                    default=10,
+                    show_default=True,
+                    help="The least number of rounds; a contender goes on until its time ratios are known within 10 %.",
+                ),
+                click.option(
+                    "--max-rounds", type=click.IntRange(min=1), default=50, show_default=True, help="The largest."
+                ),
+                click.option(
+                    "--minutes",
+                    type=click.FloatRange(min=0, min_open=True),
+                    default=minutes,
+                    show_default=True,
+                    help="The time limit of the whole run.",
                 ),
                 click.option(
                     "--memory",
@@ -79,6 +94,8 @@ def _run(
     threads: int | None,
     precision: str,
     rounds: int,
+    max_rounds: int,
+    minutes: float,
     memory: float | None,
     out: Path | None,
 ) -> None:
@@ -86,6 +103,8 @@ def _run(
         device = "cuda" if torch.cuda.is_available() else "cpu"
     elif device == "cuda" and not torch.cuda.is_available():
         raise click.UsageError("--device cuda: torch sees no GPU here")
+    if max_rounds < rounds:
+        raise click.UsageError(f"--max-rounds {max_rounds}: is less than --rounds {rounds}")
     wanted = {}
     for name in only or [name for name, contender in contenders.items() if contender.baseline is not None]:
         package = contenders[name].package
@@ -99,26 +118,27 @@ def _run(
     chosen = {name: contender for name, contender in contenders.items() if name in baselines or name in wanted}
     threads = threads or len(os.sched_getaffinity(0))
     work = Work(net, clips, seconds, device, threads, precision)
+    plan = Plan(rounds, max_rounds, minutes, memory)
     try:
         with messages():
-            measured = measure(chosen, work, rounds=rounds, memory=memory)
+            measured = measure(chosen, work, plan)
     except ContenderError as error:
         raise click.ClickException(str(error)) from error
-    run = report.record(command, work, rounds, chosen, measured)
+    run = report.record(command, work, plan, chosen, measured)
     click.echo(report.table(run), nl=False)
     if out is not None:
         report.write(run, out)
 
 
 @main.command()
-@_options(TRAIN)
+@_options(TRAIN, minutes=30.0)
 def train(**options: object) -> None:
     """Compare a training step, from log-mels to updated weights, with that of the deterministic network."""
     _run("train", TRAIN, **options)  # type: ignore[arg-type]
 
 
 @main.command()
-@_options(PREDICT)
+@_options(PREDICT, minutes=4.5)
 def predict(**options: object) -> None:
     """Compare a prediction, from waveforms to probabilities, with passes of the deterministic network."""
     _run("predict", PREDICT, **options)  # type: ignore[arg-type]

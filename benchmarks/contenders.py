@@ -1,6 +1,8 @@
 """What is compared: each contender is a function that sets itself up and returns one step of its work."""
 
-from collections.abc import Callable, Iterable
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -8,21 +10,25 @@ import torch
 from pyro.infer import TraceMeanField_ELBO
 from pyro.infer.autoguide import AutoDiagonalNormal, AutoGuide, AutoNormal, init_to_value
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional as F
 
-from bayes_panns.audio.front_end import LogMel
+from bayes_panns.audio.front_end import FRONT_ENDS, FrontEnd
 from bayes_panns.bayes import BayesianNet, MultiLabel, Settings, Strategy, guide_from_strategy
 from bayes_panns.clips import Task
+from bayes_panns.core.errors import RecipeError
 from bayes_panns.nets import Network, build
 from bayes_panns.posterior import Posterior
 from bayes_panns.recipes import read_strategy
 from bayes_panns.svi import MeanFieldELBO
 
 CLASSES = 527
-SAMPLE_RATE = 32000
 DATA_SET = 2_000_000
 """About AudioSet: what the KL is weighed against. No time depends on it."""
 DRAWS = 20
+"""Of the last layer, in one step."""
+FEW = 4
+"""Draws of every weight in one step, which takes about as long as as many passes. Ours come in fours."""
 
 Step = Callable[[], object]
 
@@ -47,16 +53,26 @@ class Work:
     threads: int
     precision: str
 
+    def front_end(self) -> FrontEnd:
+        """The network's own front end, at the highest rate that it takes."""
+        with torch.device("meta"):
+            net = build(self.net, CLASSES)
+        for rate in sorted(FRONT_ENDS, reverse=True):
+            with suppress(RecipeError):
+                return net.front_end(rate).to(self.device)
+        raise RecipeError(f"net {self.net}: takes no waveforms at {sorted(FRONT_ENDS)} Hz")
+
+    @property
+    def sample_rate(self) -> int:
+        """That of the front end, in Hz."""
+        return self.front_end().settings.sample_rate
+
     def waveforms(self) -> Tensor:
         """Noise, shape ``(clips, samples)``."""
-        return 0.1 * torch.randn(self.clips, round(self.seconds * SAMPLE_RATE), device=self.device)
-
-    def front_end(self) -> LogMel:
-        """PANNs' log-mel."""
-        return LogMel(SAMPLE_RATE).to(self.device)
+        return 0.1 * torch.randn(self.clips, round(self.seconds * self.sample_rate), device=self.device)
 
     def labelled(self) -> tuple[Tensor, Tensor]:
-        """Log-mels ``(clips, frames, 64)`` and labels ``(clips, 527)``."""
+        """Log-mels ``(clips, frames, mels)`` and labels ``(clips, 527)``."""
         target = torch.rand(self.clips, CLASSES, device=self.device) < 0.01
         return self.front_end()(self.waveforms()), target.float()
 
@@ -163,6 +179,57 @@ def _bayesian_torch(work: Work, *, kind: str) -> Step:
     return _training_step(loss, net.parameters(), work)
 
 
+def _ivon(work: Work) -> Step:
+    from ivon import IVON
+
+    (logmel, target), net = work.labelled(), work.network()
+    # The learning rate of its own documentation; every other value is its default.
+    optimizer = IVON(net.parameters(), lr=0.1, ess=DATA_SET)
+
+    def step() -> None:
+        with optimizer.sampled_params(train=True):
+            optimizer.zero_grad(set_to_none=True)
+            with work.autocast():
+                loss = F.binary_cross_entropy_with_logits(net(logmel), target)
+            loss.backward()
+        optimizer.step()
+
+    return step
+
+
+def _posteriors(work: Work) -> Step:
+    with warnings.catch_warnings():
+        # The newest tensordict warns of each of its states.
+        warnings.simplefilter("ignore", FutureWarning)
+        import posteriors
+        import torchopt
+
+    batch, net = work.labelled(), work.network()
+    buffers = dict(net.named_buffers())
+
+    def log_posterior(parameters: Mapping[str, Tensor], batch: tuple[Tensor, Tensor]) -> tuple[Tensor, dict]:
+        logmel, target = batch
+        # BatchNorm's statistics go in and out: torch.func forbids a function to change what it is not given.
+        moving = {name: value.clone() for name, value in buffers.items()}
+        with work.autocast():
+            logits = functional_call(net, {**parameters, **moving}, (logmel,))
+            fit = -F.binary_cross_entropy_with_logits(logits, target)
+        return fit + posteriors.diag_normal_log_prob(parameters) / DATA_SET, moving
+
+    transform = posteriors.vi.diag.build(
+        log_posterior, torchopt.adam(lr=1e-4), temperature=1 / DATA_SET, init_log_sds=-3.0
+    )
+    state = transform.init({name: value.detach() for name, value in net.named_parameters()})
+
+    def step() -> None:
+        nonlocal state
+        state, moved = transform.update(state, batch)
+        for name, value in moved.items():
+            buffers[name].copy_(value)
+
+    return step
+
+
 TRAIN = {
     "deterministic": Contender("the network with point weights", _deterministic),
     "weights": Contender("this package: one draw a batch", partial(_ours, estimator="weights"), "deterministic"),
@@ -196,6 +263,15 @@ TRAIN = {
         "deterministic",
         "pyro-ppl",
     ),
+    "ivon": Contender(
+        "IVON, a variational optimiser, on the network with point weights: one draw a batch",
+        _ivon,
+        "deterministic",
+        "ivon-opt",
+    ),
+    "posteriors": Contender(
+        "posteriors' vi.diag and torchopt's Adam: one draw a batch", _posteriors, "deterministic", "posteriors"
+    ),
 }
 """Training steps by name."""
 
@@ -219,7 +295,7 @@ def _deterministic_passes(work: Work, *, passes: int) -> Step:
 
 
 def _bayesian_torch_draws(work: Work) -> Step:
-    return _passes(_bayesian_torch_net(work, "Flipout"), work, DRAWS)
+    return _passes(_bayesian_torch_net(work, "Flipout"), work, FEW)
 
 
 def _posterior(work: Work, guide: str) -> Posterior:
@@ -227,7 +303,7 @@ def _posterior(work: Work, guide: str) -> Posterior:
         net=work.net,
         labels=tuple(str(label) for label in range(CLASSES)),
         task=Task.MULTI_LABEL,
-        sample_rate=SAMPLE_RATE,
+        sample_rate=work.sample_rate,
         clip_seconds=work.seconds,
         strategy=read_strategy(guide),
     )
@@ -236,12 +312,12 @@ def _posterior(work: Work, guide: str) -> Posterior:
     return posterior
 
 
-def _draws(work: Work, *, guide: str) -> Step:
+def _draws(work: Work, *, guide: str, draws: int) -> Step:
     posterior, waveforms = _posterior(work, guide), work.waveforms()
 
     def step() -> None:
         with work.autocast():
-            for _ in posterior.draws(waveforms, DRAWS, batch_size=work.clips):
+            for _ in posterior.draws(waveforms, draws, batch_size=work.clips):
                 pass
 
     return step
@@ -259,18 +335,20 @@ def _moments(work: Work) -> Step:
 
 PREDICT = {
     "one-pass": Contender("the network with point weights, one pass", partial(_deterministic_passes, passes=1)),
-    f"{DRAWS}-passes": Contender(
-        f"the network with point weights, {DRAWS} passes", partial(_deterministic_passes, passes=DRAWS)
+    f"{FEW}-passes": Contender(
+        f"the network with point weights, {FEW} passes", partial(_deterministic_passes, passes=FEW)
     ),
-    "flip": Contender(f"this package: {DRAWS} draws of every weight", partial(_draws, guide="flip"), f"{DRAWS}-passes"),
+    "flip": Contender(
+        f"this package: {FEW} draws of every weight", partial(_draws, guide="flip", draws=FEW), f"{FEW}-passes"
+    ),
     "bt-flipout": Contender(
-        f"bayesian-torch's Flipout layers: {DRAWS} passes, a draw each",
+        f"bayesian-torch's Flipout layers: {FEW} passes, a draw each",
         _bayesian_torch_draws,
-        f"{DRAWS}-passes",
+        f"{FEW}-passes",
         "bayesian-torch",
     ),
     "det-flip": Contender(
-        f"this package: {DRAWS} draws of the last layer", partial(_draws, guide="det-flip"), "one-pass"
+        f"this package: {DRAWS} draws of the last layer", partial(_draws, guide="det-flip", draws=DRAWS), "one-pass"
     ),
     "moments": Contender("this package: moments of every weight, no draws", _moments, "one-pass"),
 }

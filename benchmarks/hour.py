@@ -24,7 +24,7 @@ from bayes_panns.posterior import Posterior, save
 from bayes_panns.recipes import read_strategy
 from bayes_panns.soundscapes import UPSTREAM, soundscapes
 from benchmarks import report
-from benchmarks.measure import hardware
+from benchmarks.worker import hardware
 
 NET, LABELS, SECONDS = "mn04", 527, 10.0
 _MINUTE = 60

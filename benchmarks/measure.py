@@ -1,37 +1,43 @@
-"""Time and memory of contenders. Each has its own process and takes turns with its baseline."""
+"""Time and memory of contenders, which take turns until their ratios to their baselines are known well enough."""
 
 import logging
-import multiprocessing
-import os
-import resource
-import signal
+import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection
-from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
 
-import pyro
-import torch
-
-from benchmarks.contenders import Contender, Step, Work
+from benchmarks.contenders import Contender, Work
+from benchmarks.ratios import settled
+from benchmarks.worker import ContenderError, NoRoomError, OutOfTimeError, Times, Worker, environment
 
 logger = logging.getLogger(__name__)
-
-WARM_UP = 2
-"""Steps that are not counted. The first one makes the optimiser's state; only the second has its full size."""
 
 SHARE = 0.85
 """The share of the free memory that contenders may fill together by default."""
 
-GIB = 2**30
+LEAD = 4
+"""A contender sits out a round while it has used this many times the time of the one that has used least."""
+
+SEED = 0
+"""Of the order of turns."""
 
 
-class ContenderError(Exception):
-    """A contender that could not be set up, or failed in a step; the message is one line."""
+@dataclass(frozen=True)
+class Plan:
+    """When to stop.
+
+    Attributes:
+        rounds: The least number of rounds of a contender.
+        most: The largest number, settled or not.
+        minutes: The time limit of the whole run, with all setting up.
+        memory: GiB that the processes alive together may fill; ``None`` for most of what is free.
+    """
+
+    rounds: int
+    most: int
+    minutes: float
+    memory: float | None = None
 
 
 @dataclass
@@ -39,19 +45,32 @@ class Result:
     """The measurements of a contender.
 
     Attributes:
-        seconds: The time of each of its steps.
-        baseline_seconds: The time of the baseline's step right before each; empty for a baseline.
+        steps: The times of each of its steps.
+        baseline_steps: Those of the baseline's step in the same round; empty for a baseline.
         peak: Peak memory of its process, GiB.
     """
 
-    seconds: list[float] = field(default_factory=list)
-    baseline_seconds: list[float] = field(default_factory=list)
+    steps: list[Times] = field(default_factory=list)
+    baseline_steps: list[Times] = field(default_factory=list)
     peak: float = 0.0
 
-    @property
-    def ratios(self) -> list[float]:
-        """Its time divided by the baseline's, for each round; empty for a baseline."""
-        return [mine / other for mine, other in zip(self.seconds, self.baseline_seconds, strict=False)]
+    def ratios(self, clock: str) -> list[float]:
+        """Its time divided by the baseline's, for each round; empty for a baseline.
+
+        Args:
+            clock: ``wall`` or ``cpu``.
+        """
+        pairs = zip(self.steps, self.baseline_steps, strict=False)
+        return [getattr(mine, clock) / getattr(other, clock) for mine, other in pairs]
+
+    def of_minima(self, clock: str) -> float:
+        """Its least time divided by the baseline's least, over the same rounds; arguments as for :meth:`ratios`."""
+        mine, other = ([getattr(times, clock) for times in each] for each in (self.steps, self.baseline_steps))
+        return min(mine) / min(other)
+
+    def settled(self, clocks: tuple[str, ...]) -> bool:
+        """Whether the median of its ratios is known well enough on each of the clocks."""
+        return all(settled(self.ratios(clock)) for clock in clocks)
 
 
 @dataclass
@@ -69,204 +88,176 @@ class Measured:
     failed: dict[str, str]
 
 
-class Worker:
-    """A contender in its own process, which makes one step when asked and sleeps otherwise.
-
-    Attributes:
-        hardware: The processor or accelerator that it runs on.
-        free: The free memory before it was set up, GiB.
-        peak: Its peak memory so far, GiB.
-
-    Raises:
-        ContenderError: It cannot be set up.
-    """
-
-    def __init__(self, contender: Contender, work: Work):
-        context = multiprocessing.get_context("spawn")
-        self._pipe, other = context.Pipe()
-        self._process = context.Process(target=_serve, args=(other, contender.make, work), daemon=True)
-        self._process.start()
-        other.close()
-        self.peak = 0.0
-        self.hardware, self.free = self._answer()
-
-    def step(self) -> float:
-        """Do one step and return its seconds.
-
-        Raises:
-            ContenderError: It failed.
-        """
-        self._pipe.send("step")
-        seconds, self.peak = self._answer()
-        return seconds
-
-    def _answer(self) -> Any:
-        try:
-            answer = self._pipe.recv()
-        except EOFError:
-            self._process.join()
-            raise ContenderError(f"its process ended with code {self._process.exitcode} (out of memory?)") from None
-        if isinstance(answer, str):
-            raise ContenderError(answer)
-        return answer
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._process.kill()
-        self._process.join()
-        self._pipe.close()
-
-
-def _serve(pipe: Connection, make: Callable[[Work], Step], work: Work) -> None:
-    """The loop of a worker process: one step for each message, until it is killed."""
-    # The parent process handles Ctrl-C.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    torch.set_num_threads(work.threads)
-    torch.manual_seed(0)
-    # As in a fit of this package: Pyro's and torch's checks would read every weight again.
-    pyro.enable_validation(False)
-    on_gpu = work.device == "cuda"
-    try:
-        pipe.send((hardware(on_gpu), _free(on_gpu)))
-        step = make(work)
-        while True:
-            pipe.recv()
-            started = time.perf_counter()
-            step()
-            if on_gpu:
-                torch.cuda.synchronize()
-            seconds = time.perf_counter() - started
-            pipe.send((seconds, _peak(on_gpu)))
-    except EOFError:
-        # The parent is gone.
-        return
-    except Exception as error:
-        pipe.send(f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}")
-
-
-def hardware(on_gpu: bool) -> str:
-    """The name of the processor or the accelerator."""
-    if on_gpu:
-        return torch.cuda.get_device_name()
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "CPU")
-
-
-def _free(on_gpu: bool) -> float:
-    if on_gpu:
-        return torch.cuda.mem_get_info()[0] / GIB
-    lines = Path("/proc/meminfo").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable")) * 1024 / GIB
-
-
-def _peak(on_gpu: bool) -> float:
-    if on_gpu:
-        return torch.cuda.max_memory_allocated() / GIB
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB
-
-
-def together(peaks: Mapping[str, float], memory: float) -> list[list[str]]:
-    """Names in groups, in order. Each group fits into ``memory`` GiB; what is larger is a group by itself."""
-    groups: list[list[str]] = []
-    for name, peak in peaks.items():
-        if groups and sum(peaks[other] for other in groups[-1]) + peak <= memory:
-            groups[-1].append(name)
-        else:
-            groups.append([name])
-    return groups
+def clocks(work: Work) -> tuple[str, ...]:
+    """The clocks whose ratios must settle. On a GPU the CPU only waits."""
+    return ("wall",) if work.device == "cuda" else ("wall", "cpu")
 
 
 class _Run:
     """Contenders that take turns, with baselines that run throughout."""
 
-    def __init__(self, contenders: Mapping[str, Contender], work: Work):
-        self.contenders, self.work = contenders, work
+    def __init__(self, contenders: Mapping[str, Contender], work: Work, plan: Plan):
+        self.contenders, self.work, self.plan = contenders, work, plan
         self.results = {name: Result() for name in contenders}
         self.failed: dict[str, str] = {}
-        self.baselines: dict[str, Worker] = {}
+        self.alive: dict[str, Worker] = {}
+        self.memory = plan.memory
+        self.joining = False
+        self.ends = time.monotonic() + 60 * plan.minutes
+        self.order = random.Random(SEED)
 
-    @contextmanager
-    def worker(self, name: str) -> Iterator[Worker]:
-        """A worker that is set up and warm."""
-        with Worker(self.contenders[name], self.work) as worker:
-            for _ in range(WARM_UP):
-                worker.step()
-            yield worker
+    def watch(self) -> None:
+        """Called while a worker works.
+
+        Raises:
+            OutOfTimeError: The time limit is over.
+            NoRoomError: A worker that is being set up fills more memory than is left to it.
+        """
+        if time.monotonic() > self.ends:
+            raise OutOfTimeError(f"the time limit of {self.plan.minutes:g} minutes was over before it had answered")
+        if self.joining and self.memory is not None:
+            held = sum(worker.held for worker in self.alive.values())
+            if held > self.memory:
+                raise NoRoomError(
+                    f"needs more memory than the {self.memory:.1f} GiB that it may fill with its baselines"
+                )
+
+    def start(self, name: str, living: ExitStack) -> None:
+        """A worker that is set up and warm joins those alive; it is closed with ``living``, or at once if it fails."""
+        logger.info(f"{name}: setting up")
+        worker = living.enter_context(Worker(self.contenders[name], self.work, self.watch))
+        self.alive[name] = worker
+        living.callback(self.alive.pop, name, None)
+        self.joining = True
+        try:
+            worker.warm()
+        except ContenderError:
+            del self.alive[name]
+            worker.close()
+            raise
+        finally:
+            self.joining = False
+        if self.memory is None:
+            self.memory = SHARE * worker.free
+        self.results[name].peak = worker.peak
 
     @contextmanager
     def trying(self, name: str) -> Iterator[None]:
         """A contender that fails is left out, and the others go on."""
         try:
             yield
+        except OutOfTimeError:
+            # What it has done so far counts.
+            self.alive.pop(name).close()
         except ContenderError as error:
-            self.failed[name] = str(error)
-            logger.warning(f"{name}: left out: {error}")
+            self.leave_out(name, error)
 
-    def peaks(self, names: Sequence[str]) -> dict[str, float]:
-        """The memory of each by itself, GiB. It is not measured for a single one."""
-        found = dict.fromkeys(names, 0.0)
-        for name in names if len(names) > 1 else ():
-            logger.info(f"{name}: measuring its memory alone")
-            with self.trying(name), self.worker(name) as worker:
-                found[name] = worker.peak
-        return {name: peak for name, peak in found.items() if name not in self.failed}
+    def leave_out(self, name: str, error: ContenderError) -> None:
+        """Say why there is no result."""
+        self.failed[name] = str(error)
+        logger.warning(f"{name}: left out: {error}")
 
-    def take_turns(self, names: Sequence[str], rounds: int) -> None:
-        """In each round, for each contender, a step of its baseline and then its own."""
-        logger.info(f"{', '.join(names)}: taking turns")
-        with ExitStack() as living:
-            workers = {}
-            for name in names:
-                with self.trying(name):
-                    workers[name] = living.enter_context(self.worker(name))
-            for _ in range(rounds):
-                for name, worker in workers.items():
-                    if name not in self.failed:
-                        with self.trying(name):
-                            self._turn(name, worker)
+    def group(self, waiting: list[str], living: ExitStack) -> list[str]:
+        """Set up those that are next and fit into memory together, and take them off the list."""
+        names: list[str] = []
+        while waiting:
+            name = waiting[0]
+            try:
+                self.start(name, living)
+                names.append(name)
+            except ContenderError as error:
+                if names and isinstance(error, NoRoomError):
+                    logger.info(f"{name}: does not fit beside the others; it comes later")
+                    break
+                self.leave_out(name, error)
+            waiting.pop(0)
+        return names
 
-    def _turn(self, name: str, worker: Worker) -> None:
+    def take_turns(self, names: list[str], ends: float) -> None:
+        """Rounds of the contenders in random order, until all are settled or a further turn would last too long."""
+        used = dict.fromkeys(names, 0.0)
+        while going := [name for name in names if self.goes_on(name, ends)]:
+            least = min(used[name] for name in going)
+            round_ = [name for name in going if used[name] <= LEAD * least]
+            self.order.shuffle(round_)
+            for name in round_:
+                if self.goes_on(name, ends):
+                    with self.trying(name):
+                        used[name] += self.turn(name)
+
+    def goes_on(self, name: str, ends: float) -> bool:
+        """Whether a contender takes another turn, given that it takes as long as the last."""
+        if name in self.failed or name not in self.alive:
+            return False
+        result = self.results[name]
+        done = len(result.steps)
+        if done >= self.plan.most or (done >= self.plan.rounds and result.settled(clocks(self.work))):
+            return False
+        return time.monotonic() + self.alive[name].last + self.alive[self.baseline(name)].last <= ends
+
+    def baseline(self, name: str) -> str:
+        """A contender's baseline."""
         baseline = self.contenders[name].baseline
         assert baseline is not None
-        before = self.baselines[baseline].step()
-        mine, other = self.results[name], self.results[baseline]
-        mine.seconds.append(worker.step())
-        mine.baseline_seconds.append(before)
-        other.seconds.append(before)
-        mine.peak, other.peak = worker.peak, self.baselines[baseline].peak
+        return baseline
+
+    def turn(self, name: str) -> float:
+        """A step of a contender and one of its baseline, in random order; returns the wall time of both, in seconds."""
+        pair = [self.alive[name], self.alive[self.baseline(name)]]
+        times = {worker: worker.step() for worker in self.order.sample(pair, 2)}
+        mine, other = (times[worker] for worker in pair)
+        result = self.results[name]
+        result.steps.append(mine)
+        result.baseline_steps.append(other)
+        result.peak = pair[0].peak
+        baseline = self.results[self.baseline(name)]
+        baseline.steps.append(other)
+        baseline.peak = pair[1].peak
+        return mine.wall + other.wall
+
+    def measured(self, hardware: str) -> Measured:
+        """What the run has found out.
+
+        Raises:
+            ContenderError: Nothing.
+        """
+        for name, result in self.results.items():
+            if name not in self.failed and self.contenders[name].baseline is not None and not result.steps:
+                self.failed[name] = "the time limit left no round for it"
+        done = {name: result for name, result in self.results.items() if result.steps and name not in self.failed}
+        if not done:
+            raise ContenderError("no contender could be measured")
+        return Measured(hardware, done, self.failed)
 
 
-def measure(contenders: Mapping[str, Contender], work: Work, *, rounds: int, memory: float | None) -> Measured:
+def measure(contenders: Mapping[str, Contender], work: Work, plan: Plan) -> Measured:
     """Measure contenders, which take turns.
 
-    The baselines run throughout. Each other contender is first run alone, to measure its memory. Then as many as fit
-    into memory take turns, each right after a step of its baseline, so that whatever slows the machine slows both.
+    The baselines run throughout. As many others as fit into memory take turns in rounds; then come the next. A turn is
+    a step of the contender and one of its baseline, in random order, so that whatever slows the machine slows both. A
+    contender stops when the median ratio of its rounds is known well enough, see :mod:`benchmarks.ratios`.
 
     Args:
         contenders: By name, with their baselines.
         work: The work of each step.
-        rounds: The number of steps of each that are counted.
-        memory: GiB that all processes together may fill; by default most of the free memory.
+        plan: When to stop.
 
     Raises:
-        ContenderError: A baseline failed, or every other contender did.
+        ContenderError: A baseline could not be set up, or every other contender failed.
     """
-    # Idle processes must sleep, not spin. Workers inherit this before they import torch.
-    os.environ.update(OMP_NUM_THREADS=str(work.threads), OMP_WAIT_POLICY="PASSIVE", KMP_BLOCKTIME="0")
-    run = _Run(contenders, work)
-    others = [name for name, contender in contenders.items() if contender.baseline is not None]
-    with ExitStack() as living:
-        for name in contenders:
-            if name not in others:
-                logger.info(f"{name}: setting up")
-                run.baselines[name] = living.enter_context(run.worker(name))
-        first, *_ = run.baselines.values()
-        left = (memory or SHARE * first.free) - sum(worker.peak for worker in run.baselines.values())
-        for group in together(run.peaks(others), left):
-            run.take_turns(group, rounds)
-    done = {name: result for name, result in run.results.items() if result.seconds and name not in run.failed}
-    if not done:
-        raise ContenderError("no contender could be measured")
-    return Measured(first.hardware, done, run.failed)
+    run = _Run(contenders, work, plan)
+    waiting = [name for name, contender in contenders.items() if contender.baseline is not None]
+    with environment(work.threads), ExitStack() as baselines:
+        for name, contender in contenders.items():
+            if contender.baseline is None:
+                run.start(name, baselines)
+        hardware = next(iter(run.alive.values())).hardware
+        while waiting:
+            with ExitStack() as living:
+                names = run.group(waiting, living)
+                if names:
+                    logger.info(f"{', '.join(names)}: taking turns")
+                    now = time.monotonic()
+                    # Those that still wait get their share of the time.
+                    run.take_turns(names, now + (run.ends - now) * len(names) / (len(names) + len(waiting)))
+    return run.measured(hardware)

@@ -104,8 +104,9 @@ class Convolution(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps ``(batch, channels_in, mels, frames)`` to ``(batch, channels_out, ...)``."""
-        convolution, norm = cast(nn.Conv2d, self[0]), cast(nn.BatchNorm2d, self[1])
-        if norm.training or not _plain(x):
+        convolution, norm = self[0], cast(nn.BatchNorm2d, self[1])
+        # Another package may have put a layer of its own in the convolution's place.
+        if norm.training or not isinstance(convolution, nn.Conv2d) or not _plain(x):
             return super().forward(x)
         weight = convolution.weight
         if not _plain(weight):

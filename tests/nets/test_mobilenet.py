@@ -10,7 +10,7 @@ from torch import nn
 from bayes_panns.audio.augment import SpecAugment
 from bayes_panns.core.errors import RecipeError
 from bayes_panns.nets import backbone, build
-from bayes_panns.nets.mobilenet import ARCHITECTURES, BLOCKS, whole_eighths
+from bayes_panns.nets.mobilenet import ARCHITECTURES, BLOCKS, Convolution, whole_eighths
 
 # Millions of parameters, as the authors' table of models gives them.
 PARAMETERS = {"mn04": 0.983, "mn05": 1.43, "mn10": 4.88, "mn20": 17.91, "mn30": 39.09, "mn40": 68.43}
@@ -197,6 +197,17 @@ def test_folding_batchnorm_into_the_convolutions_changes_rounding_only():
     torch.testing.assert_close(folded, with_gradients, rtol=1e-5, atol=1e-5)
     assert torch.equal(folded, again), "the weights are left as they were"
     assert torch.equal(features, kept), "the features are left as they were"
+
+
+def test_a_layer_in_the_place_of_a_convolution_is_called():
+    torch.manual_seed(0)
+    layer = Convolution(3, 4).eval()
+    x = torch.randn(2, 3, 5, 5)
+    with torch.no_grad():
+        expected = layer(x)
+        # Such as a Bayesian layer of another package, which has no weight.
+        layer[0] = nn.Sequential(layer[0])
+        torch.testing.assert_close(layer(x), expected)
 
 
 def test_batchnorm_in_training_mode_is_not_folded():
