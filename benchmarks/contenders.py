@@ -20,7 +20,7 @@ from bayes_panns.core.errors import RecipeError
 from bayes_panns.nets import Network, build
 from bayes_panns.posterior import Posterior
 from bayes_panns.recipes import read_strategy
-from bayes_panns.svi import MeanFieldELBO
+from bayes_panns.svi import MeanFieldELBO, NaturalGradient
 
 CLASSES = 527
 DATA_SET = 2_000_000
@@ -143,6 +143,32 @@ def _ours(work: Work, *, estimator: str) -> Step:
     return _training_step(lambda: objective(logmel, target) / DATA_SET, objective.parameters(), work)
 
 
+def _natural_gradient(work: Work) -> Step:
+    logmel, target = work.labelled()
+    model, strategy = _model(work, "weights")
+    guide = guide_from_strategy(model, strategy).to(work.device)
+    model.initial.clear()
+    elbo = MeanFieldELBO()
+    objective = elbo(model, guide)
+    objective.train()
+    # As a fit does: BatchNorm is Adam's, and the optimiser adds the gradient of the KL.
+    natural = NaturalGradient(model, guide, clips=DATA_SET, adds_kl=True)
+    elbo.without_kl = natural.sites
+    rest = [each for each in objective.parameters() if each.requires_grad and id(each) not in natural.handles]
+    adam = torch.optim.Adam(rest, lr=1e-4, fused=True)
+
+    def step() -> None:
+        for optimizer in (natural, adam):
+            optimizer.zero_grad(set_to_none=True)
+        with work.autocast():
+            loss = objective(logmel, target) / DATA_SET
+        loss.backward()
+        natural.step(work.clips)
+        adam.step()
+
+    return step
+
+
 def _pyro_guide(work: Work, *, guide_class: type[AutoNormal] | type[AutoDiagonalNormal]) -> Step:
     logmel, target = work.labelled()
     model, _ = _model(work)
@@ -238,6 +264,9 @@ TRAIN = {
     ),
     "flipout": Contender(
         "this package: signs a clip and channel", partial(_ours, estimator="flipout"), "deterministic"
+    ),
+    "natural-gradient": Contender(
+        "this package: one draw a batch, natural gradients in place of Adam", _natural_gradient, "deterministic"
     ),
     "bt-reparameterization": Contender(
         "bayesian-torch's Reparameterization layers: one draw a batch",

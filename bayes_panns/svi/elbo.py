@@ -29,6 +29,7 @@ class MeanFieldELBO(TraceMeanField_ELBO):
         kl_weight: The weight, which may change between steps.
         nll: The last estimate of the expected negative log-likelihood of the data set, detached.
         kl: The last KL of guide from prior, unweighted, detached.
+        without_kl: Sites whose KL is left out, because an optimiser adds its gradient itself.
     """
 
     def __init__(self, kl_weight: float = 1.0, **kwargs: Any):
@@ -36,6 +37,7 @@ class MeanFieldELBO(TraceMeanField_ELBO):
         self.kl_weight = kl_weight
         self.nll: Tensor | float = 0.0
         self.kl: Tensor | float = 0.0
+        self.without_kl: frozenset[str] = frozenset()
         self._observed: list[dict] = []
 
     def sampled_nll(self) -> Tensor:
@@ -50,7 +52,7 @@ class MeanFieldELBO(TraceMeanField_ELBO):
 
     def _get_trace(self, model: Callable, guide: Callable, args: tuple, kwargs: dict) -> tuple:
         guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
-        with _SetPriors():
+        with _SetPriors(self.without_kl):
             model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
         return prune_subsample_sites(model_trace), prune_subsample_sites(guide_trace)
 
@@ -67,6 +69,8 @@ class MeanFieldELBO(TraceMeanField_ELBO):
                 continue
             if name not in guide_trace.nodes:
                 raise ValueError(f"the guide does not sample {name}")
+            if name in self.without_kl:
+                continue
             guide_site = guide_trace.nodes[name]
             try:
                 value = guide_site["value"]
@@ -85,10 +89,14 @@ class MeanFieldELBO(TraceMeanField_ELBO):
 
 
 class _SetPriors(Messenger):
-    """Gives each weight that the guide sampled its prior, before a layer makes it draw."""
+    """Gives each weight that the guide sampled its prior, before a layer makes it draw; other than some sites."""
+
+    def __init__(self, others: frozenset[str]):
+        super().__init__()
+        self._others = others
 
     def _pyro_post_sample(self, msg: dict) -> None:
-        if isinstance(msg["value"], LazyWeight):
+        if isinstance(msg["value"], LazyWeight) and msg["name"] not in self._others:
             msg["value"].set_prior(msg["fn"])
 
 

@@ -88,6 +88,8 @@ class Fit:
             self.guide(*data.batch(torch.arange(1), self.device), embedded=self._embedded)
         self._objective = self._elbo(self.model, self.guide)
         self._natural = self._natural_gradient() if settings.optimizer == Optimizer.NATURAL_GRADIENT else None
+        self._elbo.without_kl = frozenset() if self._natural is None else self._natural.sites
+        self._kl = 0.0
         natural = set() if self._natural is None else self._natural.handles
         rest = [each for each in self._objective.parameters() if each.requires_grad and id(each) not in natural]
         if not rest and not natural:
@@ -106,6 +108,8 @@ class Fit:
             self.guide,
             clips=len(self.data),
             kl_weight=self.settings.kl_weight,
+            adds_kl=True,
+            trusts_start=self.settings.start == WidthStart.FISHER,
             **self.settings.natural.model_dump(),
         )
 
@@ -205,8 +209,10 @@ class Fit:
         self._elbo.kl_weight = settings.kl_weight * kl_warmup(self.step, round(settings.kl_warmup * self._batches))
         loss = self._objective(clips, target, augment=augment, embedded=self._embedded) / size
         nll = float(self._elbo.nll) / size
+        if self._natural is None:
+            self._kl = float(self._elbo.kl)
         if not math.isfinite(loss.item()):
-            raise self._diverged(f"the loss is {loss.item()} (NLL {nll} a clip, KL {float(self._elbo.kl)} nats)")
+            raise self._diverged(f"the loss is {loss.item()} (NLL {nll} a clip, KL {self._kl} nats)")
         natural = self._natural
         loss.backward(retain_graph=natural is not None and natural.samples_labels)
         if natural is not None:
@@ -245,13 +251,15 @@ class Fit:
         """Score the validation clips and append a line of metrics; ``nll`` is the last step's."""
         state, running = self._state, self._state.running
         started = time.monotonic()
+        if self._natural is not None:
+            self._kl = float(self._elbo.kl) + float(self._natural.kl())
         scores = {} if self.validation is None else self.validate()
         seconds = running.seconds + time.monotonic() - started
         state.metrics = {
             "epoch": round(self.epoch, 3),
             "step": state.step,
             "nll": running.mean,
-            "kl": float(self._elbo.kl),
+            "kl": self._kl,
             "kl_weight": self._elbo.kl_weight,
             "learning_rate": next(iter(self._optimizers.values())).param_groups[0]["lr"],
             "seconds": round(seconds, 3),
@@ -265,7 +273,7 @@ class Fit:
             logger.info(f"epoch {self.epoch:.4g} of {self.settings.epochs}: {shown}, {seconds:.1f} s")
 
     def _shown(self, nll: float) -> dict[str, str]:
-        shown = {"nll": f"{nll:.3f}", "kl": f"{float(self._elbo.kl):.4g}"}
+        shown = {"nll": f"{nll:.3f}", "kl": f"{self._kl:.4g}"}
         return shown | {name: f"{value:.3f}" for name, value in self.metrics.items() if name.startswith("val/")}
 
     def validate(self) -> dict[str, float]:

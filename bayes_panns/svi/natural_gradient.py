@@ -14,18 +14,20 @@ For q(w) = Normal(m, s^2) under the prior Normal(m0, s0^2), N clips and a ``kl_w
 A natural-gradient step in the Normal's precision and mean (Khan et al., 2018, arXiv:1806.04854; Khan and Rue, 2023,
 arXiv:2107.04562) is then, at the rates 1 - b and r::
 
-    h <- b h + (1 - b) h_batch        s^2 = 1 / (a (h + d))
+    h <- b_t h + (1 - b_t) h_batch        s^2 = 1 / (a (h + d))
     v <- b1 v + (1 - b1) g            m <- m - r clip(v / ((1 - b1^t) (h + d)))
 
-At its fixed point g = 0 and 1 / s^2 = 1 / s0^2 + a h: the optimum of L, as far as the estimate of h is right. An
-estimate of h comes from each batch:
+where b_t is b, or less in the first steps, so that a start that is no estimate has no weight in the average:
+b_t = b (1 - b^(t-1)) / (1 - b^t), as in Adam. At its fixed point g = 0 and 1 / s^2 = 1 / s0^2 + a h: the optimum of L,
+as far as the estimate of h is right. An estimate comes from each batch:
 
-- ``squared-gradients``: B g_nll^2, as Osawa et al., 2019 (arXiv:1906.02506). Where the model is right, its mean is the
-  Fisher information plus (B - 1) (E g_nll)^2, plus the variance that the draw of the weights adds to the gradient,
-  about B s^2 h^2. Both are small once the fit has settled, if B is small beside a. Where labels are fitted with
-  certainty it falls below the Fisher information; where they are wrong it lies above.
-- ``gauss-newton``: the same at labels drawn from the model, for which E g_nll = 0. Without bias for the diagonal of the
-  Gauss-Newton matrix, which leaves out the second derivatives of the network.
+- ``squared-gradients``: B g^2, close to Osawa et al., 2019 (arXiv:1906.02506), who square the gradient of the NLL
+  alone. Its mean is the variance of a clip's gradient, which where the model is right is the Fisher information; plus
+  B (E g)^2, which is 0 at the fixed point and slows a fit far from it; plus what the draw of the weights adds to the
+  variance, about B s^2 h^2, a share of up to B / a. Where labels are fitted with certainty it falls below the Fisher
+  information; where they are wrong it lies above.
+- ``gauss-newton``: B g_nll^2 at labels drawn from the model, for which E g_nll = 0. Without bias for the diagonal of
+  the Gauss-Newton matrix, which leaves out the second derivatives of the network.
 - ``price``: noise times gradient over s^2, as Shen et al., 2024 (arXiv:2402.17641). Without bias for E_q of the second
   derivative itself, but noisy; it can be negative, and the step then keeps h + d positive (Lin et al., 2020,
   arXiv:2002.10060, eq. 8).
@@ -42,7 +44,7 @@ from torch import Tensor
 
 from bayes_panns.bayes import BayesianNet, ComposedGuide, MeanField, Part
 from bayes_panns.bayes.estimators.blocks import each_block
-from bayes_panns.bayes.estimators.draw_and_kl import NormalPrior, flat, flat_prior
+from bayes_panns.bayes.estimators.draw_and_kl import NormalPrior, flat, flat_prior, normal_kl
 from bayes_panns.bayes.estimators.lazy_weight import normal_prior
 from bayes_panns.core.choices import Curvature
 
@@ -92,6 +94,10 @@ class NaturalGradient(torch.optim.Optimizer):
         clip: The largest step of a mean before the learning rate, in units of its prior's standard deviation.
         curvature: One of :class:`~bayes_panns.core.choices.Curvature`. ``gauss-newton`` needs the gradients of
             :meth:`MeanFieldELBO.sampled_nll`; see :meth:`step`.
+        adds_kl: Whether the loss leaves out the KL of these weights, as with :attr:`MeanFieldELBO.without_kl`, so that
+            a step adds its gradient: one pass over the weights less.
+        trusts_start: Whether the guide's first widths are estimates, which the average of the curvature starts from.
+            If not, only the first draw depends on them.
 
     Attributes:
         weights: How many weights it fits.
@@ -113,6 +119,8 @@ class NaturalGradient(torch.optim.Optimizer):
         memory: float = 0.95,
         clip: float = 0.3,
         curvature: Curvature | str = Curvature.SQUARED_GRADIENTS,
+        adds_kl: bool = False,
+        trusts_start: bool = False,
     ):
         if clips < 1 or not 0 < kl_weight < math.inf:
             raise ValueError(f"natural gradients need clips and a kl_weight above 0, not {clips} and {kl_weight}")
@@ -122,7 +130,7 @@ class NaturalGradient(torch.optim.Optimizer):
                 f"clip {clip} above 0"
             )
         self._model, self._precision = model, clips / kl_weight
-        self._curvature = Curvature(curvature)
+        self._curvature, self._adds_kl, self._trusts_start = Curvature(curvature), adds_kl, trusts_start
         require_natural(model, guide)
         self._weights = trained_weights(guide)
         for weight in self._weights:
@@ -135,6 +143,22 @@ class NaturalGradient(torch.optim.Optimizer):
     def locs(self) -> list[Tensor]:
         """The parameters that hold the means, in order."""
         return [weight.loc for weight in self._weights]
+
+    @property
+    def sites(self) -> frozenset[str]:
+        """The sites of the weights."""
+        return frozenset(weight.site for weight in self._weights)
+
+    @torch.no_grad()
+    def kl(self) -> Tensor:
+        """The KL of these weights from their priors, in nats, 0-d."""
+        found = [normal_kl(weight.loc, weight.log_scale, self._prior(weight)) for weight in self._weights]
+        return torch.stack(found).sum()
+
+    def _prior(self, weight: TrainedWeight) -> NormalPrior:
+        prior = normal_prior(self._model.prior(weight.site), weight.loc)
+        assert prior is not None, "the priors were checked"
+        return prior
 
     @property
     def handles(self) -> set[int]:
@@ -167,9 +191,9 @@ class NaturalGradient(torch.optim.Optimizer):
             state = self.state[weight.loc]
             if not state:
                 state["step"] = torch.zeros(())
+                state["known"] = torch.tensor(float(self._trusts_start))
                 state["momentum"] = torch.zeros_like(weight.loc)
-            prior = normal_prior(self._model.prior(weight.site), weight.loc)
-            assert prior is not None, "the prior was checked"
+            prior = self._prior(weight)
             state["step"] += 1
             # A learned prior's width has changed since the last step, and with it what the scales say of h.
             before = state.get("prior_scale", prior.scale)
@@ -193,50 +217,53 @@ class NaturalGradient(torch.optim.Optimizer):
         like, a = weight.loc.detach(), self._precision
         grad, price = weight.loc.grad, self._curvature == Curvature.PRICE
         assert grad is not None
-        locs, log_scales, momentum, grads = (
-            flat(each, like) for each in (like, weight.log_scale, state["momentum"], grad)
-        )
-        other = sampled
-        if price:
-            other = weight.log_scale.grad
+        flats = [flat(each, like) for each in (like, weight.log_scale, state["momentum"], grad)]
+        other = weight.log_scale.grad if price else sampled
         others = None if other is None else flat(other, like)
         priors, earlier = flat_prior(prior, like), flat_prior(NormalPrior(None, before), like)
         unchanged = before is prior.scale
-        keep, smooth = settings["memory"], settings["momentum"]
+        keep, smooth = self._kept(state, settings["memory"]), settings["momentum"]
         unbiased = 1 - smooth ** float(state["step"])
 
         def work(index: int, span: slice, scratch: list[Tensor], generator: torch.Generator | None) -> None:
             here = priors.at(span)
-            d = here.scale.pow(-2).div_(a)
-            loc, log_scale, grad, velocity = locs[span], log_scales[span], grads[span], momentum[span]
-            total = torch.mul(log_scale, -2, out=scratch[0]).exp_().div_(a)  # h + d
+            ours = here.scale.pow(-2)  # a d, what the prior adds to the precision
+            loc, log_scale, velocity, grad = (each[span] for each in flats)
+            precision = torch.mul(log_scale, -2, out=scratch[0]).exp_()
             if not unchanged:
-                total.sub_(earlier.at(span).scale.pow(-2).div_(a)).clamp_(min=0).add_(d)
+                precision.sub_(earlier.at(span).scale.pow(-2)).clamp_(min=0).add_(ours)
+            if self._adds_kl:
+                grad = torch.mul(here.distance(loc, scratch[1]), ours / a, out=scratch[1]).add_(grad)
+            velocity.lerp_(grad, 1 - smooth)
             if price:
-                self._price(total, others[span], keep, scratch[1])  # type: ignore[index]
+                self._price(precision, ours, others[span], keep)  # type: ignore[index]
             else:
-                if others is None:
-                    of_prior = torch.mul(here.distance(loc, scratch[1]), d, out=scratch[1])
-                    nll = torch.sub(grad, of_prior, out=scratch[1])
-                else:
-                    nll = others[span]
-                # b (h + d) + (1 - b) (h_batch + d)
-                total.mul_(keep).addcmul_(nll, nll, value=(1 - keep) * batch).add_((1 - keep) * d)
-            velocity.mul_(smooth).add_(grad, alpha=1 - smooth)
-            change = torch.div(velocity, total, out=scratch[1])
-            bound = settings["clip"] * here.scale * unbiased
+                squared = grad if others is None else others[span]
+                precision.mul_(keep).addcmul_(squared, squared, value=(1 - keep) * batch * a).add_((1 - keep) * ours)
+            change = torch.div(velocity, precision, out=scratch[1])
+            bound = (unbiased * settings["clip"] / a) * here.scale
             change = torch.clamp(change, min=-bound, max=bound, out=scratch[1])
-            loc.sub_(change, alpha=settings["lr"] / unbiased)
-            torch.log(total.mul_(a), out=log_scale).mul_(-0.5)
+            loc.sub_(change, alpha=settings["lr"] * a / unbiased)
+            torch.log(precision, out=log_scale).mul_(-0.5)
 
         each_block(like, work)
 
-    def _price(self, total: Tensor, grad: Tensor, keep: float, scratch: Tensor) -> None:
-        """Update h + d, in ``total``, by the gradient of the log-scale."""
-        # It is noise times g_nll, plus (s^2 / s0^2 - 1) / a. Divided by s^2 the first is h_batch, so that
-        # h_batch - h = a (h + d) grad. The square keeps the result positive; the bounds keep it from exploding.
-        change = torch.mul(grad, self._precision * (1 - keep), out=scratch).clamp_(-1, 1)
-        total.addcmul_(total, change + change.square().mul_(0.5))
+    def _kept(self, state: dict[str, Any], memory: float) -> float:
+        """How much of the curvature this step keeps: b, or less while the average is young and the start is no part."""
+        before = float(state["known"])
+        state["known"].mul_(memory).add_(1 - memory)
+        return memory * before / float(state["known"])
+
+    def _price(self, precision: Tensor, ours: Tensor, grad: Tensor, keep: float) -> None:
+        """Update the precision by the gradient of the log-scale."""
+        # The gradient is noise times g_nll and, with the KL, (s^2 / s0^2 - 1) / a. The first, over s^2, is h_batch, so
+        # with the KL h_batch - h = grad a (h + d). The square keeps the result positive, the bounds keep it from
+        # exploding.
+        relative = grad * self._precision
+        if self._adds_kl:
+            relative += ours / precision - 1
+        relative.mul_(1 - keep).clamp_(-1, 1)
+        precision.addcmul_(precision, relative + relative.square() / 2)
 
 
 def require_natural(model: BayesianNet, guide: Part) -> None:

@@ -196,6 +196,20 @@ def _of_loc_alone(ctx: Any, grads: tuple[Tensor, ...]) -> Tensor:
     return result
 
 
+def normal_kl(loc: Tensor, log_scale: Tensor, prior: NormalPrior) -> Tensor:
+    """The KL of :func:`draw` alone, in nats, 0-d; no gradient."""
+    like = loc.detach() if _dense(loc) else loc.detach().contiguous()
+    locs, log_scales, priors = flat(loc, like), flat(log_scale, like), flat_prior(prior, like)
+    kls: list[Tensor] = [torch.empty(())] * count_blocks(like)
+
+    def work(index: int, span: slice, scratch: list[Tensor], generator: torch.Generator | None) -> None:
+        scale = torch.exp(log_scales[span], out=scratch[0])
+        kls[index] = _kl(locs[span], scale, log_scales[span], priors.at(span), scratch[1])
+
+    each_block(like, work)
+    return torch.stack(kls).sum().to(like)
+
+
 def _kl(mean: Tensor, scale: Tensor, log_scale: Tensor, prior: NormalPrior, scratch: Tensor) -> Tensor:
     """The KL of a block, a sum in nats; ``scale`` and ``scratch`` are overwritten."""
     distance = prior.distance(mean, scratch)
