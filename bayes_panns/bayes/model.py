@@ -120,6 +120,7 @@ class BayesianNet(LocalParameters):
         Raises:
             RecipeError: The recipe does not fit the network, or wants an upstream posterior that is not given.
         """
+        strategy = strategy.started(net)
         chosen = {site: each for site, each in strategy.resolve(net).items() if each.posterior != PosteriorKind.POINT}
         priors = {site.name: settings.make_prior(upstream)(site) for site, settings in chosen.items()}
         learned = [site.name for site, settings in chosen.items() if settings.learn_prior]

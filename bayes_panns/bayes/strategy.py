@@ -7,7 +7,7 @@ and if a rule matches no site.
 
 import fnmatch
 from collections.abc import Mapping, Sequence
-from typing import Annotated
+from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
@@ -64,9 +64,11 @@ class Settings(_Strict):
         """The prior object that these settings describe; ``upstream`` maps parameter names to (loc, scale).
 
         Raises:
-            RecipeError: The prior is ``upstream`` and there is none.
+            RecipeError: The prior is ``upstream`` and there is none, or ``start``, which a strategy makes a ``normal``.
         """
         match self.prior:
+            case PriorKind.START:
+                raise RecipeError('prior "start" needs the weights that a fit starts from: see Strategy.started')
             case PriorKind.FAN_IN:
                 return FanIn(self.prior_scale)
             case PriorKind.NORMAL:
@@ -117,6 +119,8 @@ class Strategy(_Strict):
         points: Sites that are points, whatever the default and the rules say: globs, as ``match`` of a rule. A
             posterior's are those that its fit froze without a width; see
             :func:`~bayes_panns.posterior.freezing.with_points`.
+        start_scales: The root mean square of the weights where the fit started, by site, for the prior ``start``;
+            :meth:`started` fills it.
     """
 
     description: str = ""
@@ -124,6 +128,7 @@ class Strategy(_Strict):
     default: Settings = Settings()
     rule: list[Rule] = []
     points: list[str] = []
+    start_scales: dict[str, Positive] = {}
 
     def resolve(self, net: nn.Module) -> dict[Site, Settings]:
         """The settings of each site of ``net``, in the order of its parameters.
@@ -177,7 +182,33 @@ class Strategy(_Strict):
                     )
         if _matches(self.points, name, head):
             chosen["posterior"] = PosteriorKind.POINT
-        return self.default.model_copy(update=chosen)
+        settings = self.default.model_copy(update=chosen)
+        if settings.prior == PriorKind.START and name in self.start_scales:
+            scale = settings.prior_scale * self.start_scales[name]
+            return settings.model_copy(update={"prior": PriorKind.NORMAL, "prior_scale": scale})
+        return settings
+
+    def started(self, net: nn.Module, means: Mapping[str, Tensor] | None = None) -> Self:
+        """The recipe with ``start_scales`` for the sites of ``net`` under the prior ``start``.
+
+        A network with BatchNorm computes the same for weights of any size, and fits leave sizes behind that differ from
+        layer to layer. The noise that a layer bears is in proportion to its weights, so their size is the unit of the
+        prior.
+
+        Args:
+            net: The network.
+            means: The weights that the fit starts from, by name; by default those of ``net``. A weight that is not
+                among them, a bias and a weight of zeros count as 1 / sqrt(fan-in).
+        """
+        parameters = dict(net.named_parameters())
+        scales = dict(self.start_scales)
+        for name, site in sites(net).items():
+            if name in scales or self.settings(name, head_of(net)).prior != PriorKind.START:
+                continue
+            value = parameters[name] if means is None else means.get(name)
+            rms = 0.0 if value is None or value.dim() < 2 else float(value.detach().square().mean().sqrt())
+            scales[name] = rms or site.fan_in**-0.5
+        return self.model_copy(update={"start_scales": scales})
 
 
 def _matches(globs: str | Sequence[str], name: str, head: str | None) -> bool:

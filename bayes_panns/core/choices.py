@@ -72,6 +72,7 @@ class PriorKind(Choice):
     FAN_IN = "fan-in", "Normal(0, prior_scale / sqrt(fan-in))"
     NORMAL = "normal", "Normal(0, prior_scale)"
     LAPLACE = "laplace", "Laplace with standard deviation prior_scale / sqrt(fan-in)"
+    START = "start", "Normal(0, prior_scale times the root mean square of the layer's weights where the fit starts)"
     UPSTREAM = "upstream", "the posterior that the fit starts from, its scales times prior_scale"
 
 

@@ -123,6 +123,9 @@ class Posterior(Passes):
         gaussians = {name: (loc, scale) for name, (loc, scale) in shared.items() if scale is not None}
         if freeze and guide_function is None:
             strategy = freezing.with_points(strategy, network, freeze, gaussians)
+        strategy = strategy.started(
+            network, {name: loc for name, (loc, _) in shared.items()} if upstream is not None else None
+        )
         model = BayesianNet.from_strategy(
             network,
             strategy,
