@@ -21,6 +21,7 @@ EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 
 TINY = {
     "exact_head.py": ["--clips", "15", "--held-out", "8", "--draws", "4", "--warmup", "4"],
+    "natural_gradient.py": ["--clips", "16", "--steps", "2"],
     "nuts_head.py": [
         *("--clips", "12", "--held-out", "8", "--backbone-clips", "16", "--epochs", "1"),
         *("--steps", "3", "--draws", "4", "--warmup", "4"),
