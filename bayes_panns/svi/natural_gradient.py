@@ -190,8 +190,8 @@ class NaturalGradient(torch.optim.Optimizer):
                 continue
             state = self.state[weight.loc]
             if not state:
-                state["step"] = torch.zeros(())
-                state["known"] = torch.tensor(float(self._trusts_start))
+                state["step"] = 0
+                state["known"] = float(self._trusts_start)
                 state["momentum"] = torch.zeros_like(weight.loc)
             prior = self._prior(weight)
             state["step"] += 1
@@ -223,7 +223,7 @@ class NaturalGradient(torch.optim.Optimizer):
         priors, earlier = flat_prior(prior, like), flat_prior(NormalPrior(None, before), like)
         unchanged = before is prior.scale
         keep, smooth = self._kept(state, settings["memory"]), settings["momentum"]
-        unbiased = 1 - smooth ** float(state["step"])
+        unbiased = 1 - smooth ** state["step"]
 
         def work(index: int, span: slice, scratch: list[Tensor], generator: torch.Generator | None) -> None:
             here = priors.at(span)
@@ -250,9 +250,9 @@ class NaturalGradient(torch.optim.Optimizer):
 
     def _kept(self, state: dict[str, Any], memory: float) -> float:
         """How much of the curvature this step keeps: b, or less while the average is young and the start is no part."""
-        before = float(state["known"])
-        state["known"].mul_(memory).add_(1 - memory)
-        return memory * before / float(state["known"])
+        before = state["known"]
+        state["known"] = memory * before + 1 - memory
+        return memory * before / state["known"]
 
     def _price(self, precision: Tensor, ours: Tensor, grad: Tensor, keep: float) -> None:
         """Update the precision by the gradient of the log-scale."""
