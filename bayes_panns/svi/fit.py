@@ -27,7 +27,7 @@ from bayes_panns.svi.features import Features
 from bayes_panns.svi.fisher import start_from_fisher
 from bayes_panns.svi.interrupts import interruptible
 from bayes_panns.svi.metrics import METRICS, append_metrics, drop_metrics_after, widths
-from bayes_panns.svi.natural_gradient import NaturalGradient
+from bayes_panns.svi.natural_gradient import NaturalGradient, trained_weights
 from bayes_panns.svi.schedules import kl_warmup, learning_rate
 from bayes_panns.svi.settings import FitSettings
 from bayes_panns.svi.validation import validate
@@ -40,7 +40,7 @@ class Fit:
 
     Maximises the ELBO with :class:`~bayes_panns.svi.MeanFieldELBO` and one fused Adam over the parameters of model and
     guide; with ``settings.optimizer = "natural-gradient"`` the mean-field Normals are fitted by
-    :class:`~bayes_panns.svi.NaturalGradient` instead.
+    :class:`~bayes_panns.svi.NaturalGradient` instead. A guide that has none, such as one of points, is left to Adam.
 
     Each epoch appends a line to ``metrics.jsonl`` (NLL in nats a clip, KL in nats, the KL's weight, learning
     rate, seconds, validation metrics) and writes a checkpoint. Ctrl-C ends the fit after the current step.
@@ -87,7 +87,8 @@ class Fit:
         with torch.no_grad():
             self.guide(*data.batch(torch.arange(1), self.device), embedded=self._embedded)
         self._objective = self._elbo(self.model, self.guide)
-        self._natural = self._natural_gradient() if settings.optimizer == Optimizer.NATURAL_GRADIENT else None
+        natural_gradient = settings.optimizer == Optimizer.NATURAL_GRADIENT and trained_weights(self.guide)
+        self._natural = self._natural_gradient() if natural_gradient else None
         self._elbo.without_kl = frozenset() if self._natural is None else self._natural.sites
         self._kl = 0.0
         natural = set() if self._natural is None else self._natural.handles

@@ -133,6 +133,8 @@ class NaturalGradient(torch.optim.Optimizer):
         self._curvature, self._adds_kl, self._trusts_start = Curvature(curvature), adds_kl, trusts_start
         require_natural(model, guide)
         self._weights = trained_weights(guide)
+        if not self._weights:
+            raise ValueError("the guide has no mean-field Normal part that is trained")
         for weight in self._weights:
             weight.log_scale.requires_grad_(self._curvature == Curvature.PRICE)
         self.weights = sum(weight.loc.numel() for weight in self._weights)
@@ -267,16 +269,13 @@ class NaturalGradient(torch.optim.Optimizer):
 
 
 def require_natural(model: BayesianNet, guide: Part) -> None:
-    """Check that natural gradients can fit the mean-field Normals of a guide.
+    """Check that natural gradients can fit the mean-field Normals of a guide, if it has any.
 
     Raises:
-        ValueError: A prior is not Normal, a mean is frozen while its width is not, or there is nothing for them to fit.
+        ValueError: A prior is not Normal, or a mean is frozen while its width is not.
     """
-    sites = [weight.site for weight in trained_weights(guide)]
-    if not sites:
-        raise ValueError("the guide has no mean-field Normal part that is trained, so there is nothing for it to fit")
-    for site in sites:
-        require_normal_prior(model, site)
+    for weight in trained_weights(guide):
+        require_normal_prior(model, weight.site)
 
 
 def require_normal_prior(model: BayesianNet, site: str, *, centred: bool = False) -> None:

@@ -221,9 +221,7 @@ def test_validation_clips_are_scored_once(clips, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (["guide=map-head"], "no mean-field Normal part"),
         (['freeze=["locs"]'], "fits means and widths"),
-        (['freeze=["fc"]'], "no mean-field Normal part"),
         (["fit.features=memory"], 'set fit.features = "embeddings"'),
         (["fit.learning_rate=0.5"], "learning_rate is a setting of steps over batches"),
         (["fit.selection.folds=1"], "two folds or more"),
