@@ -24,6 +24,14 @@ SETTINGS: dict[tuple[str, float], tuple[str, ...]] = {
 HEAD_RECIPE = "rotated-widths"
 """The run recipe of the fits that train the last layer alone."""
 
+NATURAL = (
+    "fit.optimizer=natural-gradient",
+    "fit.start=fisher",
+    "fit.kl_warmup=0",
+    "fit.natural.learning_rate=0.05",
+)
+"""What a fit by natural gradients changes in it."""
+
 NEW_HEAD = ('freeze=["backbone"]', "fit.learning_rate=1e-2")
 """What they change in it for a last layer that starts at random."""
 
@@ -64,6 +72,7 @@ ROWS = (
     ),
     Row("map", "det", seeds=1),
     Row("flip-from-points", "det", arms=("transfer",), seeds=1),
+    Row("flip-inferred", "det", arms=("transfer",), changes=NATURAL),
     Row("flip-last-stage", "flip", seeds=1),
     Row("flip-upstream-prior", "flip", arms=("transfer",), seeds=1),
 )
