@@ -4,7 +4,7 @@ from bayes_panns.jobs.calibrate import calibrate
 from bayes_panns.jobs.crossval import CrossValidation, Spread, crossval, run_folder, write_results
 from bayes_panns.jobs.embed import embed
 from bayes_panns.jobs.evaluate import evaluate_clips, evaluate_posterior
-from bayes_panns.jobs.fit import Fitted, fit
+from bayes_panns.jobs.fit import Fitted, determined, fit
 from bayes_panns.jobs.run_folder import RUN_TOML, RunFolder
 from bayes_panns.jobs.splits import divide, held_out
 from bayes_panns.posterior import choose_device
@@ -18,6 +18,7 @@ __all__ = [
     "calibrate",
     "choose_device",
     "crossval",
+    "determined",
     "divide",
     "embed",
     "evaluate_clips",

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from importlib.metadata import version
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 
 from bayes_panns import __version__
+from bayes_panns.bayes import Effective, effective_parameters
 from bayes_panns.clips import ClipSet
 from bayes_panns.core.choices import Holds, Optimizer, Schedule, SplitRule, Task
 from bayes_panns.core.errors import FitError, RecipeError, StoreError
@@ -281,6 +283,11 @@ def _provenance(recipe: Run, job: Fit | HeadFit, complete: bool, resumable: Resu
             **{package: version(package) for package in ("torch", "torchaudio", "pyro-ppl")},
         },
     }
+    effective = effective_parameters(job.model, job.guide).total
+    if effective.weights:
+        found["weights"] = effective.weights
+        found["effective_parameters"] = effective.gamma
+        found["at_prior"] = effective.at_prior
     if isinstance(job, HeadFit):
         found["converged"] = job.converged
     if isinstance(job, HeadFit) and job.choice is not None:
@@ -288,3 +295,13 @@ def _provenance(recipe: Run, job: Fit | HeadFit, complete: bool, resumable: Resu
     if resumable.continued:
         found["continued"] = [each.model_dump() for each in resumable.continued]
     return found
+
+
+def determined(provenance: Mapping[str, Any]) -> Effective | None:
+    """How many weights the clips determine, from the provenance of a posterior.
+
+    None if it does not say: an older version fitted it, or none of its weights is a mean-field Normal.
+    """
+    if not {"weights", "effective_parameters", "at_prior"} <= provenance.keys():
+        return None
+    return Effective(provenance["weights"], provenance["effective_parameters"], provenance["at_prior"])
