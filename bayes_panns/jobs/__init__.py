@@ -5,6 +5,7 @@ from bayes_panns.jobs.crossval import CrossValidation, Spread, crossval, run_fol
 from bayes_panns.jobs.embed import embed
 from bayes_panns.jobs.evaluate import evaluate_clips, evaluate_posterior
 from bayes_panns.jobs.fit import Fitted, determined, fit
+from bayes_panns.jobs.memory import StartMemory, WidthMemory, check_start, read_start_memory
 from bayes_panns.jobs.run_folder import RUN_TOML, RunFolder
 from bayes_panns.jobs.splits import divide, held_out
 from bayes_panns.posterior import choose_device
@@ -15,7 +16,10 @@ __all__ = [
     "Fitted",
     "RunFolder",
     "Spread",
+    "StartMemory",
+    "WidthMemory",
     "calibrate",
+    "check_start",
     "choose_device",
     "crossval",
     "determined",
@@ -25,6 +29,7 @@ __all__ = [
     "evaluate_posterior",
     "fit",
     "held_out",
+    "read_start_memory",
     "run_folder",
     "write_results",
 ]

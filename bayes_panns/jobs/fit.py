@@ -53,6 +53,7 @@ def fit(
     guide_function: str | None = None,
     device: str = "auto",
     resume: bool = False,
+    widen: float = 1.0,
 ) -> Fitted:
     """Fit a posterior as ``recipe`` says: from scratch, or from ``recipe.upstream``.
 
@@ -70,6 +71,7 @@ def fit(
             with the model.
         device: See :func:`~bayes_panns.jobs.choose_device`.
         resume: Whether to resume the run in the folder.
+        widen: A factor on the starting widths, for :func:`~bayes_panns.jobs.check_start`.
 
     Raises:
         BayesPannsError: The recipe, the stores, the upstream posterior or the folder do not fit; or the fit diverged.
@@ -108,7 +110,7 @@ def fit(
         if inherited is not None:
             new = ", ".join(inherited.new) or "none"
             logger.info(f"taken from {recipe.upstream}: {len(inherited.taken)} tensors; new: {new}")
-        job = _job(recipe, posterior, clips, held, run, chosen)
+        job = _job(recipe, posterior, clips, held, run, chosen, widen)
         if resume:
             resumable = _resumed(job, run, recipe, resumable)
         if isinstance(job, Fit) and job.step == 0:
@@ -195,7 +197,13 @@ def _built(
 
 
 def _job(
-    recipe: Run, posterior: Posterior, clips: ClipSet, held: ClipSet | None, run: RunFolder, device: torch.device
+    recipe: Run,
+    posterior: Posterior,
+    clips: ClipSet,
+    held: ClipSet | None,
+    run: RunFolder,
+    device: torch.device,
+    widen: float,
 ) -> Fit | HeadFit:
     """The fit of the clips' features."""
     data: Features | Embeddings
@@ -213,7 +221,9 @@ def _job(
             Features, front_end=posterior.front_end, task=posterior.task, keep=recipe.fit.features, folder=run.path
         )
         data, validation = keep(clips), None if held is None else keep(held)
-    return Fit(posterior.model, posterior.guide, data, recipe.fit, run.path, validation=validation, device=device)
+    return Fit(
+        posterior.model, posterior.guide, data, recipe.fit, run.path, validation=validation, device=device, widen=widen
+    )
 
 
 def _power(choice: HeadChoice | None) -> Power | None:
