@@ -63,7 +63,7 @@ def test_the_readme_shows_every_command_and_strategy():
     listed = {
         name
         for row in table.splitlines()[2:]
-        for name in re.findall(r"`([a-z]+)`", row.split("|")[1:2][0] if row else "")
+        for name in re.findall(r"`([a-z-]+)`", row.split("|")[1:2][0] if row else "")
     }
     assert listed == set(main.commands)
     assert set(re.findall(r"\(guides/([\w-]+)\.toml\)", text)) == set(names("guides"))

@@ -14,6 +14,7 @@ keep the Pyro setting that you chose (:mod:`.local_parameters`).
 | ``estimators/`` | how a draw reaches the layers | a ``LazyWeight`` in :data:`ESTIMATORS` |
 | ``strategy`` | a guide recipe: which of these for which weight | a TOML file |
 | ``draws``, ``propagation`` | predictions by draws, and by propagated moments | |
+| ``effective`` | how many weights the data have determined | |
 """
 
 from bayes_panns.bayes.draws import (
@@ -24,6 +25,7 @@ from bayes_panns.bayes.draws import (
     mean_weights,
     mirrored_draws,
 )
+from bayes_panns.bayes.effective import Effective, EffectiveParameters, effective_parameters
 from bayes_panns.bayes.estimators import ESTIMATORS, Estimator
 from bayes_panns.bayes.guides import (
     ComposedGuide,
@@ -59,6 +61,8 @@ __all__ = [
     "BayesianNet",
     "ComposedGuide",
     "CustomGuide",
+    "Effective",
+    "EffectiveParameters",
     "Estimator",
     "ExpectedCategorical",
     "FanIn",
@@ -82,6 +86,7 @@ __all__ = [
     "Strategy",
     "UserGuide",
     "draw_weights",
+    "effective_parameters",
     "embeddings_under",
     "gaussian_weights",
     "guide_from_strategy",

@@ -180,3 +180,39 @@ def crossval(
     options.write(crossval_latex(result), folder / "table.tex")
     click.echo(crossval_table(result), nl=False)
     logger.info(f"every number is in {folder}/results.json, a LaTeX table in {folder}/table.tex")
+
+
+@main.command(name="check-start")
+@click.argument("run", type=options.FOLDER, metavar="RUN")
+@click.option(
+    "--factor",
+    type=options.Finite(min=0, min_open=True),
+    default=100.0,
+    show_default=True,
+    help="How much wider the second fit starts; not 1.",
+)
+@options.device
+@options.guide_function
+def check_start(run: Path, factor: float, device: str, guide_function: str | None) -> None:
+    """Show how much of a run's widths is where they started, by a second fit.
+
+    RUN is the folder of a complete run. It is fitted again with the same recipe, seed and clips, from widths --factor
+    times as large, which takes as long as the first fit. For each weight tensor it prints how much of the factor is
+    left at the end, 0 % where the clips decide and 100 % where the start does, and the rank correlation of both fits'
+    widths. The result is kept in RUN/start.json, and report shows it; nothing else there changes.
+
+    \b
+    Example:
+      bayes-panns check-start runs/us8k-flip
+    """
+    from bayes_panns.jobs import check_start as compare_starts
+    from bayes_panns.report import start_table
+
+    if factor == 1:
+        raise click.UsageError("--factor 1 would be the same fit again")
+    found = compare_starts(run, factor=factor, guide_function=guide_function, device=device)
+    if found is None:
+        logger.info(f"interrupted; {run} is as it was")
+        click.get_current_context().exit(INTERRUPTED)
+    click.echo(start_table(found), nl=False)
+    logger.info(f"kept in {run}/start.json")

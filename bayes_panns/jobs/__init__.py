@@ -4,7 +4,8 @@ from bayes_panns.jobs.calibrate import calibrate
 from bayes_panns.jobs.crossval import CrossValidation, Spread, crossval, run_folder, write_results
 from bayes_panns.jobs.embed import embed
 from bayes_panns.jobs.evaluate import evaluate_clips, evaluate_posterior
-from bayes_panns.jobs.fit import Fitted, fit
+from bayes_panns.jobs.fit import Fitted, determined, fit
+from bayes_panns.jobs.memory import StartMemory, WidthMemory, check_start, read_start_memory
 from bayes_panns.jobs.run_folder import RUN_TOML, RunFolder
 from bayes_panns.jobs.splits import divide, held_out
 from bayes_panns.posterior import choose_device
@@ -15,15 +16,20 @@ __all__ = [
     "Fitted",
     "RunFolder",
     "Spread",
+    "StartMemory",
+    "WidthMemory",
     "calibrate",
+    "check_start",
     "choose_device",
     "crossval",
+    "determined",
     "divide",
     "embed",
     "evaluate_clips",
     "evaluate_posterior",
     "fit",
     "held_out",
+    "read_start_memory",
     "run_folder",
     "write_results",
 ]

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from importlib.metadata import version
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 
 from bayes_panns import __version__
+from bayes_panns.bayes import Effective, effective_parameters
 from bayes_panns.clips import ClipSet
 from bayes_panns.core.choices import Holds, Optimizer, Schedule, SplitRule, Task
 from bayes_panns.core.errors import FitError, RecipeError, StoreError
@@ -51,6 +53,7 @@ def fit(
     guide_function: str | None = None,
     device: str = "auto",
     resume: bool = False,
+    widen: float = 1.0,
 ) -> Fitted:
     """Fit a posterior as ``recipe`` says: from scratch, or from ``recipe.upstream``.
 
@@ -68,6 +71,7 @@ def fit(
             with the model.
         device: See :func:`~bayes_panns.jobs.choose_device`.
         resume: Whether to resume the run in the folder.
+        widen: A factor on the starting widths, for :func:`~bayes_panns.jobs.check_start`.
 
     Raises:
         BayesPannsError: The recipe, the stores, the upstream posterior or the folder do not fit; or the fit diverged.
@@ -106,7 +110,7 @@ def fit(
         if inherited is not None:
             new = ", ".join(inherited.new) or "none"
             logger.info(f"taken from {recipe.upstream}: {len(inherited.taken)} tensors; new: {new}")
-        job = _job(recipe, posterior, clips, held, run, chosen)
+        job = _job(recipe, posterior, clips, held, run, chosen, widen)
         if resume:
             resumable = _resumed(job, run, recipe, resumable)
         if isinstance(job, Fit) and job.step == 0:
@@ -193,7 +197,13 @@ def _built(
 
 
 def _job(
-    recipe: Run, posterior: Posterior, clips: ClipSet, held: ClipSet | None, run: RunFolder, device: torch.device
+    recipe: Run,
+    posterior: Posterior,
+    clips: ClipSet,
+    held: ClipSet | None,
+    run: RunFolder,
+    device: torch.device,
+    widen: float,
 ) -> Fit | HeadFit:
     """The fit of the clips' features."""
     data: Features | Embeddings
@@ -211,7 +221,9 @@ def _job(
             Features, front_end=posterior.front_end, task=posterior.task, keep=recipe.fit.features, folder=run.path
         )
         data, validation = keep(clips), None if held is None else keep(held)
-    return Fit(posterior.model, posterior.guide, data, recipe.fit, run.path, validation=validation, device=device)
+    return Fit(
+        posterior.model, posterior.guide, data, recipe.fit, run.path, validation=validation, device=device, widen=widen
+    )
 
 
 def _power(choice: HeadChoice | None) -> Power | None:
@@ -281,6 +293,11 @@ def _provenance(recipe: Run, job: Fit | HeadFit, complete: bool, resumable: Resu
             **{package: version(package) for package in ("torch", "torchaudio", "pyro-ppl")},
         },
     }
+    effective = effective_parameters(job.model, job.guide).total
+    if effective.weights:
+        found["weights"] = effective.weights
+        found["effective_parameters"] = effective.gamma
+        found["at_prior"] = effective.at_prior
     if isinstance(job, HeadFit):
         found["converged"] = job.converged
     if isinstance(job, HeadFit) and job.choice is not None:
@@ -288,3 +305,13 @@ def _provenance(recipe: Run, job: Fit | HeadFit, complete: bool, resumable: Resu
     if resumable.continued:
         found["continued"] = [each.model_dump() for each in resumable.continued]
     return found
+
+
+def determined(provenance: Mapping[str, Any]) -> Effective | None:
+    """How many weights the clips determine, from the provenance of a posterior.
+
+    None if it does not say: an older version fitted it, or none of its weights is a mean-field Normal.
+    """
+    if not {"weights", "effective_parameters", "at_prior"} <= provenance.keys():
+        return None
+    return Effective(provenance["weights"], provenance["effective_parameters"], provenance["at_prior"])

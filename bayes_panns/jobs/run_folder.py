@@ -7,6 +7,7 @@
 ``checkpoint.pt`` all that a resumed fit needs
 ``posterior/``   the posterior
 ``evaluation/``  the run's evaluation, if one was kept
+``start.json``   what is left of the start in its widths, if that was checked
 ``report.html``  its report, if one was made
 ============== ======================================================================================
 """
@@ -156,6 +157,11 @@ class RunFolder:
     def evaluation(self) -> Path:
         """The folder of the run's evaluation."""
         return self.path / "evaluation"
+
+    @property
+    def start(self) -> Path:
+        """What is left of the start in its widths: see :class:`~bayes_panns.jobs.StartMemory`."""
+        return self.path / "start.json"
 
     @property
     def report(self) -> Path:

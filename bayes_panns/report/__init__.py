@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from bayes_panns.report.page.render import render_page, write_report
     from bayes_panns.report.reading import read_sources
     from bayes_panns.report.sources import Scoring, Source, SourcePart
+    from bayes_panns.report.text.memory import start_table
     from bayes_panns.report.text.summaries import describe
     from bayes_panns.report.text.tables import crossval_latex, crossval_table
     from bayes_panns.report.text.tags import render_tags
@@ -22,6 +23,7 @@ else:
             "bayes_panns.report.page.render": ["render_page", "write_report"],
             "bayes_panns.report.reading": ["read_sources"],
             "bayes_panns.report.sources": ["Scoring", "Source", "SourcePart"],
+            "bayes_panns.report.text.memory": ["start_table"],
             "bayes_panns.report.text.summaries": ["describe"],
             "bayes_panns.report.text.tables": ["crossval_latex", "crossval_table"],
             "bayes_panns.report.text.tags": ["render_tags"],
@@ -43,6 +45,7 @@ __all__ = [
     "render_page",
     "render_tags",
     "save",
+    "start_table",
     "training_curves",
     "uncertainty_histograms",
     "write_report",

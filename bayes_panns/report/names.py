@@ -207,6 +207,37 @@ METRIC_NAMES: dict[str, MetricName] = {
 """The metrics of ``evaluate --json``. Those of another score, such as ``ood/auroc_epistemic``, follow from these: see
 :func:`metric_name`."""
 
+WIDTH_NAMES: dict[str, MetricName] = {
+    "effective": MetricName(
+        "Effective parameters (γ)",
+        "determined",
+        "",
+        "The share of the weights that the data determine, by their widths: the mean of 1 − s² / s₀², with s and s₀ "
+        "the standard deviations of posterior and prior. It is below 0 where widths are above the prior's.",
+    ),
+    "at_prior": MetricName(
+        "At the prior's width",
+        "at the prior's width",
+        "",
+        "The share of the weights to whose precision the data add less than the prior has: s² > s₀² / 2.",
+    ),
+    "left": MetricName(
+        "Left of the start",
+        "left of the start",
+        "lower",
+        "How much of a factor on the starting widths is left after a second fit: 0 where the data decide the widths, "
+        "1 where the start does.",
+    ),
+    "rank_correlation": MetricName(
+        "Rank correlation of the widths",
+        "rank correlation",
+        "higher",
+        "Spearman's, of the widths of the two fits: whether they agree on which weights are certain.",
+    ),
+}
+"""What a fit says about the widths of its weights: the first two are ``effective/<parameter>`` and
+``at_prior/<parameter>`` of ``metrics.jsonl``, the others are of ``start.json``."""
+
 SCORE_NAMES = {
     "confidence": "confidence",
     "entropy": "predictive entropy",

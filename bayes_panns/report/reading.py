@@ -9,7 +9,7 @@ from pathlib import Path
 from bayes_panns.clips import ClipSet, Task
 from bayes_panns.core.errors import BayesPannsError, PosteriorError, StoreError
 from bayes_panns.evaluations import Evaluation, is_evaluation
-from bayes_panns.jobs import RunFolder, choose_device, divide, evaluate_clips
+from bayes_panns.jobs import RunFolder, choose_device, divide, evaluate_clips, read_start_memory
 from bayes_panns.posterior import Calibration
 from bayes_panns.posterior.disk import read_header
 from bayes_panns.recipes import Run
@@ -108,6 +108,7 @@ def _read_part(
         header=header,
         recipe=recipe,
         metrics=read_metrics(run.metrics),
+        start=read_start_memory(run),
         guide_function=scoring.guide_function if header.get("guide_function") else None,
         notes=() if posterior is not None else ("The run has no posterior yet.",),
     )
@@ -188,6 +189,7 @@ def _read_evaluation(folder: Path) -> SourcePart:
         header={} if posterior is None else read_header(posterior),
         recipe=None if run is None else run.read_recipe(),
         metrics=[] if run is None else read_metrics(run.metrics),
+        start=None if run is None else read_start_memory(run),
         notes=() if posterior is not None else (missing,),
     )
     return _with_evaluation(part, evaluation)

@@ -11,6 +11,7 @@ import torch
 from bayes_panns.clips import ClipSet
 from bayes_panns.core.errors import PosteriorError
 from bayes_panns.evaluations import Evaluation
+from bayes_panns.jobs import StartMemory
 from bayes_panns.posterior import Calibration, Posterior, load
 from bayes_panns.predictions import Draws
 from bayes_panns.recipes import Run
@@ -48,6 +49,7 @@ class SourcePart:
         header: The content of ``posterior.toml``; empty where it is missing.
         recipe: The run's recipe, if there is a run.
         metrics: The lines of ``metrics.jsonl``.
+        start: What is left of the start in its widths, if that was checked.
         evaluation: Its predictions for some clips, if anything was scored.
         clips: The scored clips, in the evaluation's order; None where they are missing.
         ood_clips: The out-of-distribution clips, likewise.
@@ -62,6 +64,7 @@ class SourcePart:
     header: Mapping[str, Any] = field(default_factory=dict)
     recipe: Run | None = None
     metrics: Sequence[Mapping[str, float]] = ()
+    start: StartMemory | None = None
     evaluation: Evaluation | None = None
     clips: ClipSet | None = None
     ood_clips: ClipSet | None = None

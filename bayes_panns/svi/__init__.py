@@ -6,14 +6,19 @@ from bayes_panns.svi.embeddings import Embeddings, require_fixed, require_single
 from bayes_panns.svi.features import Features
 from bayes_panns.svi.fit import Fit
 from bayes_panns.svi.last_layer import HeadChoice, HeadFit
-from bayes_panns.svi.metrics import METRICS, read_metrics
+from bayes_panns.svi.metrics import AT_PRIOR, EFFECTIVE, METRICS, OF_PARAMETERS, SCALE, read_metrics
 from bayes_panns.svi.natural_gradient import NaturalGradient, require_natural, require_normal_prior
 from bayes_panns.svi.schedules import kl_warmup, learning_rate
 from bayes_panns.svi.settings import FitSettings, Natural, Selection
+from bayes_panns.svi.widths import trained_log_scales
 
 __all__ = [
+    "AT_PRIOR",
     "CHECKPOINT",
+    "EFFECTIVE",
     "METRICS",
+    "OF_PARAMETERS",
+    "SCALE",
     "Embeddings",
     "Features",
     "Fit",
@@ -31,4 +36,5 @@ __all__ = [
     "require_natural",
     "require_normal_prior",
     "require_single_embedding",
+    "trained_log_scales",
 ]

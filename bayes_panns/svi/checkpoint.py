@@ -53,6 +53,8 @@ class State:
         metrics: The last line of metrics.
         running: The mean since then.
         backbone: The digest of the backbone whose embeddings are fitted, if any.
+        start: Where the widths started: mean and standard deviation of log s, by the name of the parameter. None in the
+            checkpoints of older versions.
     """
 
     steps: int
@@ -60,6 +62,7 @@ class State:
     metrics: dict[str, float] = field(default_factory=dict)
     running: RunningMean = field(default_factory=RunningMean)
     backbone: str | None = None
+    start: dict[str, tuple[float, float]] | None = None
 
 
 def save_checkpoint(
@@ -93,6 +96,8 @@ def save_checkpoint(
     }
     if state.backbone is not None:
         content["backbone"] = state.backbone
+    if state.start is not None:
+        content["start"] = state.start
     if device.type == "cuda":
         content["cuda_rng"] = torch.cuda.get_rng_state(device)
     with whole_file(path) as part:
@@ -150,7 +155,7 @@ def load_checkpoint(
     torch.set_rng_state(content["rng"].cpu())
     if "cuda_rng" in content and device.type == "cuda":
         torch.cuda.set_rng_state(content["cuda_rng"].cpu(), device)
-    return State(state.steps, content["step"], content["metrics"], running, state.backbone)
+    return State(state.steps, content["step"], content["metrics"], running, state.backbone, content.get("start"))
 
 
 def _trained(objective: nn.Module, optimizer: torch.optim.Optimizer) -> list[str]:

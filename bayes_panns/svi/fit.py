@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bayes_panns.audio.augment import Mixup, SpecAugment
-from bayes_panns.bayes import BayesianNet, Part
+from bayes_panns.bayes import BayesianNet, Part, effective_parameters
 from bayes_panns.clips import Sampler
 from bayes_panns.core import choices, progress
 from bayes_panns.core.choices import Optimizer, WidthStart
@@ -26,11 +26,12 @@ from bayes_panns.svi.embeddings import Embeddings
 from bayes_panns.svi.features import Features
 from bayes_panns.svi.fisher import start_from_fisher
 from bayes_panns.svi.interrupts import interruptible
-from bayes_panns.svi.metrics import METRICS, append_metrics, drop_metrics_after, widths
+from bayes_panns.svi.metrics import METRICS, append_metrics, drop_metrics_after, effective_shares, widths
 from bayes_panns.svi.natural_gradient import NaturalGradient, trained_weights
 from bayes_panns.svi.schedules import kl_warmup, learning_rate
 from bayes_panns.svi.settings import FitSettings
 from bayes_panns.svi.validation import validate
+from bayes_panns.svi.widths import log_widths, prior_warning, start_warning, trained_log_scales, widen
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +44,9 @@ class Fit:
     :class:`~bayes_panns.svi.NaturalGradient` instead. A guide that has none, such as one of points, is left to Adam.
 
     Each epoch appends a line to ``metrics.jsonl`` (NLL in nats a clip, KL in nats, the KL's weight, learning
-    rate, seconds, validation metrics) and writes a checkpoint. Ctrl-C ends the fit after the current step.
+    rate, seconds, validation metrics; for each parameter its width and how much of it the data determine) and writes a
+    checkpoint. Ctrl-C ends the fit after the current step. At its end a fit logs how many weights the data determine,
+    and warns of a posterior that is all prior or all start.
 
     Args:
         model: The model; its ``clips`` is the size of ``data``.
@@ -54,6 +57,9 @@ class Fit:
         folder: Where the metrics and the checkpoint go.
         validation: Clips that are scored at the posterior mean after each epoch, and never trained on.
         device: Where to compute.
+        widen: A factor on the widths of the mean-field Normals at the start of the fit, whatever they started from. It
+            is for a second fit that shows how much of the first one's widths is the start; such a fit logs nothing at
+            its end.
 
     Raises:
         FitError: No parameter requires a gradient.
@@ -70,6 +76,7 @@ class Fit:
         *,
         validation: Features | Embeddings | None = None,
         device: torch.device | str = "cpu",
+        widen: float = 1.0,
     ):
         self._embedded = settings.features == choices.Features.EMBEDDINGS
         if any(clips.embedded != self._embedded for clips in (data, validation) if clips is not None):
@@ -78,6 +85,7 @@ class Fit:
         self.data, self.validation = data, validation
         self.settings, self.folder = settings, folder
         self.device = torch.device(device)
+        self._widen = widen
         self._sampler = Sampler(data.target, settings.batch_size, sampling=settings.sampling, seed=settings.seed)
         self._batches = self._sampler.batches
         self._state = State(settings.epochs * self._batches, backbone=getattr(data, "backbone", None))
@@ -164,6 +172,9 @@ class Fit:
                     kl_weight=self.settings.kl_weight,
                     device=self.device,
                 )
+            if self._widen != 1:
+                widen(self.guide, self._widen)
+            self._state.start = log_widths(self.guide)
             (self.folder / METRICS).write_text("")
         with (
             interruptible() as interrupted,
@@ -176,10 +187,28 @@ class Fit:
             warnings.filterwarnings("ignore", message="Encountered NaN")
             self._objective.train()
             self._train(interrupted, bar)
-        if self.step < self.steps:
+        complete = self.step == self.steps
+        if not complete:
             self.save_checkpoint()
+        elif self._widen == 1:
+            self._conclude()
         self.model.eval()
-        return self.step == self.steps
+        return complete
+
+    def _conclude(self) -> None:
+        """Say how much of the posterior is the data's."""
+        effective, end = effective_parameters(self.model, self.guide), log_widths(self.guide)
+        if effective.by_parameter:
+            logger.info(str(effective.total))
+        found = [prior_warning(effective, end)]
+        # The others infer widths, which may then be where they started because that is where they belong.
+        guessed = self.settings.optimizer == Optimizer.ADAM and self.settings.start == WidthStart.GUIDE
+        if guessed and self._state.start is not None:
+            weights = {name: values.numel() for name, values in trained_log_scales(self.guide).items()}
+            found.append(start_warning(self._state.start, end, weights))
+        for warning in found:
+            if warning is not None:
+                logger.warning(warning)
 
     def _train(self, interrupted: Callable[[], bool], bar: progress.ProgressTask) -> None:
         """Make steps until the fit is done or interrupted; write metrics and a checkpoint at the end of each epoch."""
@@ -267,7 +296,8 @@ class Fit:
             **scores,
         }
         state.running = RunningMean()
-        append_metrics(self.folder / METRICS, state.metrics | widths(self.model, self.guide))
+        shares = effective_shares(effective_parameters(self.model, self.guide))
+        append_metrics(self.folder / METRICS, state.metrics | widths(self.model, self.guide) | shares)
         # A bar shows as much; a log has no bar.
         if not progress.visible():
             shown = ", ".join(f"{name} {value}" for name, value in self._shown(state.metrics["nll"]).items())

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from bayes_panns.bayes import BayesianNet, Part
+from bayes_panns.bayes import BayesianNet, EffectiveParameters, Part
 from bayes_panns.core.files import whole_file
 from bayes_panns.core.strict_json import defined, dumps
 
@@ -17,18 +17,27 @@ logger = logging.getLogger(__name__)
 
 METRICS = "metrics.jsonl"
 
+SCALE, EFFECTIVE, AT_PRIOR = OF_PARAMETERS = ("scale/", "effective/", "at_prior/")
+"""What the keys of values of a parameter start with, before its name."""
+
 
 @torch.no_grad()
 def widths(model: BayesianNet, guide: Part) -> dict[str, float]:
     """Geometric mean widths: ``scale/<parameter>`` of posteriors, and ``prior/<parameter>`` of learned priors."""
     found = {
-        f"scale/{site.removeprefix('net.')}": scale.log().mean().exp().item()
+        f"{SCALE}{site.removeprefix('net.')}": scale.log().mean().exp().item()
         for site, (_, scale) in guide.gaussians().items()
     }
     return found | {
         f"prior/{site.removeprefix('net.')}": model.prior(site).variance.log().mean().div(2).exp().item()
         for site in model.learned
     }
+
+
+def effective_shares(effective: EffectiveParameters) -> dict[str, float]:
+    """Of each weight tensor, as shares of its weights: ``effective/<parameter>``, ``at_prior/<parameter>``."""
+    shares = {f"{EFFECTIVE}{name}": each.share for name, each in effective.by_parameter.items()}
+    return shares | {f"{AT_PRIOR}{name}": each.at_prior_share for name, each in effective.by_parameter.items()}
 
 
 def append_metrics(path: Path, metrics: Mapping[str, float]) -> None:

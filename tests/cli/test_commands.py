@@ -601,3 +601,24 @@ def raising(error):
         raise error
 
     return describe
+
+
+def test_check_start_fits_a_run_again_and_shows_what_is_left(home, tmp_path):
+    folder = shutil.copytree(home / "run", tmp_path / "run")
+    result = run("check-start", folder, "--factor", 10)
+    head, *rows = result.stdout.splitlines()
+    assert re.split("  +", head) == ["parameter", "weights", "left of the start", "rank correlation"]
+    assert re.match(r"all +[\d,]+ +\d+\xa0%$", rows[-1])
+    assert json.loads((folder / "start.json").read_text())["factor"] == 10
+    assert f"kept in {folder}/start.json" in result.stderr
+    assert "is left of the start" not in run("inspect", folder).stdout
+    assert "--factor 1 would be the same fit again" in run("check-start", folder, "--factor", 1, code=2).stderr
+    assert "there is no run" in run("check-start", tmp_path, code=1).stderr
+
+
+def test_a_fit_says_how_many_weights_the_data_determine(home, tmp_path):
+    result = run("pretrain", home / "quick.toml", "--data", home / "clips.h5", "-o", tmp_path / "run")
+    assert re.search(r"^by their widths, the data determine [\d,]+ of [\d,]+ weights", result.stderr, re.MULTILINE)
+    assert result.stderr.count("warning: ") == 1
+    assert "warning: the posterior's widths are those of the start" in result.stderr
+    assert "effective parameters" in run("inspect", tmp_path / "run").stdout

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from bayes_panns.core.lazy import imported_when_used
 
 if TYPE_CHECKING:
+    from bayes_panns.report.text.memory import start_table
     from bayes_panns.report.text.summaries import describe
     from bayes_panns.report.text.tables import crossval_latex, crossval_table
     from bayes_panns.report.text.tags import render_tags
@@ -12,10 +13,11 @@ else:
     __getattr__ = imported_when_used(
         __name__,
         {
+            "bayes_panns.report.text.memory": ["start_table"],
             "bayes_panns.report.text.summaries": ["describe"],
             "bayes_panns.report.text.tables": ["crossval_latex", "crossval_table"],
             "bayes_panns.report.text.tags": ["render_tags"],
         },
     )
 
-__all__ = ["crossval_latex", "crossval_table", "describe", "render_tags"]
+__all__ = ["crossval_latex", "crossval_table", "describe", "render_tags", "start_table"]

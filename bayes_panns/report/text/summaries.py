@@ -6,11 +6,11 @@ from typing import Any
 
 from bayes_panns.clips import Store
 from bayes_panns.core.errors import BayesPannsError
-from bayes_panns.jobs import RunFolder
+from bayes_panns.jobs import RunFolder, determined
 from bayes_panns.posterior.disk import read_header
 from bayes_panns.report.formatting import exact
 from bayes_panns.report.text.layout import columns
-from bayes_panns.svi import read_metrics
+from bayes_panns.svi import OF_PARAMETERS, read_metrics
 
 
 def describe(path: str | Path) -> str:
@@ -44,14 +44,18 @@ def _posterior(path: Path) -> dict[str, Any]:
     if not header["sample_rate"]:
         # It takes embeddings of another model: it knows no rate and no length.
         header = {key: value for key, value in header.items() if key not in ("sample_rate", "clip_seconds")}
-    return {"posterior": path.name, **header, "labels": f"{len(labels)}: {', '.join(labels)}"}
+    described = {"posterior": path.name, **header, "labels": f"{len(labels)}: {', '.join(labels)}"}
+    effective = determined(header.get("provenance", {}))
+    return described if effective is None else described | {"effective parameters": str(effective)}
 
 
 def _run(run: RunFolder) -> dict[str, Any]:
     described: dict[str, Any] = {"run": run.path.name, "recipe": run.read_recipe().model_dump(exclude_none=True)}
     lines = read_metrics(run.metrics)
     if lines:
-        described["last epoch"] = {name: value for name, value in lines[-1].items() if not name.startswith("scale/")}
+        described["last epoch"] = {
+            name: value for name, value in lines[-1].items() if not name.startswith(OF_PARAMETERS)
+        }
     return described | (_posterior(run.posterior) if run.posterior.is_dir() else {})
 
 

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bayes_panns.bayes import BayesianNet, ComposedGuide, RotatedHead
+from bayes_panns.bayes import BayesianNet, ComposedGuide, RotatedHead, effective_parameters
 from bayes_panns.core import progress
 from bayes_panns.core.errors import FitError
 from bayes_panns.metrics import apply_power
@@ -18,7 +18,7 @@ from bayes_panns.svi.embeddings import Embeddings
 from bayes_panns.svi.last_layer.axes import HeadAxes
 from bayes_panns.svi.last_layer.choice import HeadChoice, choose_head
 from bayes_panns.svi.last_layer.inference import HeadPosterior, find_axes, infer_head
-from bayes_panns.svi.metrics import METRICS, append_metrics, widths
+from bayes_panns.svi.metrics import METRICS, append_metrics, effective_shares, widths
 from bayes_panns.svi.settings import FitSettings
 from bayes_panns.svi.validation import held_out_scores
 
@@ -244,7 +244,8 @@ class HeadFit:
             "seconds": round(seconds, 3),
             **scores,
         }
-        append_metrics(self.folder / METRICS, self.metrics | widths(self.model, self.guide))
+        shares = effective_shares(effective_parameters(self.model, self.guide))
+        append_metrics(self.folder / METRICS, self.metrics | widths(self.model, self.guide) | shares)
         shown = ", ".join(f"{name} {value:.3f}" for name, value in self.metrics.items() if name.startswith("val/"))
         if not self.converged:
             logger.warning(f"the fit has not converged in fit.epochs = {self.settings.epochs} steps; raise it")

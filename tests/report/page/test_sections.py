@@ -1,5 +1,6 @@
 """What the sections say, against values known by hand or measured another way."""
 
+import json
 import re
 import shutil
 from dataclasses import replace
@@ -8,13 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bayes_panns.bayes import Effective
 from bayes_panns.clips import Task
-from bayes_panns.jobs import fit
+from bayes_panns.jobs import StartMemory, WidthMemory, determined, fit
 from bayes_panns.metrics import Interval
 from bayes_panns.posterior import Calibration, load, save_calibration
-from bayes_panns.report import Scoring, Source, SourcePart, metric_name, read_sources, render_page
+from bayes_panns.report import Scoring, Source, SourcePart, describe, metric_name, read_sources, render_page
 from bayes_panns.report.page.readings import headlines
 from bayes_panns.report.page.sections.training import _groups
+from bayes_panns.report.page.sections.weights import _in_words, _of_start, _share_cell, _shares
+from bayes_panns.svi import read_metrics
 
 
 def page_of(make, evaluation, **given):
@@ -137,6 +141,71 @@ def test_signal_to_noise_by_layer(home, make):
     expected = [f"{np.quantile(ratio, q):.3f}" for q in (0.05, 0.25, 0.5, 0.75, 0.95)]
     assert row.split()[:5] == expected
     assert row.split()[5] == f"{100 * (ratio < 1).mean():.0f}"
+
+
+def test_how_much_of_each_layer_is_the_datas(home, make):
+    last = read_metrics(home / "flip" / "metrics.jsonl")[-1]
+    found = make.page(render_page(read_sources(home / "flip", make.quick)))
+    row = re.search(r"fc_audioset\.weight 384 (.*?) fc_audioset\.bias", found.text[found.text.rindex("below 1") :])[1]
+    shares = [last[f"{kind}/fc_audioset.weight"] for kind in ("effective", "at_prior")]
+    assert row.replace(" %", "").split()[6:8] == [f"{100 * share:.0f}" for share in shares]
+    total = determined(load(home / "flip").provenance)
+    assert str(total)[1:] in found.text
+    assert "What is left of the starting widths" not in found.text
+
+
+def test_a_run_of_an_older_version_says_nothing_about_its_widths(runs, make):
+    log, header = runs / "flip" / "metrics.jsonl", runs / "flip" / "posterior" / "posterior.toml"
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    known = [{k: v for k, v in line.items() if not k.startswith(("effective/", "at_prior/"))} for line in lines]
+    log.write_text("".join(json.dumps(line) + "\n" for line in known))
+    old = [
+        line for line in header.read_text().splitlines() if not line.startswith(("weights", "effective_", "at_prior"))
+    ]
+    header.write_text("\n".join(old) + "\n")
+    found = make.page(render_page(read_sources(runs / "flip", make.quick)))
+    assert "Signal-to-noise ratio by layer" in found.text
+    assert "determine" not in found.text
+    assert "effective parameters" not in describe(runs / "flip")
+    assert "Weights" in found.sections
+
+
+def test_what_is_left_of_the_start_is_shown(runs, make):
+    digest = load(runs / "flip").folder.joinpath("posterior.toml").read_text().split('sha256 = "')[1].split('"')[0]
+    memory = StartMemory(
+        factor=100,
+        sha256=digest,
+        parameters={
+            "fc1.weight": WidthMemory(weights=300, left=0.9, rank_correlation=0.25),
+            "fc1.bias": WidthMemory(weights=100, left=0.1),
+        },
+    )
+    (runs / "flip" / "start.json").write_text(memory.model_dump_json())
+    found = make.page(render_page(read_sources(runs / "flip", make.quick)))
+    assert "started from widths 100 times as large: 70 % of that factor is left" in found.text
+    rows = found.text[found.text.rindex("What is left of the starting widths") :]
+    assert "fc1.weight 300 90 % 0.250 fc1.bias 100 10 %" in rows
+    # Of another posterior: the run was fitted on since.
+    (runs / "flip" / "start.json").write_text(memory.model_copy(update={"sha256": "x"}).model_dump_json())
+    found = make.page(render_page(read_sources(runs / "flip", make.quick)))
+    assert "What is left of the starting widths" not in found.text
+
+
+def test_the_folds_widths_are_averaged():
+    lines = [{"effective/a": 0.25, "at_prior/a": 1.0}, {"effective/a": 0.75, "at_prior/a": 0.0, "effective/b": -0.5}]
+    assert _shares(lines) == {"effective": {"a": 0.5, "b": -0.5}, "at_prior": {"a": 0.5}}
+    assert _shares([{"epoch": 1.0}]) == {}
+    assert _share_cell(-0.5).text == "−50\u00a0%"
+    assert _share_cell(-0.5).bar is None
+    words = _in_words([Effective(100, 50.0, 10), Effective(100, 25.0, 20)])
+    assert words.startswith(
+        " On average over the 2 posteriors, by their widths, the data determine 37.5 of 100 weights"
+    )
+    pair = [
+        StartMemory(factor=factor, sha256="x", parameters={"a": WidthMemory(weights=1, left=left)})
+        for factor, left in ((10, 0.2), (100, 0.4))
+    ]
+    assert "widths 10 or 100 times as large: 30\u00a0% of that factor" in _of_start(pair)
 
 
 def test_a_posterior_of_points_has_neither_noise_nor_epistemic_clips(home, tmp_path, make):

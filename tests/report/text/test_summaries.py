@@ -28,7 +28,8 @@ def test_a_run_has_its_recipe_its_last_epoch_and_its_posterior(home, make):
         assert any(line.startswith(part) for line in text.splitlines())
     # A label on one line stays on one line.
     assert make.evil in text
-    assert "scale/" not in text
+    assert not any(key in text for key in ("scale/", "effective/", "at_prior/"))
+    assert "by their widths, the data determine" in values(text)["effective parameters"]
 
 
 def test_what_cannot_be_described_is_named(tmp_path):

@@ -1,12 +1,18 @@
-"""The signal-to-noise ratio of the weights."""
+"""The weights: their signal-to-noise ratio, how many of them the data determine, and what is left of the start."""
+
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bayes_panns.bayes import Effective
+from bayes_panns.jobs import StartMemory, determined
 from bayes_panns.report.formatting import number, percent
+from bayes_panns.report.names import WIDTH_NAMES
 from bayes_panns.report.page import drawings
 from bayes_panns.report.page.content import Cell, Context, Section, Table
 from bayes_panns.report.sources import Source, SourcePart
+from bayes_panns.svi import AT_PRIOR, EFFECTIVE
 
 TITLE = "Weights"
 
@@ -18,7 +24,9 @@ _SAMPLE = 1 << 20
 
 
 def section(source: Source, context: Context) -> Section | None:
-    """Quantiles of |loc| / scale of each weight tensor; None without a posterior.
+    """Quantiles of |loc| / scale of each weight tensor, and what its width says; None without a posterior.
+
+    Logs of older versions say nothing about the widths: then it is left out.
 
     Raises:
         PosteriorError: A posterior is damaged or needs a guide function.
@@ -47,12 +55,14 @@ def section(source: Source, context: Context) -> Section | None:
         size=(6.4, 0.8 + 0.24 * len(names)),
         wide=True,
     )
+    shares = _shares([part.metrics[-1] for part in parts if part.metrics])
     rows = [
         [
             Cell(name, float(place)),
             Cell(f"{count[name]:,}", float(count[name])),
             *[Cell(number(float(value)), float(value)) for value in quantiles[name]],
             Cell.share(below[name]),
+            *[_share_cell(values.get(name)) for values in shares.values()],
         ]
         for place, name in enumerate(names)
     ]
@@ -61,6 +71,7 @@ def section(source: Source, context: Context) -> Section | None:
         ("weights", "The number of weights."),
         *[(f"{q} %", "Quantile of |loc| / scale.") for q in QUANTILES],
         ("below 1", "The share of weights whose |loc| is below their scale."),
+        *[(WIDTH_NAMES[key].short, WIDTH_NAMES[key].reading) for key in shares],
     ]
     table = Table("Signal-to-noise ratio by layer", columns, rows, folded=True)
     text = (
@@ -69,7 +80,72 @@ def section(source: Source, context: Context) -> Section | None:
     )
     if len(measured) > 1:
         text += f" Quantiles are averages over the {len(measured)} posteriors."
-    return Section("weights", TITLE, text, charts=[chart], tables=[table])
+    effective = [each for part in parts if (each := determined(part.header.get("provenance", {})))]
+    if effective:
+        text += _in_words(effective)
+    memories = [part.start for part in parts if part.start is not None]
+    tables = [table]
+    if memories:
+        tables.append(_start_table(memories))
+        text += _of_start(memories)
+    return Section("weights", TITLE, text, charts=[chart], tables=tables)
+
+
+def _in_words(found: Sequence[Effective]) -> str:
+    """How many weights the data determine; over several posteriors, on average."""
+    total = sum(found, Effective())
+    count = len(found)
+    mean = Effective(total.weights // count, total.gamma / count, total.at_prior // count)
+    words = str(mean)
+    average = f" On average over the {count} posteriors, " if count > 1 else " "
+    return f"{average}{words if count > 1 else words[0].upper() + words[1:]}."
+
+
+def _shares(lines: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    """Of the last lines of the logs: each share of :data:`WIDTH_NAMES` by the name of the tensor, as an average."""
+    shares = {}
+    for key, prefix in (("effective", EFFECTIVE), ("at_prior", AT_PRIOR)):
+        names = {name.removeprefix(prefix) for line in lines for name in line if name.startswith(prefix)}
+        known = {name: [each for line in lines if (each := line.get(prefix + name)) is not None] for name in names}
+        if known:
+            shares[key] = {name: float(np.mean(values)) for name, values in known.items()}
+    return shares
+
+
+def _share_cell(share: float | None) -> Cell:
+    """A share, without a bar where it is below 0; empty where it is unknown."""
+    if share is None:
+        return Cell("", -1.0)
+    return Cell.share(share) if 0 <= share <= 1 else Cell(percent(share).replace("-", "−"), share)
+
+
+def _of_start(memories: Sequence[StartMemory]) -> str:
+    """What is left of the start over all weights."""
+    left = float(np.mean([each.left for each in memories]))
+    factors = " or ".join(f"{factor:g}" for factor in sorted({each.factor for each in memories}))
+    return (
+        f" A second fit started from widths {factors} times as large: {percent(left)} of that factor is left at the "
+        "end, on a logarithmic scale. Where much is left, the epistemic uncertainty is a choice of the start."
+    )
+
+
+def _start_table(memories: Sequence[StartMemory]) -> Table:
+    """What is left of the start, a row for each weight tensor; averages over several posteriors."""
+    columns = [("tensor", ""), ("weights", "The number of weights.")]
+    columns += [(WIDTH_NAMES[key].short, WIDTH_NAMES[key].reading) for key in ("left", "rank_correlation")]
+    rows = []
+    for place, name in enumerate(memories[0].parameters):
+        found = [each.parameters[name] for each in memories if name in each.parameters]
+        ranks = [each.rank_correlation for each in found if each.rank_correlation is not None]
+        rows.append(
+            [
+                Cell(name, float(place)),
+                Cell(f"{found[0].weights:,}", float(found[0].weights)),
+                _share_cell(float(np.mean([each.left for each in found]))),
+                Cell(number(float(np.mean(ranks))), float(np.mean(ranks))) if ranks else Cell("", -1.0),
+            ]
+        )
+    return Table("What is left of the starting widths", columns, rows, folded=True)
 
 
 def _signal_to_noise(part: SourcePart) -> dict[str, tuple[NDArray[np.float64], float, int]]:

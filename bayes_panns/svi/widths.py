@@ -1,0 +1,121 @@
+"""What a fit has done to the widths of its mean-field Normals: where they started, and warnings where they say little.
+
+A width is a weight's standard deviation s. See :mod:`bayes_panns.bayes.effective` for the effective parameters.
+"""
+
+import math
+from collections.abc import Mapping
+from operator import attrgetter
+
+import torch
+from torch import Tensor
+
+from bayes_panns.bayes import ComposedGuide, Effective, EffectiveParameters, MeanField, Part, RotatedHead
+from bayes_panns.bayes.guides.part import parameter_name
+
+ALL_PRIOR = 0.01
+"""A posterior is the prior if less than this share of its weights is determined by the data."""
+
+ALL_START = 0.1
+"""Widths are those of the start if |log(s / start)| is below this, as a root mean square: within about 10 %."""
+
+_ALIKE = 0.01
+"""Below this standard deviation of log s the widths of a tensor are within about 1 % of each other."""
+
+LogWidths = Mapping[str, tuple[float, float]]
+"""Mean and standard deviation of log s over the weights of a tensor, by the name of the parameter."""
+
+
+def trained_log_scales(guide: Part, *, rotated: bool = True) -> dict[str, Tensor]:
+    """The logarithms of the widths that a fit of a guide changes, by the name of the parameter: the parameters.
+
+    Args:
+        guide: The guide.
+        rotated: Whether a rotated last layer counts: then those of its factors.
+    """
+    parts = guide.parts if isinstance(guide, ComposedGuide) else (guide,)
+    found = {}
+    for part in parts:
+        if not isinstance(part, MeanField) or (isinstance(part, RotatedHead) and not rotated):
+            continue
+        for site in part.sites:
+            # Natural gradients give widths no gradient of their own, and change them with the means.
+            loc, log_scale = (attrgetter(f"{site}_unconstrained")(group) for group in (part.locs, part.log_scales))
+            if loc.requires_grad or log_scale.requires_grad:
+                found[parameter_name(site)] = log_scale
+    return found
+
+
+@torch.no_grad()
+def widen(guide: Part, factor: float) -> None:
+    """Multiply the widths that a fit of a guide changes by a factor above 0."""
+    for log_scale in trained_log_scales(guide).values():
+        log_scale.add_(math.log(factor))
+
+
+@torch.no_grad()
+def log_widths(guide: Part) -> dict[str, tuple[float, float]]:
+    """Where the widths of the weights are that a fit changes; see :data:`LogWidths`.
+
+    A rotated last layer is left out: its widths start at those of a Laplace approximation, not at a guess.
+    """
+    return {name: _mean_and_deviation(values) for name, values in trained_log_scales(guide, rotated=False).items()}
+
+
+def _mean_and_deviation(values: Tensor) -> tuple[float, float]:
+    # From the first value on: rounding must not make a deviation of equal values.
+    first = values.flatten()[0]
+    variance, mean = torch.var_mean(values - first, correction=0)
+    return (first + mean).item(), variance.sqrt().item()
+
+
+def prior_warning(effective: EffectiveParameters, trained: LogWidths) -> str | None:
+    """What to say of a posterior that is all prior: less than 1 % of the trained weights are determined by the data.
+
+    Args:
+        effective: The effective parameters at the end of the fit.
+        trained: The weights that count, by name: those of :func:`log_widths`.
+
+    Returns:
+        One line; None if there is nothing to say.
+    """
+    total = sum((each for name, each in effective.by_parameter.items() if name in trained), Effective())
+    if not total.weights or total.share >= ALL_PRIOR:
+        return None
+    return (
+        f"the posterior is all prior: the data determine {total.gamma:,.3g} of the {total.weights:,} weights that were "
+        f"fitted ({100 * total.share:.2g} %), so its epistemic uncertainty is the prior's and says little about these "
+        "clips; lower fit.kl_weight, widen the prior (prior_scale), make fewer layers variational, or fit the recipe "
+        "rotated-head"
+    )
+
+
+def start_warning(start: LogWidths, end: LogWidths, weights: Mapping[str, int]) -> str | None:
+    """What to say of a posterior that is all start: its widths are hardly where data could have put them.
+
+    The measure is the root mean square of log(s / start), over all weights of the tensors whose widths started alike,
+    within 1 % of each other. For these it follows from mean and standard deviation of log s: such a start is a guess,
+    also if it is that of an upstream posterior. Widths that started apart from each other know the weights already and
+    may well stay: they do not count, and nothing is said if they are most of the weights.
+
+    Args:
+        start: The widths before the first step.
+        end: Those now.
+        weights: How many weights each tensor has.
+
+    Returns:
+        One line; None if there is nothing to say.
+    """
+    guessed = [name for name, (_, deviation) in start.items() if deviation < _ALIKE]
+    count, trained = sum(weights[name] for name in guessed), sum(weights[name] for name in start)
+    if not guessed or 2 * count < trained:
+        return None
+    moves = {name: (end[name][0] - start[name][0]) ** 2 + end[name][1] ** 2 for name in guessed}
+    moved = math.sqrt(sum(weights[name] * moves[name] for name in guessed) / count)
+    if moved >= ALL_START:
+        return None
+    return (
+        f"the posterior's widths are those of the start: the fit has moved the widths of {count:,} weights by "
+        f"{100 * math.expm1(moved):.2g} %, so its effective parameters and its epistemic uncertainty come from "
+        'init_scale, not from the clips; fit.optimizer = "natural-gradient" infers widths'
+    )
