@@ -22,7 +22,7 @@ INTERRUPTED, TERMINATED = 130, 143
 SECTIONS = {
     "First look": ("demo",),
     "Clips": ("pack", "inspect"),
-    "Fits": ("pretrain", "finetune", "crossval"),
+    "Fits": ("pretrain", "finetune", "widths", "crossval"),
     "Predictions": ("predict", "embed"),
     "Evaluation": ("evaluate", "calibrate", "report"),
     "Published models": ("fetch", "import", "export"),
