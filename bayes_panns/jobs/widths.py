@@ -1,5 +1,6 @@
 """Widths for a posterior of points, from the Fisher information of clips."""
 
+import logging
 import math
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -19,8 +20,13 @@ from bayes_panns.posterior import Posterior, choose_device, require_inputs
 from bayes_panns.recipes import read_strategy
 from bayes_panns.svi import BATCH, require_fisher, start_from_fisher
 
+logger = logging.getLogger(__name__)
+
 _MEMORY, _KEPT = 1 << 31, 8
 """The bytes that a pass may keep for its gradients, and how many times those of a pass without gradients they are."""
+
+_SAME, _MUCH = 0.9, 0.5
+"""The part of a prior's width from which a width is nearly the same, and the share of such weights to warn of."""
 
 
 def with_fisher_widths(
@@ -52,7 +58,7 @@ def with_fisher_widths(
 
     Returns:
         The new posterior. ``provenance["widths"]`` says where they are from, ``provenance["upstream"]`` where the means
-        are.
+        are. A warning is logged if most weights keep the width of their prior, and not only the last layer is drawn.
 
     Raises:
         SettingError: ``clips`` or ``kl_weight`` is out of its range.
@@ -81,6 +87,13 @@ def with_fisher_widths(
             device=chosen,
         )
     fresh.model.eval()
+    share = _share_at_prior(fresh)
+    logger.info(f"{share:.1%} of the weights keep at least {_SAME:g} of their prior's width")
+    if share > _MUCH and not fresh.model.only_head:
+        logger.warning(
+            "the clips say little of most weights, and draws of so many wide weights may predict nothing: compare with "
+            "--draws 0; more --clips, a smaller --kl-weight and a guide of the last layer, such as det-flip, help"
+        )
     fresh.provenance = {
         "widths": {
             "rule": str(ScaleRule.FISHER),
@@ -89,6 +102,7 @@ def with_fisher_widths(
             "kl_weight": kl_weight,
             "tempered": kl_weight != 1,
             "seed": seed,
+            "share_at_prior": share,
         },
         "versions": {"bayes_panns": __version__, "torch": version("torch")},
         "upstream": {"folder": _name(posterior), **posterior.provenance},
@@ -119,13 +133,22 @@ def _built(posterior: Posterior, guide: str) -> Posterior:
     others = [part for part in fresh.guide.parts if part.stochastic and not isinstance(part, MeanField)]
     try:
         require_fisher(fresh.model, fresh.guide)
-        if others:
-            raise ValueError(
-                f"{others[0].sites[0]} is no mean-field Normal, so its width would stay what no data support"
-            )
     except ValueError as error:
         raise RecipeError(f"guide {guide}: {error}") from error
+    if others:
+        name = others[0].sites[0].removeprefix("net.")
+        raise RecipeError(f"guide {guide}: {name} has a width that only a fit can set; take another guide")
     return fresh
+
+
+@torch.no_grad()
+def _share_at_prior(posterior: Posterior) -> float:
+    """The share of the weights with a width whose width is nearly that of their prior."""
+    kept = count = 0
+    for site, (_, scale) in posterior.guide.gaussians().items():
+        kept += int((scale > _SAME * posterior.model.prior(site).stddev).sum())
+        count += scale.numel()
+    return kept / count
 
 
 class _Clips:
