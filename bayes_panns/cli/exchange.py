@@ -75,10 +75,14 @@ def fetch(name: str, out: Path | None) -> None:
 @click.option(
     "--scale",
     type=click.Choice(ScaleRule.words()),
-    help="Make point weights variational, with scales of FACTOR / sqrt(fan-in), or of FACTOR times the weight.",
+    help="Make point weights variational, with scales of FACTOR / sqrt(fan-in), of FACTOR times the weight, or from "
+    "the Fisher information of clips.",
 )
-@click.option("--factor", type=options.Finite(min=0, min_open=True), help="For --scale [0.1].")
+@click.option("--factor", type=options.Finite(min=0, min_open=True), help="For --scale fan-in and moped [0.1].")
 @click.option("--guide", metavar="G", help="For --scale: the guide recipe that says which weights [flip].")
+@options.stores("For --scale fisher: a store, with or without labels; repeatable.")
+@options.of_widths("For --scale fisher: ")
+@options.device
 def import_(
     kind: str,
     checkpoint: Path,
@@ -88,13 +92,18 @@ def import_(
     scale: str | None,
     factor: float | None,
     guide: str | None,
+    stores: tuple[Path, ...],
+    clips: int | None,
+    kl_weight: float | None,
+    device: str,
 ) -> None:
     """Make a posterior from a published checkpoint.
 
     PANNs' CNNs, ResNets and MobileNets and EfficientAT's MobileNets become point weights or, with --scale, the start of
-    a Bayesian fit; VI-PANN's Flipout checkpoint becomes a mean-field posterior. The network is found by its shapes. Of
-    several with the same shapes, such as EfficientAT's mn10 variants, it is the one whose published file has this name;
-    for a file of another name give --net. fetch downloads the files; see docs/published-checkpoints.md.
+    a Bayesian fit; with --scale fisher, a posterior without a fit, as the command widths makes it. VI-PANN's Flipout
+    checkpoint becomes a mean-field posterior. The network is found by its shapes. Of several with the same shapes, such
+    as EfficientAT's mn10 variants, it is the one whose published file has this name; for a file of another name give
+    --net. fetch downloads the files; see docs/published-checkpoints.md.
 
     \b
     Example:
@@ -102,23 +111,42 @@ def import_(
       bayes-panns import panns ResNet54_mAP=0.429.pth -o start --labels class_labels_indices.csv --scale moped
       bayes-panns import vi-pann flipout.pth -o vi-pann --labels class_labels_indices.csv
       bayes-panns import efficientat mn04_as_mAP_432.pt -o mn04 --labels class_labels_indices.csv
+      bayes-panns import efficientat mn04_as_mAP_432.pt -o mn04-fisher --scale fisher --data stores/esc10.h5
     """
-    given: dict[str, Any] = {"factor": factor, "guide": guide}
+    given: dict[str, Any] = {
+        "factor": factor,
+        "guide": guide,
+        "data": stores or None,
+        "clips": clips,
+        "kl_weight": kl_weight,
+    }
     extras = {name: value for name, value in given.items() if value is not None}
     if scale is None and extras:
-        raise click.UsageError(f"--{next(iter(extras))} is for --scale; give that too")
+        raise click.UsageError(f"{_option(next(iter(extras)))} is for --scale; give that too")
+    fisher = scale == ScaleRule.FISHER
+    others = [name for name in extras if name != "guide" and (name == "factor") == fisher]
+    if others:
+        which = "fan-in and moped" if fisher else "fisher"
+        raise click.UsageError(f"{_option(others[0])} is for --scale {which}; leave it out")
+    if fisher and not stores:
+        raise click.UsageError("--scale fisher takes widths from clips; name a store of any sounds with --data")
     from bayes_panns.clips import read_labels
     from bayes_panns.interop import import_checkpoint
     from bayes_panns.posterior import save
 
     require_folder(out)
     names = None if labels is None else read_labels(labels)
-    posterior = import_checkpoint(checkpoint, kind, labels=names, net=net, scale=scale, **extras)
+    extras["stores"] = extras.pop("data", ())
+    posterior = import_checkpoint(checkpoint, kind, labels=names, net=net, scale=scale, device=device, **extras)
     save(posterior, out)
     logger.info(
         f"{out}: {posterior.net}, {len(posterior.labels)} labels, {posterior.sample_rate} Hz; "
         f"{len(posterior.gaussians())} weight tensors variational, {len(posterior.points())} others"
     )
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 @main.command()

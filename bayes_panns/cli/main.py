@@ -22,7 +22,7 @@ INTERRUPTED, TERMINATED = 130, 143
 SECTIONS = {
     "First look": ("demo",),
     "Clips": ("pack", "inspect"),
-    "Fits": ("pretrain", "finetune", "crossval", "check-start"),
+    "Fits": ("pretrain", "finetune", "widths", "crossval", "check-start"),
     "Predictions": ("predict", "embed"),
     "Evaluation": ("evaluate", "calibrate", "report"),
     "Published models": ("fetch", "import", "export"),

@@ -140,6 +140,25 @@ def folds(text: str) -> Callable[[_Command], _Command]:
     return click.option("--folds", type=Numbers(), help=text)
 
 
+def of_widths(text: str = "") -> Callable[[_Command], _Command]:
+    """The options ``--clips`` and ``--kl-weight`` of widths without a fit, with a text that their help begins with."""
+
+    def decorate(command: _Command) -> _Command:
+        kl_weight = click.option(
+            "--kl-weight",
+            type=Finite(min=0, min_open=True),
+            help=f"{text}The weight of the KL; below 1 the widths are those of a tempered posterior [1].",
+        )
+        clips = click.option(
+            "--clips",
+            type=click.IntRange(min=1),
+            help=f"{text}How many clips the posterior is to be of [as many as --data has].",
+        )
+        return clips(kl_weight(command))
+
+    return decorate
+
+
 def function_of(guide: str | None) -> str | None:
     """The Python function that ``--guide`` names, if it names one."""
     from bayes_panns.recipes import is_function

@@ -193,6 +193,7 @@ class ScaleRule(Choice):
 
     FAN_IN = "fan-in", "factor / sqrt(fan-in)"
     MOPED = "moped", "factor times the weight's absolute value"
+    FISHER = "fisher", "from the Fisher information of clips, which need no labels"
 
 
 class ExportFormat(Choice):

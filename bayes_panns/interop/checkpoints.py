@@ -29,6 +29,7 @@ from bayes_panns.core.choices import CheckpointKind, Choice, Dropout, PosteriorK
 from bayes_panns.core.digests import sha256_of
 from bayes_panns.core.errors import CheckpointError
 from bayes_panns.interop.recognition import default_rate, recognised
+from bayes_panns.jobs import with_fisher_widths
 from bayes_panns.nets import build
 from bayes_panns.posterior import Posterior
 from bayes_panns.recipes import read_strategy
@@ -89,6 +90,10 @@ def import_checkpoint(
     scale: ScaleRule | str | None = None,
     factor: float = 0.1,
     guide: str = "flip",
+    stores: str | Path | Sequence[str | Path] = (),
+    clips: int | None = None,
+    kl_weight: float = 1.0,
+    device: str = "auto",
 ) -> Posterior:
     """Make a posterior from a published checkpoint.
 
@@ -112,16 +117,33 @@ def import_checkpoint(
             weight of 0 would have no scale otherwise.
         factor: See ``scale``; positive and finite.
         guide: With ``scale``, the guide recipe that says which weights are variational: a file, or its name.
+        stores: With ``fisher``, clip stores or one, with any labels or none; at the sample rate of the checkpoint.
+        clips: With ``fisher``, how many clips the posterior is to be of: by default those of the stores.
+        kl_weight: With ``fisher``, the weight of the KL.
+        device: With ``fisher``, where to compute.
 
     Raises:
         CheckpointError: The file is missing, damaged, holds code, is of another network or kind, or has other labels;
-            or ``kind``, ``scale`` or ``factor`` is unknown or out of range.
-        RecipeError: There is no such net or guide recipe.
+            or ``kind``, ``scale`` or ``factor`` is unknown or out of range; or ``fisher`` has no stores, or another
+            scale has.
+        RecipeError: There is no such net or guide recipe, or ``fisher`` cannot set the widths of the guide.
+        StoreError: The stores do not hold what the checkpoint takes.
+        SettingError: ``clips`` or ``kl_weight`` is out of range.
     """
     path, kind = Path(path), _chosen(CheckpointKind, kind, "kind")
     scale = None if scale is None else _chosen(ScaleRule, scale, "scale")
     if not 0 < factor < math.inf:
         raise CheckpointError(f"factor {factor}: must be positive and finite")
+    if bool(stores) != (scale == ScaleRule.FISHER):
+        raise CheckpointError(f'scale "{ScaleRule.FISHER}" and clip stores (--data) go together; give both or neither')
+    if scale == ScaleRule.FISHER:
+        points = import_checkpoint(path, kind, labels=labels, net=net)
+        if points.gaussians():
+            raise _own_scales(path)
+        posterior = with_fisher_widths(points, stores, guide=guide, clips=clips, kl_weight=kl_weight, device=device)
+        widths = posterior.provenance["widths"]
+        posterior.provenance = points.provenance | {"scale": str(scale), "widths": widths}
+        return posterior
     state, content = _read(path)
     locs, scales = _split(path, state, kind)
     header = _export_header(path, content)
@@ -159,6 +181,10 @@ def import_checkpoint(
         "versions": {"bayes_panns": __version__, "torch": version("torch")},
     }
     return posterior
+
+
+def _own_scales(path: Path) -> CheckpointError:
+    return CheckpointError(f"{path}: has its own scales; leave --scale out")
 
 
 def start_scale(rule: ScaleRule, factor: float, weight: Tensor, fan_in: int) -> Tensor:
@@ -278,7 +304,7 @@ def _strategy(
     if not scales:
         return read_strategy("det" if scale is None else guide)
     if scale is not None:
-        raise CheckpointError(f"{path}: has its own scales; leave --scale out")
+        raise _own_scales(path)
     with torch.device("meta"):
         found = sites(build(net, classes))
     for name in scales:

@@ -1,4 +1,4 @@
-"""Whole jobs around one run's folder: fit, evaluate, calibrate, cross-validate and embed."""
+"""Whole jobs around one run's folder: fit, set widths, evaluate, calibrate, cross-validate and embed."""
 
 from bayes_panns.jobs.calibrate import calibrate
 from bayes_panns.jobs.crossval import CrossValidation, Spread, crossval, run_folder, write_results
@@ -8,6 +8,7 @@ from bayes_panns.jobs.fit import Fitted, determined, fit
 from bayes_panns.jobs.memory import StartMemory, WidthMemory, check_start, read_start_memory
 from bayes_panns.jobs.run_folder import RUN_TOML, RunFolder
 from bayes_panns.jobs.splits import divide, held_out
+from bayes_panns.jobs.widths import with_fisher_widths
 from bayes_panns.posterior import choose_device
 
 __all__ = [
@@ -31,5 +32,6 @@ __all__ = [
     "held_out",
     "read_start_memory",
     "run_folder",
+    "with_fisher_widths",
     "write_results",
 ]

@@ -10,6 +10,7 @@ from bayes_panns.core.choices import (
     Holds,
     Optimizer,
     PosteriorKind,
+    WidthStart,
 )
 from bayes_panns.core.errors import RecipeError
 from bayes_panns.jobs.run_folder import posterior_at
@@ -17,7 +18,13 @@ from bayes_panns.nets import EmbeddingNet, pooled
 from bayes_panns.nets.embeddings import FAMILY
 from bayes_panns.posterior import LOCS, Inherited, Posterior, read_header
 from bayes_panns.recipes import Run, replaced
-from bayes_panns.svi import require_fixed, require_natural, require_normal_prior, require_single_embedding
+from bayes_panns.svi import (
+    require_fisher,
+    require_fixed,
+    require_natural,
+    require_normal_prior,
+    require_single_embedding,
+)
 
 DEFAULT_NET = "resnet14-narrow"
 """The network of a fit from scratch whose recipe names none."""
@@ -109,6 +116,11 @@ def require_fit(posterior: Posterior, recipe: Run, inherited: Inherited | None) 
     fitted_first = given and (guide.needs_embeddings or recipe.head == HeadStart.PROBE)
     if recipe.fit.optimizer == Optimizer.NATURAL_GRADIENT:
         _require_natural(posterior, recipe)
+    if recipe.fit.start == WidthStart.FISHER:
+        try:
+            require_fisher(posterior.model, guide)
+        except ValueError as error:
+            raise RecipeError(f'fit.start = "{WidthStart.FISHER}": {error}') from error
     if LOCS in recipe.freeze and has_new_head(posterior, inherited) and not fitted_first:
         raise RecipeError(
             "freeze: with locs frozen, weights that no fit has changed would stay random: start from a posterior of "

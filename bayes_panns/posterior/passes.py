@@ -230,15 +230,19 @@ class Passes:
         weights = mean_weights(self.guide, batches[0])
         return torch.cat([embeddings_under(self.model, weights, batch).cpu() for batch in batches])
 
+    def shown(self, waveforms: Tensor) -> Tensor:
+        """Waveforms ``(N, samples)`` as they are shown to the network: longer ones whole, others by ``short_clips``."""
+        samples = round(self.clip_seconds * self.sample_rate)
+        pad = self.short_clips == ShortClips.PAD and waveforms.shape[1] < samples
+        return fit_length(waveforms, samples) if pad else waveforms
+
     @torch.no_grad()
     def _batches(
         self, clips: Tensor | Sequence[Tensor], batch_size: int, memory: int, *, fast: bool = False
     ) -> Iterator[Tensor]:
         """Features of the clips, in batches whose activations fit; ``fast``: in smaller ones where that is faster."""
-        device, samples = next(self.model.buffers()).device, round(self.clip_seconds * self.sample_rate)
-        for group in [clips] if isinstance(clips, Tensor) else clips:
-            if self.short_clips == ShortClips.PAD and group.shape[1] < samples:
-                group = fit_length(group, samples)
+        device = next(self.model.buffers()).device
+        for group in map(self.shown, [clips] if isinstance(clips, Tensor) else clips):
             clip = cast(Network, self.model.net).activation_bytes(self.front_end.frames(group.shape[1]))
             size = min(batch_size, memory // clip)
             if fast and device.type == "cpu":

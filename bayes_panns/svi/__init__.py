@@ -4,6 +4,7 @@ from bayes_panns.svi.checkpoint import CHECKPOINT
 from bayes_panns.svi.elbo import MeanFieldELBO
 from bayes_panns.svi.embeddings import Embeddings, require_fixed, require_single_embedding
 from bayes_panns.svi.features import Features
+from bayes_panns.svi.fisher import BATCH, fisher_information, require_fisher, start_from_fisher
 from bayes_panns.svi.fit import Fit
 from bayes_panns.svi.last_layer import HeadChoice, HeadFit
 from bayes_panns.svi.metrics import AT_PRIOR, EFFECTIVE, METRICS, OF_PARAMETERS, SCALE, read_metrics
@@ -14,6 +15,7 @@ from bayes_panns.svi.widths import trained_log_scales
 
 __all__ = [
     "AT_PRIOR",
+    "BATCH",
     "CHECKPOINT",
     "EFFECTIVE",
     "METRICS",
@@ -29,12 +31,15 @@ __all__ = [
     "Natural",
     "NaturalGradient",
     "Selection",
+    "fisher_information",
     "kl_warmup",
     "learning_rate",
     "read_metrics",
+    "require_fisher",
     "require_fixed",
     "require_natural",
     "require_normal_prior",
     "require_single_embedding",
+    "start_from_fisher",
     "trained_log_scales",
 ]

@@ -42,7 +42,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bayes_panns.bayes import BayesianNet, ComposedGuide, MeanField, Part
+from bayes_panns.bayes import BayesianNet, ComposedGuide, MeanField, Part, RotatedHead
 from bayes_panns.bayes.estimators.blocks import each_block
 from bayes_panns.bayes.estimators.draw_and_kl import NormalPrior, flat, flat_prior, normal_kl
 from bayes_panns.bayes.estimators.lazy_weight import normal_prior
@@ -275,6 +275,8 @@ def require_natural(model: BayesianNet, guide: Part) -> None:
         ValueError: A prior is not Normal, or a mean is frozen while its width is not.
     """
     for weight in trained_weights(guide):
+        if not weight.loc.requires_grad:
+            raise ValueError(f"site {weight.site}: natural gradients fit means and widths together; its mean is frozen")
         require_normal_prior(model, weight.site)
 
 
@@ -299,23 +301,21 @@ def require_normal_prior(model: BayesianNet, site: str, *, centred: bool = False
         )
 
 
-def trained_weights(guide: Part) -> list[TrainedWeight]:
-    """The mean-field Normal weights of a guide that are trained.
+def trained_weights(guide: Part, *, rotated: bool = False) -> list[TrainedWeight]:
+    """The mean-field Normals of a guide whose mean or width a fit changes.
 
-    Raises:
-        ValueError: A mean is frozen while its width is not.
+    Args:
+        guide: The guide.
+        rotated: Whether a rotated last layer counts, by its factors.
     """
     parts = guide.parts if isinstance(guide, ComposedGuide) else (guide,)
-    return [weight for part in parts if isinstance(part, MeanField) for weight in _trained(part)]
-
-
-def _trained(part: MeanField) -> list[TrainedWeight]:
-    """The weights of a part that are trained."""
     found = []
-    for site in part.sites:
-        loc, log_scale = (attrgetter(f"{site}_unconstrained")(group) for group in (part.locs, part.log_scales))
-        if loc.requires_grad:
-            found.append(TrainedWeight(site, loc, log_scale))
-        elif log_scale.requires_grad:
-            raise ValueError(f"site {site}: natural gradients fit means and widths together; its mean is frozen")
+    for part in parts:
+        if not isinstance(part, MeanField) or (isinstance(part, RotatedHead) and not rotated):
+            continue
+        for site in part.sites:
+            loc, log_scale = (attrgetter(f"{site}_unconstrained")(group) for group in (part.locs, part.log_scales))
+            # Natural gradients set widths without a gradient of their own.
+            if loc.requires_grad or log_scale.requires_grad:
+                found.append(TrainedWeight(site, loc, log_scale))
     return found

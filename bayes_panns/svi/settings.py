@@ -159,6 +159,12 @@ class FitSettings(BaseModel):
             raise PydanticCustomError("optimizer", "kl_warmup is a setting of Adam; natural gradients need none")
         return self
 
+    @model_validator(mode="after")
+    def _fisher_has_a_prior(self) -> Self:
+        if self.start == WidthStart.FISHER and self.kl_weight == 0:
+            raise PydanticCustomError("start", 'start = "fisher" needs a kl_weight above 0')
+        return self
+
     def require_all_clips(self) -> None:
         """Check that nothing is set that a fit over all clips a step does not use.
 

@@ -5,13 +5,13 @@ A width is a weight's standard deviation s. See :mod:`bayes_panns.bayes.effectiv
 
 import math
 from collections.abc import Mapping
-from operator import attrgetter
 
 import torch
 from torch import Tensor
 
-from bayes_panns.bayes import ComposedGuide, Effective, EffectiveParameters, MeanField, Part, RotatedHead
+from bayes_panns.bayes import Effective, EffectiveParameters, Part
 from bayes_panns.bayes.guides.part import parameter_name
+from bayes_panns.svi.natural_gradient import trained_weights
 
 ALL_PRIOR = 0.01
 """A posterior is the prior if less than this share of its weights is determined by the data."""
@@ -33,17 +33,7 @@ def trained_log_scales(guide: Part, *, rotated: bool = True) -> dict[str, Tensor
         guide: The guide.
         rotated: Whether a rotated last layer counts: then those of its factors.
     """
-    parts = guide.parts if isinstance(guide, ComposedGuide) else (guide,)
-    found = {}
-    for part in parts:
-        if not isinstance(part, MeanField) or (isinstance(part, RotatedHead) and not rotated):
-            continue
-        for site in part.sites:
-            # Natural gradients give widths no gradient of their own, and change them with the means.
-            loc, log_scale = (attrgetter(f"{site}_unconstrained")(group) for group in (part.locs, part.log_scales))
-            if loc.requires_grad or log_scale.requires_grad:
-                found[parameter_name(site)] = log_scale
-    return found
+    return {parameter_name(each.site): each.log_scale for each in trained_weights(guide, rotated=rotated)}
 
 
 @torch.no_grad()

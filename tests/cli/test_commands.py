@@ -133,6 +133,25 @@ def test_a_posterior_is_transferred_and_scored(home, tmp_path):
     assert json.loads(piped.stdout)["ood/auroc"] == pytest.approx(0.5)
 
 
+def test_a_posterior_gets_widths_from_clips(home, tmp_path):
+    out = tmp_path / "widths"
+    given = ("widths", home / "run", "--data", home / "clips.h5")
+    shown = run(*given, "-o", out, "--guide", "det-flip", "--clips", 5, "--kl-weight", 0.01)
+    assert "widths: 2 weight tensors with a width" in shown.stderr
+    assert "as of 5 clips, kl_weight 0.01" in shown.stderr
+    assert shown.stdout == ""
+    described = run("inspect", out).stdout
+    assert re.search(r"^ +rule +fisher$", described, re.MULTILINE)
+    assert re.search(r"^ +folder +run$", described, re.MULTILINE)
+    at_mean = [
+        json.loads(run("evaluate", each, "--data", home / "clips.h5", "--draws", 0, "--json", "-").stdout)
+        for each in (out, home / "run")
+    ]
+    assert at_mean[0]["cls/nll"] == pytest.approx(at_mean[1]["cls/nll"], rel=1e-5)
+    assert "guide det: the guide has no mean-field" in run(*given, "-o", out, "--guide", "det", code=1).stderr
+    assert "Missing option '--data'" in run("widths", home / "run", "-o", out, code=2).stderr
+
+
 def test_moments_stand_in_for_draws(home):
     scored = json.loads(
         run("evaluate", home / "run", "--data", home / "clips.h5", "--draws", "moments", "--json", "-").stdout

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from click.testing import CliRunner
 from safetensors.torch import load_file
 
 from bayes_panns.cli import main
-from bayes_panns.clips import Task
+from bayes_panns.clips import ClipSet, Task, write
 from bayes_panns.core.errors import CheckpointError
 from bayes_panns.interop import PUBLISHED, import_checkpoint
 from bayes_panns.nets import NETS, build
@@ -228,6 +229,64 @@ def test_moped_scales_are_a_fraction_of_the_weights_with_a_floor(saved):
     assert float(scale[0, 0]) == pytest.approx(0.01 * 0.2 / 128**0.5)
     large = loc.abs() > 0.01
     torch.testing.assert_close(scale[large], 0.2 * loc.abs()[large])
+
+
+@pytest.fixture
+def noise(tmp_path):
+    """A store of unlabelled clips: noise of half a second."""
+    waveform = 0.1 * np.random.default_rng(0).normal(size=(6, 16000))
+    write(tmp_path / "noise.h5", waveform, np.zeros((6, 0), dtype=bool), (), Task.UNLABELLED, 32000)
+    return tmp_path / "noise.h5"
+
+
+def test_fisher_scales_are_those_of_a_laplace_approximation_from_any_clips(saved, noise):
+    state = state_dict()
+    path = saved({"model": state, "iteration": 5})
+    options = {"labels": LABELS, "scale": "fisher", "stores": noise, "clips": 1000, "kl_weight": 0.5}
+    posterior = import_checkpoint(path, "panns", guide="det-flip", **options)
+    points = import_checkpoint(path, "panns", labels=LABELS)
+    waveform = torch.from_numpy(ClipSet(noise).waveform(range(6)))
+    p = next(points.draws(waveform, 0))
+    information = (p * (1 - p)).T @ points.embed(waveform).square() / 6
+    loc, scale = posterior.gaussians()["fc_audioset.weight"]
+    assert torch.equal(loc, state["fc_audioset.weight"])
+    torch.testing.assert_close(scale, (128 + 2000 * information).rsqrt(), rtol=1e-3, atol=0)
+    assert all(torch.equal(posterior.points()[name], state[name]) for name in posterior.points())
+    assert posterior.short_clips is points.short_clips
+    provenance = dict(posterior.provenance)
+    widths = provenance.pop("widths")
+    assert provenance == points.provenance | {"scale": "fisher"}
+    assert (widths["data"], widths["clips"], widths["kl_weight"]) == (["noise.h5"], 1000, 0.5)
+
+
+def test_the_command_imports_with_fisher_scales(saved, noise, tmp_path):
+    (tmp_path / "labels.csv").write_text("index,mid,display_name\n0,/m/a,dog\n1,/m/b,rain\n2,/m/c,siren\n")
+    given = ("import", "panns", saved(state_dict()), "-o", tmp_path / "p", "--labels", tmp_path / "labels.csv")
+    shown = run(*given, "--scale", "fisher", "--data", noise, "--clips", 50, "--kl-weight", 0.1, "--device", "cpu")
+    assert "weights keep at least 0.9 of their prior's width" in shown.stderr
+    assert re.search(r"p: resnet14-narrow, 3 labels, 32000 Hz; \d\d weight tensors variational", shown.stderr)
+    posterior = load(tmp_path / "p")
+    assert len(posterior.gaussians()) == len(posterior.model.sites)
+    assert (posterior.provenance["widths"]["clips"], posterior.provenance["widths"]["kl_weight"]) == (50, 0.1)
+    for more, message in (
+        (("--scale", "fisher"), "name a store of any sounds with --data"),
+        (("--scale", "fisher", "--data", noise, "--factor", 1), "--factor is for --scale fan-in and moped"),
+        (("--scale", "moped", "--kl-weight", 1), "--kl-weight is for --scale fisher"),
+        (("--data", noise), "--data is for --scale; give that too"),
+    ):
+        assert message in run(*given, *more, code=2).stderr
+    write(tmp_path / "slow.h5", np.zeros((2, 800)), np.zeros((2, 0), dtype=bool), (), Task.UNLABELLED, 8000)
+    shown = run(*given, "--scale", "fisher", "--data", tmp_path / "slow.h5", code=1)
+    assert "slow.h5: sample rate 8000 Hz, but the posterior's is 32000 Hz; pack it again with" in shown.stderr
+
+
+def test_fisher_scales_need_clips_and_point_weights(saved, noise):
+    with pytest.raises(CheckpointError, match=r'scale "fisher" and clip stores \(--data\) go together'):
+        import_checkpoint(saved(state_dict()), "panns", labels=LABELS, scale="fisher")
+    with pytest.raises(CheckpointError, match="go together; give both or neither"):
+        import_checkpoint(saved(state_dict()), "panns", labels=LABELS, scale="moped", stores=noise)
+    with pytest.raises(CheckpointError, match="has its own scales; leave --scale out"):
+        import_checkpoint(saved(flipout(state_dict())), "vi-pann", labels=LABELS, scale="fisher", stores=noise)
 
 
 def test_a_bayesian_start_can_be_fine_tuned(saved, tmp_path):

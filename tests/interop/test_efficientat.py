@@ -70,6 +70,27 @@ def test_the_published_network_is_imported_as_it_is(mn04, mn04_file):
     assert posterior.labels[0] == "Speech"
 
 
+def test_the_published_network_gets_widths_from_real_clips_without_labels(mn04_file, mn04, real_data, tmp_path):
+    files = sorted((real_data / "esc10" / "audio").glob("*.ogg"))[:6]
+    clips = [soundfile.read(file, frames=32000, dtype="float32", always_2d=True)[0][:, 0] for file in files]
+    write(tmp_path / "clips.h5", np.stack(clips), np.zeros((6, 0), dtype=bool), (), Task.UNLABELLED, 32000)
+    labels = ("--labels", real_data / "audioset" / "class_labels_indices.csv")
+    fisher = ("--scale", "fisher", "--data", tmp_path / "clips.h5", "--clips", 2_000_000)
+    shown = run("import", "efficientat", mn04_file, "-o", tmp_path / "imported", *labels, *fisher)
+    assert "82 weight tensors variational, 230 others" in shown.stderr
+    run("widths", mn04, "--data", tmp_path / "clips.h5", "--clips", 2_000_000, "-o", tmp_path / "widened")
+    imported, widened = load(tmp_path / "imported"), load(tmp_path / "widened")
+    points = load(mn04).points()
+    for name, (loc, scale) in imported.gaussians().items():
+        assert torch.equal(loc, points[name])
+        assert torch.equal(scale, widened.gaussians()[name][1])
+        assert (scale > 0).all()
+    # The first layers, which every clip and every frame uses, are the best known.
+    unit = {site.name: site.fan_in**-0.5 for site in imported.model.sites.values()}
+    share = {name: float((scale / unit[name]).log().mean().exp()) for name, (_, scale) in imported.gaussians().items()}
+    assert share["features.0.0.weight"] < 0.01 < 0.1 < share["classifier.2.weight"]
+
+
 @pytest.mark.parametrize("number", [0, 1])
 def test_real_clips_have_the_published_codes_probabilities(mn04, mn04_golden, real_data, number):
     name = str(mn04_golden[f"file{number}"])
