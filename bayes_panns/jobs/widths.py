@@ -117,7 +117,8 @@ def _built(posterior: Posterior, guide: str) -> Posterior:
         RecipeError, PosteriorError: As :func:`with_fisher_widths`.
     """
     strategy = read_strategy(guide)
-    if not posterior.gaussians() and PriorKind.UPSTREAM in {each.prior for each in (strategy.default, *strategy.rule)}:
+    priors = {strategy.default.prior, *(rule.prior for rule in strategy.rule)}
+    if PriorKind.UPSTREAM in priors and not posterior.gaussians():
         raise RecipeError(f'guide {guide}: prior "upstream" needs a posterior to start from that has widths')
     fresh = Posterior.build(
         net=posterior.net,
