@@ -24,6 +24,7 @@ from bayes_panns.svi import (
     require_natural,
     require_normal_prior,
     require_single_embedding,
+    trained_weights,
 )
 
 DEFAULT_NET = "resnet14-narrow"
@@ -116,7 +117,7 @@ def require_fit(posterior: Posterior, recipe: Run, inherited: Inherited | None) 
     fitted_first = given and (guide.needs_embeddings or recipe.head == HeadStart.PROBE)
     if recipe.fit.optimizer == Optimizer.NATURAL_GRADIENT:
         _require_natural(posterior, recipe)
-    if recipe.fit.start == WidthStart.FISHER:
+    if recipe.fit.start == WidthStart.FISHER and trained_weights(guide):
         try:
             require_fisher(posterior.model, guide)
         except ValueError as error:

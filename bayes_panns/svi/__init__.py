@@ -8,7 +8,7 @@ from bayes_panns.svi.fisher import BATCH, fisher_information, require_fisher, st
 from bayes_panns.svi.fit import Fit
 from bayes_panns.svi.last_layer import HeadChoice, HeadFit
 from bayes_panns.svi.metrics import AT_PRIOR, EFFECTIVE, METRICS, OF_PARAMETERS, SCALE, read_metrics
-from bayes_panns.svi.natural_gradient import NaturalGradient, require_natural, require_normal_prior
+from bayes_panns.svi.natural_gradient import NaturalGradient, require_natural, require_normal_prior, trained_weights
 from bayes_panns.svi.schedules import kl_warmup, learning_rate
 from bayes_panns.svi.settings import FitSettings, Natural, Selection
 from bayes_panns.svi.widths import trained_log_scales
@@ -42,4 +42,5 @@ __all__ = [
     "require_single_embedding",
     "start_from_fisher",
     "trained_log_scales",
+    "trained_weights",
 ]

@@ -163,7 +163,7 @@ class Fit:
         """
         if self.step == 0:
             torch.manual_seed(self.settings.seed)
-            if self.settings.start == WidthStart.FISHER:
+            if self.settings.start == WidthStart.FISHER and trained_weights(self.guide):
                 start_from_fisher(
                     self.model,
                     self.guide,

@@ -24,14 +24,6 @@ SETTINGS: dict[tuple[str, float], tuple[str, ...]] = {
 HEAD_RECIPE = "rotated-widths"
 """The run recipe of the fits that train the last layer alone."""
 
-NATURAL = (
-    "fit.optimizer=natural-gradient",
-    "fit.start=fisher",
-    "fit.kl_warmup=0",
-    "fit.natural.learning_rate=0.05",
-)
-"""What a fit by natural gradients changes in it."""
-
 NEW_HEAD = ('freeze=["backbone"]', "fit.learning_rate=1e-2")
 """What they change in it for a last layer that starts at random."""
 
@@ -46,6 +38,7 @@ class Row:
             ``own det`` it starts, in both arms, from the Det of its own arm, share, seed and fold.
         arms: The arms that it is part of.
         head: Whether it trains the last layer alone.
+        recipe: The run recipe of its fits, where it is not that of the arm or of the last layer.
         changes: What it changes in its run recipe.
         draws: Posterior draws a clip.
         seeds: The largest number of seeds that it is fitted with; None for all.
@@ -55,6 +48,7 @@ class Row:
     start: str
     arms: tuple[str, ...] = ("transfer", "scratch")
     head: bool = False
+    recipe: str | None = None
     changes: tuple[str, ...] = ()
     draws: int = 10
     seeds: int | None = None
@@ -72,7 +66,7 @@ ROWS = (
     ),
     Row("map", "det", seeds=1),
     Row("flip-from-points", "det", arms=("transfer",), seeds=1),
-    Row("flip-inferred", "det", arms=("transfer",), changes=NATURAL),
+    Row("flip-inferred", "det", arms=("transfer",), recipe="study-natural"),
     Row("flip-last-stage", "flip", seeds=1),
     Row("flip-upstream-prior", "flip", arms=("transfer",), seeds=1),
 )
@@ -152,7 +146,8 @@ class Study:
             changes += [f"net={read_run(ARMS[arm]).net}"]
         else:
             changes += SETTINGS.get((arm, share), ())
-        recipe = read_run(HEAD_RECIPE if row.head else ARMS[arm], [*changes, *row.changes, *self.changes])
+        name = row.recipe or (HEAD_RECIPE if row.head else ARMS[arm])
+        recipe = read_run(name, [*changes, *row.changes, *self.changes])
         upstream = self.upstreams.get(row.start) if arm == "transfer" else None
         if row.start == "own det":
             upstream = str(self.folder(arm, share) / "det")

@@ -93,9 +93,10 @@ def test_the_prior_start_is_in_units_of_the_weights(stores, upstream, tmp_path, 
 @pytest.mark.parametrize("guide", ["det", "map"])
 def test_a_guide_of_points_is_adams(stores, tmp_path, recipe, guide):
     """A recipe with natural gradients goes with any guide."""
+    kinds = {"natural-gradient": {"optimizer": "natural-gradient", "start": "fisher"}, "adam": {}}
     found = [
-        weights(fit(recipe(stores["upstream"], guide=guide, kl_weight=1e-3, optimizer=each), tmp_path / each).posterior)
-        for each in ("natural-gradient", "adam")
+        weights(fit(recipe(stores["upstream"], guide=guide, kl_weight=1e-3, **kind), tmp_path / name).posterior)
+        for name, kind in kinds.items()
     ]
     assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
 

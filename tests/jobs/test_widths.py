@@ -174,7 +174,6 @@ def test_a_fit_that_starts_there_resumes_exactly(det, stores, tmp_path, recipe, 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"guide": "det"}, 'fit.start = "fisher": the guide has no mean-field Normal part that is trained'),
         ({"guide": "laplace.toml"}, 'fit.start = "fisher": the prior of conv_block1.conv1.weight must be Normal'),
     ],
 )
