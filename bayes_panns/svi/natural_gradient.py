@@ -223,7 +223,8 @@ class NaturalGradient(torch.optim.Optimizer):
         other = weight.log_scale.grad if price else sampled
         others = None if other is None else flat(other, like)
         priors, earlier = flat_prior(prior, like), flat_prior(NormalPrior(None, before), like)
-        unchanged = before is prior.scale
+        # A start wider than the prior stands for a curvature below 0, and its draws would last for many steps.
+        unchanged = before is prior.scale and state["step"] > 1
         keep, smooth = self._kept(state, settings["memory"]), settings["momentum"]
         unbiased = 1 - smooth ** state["step"]
 

@@ -278,3 +278,12 @@ def test_the_gradient_of_a_mean_is_the_same_with_and_without_that_of_its_scale(e
         grads.append([guide.locs.get_parameter(f"{site}_unconstrained").grad for site in guide.sites])
     for with_scales, without in zip(*grads, strict=True):
         assert torch.allclose(with_scales, without, rtol=1e-5, atol=1e-6)
+
+
+def test_a_start_wider_than_the_prior_lasts_one_draw():
+    model, _, _ = regression(Normal(0.5))
+    guide = MeanField(model, estimator="weights", init_scale=50.0)
+    optimizer = NaturalGradient(model, guide, clips=CLIPS, memory=0.95, trusts_start=True)
+    optimizer.locs[0].grad = torch.zeros(1, FEATURES)
+    optimizer.step(1)
+    assert torch.allclose(guide.gaussians()[WEIGHT][1], torch.tensor(0.5))
