@@ -147,7 +147,7 @@ def test_a_posterior_gets_widths_from_clips(home, tmp_path):
         json.loads(run("evaluate", each, "--data", home / "clips.h5", "--draws", 0, "--json", "-").stdout)
         for each in (out, home / "run")
     ]
-    assert at_mean[0]["cls/nll"] == pytest.approx(at_mean[1]["cls/nll"], rel=1e-5)
+    assert at_mean[0]["cal/nll"] == pytest.approx(at_mean[1]["cal/nll"], rel=1e-5)
     assert "guide det: the guide has no mean-field" in run(*given, "-o", out, "--guide", "det", code=1).stderr
     assert "Missing option '--data'" in run("widths", home / "run", "-o", out, code=2).stderr
 
