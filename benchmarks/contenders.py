@@ -153,7 +153,7 @@ def _natural_gradient(work: Work) -> Step:
     objective.train()
     # As a fit does: BatchNorm is Adam's, and the optimiser adds the gradient of the KL.
     natural = NaturalGradient(model, guide, clips=DATA_SET, adds_kl=True)
-    elbo.without_kl = natural.sites
+    elbo.without_kl = natural.without_kl
     rest = [each for each in objective.parameters() if each.requires_grad and id(each) not in natural.handles]
     adam = torch.optim.Adam(rest, lr=1e-4, fused=True)
 

@@ -219,7 +219,7 @@ class _Run:
         """What the run has found out.
 
         Raises:
-            ContenderError: Nothing.
+            ContenderError: No contender could be measured.
         """
         for name, result in self.results.items():
             if name not in self.failed and self.contenders[name].baseline is not None and not result.steps:

@@ -236,13 +236,10 @@ def crossval(
 @click.option(
     "--factor",
     type=options.Finite(min=0, min_open=True),
-    default=100.0,
-    show_default=True,
-    help="How much wider the second fit starts; not 1.",
+    help="How much wider the second fit starts; not 1. [100; 0.01 for natural gradients]",
 )
 @options.device
-@options.guide_function
-def check_start(run: Path, factor: float, device: str, guide_function: str | None) -> None:
+def check_start(run: Path, factor: float | None, device: str) -> None:
     """Show how much of a run's widths is where they started, by a second fit.
 
     RUN is the folder of a complete run. It is fitted again with the same recipe, seed and clips, from widths --factor
@@ -259,7 +256,7 @@ def check_start(run: Path, factor: float, device: str, guide_function: str | Non
 
     if factor == 1:
         raise click.UsageError("--factor 1 would be the same fit again")
-    found = compare_starts(run, factor=factor, guide_function=guide_function, device=device)
+    found = compare_starts(run, factor=factor, device=device)
     if found is None:
         logger.info(f"interrupted; {run} is as it was")
         click.get_current_context().exit(INTERRUPTED)

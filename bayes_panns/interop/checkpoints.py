@@ -153,13 +153,14 @@ def import_checkpoint(
     net, classes = recognised(path, locs, net, kind, rate)
     if labels is None and header is not None:
         labels = header.labels
+    strategy = _strategy(path, net, classes, scales, scale, guide)
     posterior = Posterior.build(
         net=net,
         labels=_labels(path, classes, labels),
         task=header.task if header else Task.MULTI_LABEL,
         sample_rate=default_rate(net) if rate is None else rate,
         clip_seconds=header.clip_seconds if header else 10.0,
-        strategy=_strategy(path, net, classes, scales, scale, guide),
+        strategy=None if strategy is None else strategy.started(build(net, classes), locs),
     )
     if scale is not None:
         scales = {

@@ -14,7 +14,7 @@ import torch
 from bayes_panns import __version__
 from bayes_panns.bayes import Effective, effective_parameters
 from bayes_panns.clips import ClipSet
-from bayes_panns.core.choices import Holds, Optimizer, Schedule, SplitRule, Task
+from bayes_panns.core.choices import Holds, Schedule, SplitRule, Task
 from bayes_panns.core.errors import FitError, RecipeError, StoreError
 from bayes_panns.jobs.leaks import record_fitted_clips, warn_of_known_clips
 from bayes_panns.jobs.run_folder import Continued, Inputs, Resumable, RunFolder
@@ -90,9 +90,10 @@ def fit(
         run.require_same(recipe, inputs)
         epochs = run.read_recipe().fit.epochs
         if run.complete and recipe.fit.epochs <= epochs:
-            more = "; raise it to continue the fit" if recipe.fit.optimizer == Optimizer.ADAM else ""
+            posterior = load(run.posterior, device=chosen, guide_function=guide_function)
+            more = "" if takes_all_clips(posterior, recipe) else "; raise it to continue the fit"
             logger.info(f"{run.path}: the fit is complete, with fit.epochs = {epochs}{more}")
-            return Fitted(load(run.posterior, device=chosen, guide_function=guide_function), None, True, run.path)
+            return Fitted(posterior, None, True, run.path)
 
     torch.manual_seed(recipe.fit.seed)
     upstream = None if recipe.upstream is None else load(recipe.upstream)
@@ -283,6 +284,8 @@ def _provenance(recipe: Run, job: Fit | HeadFit, complete: bool, resumable: Resu
         "epochs": round(job.epoch, 3),
         "complete": complete,
         "seed": recipe.fit.seed,
+        "optimizer": str(recipe.fit.optimizer),
+        "start": str(recipe.fit.start),
         "features": str(recipe.fit.features),
         "kl_weight": job.kl_weight,
         "tempered": job.kl_weight != 1,

@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from scipy.stats import rankdata
 from torch import Tensor
 
+from bayes_panns.core.choices import Optimizer
 from bayes_panns.core.errors import FitError
 from bayes_panns.core.strict_json import write_json
 from bayes_panns.jobs.fit import fit
@@ -82,9 +83,7 @@ class StartMemory(BaseModel):
         return sum(each.left * each.weights for each in self.parameters.values()) / weights
 
 
-def check_start(
-    folder: str | Path, *, factor: float = FACTOR, guide_function: str | None = None, device: str = "auto"
-) -> StartMemory | None:
+def check_start(folder: str | Path, *, factor: float | None = None, device: str = "auto") -> StartMemory | None:
     """Fit a finished run again from other starting widths, and compare the widths of both fits.
 
     The second fit has the run's recipe, seed and clips, which must be where the recipe says, and takes as long as the
@@ -93,8 +92,8 @@ def check_start(
 
     Args:
         folder: The run's folder.
-        factor: The factor on the starting widths, above 0 and not 1.
-        guide_function: ``module:function`` of the guide, for a run that was fitted with one.
+        factor: The factor on the starting widths, above 0 and not 1; by default :data:`FACTOR`. For natural gradients
+            its inverse: they cut widths above the prior's down to it in the first step; narrow ones last longer.
         device: See :func:`~bayes_panns.jobs.choose_device`.
 
     Returns:
@@ -105,14 +104,16 @@ def check_start(
             width was fitted, or the second fit diverged.
         ValueError: The factor is 1, or not above 0 and finite.
     """
-    if factor == 1 or not 0 < factor < math.inf:
+    if factor is not None and (factor == 1 or not 0 < factor < math.inf):
         raise ValueError(f"the factor on the starting widths must be above 0, finite and not 1, not {factor}")
     run = RunFolder(folder)
     recipe = run.read_recipe()
+    if factor is None:
+        factor = 1 / FACTOR if recipe.fit.optimizer == Optimizer.NATURAL_GRADIENT else FACTOR
     if not run.complete:
         raise FitError(f"{run.path}: its fit is not complete; resume it first")
     run.require_same(recipe, Inputs.of(recipe, divide(recipe)[1]))
-    first = load(run.posterior, guide_function=guide_function)
+    first = load(run.posterior)
     if takes_all_clips(first, recipe):
         raise FitError(
             f"{run.path}: its last layer was fitted over all clips until it converged, so nothing is left of a start"
@@ -127,7 +128,7 @@ def check_start(
         logger.warning(f"{run.path}: was continued to more epochs, and the second fit is not: the schedules differ too")
     logger.info(f"fitting again from widths that are {factor:g} times as large")
     with run.claimed(resume=True), tempfile.TemporaryDirectory(prefix=".check-start-", dir=run.path) as place:
-        second = fit(recipe, Path(place) / "run", guide_function=guide_function, device=device, widen=factor)
+        second = fit(recipe, Path(place) / "run", device=device, widen=factor)
         if not second.complete:
             return None
         parameters = compared(before, trained_log_scales(second.posterior.guide), factor)

@@ -1,6 +1,6 @@
 """How a fit starts, and whether it can start as its recipe says."""
 
-from bayes_panns.bayes import RotatedHead, Strategy
+from bayes_panns.bayes import MeanField, RotatedHead, Strategy
 from bayes_panns.clips import ClipSet
 from bayes_panns.core.choices import (
     Dropout,
@@ -19,6 +19,7 @@ from bayes_panns.nets.embeddings import FAMILY
 from bayes_panns.posterior import LOCS, Inherited, Posterior, read_header
 from bayes_panns.recipes import Run, replaced
 from bayes_panns.svi import (
+    Selection,
     require_fisher,
     require_fixed,
     require_natural,
@@ -193,6 +194,18 @@ def _require_natural(posterior: Posterior, recipe: Run) -> None:
             for site in posterior.model.head_sites:
                 require_normal_prior(posterior.model, site, centred=True)
         else:
+            if recipe.fit.features == Features.EMBEDDINGS or recipe.fit.selection != Selection():
+                raise ValueError(
+                    "on embeddings, and with a selection, it is for the guide recipe rotated-head, not for "
+                    f'{recipe.guide}; for others set fit.optimizer = "{Optimizer.ADAM}", as the recipe fixed-features '
+                    "does"
+                )
+            other = [part for part in posterior.guide.parts if part.stochastic and not isinstance(part, MeanField)]
+            if other and not trained_weights(posterior.guide):
+                raise ValueError(
+                    f"guide {recipe.guide} has no mean-field Normals that are trained, and other widths are Adam's; "
+                    f'set fit.optimizer = "{Optimizer.ADAM}"'
+                )
             require_natural(posterior.model, posterior.guide)
     except ValueError as error:
         raise RecipeError(f"{setting}: {error}") from error

@@ -24,7 +24,7 @@ from bayes_panns.svi.checkpoint import CHECKPOINT, RunningMean, State
 from bayes_panns.svi.elbo import MeanFieldELBO
 from bayes_panns.svi.embeddings import Embeddings
 from bayes_panns.svi.features import Features
-from bayes_panns.svi.fisher import start_from_fisher
+from bayes_panns.svi.fisher import BATCH, start_from_fisher
 from bayes_panns.svi.interrupts import interruptible
 from bayes_panns.svi.metrics import METRICS, append_metrics, drop_metrics_after, effective_shares, widths
 from bayes_panns.svi.natural_gradient import NaturalGradient, trained_weights
@@ -97,8 +97,8 @@ class Fit:
         self._objective = self._elbo(self.model, self.guide)
         natural_gradient = settings.optimizer == Optimizer.NATURAL_GRADIENT and trained_weights(self.guide)
         self._natural = self._natural_gradient() if natural_gradient else None
-        self._elbo.without_kl = frozenset() if self._natural is None else self._natural.sites
-        self._kl = 0.0
+        self._elbo.without_kl = frozenset() if self._natural is None else self._natural.without_kl
+        self._kl = math.nan
         natural = set() if self._natural is None else self._natural.handles
         rest = [each for each in self._objective.parameters() if each.requires_grad and id(each) not in natural]
         if not rest and not natural:
@@ -170,6 +170,7 @@ class Fit:
                     self.data,
                     clips=len(self.data),
                     kl_weight=self.settings.kl_weight,
+                    batch_size=min(BATCH, self.settings.batch_size),
                     device=self.device,
                 )
             if self._widen != 1:
@@ -242,7 +243,8 @@ class Fit:
         if self._natural is None:
             self._kl = float(self._elbo.kl)
         if not math.isfinite(loss.item()):
-            raise self._diverged(f"the loss is {loss.item()} (NLL {nll} a clip, KL {self._kl} nats)")
+            kl = "" if math.isnan(self._kl) else f", KL {self._kl} nats"
+            raise self._diverged(f"the loss is {loss.item()} (NLL {nll} a clip{kl})")
         natural = self._natural
         loss.backward(retain_graph=natural is not None and natural.samples_labels)
         if natural is not None:
@@ -253,9 +255,9 @@ class Fit:
         self._state.step += 1
         return nll
 
-    def _sampled_gradients(self, parameters: list[Tensor]) -> tuple[Tensor, ...]:
+    def _sampled_gradients(self, parameters: list[Tensor]) -> tuple[Tensor | None, ...]:
         """Gradients of the NLL a clip at labels drawn from the model, which are never used for a step."""
-        return torch.autograd.grad(self._elbo.sampled_nll() / len(self.data), parameters)
+        return torch.autograd.grad(self._elbo.sampled_nll() / len(self.data), parameters, allow_unused=True)
 
     def _batch(self, index: Tensor) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor] | None]:
         """The clips at ``index``, their targets and the augmentation of their spectrograms."""
@@ -272,17 +274,22 @@ class Fit:
 
     def _diverged(self, what: str) -> FitError:
         kept = f"the last good checkpoint is {self.folder / CHECKPOINT}" if self.checkpointed else "no checkpoint yet"
-        return FitError(
-            f"step {self.step} (epoch {self.epoch:.1f}): {what}; try a lower fit.learning_rate (it is "
-            f"{self.settings.learning_rate:g}), a longer fit.kl_warmup or smaller init_scale; {kept}"
-        )
+        settings = self.settings
+        if self._natural is None:
+            remedy = (
+                f"fit.learning_rate (it is {settings.learning_rate:g}), a longer fit.kl_warmup or smaller init_scale"
+            )
+        else:
+            remedy = f"fit.natural.learning_rate ({settings.natural.learning_rate:g}), fit.natural.clip "
+            remedy += f"({settings.natural.clip:g}) or fit.learning_rate ({settings.learning_rate:g})"
+        return FitError(f"step {self.step} (epoch {self.epoch:.1f}): {what}; try a lower {remedy}; {kept}")
 
     def _end_epoch(self, nll: float) -> None:
         """Score the validation clips and append a line of metrics; ``nll`` is the last step's."""
         state, running = self._state, self._state.running
         started = time.monotonic()
         if self._natural is not None:
-            self._kl = float(self._elbo.kl) + float(self._natural.kl())
+            self._kl = float(self._elbo.kl) + self._natural.kl()
         scores = {} if self.validation is None else self.validate()
         seconds = running.seconds + time.monotonic() - started
         state.metrics = {
@@ -292,6 +299,7 @@ class Fit:
             "kl": self._kl,
             "kl_weight": self._elbo.kl_weight,
             "learning_rate": next(iter(self._optimizers.values())).param_groups[0]["lr"],
+            **({} if self._natural is None else {"natural_learning_rate": self._natural.param_groups[0]["lr"]}),
             "seconds": round(seconds, 3),
             **scores,
         }
@@ -304,7 +312,7 @@ class Fit:
             logger.info(f"epoch {self.epoch:.4g} of {self.settings.epochs}: {shown}, {seconds:.1f} s")
 
     def _shown(self, nll: float) -> dict[str, str]:
-        shown = {"nll": f"{nll:.3f}", "kl": f"{self._kl:.4g}"}
+        shown = {"nll": f"{nll:.3f}"} | ({} if math.isnan(self._kl) else {"kl": f"{self._kl:.4g}"})
         return shown | {name: f"{value:.3f}" for name, value in self.metrics.items() if name.startswith("val/")}
 
     def validate(self) -> dict[str, float]:

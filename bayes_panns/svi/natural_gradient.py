@@ -67,8 +67,9 @@ class TrainedWeight:
 class NaturalGradient(torch.optim.Optimizer):
     """The natural-gradient optimiser of the mean-field Normal parts of a guide.
 
-    It takes the place of Adam for their means and standard deviations, which are not given a gradient: the widths
-    follow from the curvature. All other parameters need an optimiser of their own. See the module for the equations.
+    It takes the place of Adam for their means and standard deviations. The widths follow from the curvature; their
+    parameters require no gradient from then on, whether they did before or not. All other parameters need an optimiser
+    of their own. See the module for the equations.
 
     Its memory is one tensor a weight, the momentum, beside the guide's own two.
 
@@ -94,13 +95,11 @@ class NaturalGradient(torch.optim.Optimizer):
         clip: The largest step of a mean before the learning rate, in units of its prior's standard deviation.
         curvature: One of :class:`~bayes_panns.core.choices.Curvature`. ``gauss-newton`` needs the gradients of
             :meth:`MeanFieldELBO.sampled_nll`; see :meth:`step`.
-        adds_kl: Whether the loss leaves out the KL of these weights, as with :attr:`MeanFieldELBO.without_kl`, so that
-            a step adds its gradient: one pass over the weights less.
+        adds_kl: Whether the loss leaves out the KL of the sites in :attr:`without_kl`, as :class:`MeanFieldELBO` can.
+            A step then adds its gradient: one pass over the weights less.
         trusts_start: Whether the guide's first widths are estimates, which the average of the curvature starts from.
-            If not, only the first draw depends on them.
-
-    Attributes:
-        weights: How many weights it fits.
+            If not, only the first draw depends on them; with ``price`` they last longer, since a step changes the
+            precision by a factor of 0.5 to 2.5 at most.
 
     Raises:
         ValueError: A prior is not Normal, a mean is frozen while its width is not, the guide has no mean-field Normal
@@ -137,7 +136,6 @@ class NaturalGradient(torch.optim.Optimizer):
             raise ValueError("the guide has no mean-field Normal part that is trained")
         for weight in self._weights:
             weight.log_scale.requires_grad_(self._curvature == Curvature.PRICE)
-        self.weights = sum(weight.loc.numel() for weight in self._weights)
         settings = {"lr": learning_rate, "momentum": momentum, "memory": memory, "clip": clip}
         super().__init__([weight.loc for weight in self._weights], settings)
 
@@ -147,15 +145,26 @@ class NaturalGradient(torch.optim.Optimizer):
         return [weight.loc for weight in self._weights]
 
     @property
-    def sites(self) -> frozenset[str]:
-        """The sites of the weights."""
-        return frozenset(weight.site for weight in self._weights)
+    def without_kl(self) -> frozenset[str]:
+        """The sites whose KL the loss must leave out, because a step adds its gradient.
+
+        Of a prior whose width is learned the KL stays in the loss: the width needs its gradient.
+        """
+        return frozenset(weight.site for weight in self._weights if self._adds(weight))
 
     @torch.no_grad()
-    def kl(self) -> Tensor:
-        """The KL of these weights from their priors, in nats, 0-d."""
-        found = [normal_kl(weight.loc, weight.log_scale, self._prior(weight)) for weight in self._weights]
-        return torch.stack(found).sum()
+    def kl(self) -> float:
+        """The KL that the loss leaves out, in nats."""
+        found = [
+            normal_kl(weight.loc, weight.log_scale, self._prior(weight)).item()
+            for weight in self._weights
+            if self._adds(weight)
+        ]
+        return sum(found)
+
+    def _adds(self, weight: TrainedWeight) -> bool:
+        """Whether a step adds the gradient of a weight's KL."""
+        return self._adds_kl and weight.site not in self._model.learned
 
     def _prior(self, weight: TrainedWeight) -> NormalPrior:
         prior = normal_prior(self._model.prior(weight.site), weight.loc)
@@ -173,7 +182,7 @@ class NaturalGradient(torch.optim.Optimizer):
         return self._curvature == Curvature.GAUSS_NEWTON
 
     @torch.no_grad()
-    def step(self, batch: int, sampled: Sequence[Tensor] | None = None) -> None:  # type: ignore[override]
+    def step(self, batch: int, sampled: Sequence[Tensor | None] | None = None) -> None:  # type: ignore[override]
         """One step, from the gradients that a backward pass of the loss a clip has left.
 
         Args:
@@ -226,20 +235,27 @@ class NaturalGradient(torch.optim.Optimizer):
         # A start wider than the prior stands for a curvature below 0, and its draws would last for many steps.
         unchanged = before is prior.scale and state["step"] > 1
         keep, smooth = self._kept(state, settings["memory"]), settings["momentum"]
-        unbiased = 1 - smooth ** state["step"]
+        unbiased, adds = 1 - smooth ** state["step"], self._adds(weight)
 
         def work(index: int, span: slice, scratch: list[Tensor], generator: torch.Generator | None) -> None:
             here = priors.at(span)
             ours = here.scale.pow(-2)  # a d, what the prior adds to the precision
             loc, log_scale, velocity, grad = (each[span] for each in flats)
             precision = torch.mul(log_scale, -2, out=scratch[0]).exp_()
+            # What the gradient of the log-scale says of the curvature is times the precision that it was drawn with.
+            curvature = others[span] * precision * a if price and others is not None else None
+            if curvature is not None and not adds:
+                # Without the gradient of the KL, (s^2 / s0^2 - 1) / a.
+                curvature += precision - ours
             if not unchanged:
                 precision.sub_(earlier.at(span).scale.pow(-2)).clamp_(min=0).add_(ours)
-            if self._adds_kl:
+            if adds:
                 grad = torch.mul(here.distance(loc, scratch[1]), ours / a, out=scratch[1]).add_(grad)
             velocity.lerp_(grad, 1 - smooth)
-            if price:
-                self._price(precision, ours, others[span], keep)  # type: ignore[index]
+            if curvature is not None:
+                # Squared, the change leaves the precision positive; bounded, it does not explode.
+                change = (curvature + ours).div_(precision).sub_(1).mul_(1 - keep).clamp_(-1, 1)
+                precision.addcmul_(precision, change + change.square() / 2)
             else:
                 squared = grad if others is None else others[span]
                 precision.mul_(keep).addcmul_(squared, squared, value=(1 - keep) * batch * a).add_((1 - keep) * ours)
@@ -256,17 +272,6 @@ class NaturalGradient(torch.optim.Optimizer):
         before = state["known"]
         state["known"] = memory * before + 1 - memory
         return memory * before / state["known"]
-
-    def _price(self, precision: Tensor, ours: Tensor, grad: Tensor, keep: float) -> None:
-        """Update the precision by the gradient of the log-scale."""
-        # The gradient is noise times g_nll and, with the KL, (s^2 / s0^2 - 1) / a. The first, over s^2, is h_batch, so
-        # with the KL h_batch - h = grad a (h + d). The square keeps the result positive, the bounds keep it from
-        # exploding.
-        relative = grad * self._precision
-        if self._adds_kl:
-            relative += ours / precision - 1
-        relative.mul_(1 - keep).clamp_(-1, 1)
-        precision.addcmul_(precision, relative + relative.square() / 2)
 
 
 def require_natural(model: BayesianNet, guide: Part) -> None:

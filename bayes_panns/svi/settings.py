@@ -84,8 +84,8 @@ class FitSettings(BaseModel):
 
     Attributes:
         optimizer: How: :class:`~bayes_panns.core.choices.Optimizer`.
-        epochs: Passes over the clips; with a sampling other than random, as many steps as that takes. With natural
-            gradients the most of them: the fit ends when it has converged.
+        epochs: Passes over the clips; with a sampling other than random, as many steps as that takes. For a
+            rotated last layer by natural gradients the most of them: that fit ends when it has converged.
         steps_per_epoch: Steps between two lines of metrics, each with a checkpoint; by default one pass.
         batch_size: Clips a step.
         sampling: Which clips make up a batch: :class:`~bayes_panns.core.choices.Sampling`.

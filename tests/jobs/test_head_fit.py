@@ -221,6 +221,7 @@ def test_validation_clips_are_scored_once(clips, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        (["guide=det-flip"], "it is for the guide recipe rotated-head"),
         (['freeze=["locs"]'], "fits means and widths"),
         (["fit.features=memory"], 'set fit.features = "embeddings"'),
         (["fit.learning_rate=0.5"], "learning_rate is a setting of steps over batches"),

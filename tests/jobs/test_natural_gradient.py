@@ -62,18 +62,24 @@ def test_the_kl_in_the_metrics_is_that_of_the_posterior(stores, tmp_path, recipe
     assert fitted.posterior.metrics["kl"] == pytest.approx(expected, rel=1e-4)
 
 
-def test_it_fits_a_normal_last_layer_on_embeddings(stores, upstream, tmp_path, recipe):
-    run = recipe(
-        stores["downstream"],
-        guide="det-flip",
-        upstream=str(upstream),
-        freeze=["backbone"],
-        features="embeddings",
-        **NATURAL,
+def test_a_learned_prior_learns(stores, tmp_path, recipe):
+    """Its KL stays in the loss, whose gradient is the only one that its width has."""
+    guide = tmp_path / "learned.toml"
+    guide.write_text('[default]\nlearn_prior = true\nestimator = "weights"\n')
+    settings = {**NATURAL, "epochs": 4, "kl_weight": 0.1, "learning_rate": 0.01}
+    fitted = fit(recipe(stores["downstream"], guide=str(guide), **settings), tmp_path / "run")
+    factors = torch.stack(list(fitted.posterior.prior_widths().values()))
+    assert (factors.log().abs() > 0.01).all()
+    expected = sum(
+        torch.distributions.kl_divergence(
+            torch.distributions.Normal(loc, scale), fitted.posterior.model.prior(f"net.{name}").base_dist
+        )
+        .sum()
+        .item()
+        for name, (loc, scale) in fitted.posterior.gaussians().items()
     )
-    posterior = fit(run, tmp_path / "run").posterior
-    assert posterior.model.only_head
-    assert set(posterior.gaussians()) == {"fc_audioset.weight", "fc_audioset.bias"}
+    # The loss's own KL is of the last step's start.
+    assert fitted.posterior.metrics["kl"] == pytest.approx(expected, rel=0.05)
 
 
 def test_the_prior_start_is_in_units_of_the_weights(stores, upstream, tmp_path, recipe):
@@ -105,6 +111,7 @@ def test_a_guide_of_points_is_adams(stores, tmp_path, recipe, guide):
     ("settings", "message"),
     [
         ({"freeze": ["locs"]}, "fits means and widths"),
+        ({"freeze": ["backbone"], "features": "embeddings", "guide": "low-rank-head"}, "is for the guide recipe"),
     ],
 )
 def test_what_it_cannot_fit_is_refused(stores, upstream, tmp_path, recipe, settings, message):

@@ -65,7 +65,7 @@ def fitted(model, inputs, target, *, steps=800, batch=20, kl_weight=1.0, rate=0.
     objective = loss(model, guide)
     optimizer = NaturalGradient(model, guide, clips=len(inputs), kl_weight=kl_weight, **kwargs)
     if kwargs.get("adds_kl"):
-        loss.without_kl = optimizer.sites
+        loss.without_kl = optimizer.without_kl
     with pyro.validation_enabled(False):
         for step in range(steps):
             index = torch.randint(len(inputs), (batch,))
