@@ -28,6 +28,7 @@ from bayes_panns.core.choices import Holds, Task
 from bayes_panns.core.errors import StoreError
 from bayes_panns.core.files import require_parent, whole_file
 from bayes_panns.core.strict_json import strict
+from bayes_panns.core.text import readable
 
 BUFFER = 64
 """The most clips that a writer holds in memory before it writes them out."""
@@ -384,5 +385,4 @@ def write(
 
 
 def _utf8(text: str) -> bytes:
-    # A file name that is not UTF-8 reaches Python with surrogates, which cannot be encoded as they are.
-    return text.encode("utf-8", "backslashreplace")
+    return readable(text).encode()

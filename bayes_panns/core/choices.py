@@ -56,6 +56,16 @@ class Holds(Choice):
     EMBEDDINGS = "embeddings", "a vector that a model has made of the sound"
 
 
+class SoundNote(Choice):
+    """What a user should know of a sound file that could be read."""
+
+    TRUNCATED = "truncated", "sound that the file promises is missing"
+    CLIPPED = "clipped", "many samples are at full scale"
+    SCALE = "scale", "float samples are far beyond full scale"
+    CANCELLED = "cancelled", "the channels are opposite and cancel each other"
+    SILENT = "silent", "there is no sound"
+
+
 class PosteriorKind(Choice):
     """The posterior family of a weight."""
 

@@ -1,7 +1,6 @@
 """Numbers and text as people read them."""
 
 import math
-import unicodedata
 
 import numpy as np
 
@@ -49,16 +48,6 @@ def span(interval: Interval) -> str:
     if math.isnan(interval.low) or math.isnan(interval.high):
         return ""
     return f"{number(interval.low)} to {number(interval.high)}"
-
-
-def printable(text: str) -> str:
-    r"""The text with a space for each control character, so that it stays on one line and cannot steer a terminal.
-
-    Example:
-        >>> printable("dog\nbark")
-        'dog bark'
-    """
-    return "".join(" " if unicodedata.category(letter).startswith("C") else letter for letter in text)
 
 
 def count_of(number: int, noun: str) -> str:

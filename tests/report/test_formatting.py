@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bayes_panns.metrics import Interval
-from bayes_panns.report.formatting import count_of, exact, number, percent, printable, span
+from bayes_panns.report.formatting import count_of, exact, number, percent, span
 
 
 @given(st.floats(), st.sampled_from([0, 6]))
@@ -29,7 +29,3 @@ def test_numbers_as_people_read_them():
     assert span(Interval(0.5, 0.25, 0.75)) == "0.250 to 0.750"
     assert span(Interval(0.5, float("nan"), float("nan"))) == ""
     assert [count_of(number, "clip") for number in (0, 1, 1200)] == ["0 clips", "1 clip", "1,200 clips"]
-
-
-def test_control_characters_become_spaces():
-    assert printable("a\x1b[31mb\nc\u202ed") == "a [31mb c d"

@@ -20,6 +20,8 @@ class Clip:
         labels: Indices into the catalog's labels.
         fold: The fold that the data set's authors gave it.
         source: The longer recording it was cut from.
+        start: Where in the file it begins, in seconds.
+        seconds: How long it is; None for all that is left of the file.
     """
 
     path: Path
@@ -27,6 +29,8 @@ class Clip:
     labels: tuple[int, ...] = ()
     fold: int | None = None
     source: str | None = None
+    start: float = 0.0
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)

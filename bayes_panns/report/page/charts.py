@@ -13,8 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from bayes_panns.core.text import printable
 from bayes_panns.metrics.plotting import FAINT, INK, PALETTE
-from bayes_panns.report.formatting import printable
 
 DEPTH = ("#f2a900", "#d98f1b", "#b87a4b", "#8f6d74", "#6f6593", "#5560a8", "#3459b5", "#0047ab")
 """Colours from the first layer to the last."""

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bayes_panns.report.formatting import printable
+from bayes_panns.core.text import printable
 
 _UNLIMITED = 1 << 20
 """Columns of a console: nothing is wrapped or cut off."""

@@ -9,8 +9,9 @@ import numpy as np
 
 from bayes_panns.core.choices import TagFormat
 from bayes_panns.core.strict_json import strict
+from bayes_panns.core.text import printable
 from bayes_panns.predictions import Tags
-from bayes_panns.report.formatting import exact, printable
+from bayes_panns.report.formatting import exact
 from bayes_panns.report.text.layout import columns
 
 _FIELDS = ("probability", "aleatoric", "epistemic")
