@@ -175,7 +175,10 @@ def _cut_recording(path: Path, stretches: list[Stretch], cutting: Cutting) -> li
         names |= dict.fromkeys(label for row in heard for label in ordered[row][0][2])
         pieces.append(_Piece(stretch, low, high, tuple(names)))
     if exhaustive:
-        pieces += [_Piece(first, low, high, ()) for low, high in _between(start, end, length, cutting.seconds)]
+        # How long the sound at a point is, is not known: its clip is taken.
+        points = [window for window, stretch in windows.items() if _end(stretch, length) - stretch.start < _POINT]
+        taken = sorted([*zip(start.tolist(), end.tolist(), strict=True), *points])
+        pieces += [_Piece(first, low, high, ()) for low, high in _between(taken, length, cutting.seconds)]
     return sorted(pieces, key=lambda piece: (piece.start, piece.end))
 
 
@@ -190,11 +193,11 @@ def _windows(start: float, end: float, seconds: float, length: float, context: b
     return [(round(low, 6), round(min(low + seconds, length), 6))]
 
 
-def _between(start: np.ndarray, end: np.ndarray, length: float, seconds: float) -> list[tuple[float, float]]:
-    """Whole clips from between stretches that are sorted by their start."""
+def _between(taken: list[tuple[float, float]], length: float, seconds: float) -> list[tuple[float, float]]:
+    """Whole clips from between what is taken, which is sorted by its start."""
     found = []
     low = 0.0
-    for begins, ends in [*zip(start.tolist(), end.tolist(), strict=True), (length, length)]:
+    for begins, ends in [*taken, (length, length)]:
         count = math.floor((begins - low) / seconds + 1e-6)
         found += [(round(low + i * seconds, 6), round(low + (i + 1) * seconds, 6)) for i in range(count)]
         low = max(low, ends)
