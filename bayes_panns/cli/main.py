@@ -19,6 +19,9 @@ from bayes_panns.core.errors import BayesPannsError, SettingError
 INTERRUPTED, TERMINATED = 130, 143
 """The exit codes after Ctrl-C and SIGTERM, as shells have them: 128 plus the signal's number."""
 
+SKIPPED = 3
+"""The exit code if some files were skipped, and the others done."""
+
 SECTIONS = {
     "First look": ("demo",),
     "Clips": ("pack", "inspect"),
