@@ -99,7 +99,6 @@ class Sndfile:
         self._most = stream.most
         if stream.most is not None and self.length is not None:
             self.length = min(self.length, stream.most)
-
     def read(self, block: NDArray[np.float32]) -> int:
         """See :class:`Decoder`."""
         if self._most is not None:

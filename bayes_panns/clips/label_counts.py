@@ -43,13 +43,14 @@ def label_remarks(
     elif missing and len(none):
         has, it = ("has", "it") if len(none) == 1 else ("have", "them")
         remarks.append(
-            f"{len(none)} of {len(labels)} labels ({named(labels, none)}) {has} no clip, so nothing can be learned of {it}"
+            f"{len(none)} of {len(labels)} labels ({named(labels, none)}) {has} no clip, so nothing can be "
+            f"learned of {it}"
         )
     every = np.flatnonzero(counts == clips) if clips else some[:0]
     if task is Task.ONE_OF_K and len(labels) == 1:
         remarks.append(
-            f"every clip has the label {labels[0]!r}, and there is no other: a model fitted to them gives that label to every "
-            "sound; add clips of other labels, or clips without a label"
+            f"every clip has the label {labels[0]!r}, and there is no other: a model fitted to them gives that "
+            "label to every sound; add clips of other labels, or clips without a label"
         )
     if task is Task.MULTI_LABEL and len(every):
         has, it = ("has", "it") if len(every) == 1 else ("have", "them")

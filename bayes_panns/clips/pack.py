@@ -18,7 +18,6 @@ from bayes_panns.clips.catalogs import Catalog, Clip
 from bayes_panns.clips.label_counts import label_remarks, named
 from bayes_panns.clips.writer import StoreWriter
 from bayes_panns.core import progress
-from bayes_panns.core.choices import Task
 from bayes_panns.core.errors import AudioError, StoreError
 
 logger = logging.getLogger(__name__)
@@ -57,8 +56,8 @@ def pack(
 
     Recordings are mixed down, resampled, and cut or padded with silence to one length. One that cannot be read is
     skipped and counted. Memory does not grow with the number of clips. The output's place is checked before anything is
-    decoded. Logged as warnings: labels that lost all their clips because none of the files could be read, a single label,
-    one that all clips have, and labels of very different numbers of clips.
+    decoded. Logged as warnings: labels that lost all their clips because none of the files could be read, a single
+    label, one that all clips have, and labels of very different numbers of clips.
 
     Args:
         catalog: What to pack.
@@ -79,8 +78,8 @@ def pack(
     longest = max((clip.seconds or 0 for clip in catalog.clips), default=0)
     if longest > seconds * (1 + 1e-6):
         raise StoreError(
-            f"{catalog.root}: is cut into clips of {longest:g} s, and clips of {seconds:g} s would lose what is labelled; "
-            "give the same length to both"
+            f"{catalog.root}: is cut into clips of {longest:g} s, and clips of {seconds:g} s would lose what is "
+            "labelled; give the same length to both"
         )
     chosen = without(catalog, exclude)
     excluded = len(catalog.clips) - len(chosen)
@@ -145,9 +144,9 @@ def warn_of_labels(catalog: Catalog, chosen: Sequence[Clip], packed: np.ndarray,
     lost = np.array(sorted({label for clip in chosen for label in clip.labels if not packed[label]}), dtype=np.int64)
     if len(lost):
         logger.warning(
-            f"{output}: {len(lost)} of {len(catalog.labels)} labels ({named(catalog.labels, lost)}) have no clip, because "
-            "none of their files could be read; convert or add these files and pack again, or leave them out of the "
-            "source"
+            f"{output}: {len(lost)} of {len(catalog.labels)} labels ({named(catalog.labels, lost)}) have no "
+            "clip, because none of their files could be read; convert or add these files and pack again, or leave them "
+            "out of the source"
         )
     for remark in label_remarks(catalog.labels, packed, clips, catalog.task, missing=False):
         logger.warning(f"{output}: {remark}")

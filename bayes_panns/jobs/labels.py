@@ -17,8 +17,8 @@ def label_set(source: str | Path) -> tuple[tuple[str, ...], Task | None]:
     """A set of labels and, where it is known, what they mean.
 
     Args:
-        source: A file with a name in each line, a CSV with ``index`` and ``display_name``, a clip store (``.h5``), or the
-            folder of a posterior or of its run.
+        source: A file with a name in each line, a CSV with ``index`` and ``display_name``, a clip store (``.h5``), or
+            the folder of a posterior or of its run.
 
     Raises:
         BayesPannsError: It is missing, damaged, or has no labels.

@@ -57,7 +57,9 @@ def test_comma_joined_labels(tmp_path):
     table = text(tmp_path / "t.csv", "file,labels", '1.wav,"Guitar,Music"', "2.wav,Music", "3.wav,")
     out = tmp_path / "s.h5"
     told = run("pack", "folder", table, "-o", out, *PACK).stderr
-    assert "such as 'Guitar,Music', look like several joined by ','; if they are, pack again with --separator ','" in told
+    assert (
+        "such as 'Guitar,Music', look like several joined by ','; if they are, pack again with --separator ','" in told
+    )
     assert "look like" not in run("pack", "folder", table, "-o", out, *PACK, "--separator", ",").stderr
     assert Store(out).labels == ("Guitar", "Music")
     assert Store(out).target().tolist() == [[True, True], [False, True], [False, False]]
@@ -84,7 +86,10 @@ def test_a_fixed_set_of_labels(tmp_path):
     told = run("pack", "folder", tmp_path / "test", "-o", out, *PACK, "--labels", names, code=1).stderr
     assert "line 3 lists 'saw' again, after line 1" in told
     text(names, "")
-    assert "lists no labels" in run("pack", "folder", tmp_path / "test", "-o", out, *PACK, "--labels", names, code=1).stderr
+    assert (
+        "lists no labels"
+        in run("pack", "folder", tmp_path / "test", "-o", out, *PACK, "--labels", names, code=1).stderr
+    )
     told = run("pack", "folder", tmp_path / "test" / "saw", "-o", out, *PACK, "--labels", table, code=1).stderr
     assert "its clips have no labels" in told
 

@@ -50,7 +50,7 @@ class TestFsd50k:
     @pytest.fixture
     def home(self, tmp_path):
         truth = tmp_path / "FSD50K.ground_truth"
-        table(truth / "dev.csv", "fname,labels,mids,split", '1,"Guitar,Music","/m/1,/m/2",train', '2,Music,/m/2,val')
+        table(truth / "dev.csv", "fname,labels,mids,split", '1,"Guitar,Music","/m/1,/m/2",train', "2,Music,/m/2,val")
         table(truth / "eval.csv", "fname,labels,mids", "3,Bark,/m/3")
         table(truth / "vocabulary.csv", "0,Music,/m/2", "1,Bark,/m/3", "2,Guitar,/m/1")
         for name in ("dev_audio/1", "dev_audio/2", "eval_audio/3"):
@@ -96,13 +96,13 @@ def test_published_tables_name_files_in_their_folder_alone(tmp_path, name):
     sound(tmp_path / "audio" / "good.wav")
     row = f"{name},1,0,dog,True,7,A"
     table(tmp_path / "meta" / "esc50.csv", ESC_HEAD, "good.wav,1,0,dog,True,7,A", row)
-    with pytest.raises(StoreError, match="line 3 has filename|cannot be read as CSV"):
+    with pytest.raises(StoreError, match=r"line 3 has filename|cannot be read as CSV"):
         esc50(tmp_path)
     table(tmp_path / "metadata" / "UrbanSound8K.csv", US_HEAD, f"{name},9,0,1,1,5,3,dog_bark")
-    with pytest.raises(StoreError, match="line 2 has slice_file_name|cannot be read as CSV"):
+    with pytest.raises(StoreError, match=r"line 2 has slice_file_name|cannot be read as CSV"):
         urbansound8k(tmp_path)
     table(tmp_path / "FSD50K.ground_truth" / "dev.csv", "fname,labels,mids,split", f"{name},Music,/m/2,val")
-    with pytest.raises(StoreError, match="line 2 has fname|cannot be read as CSV"):
+    with pytest.raises(StoreError, match=r"line 2 has fname|cannot be read as CSV"):
         fsd50k(tmp_path)
 
 

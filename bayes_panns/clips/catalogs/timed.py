@@ -17,7 +17,7 @@ from bayes_panns.core.errors import AudioError, StoreError
 logger = logging.getLogger(__name__)
 
 SLIVER = 0.1
-"""A part that is smaller than this share is too little: a rest of a clip's length, or an overlap of clip and stretch."""
+"""A smaller share is too little: for a rest of a clip's length, or for an overlap of clip and stretch."""
 
 SLACK = 0.1
 """Seconds by which a stretch may end after its recording: programs differ in how long they say that a file is."""
