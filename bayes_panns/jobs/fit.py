@@ -16,6 +16,7 @@ from bayes_panns.bayes import Effective, effective_parameters
 from bayes_panns.clips import ClipSet
 from bayes_panns.core.choices import Holds, Schedule, SplitRule, Task
 from bayes_panns.core.errors import FitError, RecipeError, StoreError
+from bayes_panns.jobs.labels import warn_of_labels
 from bayes_panns.jobs.leaks import record_fitted_clips, warn_of_known_clips
 from bayes_panns.jobs.run_folder import Continued, Inputs, Resumable, RunFolder
 from bayes_panns.jobs.splits import divide
@@ -106,6 +107,7 @@ def fit(
             run.write(recipe, resumable)
         each = f"{clips.seconds_per_clip:g} s" if clips.samples else clips.contents
         logger.info(f"{len(clips)} clips of {each}, {len(clips.labels)} labels ({task}), on {chosen}")
+        warn_of_labels(clips, task)
         if upstream is not None and takes_all_clips(posterior, recipe):
             warn_of_known_clips(upstream, clips)
         if inherited is not None:

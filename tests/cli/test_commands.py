@@ -97,7 +97,9 @@ def test_the_version_is_printed():
 def test_pack_counts_what_it_skips(home, tmp_path):
     shutil.copytree(home / "sounds", tmp_path / "sounds")
     (tmp_path / "sounds" / "low" / "broken.wav").write_bytes(b"RIFF")
-    result = run("pack", "folder", tmp_path / "sounds", "-o", tmp_path / "s.h5", "--exclude", "high/0.wav,5.wav")
+    result = run(
+        "pack", "folder", tmp_path / "sounds", "-o", tmp_path / "s.h5", "--exclude", "high/0.wav,5.wav", code=3
+    )
     assert re.search(r"^skipped low/broken\.wav: cannot be read", result.stderr, re.MULTILINE)
     assert "14 clips packed, 1 skipped, 4 excluded" in result.stderr
     assert result.stdout == ""
