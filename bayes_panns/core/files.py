@@ -79,7 +79,6 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     if folder.is_file():
         raise NotADirectoryError(errno.ENOTDIR, "is a file, not a folder", str(folder))
     folder.parent.mkdir(parents=True, exist_ok=True)
-    _restore(folder)
     with _one_place(folder), _locked_part(folder) as part, writes(folder):
         fresh, old = part / folder.name, part.with_name(part.name.removesuffix(_PART) + _OLD)
         fresh.mkdir()
@@ -185,7 +184,9 @@ def require_space(path: Path, size: int) -> None:
 
 
 def remove_abandoned(folder: Path) -> None:
-    """Remove the parts that killed writers left directly in ``folder``."""
+    """Remove the parts that killed writers left directly in ``folder``; put back what they were about to replace."""
+    for old in sorted(folder.glob(f".?*.{'?' * 2 * _TOKEN_BYTES}{_OLD}")):
+        _restore(old)
     if fcntl is None:
         return
     for part in sorted(folder.glob(f".?*.{'?' * 2 * _TOKEN_BYTES}{_PART}")):
@@ -310,21 +311,15 @@ def _swap(fresh: Path, folder: Path, old: Path) -> None:
     raise OSError(errno.EBUSY, "other processes keep writing this folder", str(folder))
 
 
-def _restore(folder: Path) -> None:
-    """Put back the folder of a writer that was killed between its two renames; remove older ones."""
-    for old in _beside(folder, _OLD):
-        if folder.exists():
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            # A writer that is alive may just have put its own folder there.
-            with suppress(OSError):
-                old.rename(folder)
-
-
-def _beside(path: Path, suffix: str) -> list[Path]:
-    """The hidden folders of ``path`` itself, not those of a ``path.1`` beside it."""
-    name = "".join(f"[{letter}]" if letter in "*?[" else letter for letter in path.name)
-    return sorted(path.parent.glob(f".{name}.{'?' * 2 * _TOKEN_BYTES}{suffix}"))
+def _restore(old: Path) -> None:
+    """Put back the folder of a writer that was killed between its two renames; remove an older one."""
+    folder = old.with_name(old.name[1:].removesuffix(_OLD)[: -2 * _TOKEN_BYTES - 1])
+    if folder.exists():
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        # A writer that is alive may just have put its own folder there.
+        with suppress(OSError):
+            old.rename(folder)
 
 
 def _flush(path: Path) -> None:
