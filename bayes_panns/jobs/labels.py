@@ -7,7 +7,7 @@ from bayes_panns.clips import ClipSet, Store, read_labels
 from bayes_panns.clips.label_counts import label_remarks
 from bayes_panns.core.choices import Task
 from bayes_panns.core.errors import StoreError
-from bayes_panns.jobs.run_folder import posterior_at
+from bayes_panns.jobs.inputs import posterior_at
 from bayes_panns.posterior.disk import read_header
 
 logger = logging.getLogger(__name__)
