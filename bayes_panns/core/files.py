@@ -2,18 +2,21 @@
 
 New content is written into a hidden folder beside its place, ``.NAME.<random>.part``, which its writer keeps locked.
 Once it has reached the disk, a rename puts it into place. When a writer is killed, its lock is released, and the next
-write to the same place removes what it left. Of two writers of one place, the one that ends last wins.
+write into the same folder removes what it left. Of two writers of one place, the one that ends last wins.
+
+A full disk raises an OSError that names the place, whatever the library that wrote there raised.
 """
 
 import errno
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from bayes_panns.core.errors import OutputError
+from bayes_panns.core.errors import BayesPannsError, OutputError
 
 try:
     import fcntl
@@ -24,6 +27,15 @@ _PART, _OLD, _TOKEN_BYTES = ".part", ".old", 6
 
 _ATTEMPTS = 100
 """How often to try again when another writer of the same place interferes."""
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""The disk is full, the user's share of it, or a file as large as it may be."""
+
+_NUMBER = re.compile(r"(?:os error |errno = |code: )(\d+)")
+"""The system's error in the texts of Rust's and HDF5's errors."""
+
+_PROBE = 1 << 16
+"""Bytes that are written to find out whether a disk is full."""
 
 
 @contextmanager
@@ -38,10 +50,10 @@ def whole_file(path: Path) -> Iterator[Path]:
         A path of the same name in a hidden folder beside ``path``; nothing is there yet.
 
     Raises:
-        OSError: The folder is missing or cannot be written.
+        OSError: The folder is missing or cannot be written, or the disk is full.
     """
     path = path.resolve() if path.is_symlink() else path
-    with _locked_part(path) as part:
+    with _one_place(path), _locked_part(path) as part, writes(path):
         fresh = part / path.name
         yield fresh
         _flush(fresh)
@@ -61,14 +73,13 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         An empty folder of the same name in a hidden folder beside ``folder``.
 
     Raises:
-        OSError: The place cannot be written, or is a file.
+        OSError: The place cannot be written, is a file, or the disk is full.
     """
     folder = folder.resolve() if folder.is_symlink() else folder
     if folder.is_file():
         raise NotADirectoryError(errno.ENOTDIR, "is a file, not a folder", str(folder))
     folder.parent.mkdir(parents=True, exist_ok=True)
-    _restore(folder)
-    with _locked_part(folder) as part:
+    with _one_place(folder), _locked_part(folder) as part, writes(folder):
         fresh, old = part / folder.name, part.with_name(part.name.removesuffix(_PART) + _OLD)
         fresh.mkdir()
         yield fresh
@@ -108,8 +119,12 @@ def require_folder(path: Path) -> None:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[bool]:
+def locked(folder: Path, *, wait: bool = False) -> Iterator[bool]:
     """Lock an existing folder against other processes until the block ends; a killed process loses its locks.
+
+    Args:
+        folder: The folder.
+        wait: Whether to wait for a lock that another process has.
 
     Yields:
         Whether the lock is ours: False where another one holds it. True where the file system has no locks.
@@ -123,7 +138,7 @@ def locked(folder: Path) -> Iterator[bool]:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             yield False
             return
@@ -135,9 +150,114 @@ def locked(folder: Path) -> Iterator[bool]:
 
 
 @contextmanager
+def writes(path: Path) -> Iterator[None]:
+    """A block that writes ``path`` in place: a full disk is an error that names it.
+
+    Raises:
+        OSError: The disk is full.
+    """
+    try:
+        yield
+    except BayesPannsError:
+        raise
+    except Exception as error:
+        number = _full(error, path.parent)
+        # An error of another file has that file's name.
+        if number is None or (isinstance(error, OSError) and error.filename not in (None, str(path))):
+            raise
+        raise OSError(number, _reason(number), str(path)) from error
+
+
+def require_space(path: Path, size: int) -> None:
+    """Check that the disk has room for a file, for libraries that a full disk crashes.
+
+    Args:
+        path: The file; its folder exists.
+        size: Its size, in bytes.
+
+    Raises:
+        OSError: It has not.
+    """
+    with writes(path):
+        if shutil.disk_usage(path.parent).free < size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove the parts that killed writers left directly in ``folder``; put back what they were about to replace."""
+    for old in sorted(folder.glob(f".?*.{'?' * 2 * _TOKEN_BYTES}{_OLD}")):
+        _restore(old)
+    if fcntl is None:
+        return
+    for part in sorted(folder.glob(f".?*.{'?' * 2 * _TOKEN_BYTES}{_PART}")):
+        with suppress(OSError):
+            descriptor = os.open(part, os.O_RDONLY)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(part)
+            finally:
+                os.close(descriptor)
+
+
+def is_part(path: Path) -> bool:
+    """Whether a name is that of the hidden folder of a writer, which may have been killed."""
+    return re.fullmatch(rf"\..+\.[0-9a-f]{{{2 * _TOKEN_BYTES}}}({_PART}|{_OLD})", path.name) is not None
+
+
+@contextmanager
+def _one_place(path: Path) -> Iterator[None]:
+    """A block that writes a part of ``path``: what cannot be written is ``path``, not the part.
+
+    Raises:
+        OSError: As the block.
+    """
+    try:
+        yield
+    except OSError as error:
+        part = path.with_name(f".{path.name}.")
+        if error.errno is None or not str(error.filename).startswith(str(part)):
+            raise
+        raise OSError(error.errno, _reason(error.errno), str(path)) from error
+
+
+def _reason(number: int) -> str:
+    full = "the disk is full; free some space, or write elsewhere"
+    return full if number == errno.ENOSPC else os.strerror(number)
+
+
+def _full(error: BaseException, folder: Path) -> int | None:
+    """The number of the system's error, if ``error`` is one of a full disk.
+
+    Args:
+        error: What a library raised while it wrote.
+        folder: Where it wrote; what it had written is still there.
+    """
+    chain: list[BaseException] = [error]
+    while (before := chain[-1].__cause__ or chain[-1].__context__) is not None and before not in chain:
+        chain.append(before)
+    for each in chain:
+        number = each.errno if isinstance(each, OSError) else None
+        if number is None and (found := _NUMBER.search(str(each))):
+            number = int(found[1])
+        if number is not None:
+            return number if number in _FULL else None
+    # Torch's writer says only that a position in its file is not the one that it expected.
+    probe = folder / f".probe.{secrets.token_hex(_TOKEN_BYTES)}"
+    try:
+        with probe.open("wb", buffering=0) as file:
+            written = file.write(bytes(_PROBE))
+        return None if written == _PROBE else errno.ENOSPC
+    except OSError as found_out:
+        return found_out.errno if found_out.errno in _FULL else None
+    finally:
+        with suppress(OSError):
+            probe.unlink(missing_ok=True)
+
+
+@contextmanager
 def _locked_part(path: Path) -> Iterator[Path]:
     """A hidden folder beside ``path``, locked until the block ends and then removed."""
-    _remove_abandoned(path)
+    remove_abandoned(path.parent)
     part, descriptor = _make_locked(path)
     try:
         yield part
@@ -191,35 +311,15 @@ def _swap(fresh: Path, folder: Path, old: Path) -> None:
     raise OSError(errno.EBUSY, "other processes keep writing this folder", str(folder))
 
 
-def _remove_abandoned(path: Path) -> None:
-    """Remove what killed writers of ``path`` left."""
-    if fcntl is None:
-        return
-    for part in _beside(path, _PART):
+def _restore(old: Path) -> None:
+    """Put back the folder of a writer that was killed between its two renames; remove an older one."""
+    folder = old.with_name(old.name[1:].removesuffix(_OLD)[: -2 * _TOKEN_BYTES - 1])
+    if folder.exists():
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        # A writer that is alive may just have put its own folder there.
         with suppress(OSError):
-            descriptor = os.open(part, os.O_RDONLY)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(part)
-            finally:
-                os.close(descriptor)
-
-
-def _restore(folder: Path) -> None:
-    """Put back the folder of a writer that was killed between its two renames; remove older ones."""
-    for old in _beside(folder, _OLD):
-        if folder.exists():
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            # A writer that is alive may just have put its own folder there.
-            with suppress(OSError):
-                old.rename(folder)
-
-
-def _beside(path: Path, suffix: str) -> list[Path]:
-    """The hidden folders of ``path`` itself, not those of a ``path.1`` beside it."""
-    name = "".join(f"[{letter}]" if letter in "*?[" else letter for letter in path.name)
-    return sorted(path.parent.glob(f".{name}.{'?' * 2 * _TOKEN_BYTES}{suffix}"))
+            old.rename(folder)
 
 
 def _flush(path: Path) -> None:

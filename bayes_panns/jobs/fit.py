@@ -14,6 +14,7 @@ import torch
 from bayes_panns import __version__
 from bayes_panns.bayes import Effective, effective_parameters
 from bayes_panns.clips import ClipSet
+from bayes_panns.core import choices
 from bayes_panns.core.choices import Holds, Schedule, SplitRule, Task
 from bayes_panns.core.errors import FitError, RecipeError, StoreError
 from bayes_panns.jobs.leaks import record_fitted_clips, warn_of_known_clips
@@ -24,6 +25,7 @@ from bayes_panns.posterior import Inherited, Posterior, Power, choose_device, lo
 from bayes_panns.posterior.disk import read_header
 from bayes_panns.recipes import Run, is_function, read_strategy, replaced
 from bayes_panns.svi import Embeddings, Features, Fit, HeadChoice, HeadFit
+from bayes_panns.svi.feature_file import FeatureFile
 from bayes_panns.svi.schedules import learning_rate
 
 logger = logging.getLogger(__name__)
@@ -130,6 +132,8 @@ def fit(
         if upstream is not None:
             posterior.provenance["upstream"] = {"folder": Path(str(recipe.upstream)).name, **upstream.provenance}
         record_fitted_clips(posterior, clips, upstream)
+        if complete:
+            _discard_features(job, run)
         save(posterior, run.posterior)
     return Fitted(posterior, inherited, complete, run.path)
 
@@ -218,13 +222,23 @@ def _job(
                 posterior.model, posterior.guide, data, recipe.fit, run.path, validation=validation, device=device
             )
     else:
+        on_disk = recipe.fit.features == choices.Features.DISK
+        file = FeatureFile(run.features, posterior.front_end, clips.samples) if on_disk else None
         keep = partial(
-            Features, front_end=posterior.front_end, task=posterior.task, keep=recipe.fit.features, folder=run.path
+            Features, front_end=posterior.front_end, task=posterior.task, keep=recipe.fit.features, file=file
         )
         data, validation = keep(clips), None if held is None else keep(held)
     return Fit(
         posterior.model, posterior.guide, data, recipe.fit, run.path, validation=validation, device=device, widen=widen
     )
+
+
+def _discard_features(job: Fit | HeadFit, run: RunFolder) -> None:
+    """Remove the log-mels on disk, which the fit needs no more."""
+    for data in (job.data, job.validation):
+        if isinstance(data, Features):
+            data.close()
+    run.features.unlink(missing_ok=True)
 
 
 def _power(choice: HeadChoice | None) -> Power | None:

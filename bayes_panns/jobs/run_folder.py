@@ -5,6 +5,7 @@
 ``resume.json``  digests of the fit's inputs, how often it was continued, whether it freezes to points
 ``metrics.jsonl`` what the fit logged after each epoch
 ``checkpoint.pt`` all that a resumed fit needs
+``features.bin`` the clips' log-mels, while a fit with ``features = "disk"`` is under way
 ``posterior/``   the posterior
 ``evaluation/``  the run's evaluation, if one was kept
 ``start.json``   what is left of the start in its widths, if that was checked
@@ -147,6 +148,11 @@ class RunFolder:
     def checkpoint(self) -> Path:
         """All that a resumed fit needs."""
         return self.path / CHECKPOINT
+
+    @property
+    def features(self) -> Path:
+        """The clips' log-mels, until the fit is complete: see :mod:`bayes_panns.svi.feature_file`."""
+        return self.path / "features.bin"
 
     @property
     def posterior(self) -> Path:

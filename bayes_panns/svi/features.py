@@ -1,8 +1,5 @@
 """The inputs of a fit: features of clips, computed once and kept, with their targets."""
 
-import tempfile
-from pathlib import Path
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -12,6 +9,7 @@ from bayes_panns.clips import ClipSet
 from bayes_panns.core import choices, progress
 from bayes_panns.core.choices import Task
 from bayes_panns.core.errors import StoreError
+from bayes_panns.svi.feature_file import FeatureFile, Section
 
 _CHUNK = 64
 
@@ -23,12 +21,13 @@ class Features:
         clips: The clips.
         front_end: Makes features of waveforms.
         task: How the targets are read.
-        keep: ``memory``, ``disk`` or ``none`` of :class:`~bayes_panns.core.choices.Features`. ``disk`` is a temporary
-            file; with ``none`` batches are waveforms, for sets too large to keep.
-        folder: Where the temporary file goes; by default the system's folder for them.
+        keep: ``memory``, ``disk`` or ``none`` of :class:`~bayes_panns.core.choices.Features`. With ``none`` batches are
+            waveforms, for sets too large to keep.
+        file: For ``disk``: the file, which sets of clips share, each in its turn; by default a temporary one.
 
     Raises:
         StoreError: The task is one-of-K and a clip does not have exactly one label.
+        OSError: The disk is full.
         ValueError: ``keep`` is none of the three.
     """
 
@@ -41,30 +40,33 @@ class Features:
         task: Task,
         *,
         keep: str = choices.Features.MEMORY,
-        folder: Path | None = None,
+        file: FeatureFile | None = None,
     ):
         self.clips = clips
         self.target = targets(clips, task)
         keep = choices.Features(keep)
         if keep == choices.Features.EMBEDDINGS:
             raise ValueError("these are features; for embeddings use Embeddings")
-        self._kept: np.ndarray | None = None
-        if keep == choices.Features.NONE:
+        self._kept: _InMemory | Section | None = None
+        if keep == choices.Features.MEMORY:
+            self._kept = _InMemory(len(clips))
+        elif keep == choices.Features.DISK:
+            file = file or FeatureFile(None, front_end, clips.samples)
+            self._kept = file.section(_digests(clips))
+        if self._kept is None:
             return
+        # A chunk that is not there as a whole is computed as a whole: another batch may round in another way.
         with torch.no_grad(), progress.task("features", total=len(clips), unit="clip") as bar:
             for start in range(0, len(clips), _CHUNK):
                 index = np.arange(start, min(start + _CHUNK, len(clips)))
-                chunk = front_end(torch.from_numpy(clips.waveform(index))).numpy()
-                if self._kept is None:
-                    self._kept = self._allocate((len(clips), *chunk.shape[1:]), keep, folder)
-                self._kept[index] = chunk
+                if not self._kept.holds(index):
+                    self._kept.put(index, front_end(torch.from_numpy(clips.waveform(index))).numpy())
                 bar.advance(len(index))
 
-    def _allocate(self, shape: tuple[int, ...], keep: str, folder: Path | None) -> np.ndarray:
-        if keep != choices.Features.DISK:
-            return np.empty(shape, dtype=np.float32)
-        self._file = tempfile.NamedTemporaryFile(suffix=".features", dir=folder)  # noqa: SIM115 (lives as long as this)
-        return np.memmap(Path(self._file.name), dtype=np.float32, mode="w+", shape=shape)
+    def close(self) -> None:
+        """Close the file that they are in, if there is one."""
+        if isinstance(self._kept, Section):
+            self._kept.file.close()
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -77,8 +79,34 @@ class Features:
             int64 ``(batch,)`` for one-of-K, float ``(batch, K)`` for multi-label.
         """
         chosen = index.numpy()
-        values = self.clips.waveform(chosen) if self._kept is None else self._kept[chosen]
+        values = self.clips.waveform(chosen) if self._kept is None else self._kept.take(chosen)
         return torch.from_numpy(values).to(device), self.target[index].to(device)
+
+
+class _InMemory:
+    """The log-mels of ``count`` clips, by index, as :class:`~bayes_panns.svi.feature_file.Section` has them on disk."""
+
+    def __init__(self, count: int) -> None:
+        self._count, self._values = count, np.empty(0, dtype=np.float32)
+
+    def holds(self, index: np.ndarray) -> bool:
+        return False
+
+    def put(self, index: np.ndarray, values: np.ndarray) -> None:
+        if not self._values.size:
+            self._values = np.empty((self._count, *values.shape[1:]), dtype=np.float32)
+        self._values[index] = values
+
+    def take(self, index: np.ndarray) -> np.ndarray:
+        return self._values[index]
+
+
+def _digests(clips: ClipSet) -> list[bytes]:
+    found = [b""] * len(clips)
+    for store, positions, rows in clips.by_store():
+        for position, digest in zip(positions, store.digests(rows), strict=True):
+            found[position] = digest
+    return found
 
 
 def targets(clips: ClipSet, task: Task) -> Tensor:

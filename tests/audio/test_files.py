@@ -52,11 +52,6 @@ def test_samples_beyond_full_scale_are_kept(tmp_path):
     assert read(path, RATE).max() == pytest.approx(1.5, abs=1e-3)
 
 
-def truncated(path, share=0.5):
-    content = path.read_bytes()
-    path.write_bytes(content[: int(len(content) * share)])
-
-
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -65,7 +60,7 @@ def truncated(path, share=0.5):
         (lambda path: path.write_bytes(b"no sound at all" * 100), "cannot be read as sound"),
         (lambda path: soundfile.write(path, np.empty(0), RATE), "holds no samples"),
         (lambda path: soundfile.write(path, np.array([0.0, np.nan]), RATE, subtype="FLOAT"), "not finite"),
-        (lambda path: (soundfile.write(path, tone(), RATE), truncated(path)), "truncated"),
+        (lambda path: path.write_bytes(b"<!doctype html><html>404</html>" * 50), "format not recognised"),
     ],
 )
 def test_what_cannot_be_used_is_named_in_one_line(tmp_path, make, message):
@@ -75,15 +70,6 @@ def test_what_cannot_be_used_is_named_in_one_line(tmp_path, make, message):
         read(path, RATE)
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize("suffix", [".flac", ".ogg", ".mp3"])
-def test_a_truncated_compressed_file_is_refused(tmp_path, suffix):
-    path = tmp_path / f"bad{suffix}"
-    soundfile.write(path, tone(5), RATE)
-    truncated(path)
-    with pytest.raises(AudioError, match="bad"):
-        read(path, RATE)
 
 
 def test_find_lists_sounds_only_sorted_and_not_hidden(tmp_path):
@@ -162,7 +148,7 @@ def test_the_two_resamplers_agree_below_the_transition_band(source, target, monk
     noise = np.fft.irfft(spectrum, 2 * source)
     waveform = torch.from_numpy(noise / np.abs(noise).max()).float()
     first = resample(waveform, source, target)
-    monkeypatch.setattr("bayes_panns.audio.files._LARGEST_KERNEL", 0)
+    monkeypatch.setattr("bayes_panns.audio.resampling._LARGEST_KERNEL", 0)
     second = resample(waveform, source, target)
     assert first.shape == second.shape
     assert (first - second)[1000:-1000].abs().max() < 5e-3

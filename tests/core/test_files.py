@@ -1,6 +1,8 @@
 """Files and folders are whole or not at all, whatever happens to their writers."""
 
+import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +13,15 @@ import pytest
 
 from bayes_panns.core import files
 from bayes_panns.core.errors import OutputError
-from bayes_panns.core.files import require_parent, whole_file, whole_folder
+from bayes_panns.core.files import (
+    is_part,
+    remove_abandoned,
+    require_parent,
+    require_space,
+    whole_file,
+    whole_folder,
+    writes,
+)
 
 
 def names(folder):
@@ -107,10 +117,8 @@ def test_the_next_write_removes_what_a_killed_writer_left(kind, number, tmp_path
         process.wait()
     assert names(tmp_path) == [part]
     write = write_file if kind == "file" else write_folder
-    write(tmp_path / "result", "other")  # not its place
-    assert names(tmp_path) == [part, "result"]
     write(path, "whole")
-    assert names(tmp_path) == ["result", "result.1"]
+    assert names(tmp_path) == ["result.1"]
 
 
 @pytest.mark.parametrize("kind", ["file", "folder"])
@@ -182,16 +190,16 @@ def test_a_crash_between_the_two_renames_is_mended_by_the_next_write(tmp_path):
     assert names(tmp_path) == ["post", "posterior"]
 
 
-def test_the_old_folder_of_another_name_is_not_taken(tmp_path):
+def test_the_old_folder_of_another_name_is_put_back_there(tmp_path):
     """``.a.1.<random>.old`` belongs to ``a.1``, not to ``a``."""
     old = tmp_path / ".a.1.0123456789ab.old"
     old.mkdir()
     (old / "kept").touch()
     write_folder(tmp_path / "a", "new")
     assert names(tmp_path / "a") == ["new"]
-    assert names(old) == ["kept"]
+    assert names(tmp_path / "a.1") == ["kept"]
     write_folder(tmp_path / "a", "newer")
-    assert names(old) == ["kept"]
+    assert names(tmp_path / "a.1") == ["kept"]
 
 
 @pytest.mark.parametrize(("umask", "file_mode", "folder_mode"), [(0o022, 0o644, 0o755), (0o077, 0o600, 0o700)])
@@ -254,3 +262,102 @@ def test_a_place_is_checked_before_the_work(tmp_path):
         require_parent(tmp_path / "missing" / "new.txt")
     with pytest.raises(OutputError, match="does not exist"):
         require_parent(tmp_path / "new.txt" / "below-a-file")
+
+
+class Full:
+    """Stands in for a full disk: ``free`` bytes are left."""
+
+    def __init__(self, monkeypatch, free=0):
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(1 << 30, 1 << 30, free))
+
+
+FULL = "the disk is full; free some space, or write elsewhere"
+
+
+def of_rust(path):
+    raise ValueError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+
+def of_hdf5(path):
+    raise RuntimeError("Can't decrement id ref count (file write failed, errno = 28, error message = 'No space')")
+
+
+def of_python(path):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def of_a_file_inside(path):
+    raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+
+def of_torch(path):
+    try:
+        raise OSError(errno.ENOSPC, "No space left on device")
+    except OSError:
+        raise RuntimeError("unexpected pos 704 vs 598")  # noqa: B904 (as torch does)
+
+
+@pytest.mark.parametrize("fails", [of_rust, of_hdf5, of_python, of_a_file_inside, of_torch])
+@pytest.mark.parametrize("kind", [whole_file, whole_folder])
+def test_a_full_disk_is_one_line_that_names_the_place(kind, fails, tmp_path):
+    with pytest.raises(OSError, match=FULL) as caught, kind(tmp_path / "a") as fresh:
+        fails(fresh)
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(tmp_path / "a"))
+    assert names(tmp_path) == []
+
+
+def test_a_library_that_hides_the_reason_is_seen_through(tmp_path, monkeypatch):
+    """Torch's own writer of files says nothing of the disk."""
+
+    def no_room(self, *arguments, **options):
+        raise OSError(errno.ENOSPC, "No space left on device", str(self))
+
+    def write():
+        with whole_file(tmp_path / "a"):
+            monkeypatch.setattr(files.Path, "open", no_room)
+            raise RuntimeError("unexpected pos 576 vs 534")
+
+    with pytest.raises(OSError, match=FULL):
+        write()
+
+
+def test_other_errors_stay_what_they_are(tmp_path):
+    with pytest.raises(RuntimeError, match="a bug"), whole_file(tmp_path / "a"):
+        raise RuntimeError("a bug")
+    with pytest.raises(OutputError), whole_file(tmp_path / "a"):
+        raise OutputError("one line already")
+    other = str(tmp_path / "read from here")
+    with pytest.raises(OSError, match="read from here"), writes(tmp_path / "a"):
+        raise OSError(errno.ENOSPC, "No space left on device", other)
+    assert names(tmp_path) == []
+
+
+def test_a_place_that_cannot_be_written_is_named_without_its_part(tmp_path):
+    with pytest.raises(FileNotFoundError) as caught, whole_file(tmp_path / "none" / "a"):
+        pass
+    assert caught.value.filename == str(tmp_path / "none" / "a")
+
+
+def test_room_is_checked_before_a_library_that_needs_it(tmp_path, monkeypatch):
+    Full(monkeypatch, free=1000)
+    require_space(tmp_path / "a", 1000)
+    with pytest.raises(OSError, match=FULL):
+        require_space(tmp_path / "a", 1001)
+
+
+def test_the_next_write_into_a_folder_removes_what_writers_of_other_files_left(tmp_path):
+    with writer("file", tmp_path / "a") as killed:
+        killed.kill()
+        killed.wait()
+    (tmp_path / ".of the user.part").touch()
+    (left,) = [name for name in names(tmp_path) if name.startswith(".a.")]
+    assert is_part(tmp_path / left)
+    assert not is_part(tmp_path / ".of the user.part")
+    write_file(tmp_path / "b", "b")
+    assert names(tmp_path) == [".of the user.part", "b"]
+
+
+def test_parts_of_writers_that_are_alive_stay(tmp_path):
+    with writer("file", tmp_path / "a"):
+        remove_abandoned(tmp_path)
+        assert len(names(tmp_path)) == 1

@@ -1,0 +1,125 @@
+"""Folders searched for sound files, and what is passed over in them."""
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from bayes_panns.audio import ffmpeg
+from bayes_panns.core.errors import AudioError
+from bayes_panns.core.text import printable
+
+NATIVE = frozenset(
+    ".wav .wave .bwf .rf64 .w64 .flac .ogg .oga .opus .mp3 .mp2 .mpga .aif .aiff .aifc .au .snd .caf .voc .sph".split()
+)
+"""The usual endings of what libsndfile reads, lower case."""
+
+SUFFIXES = NATIVE | ffmpeg.SUFFIXES
+"""File name endings, lower case, that a folder is searched for. Where ffmpeg is missing, its files are found and refused."""
+
+_NAMED = 5
+"""Endings that are named; the others are only counted."""
+
+
+@dataclass(frozen=True)
+class Walk:
+    """What is in a folder.
+
+    Attributes:
+        files: The sound files (by their endings), sorted by path.
+        others: How many other files there are of each ending, lower case; the empty ending is that of names without.
+        unreadable: Folders that could not be looked into, each with the reason.
+    """
+
+    files: tuple[Path, ...]
+    others: dict[str, int]
+    unreadable: tuple[tuple[Path, str], ...]
+
+    def passed_over(self) -> str:
+        """What was passed over, in words; empty if nothing was.
+
+        Example:
+            >>> Walk((), {".txt": 2, ".jpg": 1}, ()).passed_over()
+            'passed over 3 files that are not sound: 2 .txt, 1 .jpg'
+        """
+        said = []
+        if self.others:
+            counts = sorted(self.others.items(), key=lambda item: (-item[1], item[0]))
+            named = [f"{count} {printable(ending) or 'without an ending'}" for ending, count in counts[:_NAMED]]
+            rest = sum(count for _, count in counts[_NAMED:])
+            total = sum(self.others.values())
+            plural = "file that is" if total == 1 else "files that are"
+            said.append(f"{total} {plural} not sound: {', '.join([*named, *([f'{rest} others'] if rest else [])])}")
+        if self.unreadable:
+            folder, reason = self.unreadable[0]
+            more = f" and {len(self.unreadable) - 1} more" if len(self.unreadable) > 1 else ""
+            said.append(f"what cannot be looked into: {printable(str(folder))}{more} ({reason})")
+        return "passed over " + "; and ".join(said) if said else ""
+
+
+def walk(folder: str | Path) -> Walk:
+    """Look for sound files in a folder and all folders below it.
+
+    Links to folders are followed, but no folder is looked into twice. Hidden files and folders are left out.
+
+    Raises:
+        AudioError: ``folder`` is not a folder, or it cannot be looked into.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise AudioError(f"{printable(str(folder))}: no such folder")
+    files: list[Path] = []
+    others: Counter[str] = Counter()
+    unreadable: list[tuple[Path, str]] = []
+    for path in _files(folder, unreadable):
+        ending = path.suffix.lower()
+        if ending in SUFFIXES:
+            files.append(path)
+        else:
+            others[ending] += 1
+    if unreadable and unreadable[0][0] == folder:
+        raise AudioError(f"{printable(str(folder))}: cannot be looked into ({unreadable[0][1]})")
+    return Walk(tuple(sorted(files)), dict(others), tuple(unreadable))
+
+
+def find(folder: str | Path) -> list[Path]:
+    """Every sound file below ``folder``, as :func:`walk` finds them.
+
+    Raises:
+        AudioError: ``folder`` is not a folder, cannot be looked into, or holds no sound file.
+    """
+    found = walk(folder)
+    if not found.files:
+        passed = found.passed_over() or f"nothing in it ends in {', '.join(sorted(NATIVE))} or the like"
+        raise AudioError(f"{printable(str(folder))}: holds no sound file ({passed})")
+    return list(found.files)
+
+
+def _files(folder: Path, unreadable: list[tuple[Path, str]]) -> Iterator[Path]:
+    """The files below a folder that are not hidden; folders by their own path come before those by links."""
+    seen = set()
+    linked: list[Path] = []
+    waiting = [folder]
+    while waiting or linked:
+        here = waiting.pop() if waiting else linked.pop(0)
+        try:
+            status = here.stat()
+            if (status.st_dev, status.st_ino) in seen:
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            with os.scandir(here) as entries:
+                inside = sorted(entries, key=lambda entry: entry.name)
+        except OSError as error:
+            unreadable.append((here, error.strerror or str(error)))
+            continue
+        below = []
+        for entry in inside:
+            if entry.name.startswith("."):
+                continue
+            path = here / entry.name
+            if entry.is_dir():
+                (linked if entry.is_symlink() else below).append(path)
+            elif not path.is_dir():
+                yield path
+        waiting += reversed(below)
