@@ -37,6 +37,8 @@ _IMPORTED = (
     "arviz",
     "h5netcdf",
     "pyarrow.parquet",
+    # Each first step of an optimiser imports it, in more than a second.
+    "torch._dynamo",
 )
 
 
