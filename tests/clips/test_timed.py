@@ -292,6 +292,13 @@ class TestAudacity:
         with pytest.raises(StoreError, match=r"a.wav: has labels in .*a.selections.txt and in .*a.txt; remove one"):
             folder(tmp_path)
 
+    def test_tables_in_linked_folders_and_names_of_other_systems(self, tmp_path):
+        sound(tmp_path / "disk" / "cafe\u0301.WAV")
+        text(tmp_path / "disk" / "caf\u00e9.txt", "1\t2\tdog")
+        (tmp_path / "in").mkdir()
+        (tmp_path / "in" / "linked").symlink_to(tmp_path / "disk")
+        assert spans(folder(tmp_path / "in", seconds=1)) == [("linked/cafe\u0301.WAV", 1, 2, ["dog"])]
+
 
 class TestCrowsetta:
     def test_generic_seq(self, tmp_path):

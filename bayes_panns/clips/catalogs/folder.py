@@ -4,8 +4,10 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from bayes_panns.audio.walking import find_others
 from bayes_panns.clips.catalogs.catalog import Catalog, Clip, find_sounds, named_files, require_any_file
 from bayes_panns.clips.catalogs.label_files import (
+    ENDINGS,
     OF_ONE_RECORDING,
     LabelFile,
     Reading,
@@ -151,11 +153,7 @@ def _label_files(source: Path) -> dict[Path, LabelFile]:
         return {}
     sounds: Recordings | None = None
     found = {}
-    for path in sorted(source.rglob("*")):
-        if path.suffix.lower() not in {".txt", ".tsv", ".csv"} or not path.is_file():
-            continue
-        if any(part.startswith(".") for part in path.relative_to(source).parts):
-            continue
+    for path in find_others(source, ENDINGS):
         kind = recognise(path)
         if kind is None and path.stat().st_size == 0:
             # A track without labels says nothing of what it is, but that it lies beside a recording.
