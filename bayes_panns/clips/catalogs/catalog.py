@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from os.path import isdir, isfile
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,11 @@ def span_name(recording: str, start: float, end: float) -> str:
     return f"{recording} {start:.10g}-{end:.10g}"
 
 
+def exists(path: Path) -> bool:
+    """Whether a listed file is there. A name that is too long for a file system is of none; pathlib raises an error."""
+    return isfile(path)
+
+
 class SoundFiles:
     """Finds a listed file, or the same recording under another sound suffix: data sets are often re-encoded."""
 
@@ -74,10 +80,10 @@ class SoundFiles:
 
     def locate(self, path: Path) -> Path:
         """The file itself, the same name with another sound suffix, or, if there is neither, ``path``."""
-        if path.is_file():
+        if exists(path):
             return path
         if path.parent not in self._by_stem:
-            there = sorted(path.parent.iterdir()) if path.parent.is_dir() else []
+            there = sorted(path.parent.iterdir()) if isdir(path.parent) else []
             self._by_stem[path.parent] = {file.stem: file for file in there if file.suffix.lower() in SUFFIXES}
         return self._by_stem[path.parent].get(path.stem, path)
 
@@ -114,7 +120,7 @@ def first_there(source: Path, *places: str) -> Path:
 def first_with(folders: Sequence[Path], files: Sequence[Path]) -> Path:
     """The first folder that holds one of the files, relative paths, or else the first of all."""
     sounds = SoundFiles()
-    return next((each for each in folders if any(sounds.locate(each / file).is_file() for file in files)), folders[0])
+    return next((each for each in folders if any(exists(sounds.locate(each / file)) for file in files)), folders[0])
 
 
 def require_any_file(listed_in: Path, clips: tuple[Clip, ...]) -> tuple[Clip, ...]:
@@ -123,7 +129,7 @@ def require_any_file(listed_in: Path, clips: tuple[Clip, ...]) -> tuple[Clip, ..
     Raises:
         StoreError: No file exists.
     """
-    if not any(clip.path.is_file() for clip in clips):
+    if not any(exists(clip.path) for clip in clips):
         raise StoreError(
             f"{listed_in}: none of its files exists: {named_files([clip.name for clip in clips])}; put the recordings "
             "where the data set has them"

@@ -12,6 +12,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator
 
+from bayes_panns.clips.catalogs.catalog import exists
 from bayes_panns.clips.catalogs.labels import separated
 from bayes_panns.clips.catalogs.listed import ListedFiles, leaves, native
 from bayes_panns.clips.catalogs.tables import Fold, Name, Seconds, UserRow, columns_of, one_line_errors, read_table
@@ -290,7 +291,7 @@ def _raven_rows(table: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]
     """The columns, and each row with its line number. Raven quotes nothing, and may end each line with a tab."""
     with one_line_errors(table), table.open(newline="", encoding="utf-8-sig") as file:
         lines = list(enumerate(csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE), 1))
-    (_, header), *rest = [(number, values) for number, values in lines if values]
+    (_, header), *rest = [(number, values) for number, values in lines if any(map(str.strip, values))]
     columns = [name.strip() for name in header]
     rows = []
     for number, values in rest:
@@ -330,10 +331,10 @@ def _locator(table: Path, names: list[str], recordings: Recordings, reading: Rea
     def locate(name: str, where: str) -> Path:
         if reading.allow_outside or not leaves(name):
             path = listed.locate(name, where)
-            if path.is_file():
+            if exists(path):
                 return path
         path = listed.locate(short[name], where)
-        if not path.is_file():
+        if not exists(path):
             beside = recordings.called(short[name], f"{table}: {where}")
             path = path if beside is None else beside
         return path
