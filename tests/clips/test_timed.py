@@ -179,7 +179,7 @@ class TestTable:
         sound(tmp_path / "r.wav")
         table = text(tmp_path / "t.csv", "file,labels,start,end", "r.wav,dog,1,2")
         for seconds in (0, -1, 1e-9, float("nan")):
-            with pytest.raises(StoreError, match="cannot be cut; ask for 0.01 s or more"):
+            with pytest.raises(StoreError, match=r"cannot be cut; ask for 0\.01 s or more"):
                 folder(table, seconds=seconds)
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from os.path import isdir, isfile
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +67,11 @@ def span_name(recording: str, start: float, end: float) -> str:
 
 
 def exists(path: Path) -> bool:
-    """Whether a listed file is there. A name that is too long for a file system is of none; pathlib raises an error."""
-    return isfile(path)
+    """Whether a listed file is there; one whose name no file system takes, or that is out of reach, is not."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 class SoundFiles:
@@ -83,7 +85,10 @@ class SoundFiles:
         if exists(path):
             return path
         if path.parent not in self._by_stem:
-            there = sorted(path.parent.iterdir()) if isdir(path.parent) else []
+            try:
+                there = sorted(path.parent.iterdir())
+            except (OSError, ValueError):
+                there = []
             self._by_stem[path.parent] = {file.stem: file for file in there if file.suffix.lower() in SUFFIXES}
         return self._by_stem[path.parent].get(path.stem, path)
 
