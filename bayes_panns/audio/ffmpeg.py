@@ -16,8 +16,7 @@ from bayes_panns.audio.views import Source
 from bayes_panns.core.text import printable
 
 SUFFIXES = frozenset(
-    ".m4a .m4b .m4r .mp4 .m4v .mov .aac .webm .weba .mkv .mka .wma .wmv .asf .3gp .3g2 .amr .ac3 .eac3 .dts .flv .rm .ra "
-    ".wv .ape .tta .tak .mpc .avi .mpg .mpeg .ts .m2ts .mts .dsf .dff .ogv .spx".split()
+    [".m4a", ".m4b", ".m4r", ".mp4", ".m4v", ".mov", ".aac", ".webm", ".weba", ".mkv", ".mka", ".wma", ".wmv", ".asf", ".3gp", ".3g2", ".amr", ".ac3", ".eac3", ".dts", ".flv", ".rm", ".ra", ".wv", ".ape", ".tta", ".tak", ".mpc", ".avi", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts", ".dsf", ".dff", ".ogv", ".spx"]
 )
 """The usual endings of what ffmpeg reads and libsndfile does not, lower case."""
 
@@ -46,7 +45,7 @@ def _packaged() -> str | None:
 
 
 def program() -> str | None:
-    """ffmpeg's path: the one on the PATH, or else that of the package ``imageio-ffmpeg``; None if there is neither."""
+    """Ffmpeg's path: the one on the PATH, or else that of the package ``imageio-ffmpeg``; None if there is neither."""
     return shutil.which("ffmpeg") or _packaged()
 
 

@@ -1,5 +1,9 @@
 """The errors a user can cause. Each carries one line: what is wrong, where, and what to do about it."""
 
+import os
+
+from bayes_panns.core.text import printable
+
 
 class BayesPannsError(Exception):
     """Base of all errors that the user can fix; the commands print them without a traceback."""
@@ -43,3 +47,33 @@ class OutputError(BayesPannsError):
 
 class FitError(BayesPannsError):
     """A fit that cannot go on: a non-finite loss, nothing to train, or nothing to resume from."""
+
+
+OF_ONE_FILE = (AudioError, OSError, UnicodeError, MemoryError, RuntimeError)
+"""What costs one file of many, and no more, if it happens while that file is read; a decoder raises RuntimeErrors."""
+
+
+def reason(error: BaseException) -> str:
+    r"""What an error says, on one line that is safe to show.
+
+    Example:
+        >>> reason(FileNotFoundError(2, "No such file or directory", "a\nb.wav"))
+        'a\\nb.wav: no such file or directory'
+    """
+    if isinstance(error, OSError) and error.strerror:
+        what = error.strerror[0].lower() + error.strerror[1:]
+        return printable(what if error.filename is None else f"{_name(error.filename)}: {what}")
+    return printable(" ".join(str(error).split())) or type(error).__name__
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory has run out; torch has one of its own for GPUs, and none for the CPU."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or (isinstance(error, RuntimeError) and ("not enough memory" in str(error) or "allocate memory" in str(error)))
+    )
+
+
+def _name(filename: str | bytes | int) -> str:
+    return os.fsdecode(filename) if isinstance(filename, bytes) else str(filename)

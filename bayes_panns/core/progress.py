@@ -90,6 +90,20 @@ def shown(visible: bool = True) -> Iterator[None]:
 
 
 @contextmanager
+def hidden(hide: bool = True) -> Iterator[None]:
+    """Show no bars inside this block, such as while results are printed to the same terminal.
+
+    Args:
+        hide: ``False`` leaves things as they are, so that a condition can be passed.
+    """
+    token = _bars.set(None if hide else _bars.get())
+    try:
+        yield
+    finally:
+        _bars.reset(token)
+
+
+@contextmanager
 def task(description: str, *, total: float | None, unit: str, done: int = 0) -> Iterator[ProgressTask]:
     """Report the progress of a piece of work.
 

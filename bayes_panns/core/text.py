@@ -1,9 +1,16 @@
 """Names and labels as text that is safe to show: on one line, in any terminal, and in a spreadsheet."""
 
 import unicodedata
+from pathlib import Path
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""How a cell begins that a spreadsheet takes for a formula."""
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""How a cell begins that a spreadsheet takes for a formula; the last four are the wide forms of the first four."""
+
+_JOINERS = "\u200c\u200d"
+"""Format characters that Persian, Indian scripts and emoji need; they cannot steer a terminal."""
+
+STDIN = "-"
+"""The file name that stands for standard input."""
 
 
 def readable(text: str) -> str:
@@ -22,14 +29,31 @@ def readable(text: str) -> str:
 
 
 def printable(text: str) -> str:
-    r"""The text with a space for each control character, so that it stays on one line and cannot steer a terminal.
+    r"""The text with an escape for each control character, so that it stays on one line and cannot steer a terminal.
+
+    Control characters are also those that turn the direction of the text, those that cannot be seen, and those that
+    end a line.
 
     Example:
-        >>> printable("dog\nbark")
-        'dog bark'
+        >>> print(printable("dog\nbark\x1b[31m"))
+        dog\nbark\x1b[31m
     """
     shown = readable(text)
-    return "".join(" " if unicodedata.category(letter).startswith("C") else letter for letter in shown)
+    # Nearly all text; the loop below is slow.
+    if shown.isascii() and shown.isprintable():
+        return shown
+    return "".join(_escaped(letter) if _steers(letter) else letter for letter in shown)
+
+
+def printable_lines(text: str) -> str:
+    r"""The lines of a text, each printable.
+
+    Example:
+        >>> print(printable_lines("a\tb\nc"))
+        a\tb
+        c
+    """
+    return "\n".join(printable(line) for line in text.split("\n"))
 
 
 def cell(text: str) -> str:
@@ -41,3 +65,22 @@ def cell(text: str) -> str:
     """
     shown = printable(text)
     return f"'{shown}" if text.startswith(_FORMULA) else shown
+
+
+def shown_name(file: str | Path) -> str:
+    """What a file is called in results and messages: its path, or ``standard input`` for ``-``.
+
+    Example:
+        >>> shown_name("-"), shown_name("a/b.wav")
+        ('standard input', 'a/b.wav')
+    """
+    return "standard input" if str(file) == STDIN else str(file)
+
+
+def _steers(letter: str) -> bool:
+    kind = unicodedata.category(letter)
+    return (kind.startswith("C") and letter not in _JOINERS) or kind in ("Zl", "Zp")
+
+
+def _escaped(letter: str) -> str:
+    return letter.encode("unicode_escape").decode("ascii")

@@ -3,15 +3,19 @@
 from bayes_panns.predictions.accumulate import UncertaintyAccumulator, decompose
 from bayes_panns.predictions.clip_sets import predict, predict_logits
 from bayes_panns.predictions.combine import concatenate, mixture
-from bayes_panns.predictions.embedding import Embedded, embed_clips, embed_files
+from bayes_panns.predictions.embedding import Embedded, embed_clips, embed_each, embed_files
 from bayes_panns.predictions.gaussian_logits import from_moments
-from bayes_panns.predictions.tagging import Tags, tag
+from bayes_panns.predictions.recordings import Piece, Skipped, none_read
+from bayes_panns.predictions.tagging import FileTags, Tags, tag, tag_each
 from bayes_panns.predictions.uncertainty import Draws, StandardError, Uncertainty, scores
 from bayes_panns.predictions.windows import Window
 
 __all__ = [
     "Draws",
     "Embedded",
+    "FileTags",
+    "Piece",
+    "Skipped",
     "StandardError",
     "Tags",
     "Uncertainty",
@@ -20,11 +24,14 @@ __all__ = [
     "concatenate",
     "decompose",
     "embed_clips",
+    "embed_each",
     "embed_files",
     "from_moments",
     "mixture",
+    "none_read",
     "predict",
     "predict_logits",
     "scores",
     "tag",
+    "tag_each",
 ]

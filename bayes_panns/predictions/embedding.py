@@ -1,8 +1,7 @@
 """Embeddings of sound by a posterior: the inputs of its last layer, under the means of the weights before it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +9,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bayes_panns.audio.files import read
+from bayes_panns.audio.recording import Note
 from bayes_panns.clips import ClipSet
 from bayes_panns.core import progress
-from bayes_panns.core.errors import AudioError
 from bayes_panns.posterior import Posterior, require_inputs, require_sound
 from bayes_panns.predictions.clip_sets import CLIPS, SAMPLES
-from bayes_panns.predictions.windows import Window, cut, in_samples
+from bayes_panns.predictions.recordings import Cutting, Piece, Skipped, computed, none_read
+from bayes_panns.predictions.windows import Window
 
 
 @dataclass(frozen=True)
@@ -27,11 +26,13 @@ class Embedded:
         embedding: float32, shape ``(N, E)``.
         windows: N windows.
         skipped: The files that could not be read, each with its error message.
+        notes: What a user should know of files, each with the file's name.
     """
 
     embedding: NDArray[np.float32]
     windows: tuple[Window, ...]
-    skipped: tuple[tuple[str, str], ...] = ()
+    skipped: tuple[Skipped, ...] = ()
+    notes: tuple[tuple[str, Note], ...] = ()
 
 
 def embed_files(
@@ -40,47 +41,62 @@ def embed_files(
     *,
     window: float | None = None,
     hop: float | None = None,
+    channel: str = "mix",
 ) -> Embedded:
     """Embed sound files, cut into windows as :func:`~bayes_panns.predictions.tag` cuts them.
 
     Args:
         posterior: What embeds.
-        files: The files.
+        files: The files; ``-`` is standard input.
         window: Seconds; by default the length of the clips that the posterior was fitted to.
         hop: Seconds from one window's start to the next; by default the window.
+        channel: ``mix``, ``left``, ``right`` or the number of a channel from 1.
 
     Raises:
         AudioError: No file can be read. A file that cannot be read is skipped as long as another can.
         PredictionError: The posterior takes embeddings; or the window or hop is not finite, or shorter than one sample.
     """
+    pieces, skipped = list[Piece[NDArray[np.float32]]](), list[Skipped]()
+    for each in embed_each(posterior, files, window=window, hop=hop, channel=channel):
+        if isinstance(each, Skipped):
+            skipped.append(each)
+        else:
+            pieces.append(each)
+    if not pieces:
+        raise none_read(skipped, "embed")
+    return Embedded(
+        embedding=np.concatenate([piece.result for piece in pieces]),
+        windows=tuple(window for piece in pieces for window in piece.windows),
+        skipped=tuple(skipped),
+        notes=tuple((piece.file, note) for piece in pieces for note in piece.notes),
+    )
+
+
+def embed_each(
+    posterior: Posterior,
+    files: Sequence[str | Path],
+    *,
+    window: float | None = None,
+    hop: float | None = None,
+    channel: str = "mix",
+) -> Iterator[Piece[NDArray[np.float32]] | Skipped]:
+    """Embed sound files one after the other, in memory that grows neither with their lengths nor with their number.
+
+    The arguments are those of :func:`embed_files`.
+
+    Yields:
+        For each file in order its embeddings ``(N, E)``, in one piece or several; or that it was skipped, and why.
+
+    Raises:
+        PredictionError: The posterior takes embeddings; or the window or hop is not finite, or shorter than one sample.
+    """
     require_sound(posterior)
-    window = posterior.clip_seconds if window is None else window
-    rate = posterior.sample_rate
-    samples, hop_samples = in_samples(window, rate, "window"), in_samples(window if hop is None else hop, rate, "hop")
-    padded = posterior.width
-    windows: list[Window] = []
-    waiting: list[Tensor] = []
-    parts: list[Tensor] = []
-    skipped: list[tuple[str, str]] = []
-    for file in progress.track(files, "embedding", total=len(files), unit="file"):
-        try:
-            waveform = read(file, rate)
-        except AudioError as error:
-            skipped.append((str(file), str(error)))
-            continue
-        starts, length = cut(len(waveform), samples, hop_samples)
-        windows += [Window(str(file), start / rate, (start + length) / rate) for start in starts]
-        for start in starts:
-            waiting.append(waveform[start : start + length])
-            if len(waiting) == CLIPS or sum(max(padded, len(each)) for each in waiting) >= SAMPLES:
-                parts.append(_embed(posterior, waiting))
-                waiting = []
-    if waiting:
-        parts.append(_embed(posterior, waiting))
-    if not parts:
-        first = skipped[0][1] if skipped else "no files to embed: name at least one"
-        raise AudioError(first if len(skipped) < 2 else f"no file of {len(skipped)} can be read; the first: {first}")
-    return Embedded(torch.cat(parts).numpy(), tuple(windows), tuple(skipped))
+    cutting = Cutting.of(posterior.clip_seconds, posterior.sample_rate, window, hop, channel=channel, exact=True)
+
+    def compute(groups: list[Tensor]) -> NDArray[np.float32]:
+        return posterior.embed(groups).numpy()
+
+    return computed(files, cutting, compute, lambda found, index: found[index], doing="embedding")
 
 
 def embed_clips(posterior: Posterior, clips: ClipSet) -> Embedded:
@@ -101,8 +117,3 @@ def embed_clips(posterior: Posterior, clips: ClipSet) -> Embedded:
             bar.advance(len(index))
     windows = tuple(Window(name, 0.0, clips.seconds_per_clip) for name in clips.names)
     return Embedded(torch.cat(parts).numpy(), windows)
-
-
-def _embed(posterior: Posterior, waveforms: Sequence[Tensor]) -> Tensor:
-    """Embeddings of waveforms of any lengths, in their order; neighbours of one length are stacked."""
-    return posterior.embed([torch.stack(list(same)) for _, same in groupby(waveforms, key=len)])

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from bayes_panns.report.text.memory import start_table
     from bayes_panns.report.text.summaries import describe
     from bayes_panns.report.text.tables import crossval_latex, crossval_table
-    from bayes_panns.report.text.tags import render_tags
+    from bayes_panns.report.text.tags import TagText, render_tags, tag_text
 else:
     __getattr__ = imported_when_used(
         __name__,
@@ -26,7 +26,7 @@ else:
             "bayes_panns.report.text.memory": ["start_table"],
             "bayes_panns.report.text.summaries": ["describe"],
             "bayes_panns.report.text.tables": ["crossval_latex", "crossval_table"],
-            "bayes_panns.report.text.tags": ["render_tags"],
+            "bayes_panns.report.text.tags": ["TagText", "render_tags", "tag_text"],
         },
     )
 
@@ -36,6 +36,7 @@ __all__ = [
     "Scoring",
     "Source",
     "SourcePart",
+    "TagText",
     "comparison",
     "crossval_latex",
     "crossval_table",
@@ -46,6 +47,7 @@ __all__ = [
     "render_tags",
     "save",
     "start_table",
+    "tag_text",
     "training_curves",
     "uncertainty_histograms",
     "write_report",

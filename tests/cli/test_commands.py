@@ -226,10 +226,10 @@ def test_predict_tags_by_several_posteriors_as_one(home, tmp_path):
 
 def test_predict_skips_what_it_cannot_read_and_says_so(home, tmp_path):
     (tmp_path / "broken.wav").write_bytes(b"RIFF")
-    result = run("predict", home / "run", tmp_path / "broken.wav", home / "sounds/mid/0.wav", "--draws", 0)
+    result = run("predict", home / "run", tmp_path / "broken.wav", home / "sounds/mid/0.wav", "--draws", 0, code=3)
     assert "skipped" in result.stderr
     assert "broken.wav: cannot be read" in result.stderr
-    assert "1 files tagged, 1 skipped" in result.stderr
+    assert "1 file tagged, 1 skipped" in result.stderr
     assert "broken" not in result.stdout
 
 

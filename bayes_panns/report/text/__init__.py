@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from bayes_panns.report.text.memory import start_table
     from bayes_panns.report.text.summaries import describe
     from bayes_panns.report.text.tables import crossval_latex, crossval_table
-    from bayes_panns.report.text.tags import render_tags
+    from bayes_panns.report.text.tags import TagText, render_tags, tag_text
 else:
     __getattr__ = imported_when_used(
         __name__,
@@ -16,8 +16,8 @@ else:
             "bayes_panns.report.text.memory": ["start_table"],
             "bayes_panns.report.text.summaries": ["describe"],
             "bayes_panns.report.text.tables": ["crossval_latex", "crossval_table"],
-            "bayes_panns.report.text.tags": ["render_tags"],
+            "bayes_panns.report.text.tags": ["TagText", "render_tags", "tag_text"],
         },
     )
 
-__all__ = ["crossval_latex", "crossval_table", "describe", "render_tags", "start_table"]
+__all__ = ["TagText", "crossval_latex", "crossval_table", "describe", "render_tags", "start_table", "tag_text"]
