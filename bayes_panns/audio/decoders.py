@@ -70,7 +70,7 @@ class Sndfile:
     """
 
     def __init__(self, source: Source, stream: Stream):
-        # Through a view only if need be, and on Windows, where libsndfile shares no descriptors: it costs Python's lock.
+        # Through a view only if need be, for it takes Python's lock; and on Windows, where descriptors are not shared.
         self._view = None
         handle: int | View
         if stream.pieces is None and os.name != "nt":
@@ -99,6 +99,7 @@ class Sndfile:
         self._most = stream.most
         if stream.most is not None and self.length is not None:
             self.length = min(self.length, stream.most)
+
     def read(self, block: NDArray[np.float32]) -> int:
         """See :class:`Decoder`."""
         if self._most is not None:
@@ -106,10 +107,11 @@ class Sndfile:
         if not len(block) or self._ended:
             return 0
         # For FLAC soundfile raises where a block ends early, and drops what was decoded: that is what is no longer NaN.
-        block.fill(np.nan)
+        if self._flac:
+            block.fill(np.nan)
         try:
             got = len(self._sound.read(out=block))
-        except (soundfile.LibsndfileError, RuntimeError) as error:
+        except (soundfile.LibsndfileError, RuntimeError):
             missing = np.isnan(block[:, -1])
             got = int(missing.argmax()) if self._flac and missing.any() else 0
             self._ended = True

@@ -1,9 +1,9 @@
 """MPEG audio (mp3) as frames: how many there are, whatever a header says of it.
 
-A file may have no count of its frames or a wrong one, may be several joined, and may have tags and damaged bytes anywhere.
-:func:`joined` finds the frames, cuts them into streams where the sound or its count begins anew, and gives each stream a
-count that is true. The frames themselves are left alone. The header: ISO/IEC 11172-3, 2.4.1.3; the count is that of the
-Xing and Info frames, which LAME describes at http://gabriel.mp3-tech.org/mp3infotag.html.
+A file may have no count of its frames or a wrong one, may be several joined, and may have tags and damaged bytes
+anywhere. :func:`joined` finds the frames, cuts them into streams where the sound or its count begins anew, and gives
+each stream a count that is true. The frames themselves are left alone. The header: ISO/IEC 11172-3, 2.4.1.3; the count
+is that of the Xing and Info frames, which LAME describes at http://gabriel.mp3-tech.org/mp3infotag.html.
 """
 
 import struct
@@ -141,7 +141,7 @@ def _frames(source: Source, start: int, end: int) -> Iterator[tuple[int, bytes]]
     base, window = start, b""
     while place + 4 <= end:
         at = place - base
-        if at + _LARGEST > len(window) and base + len(window) < end or at < 0:
+        if (at + _LARGEST > len(window) and base + len(window) < end) or at < 0:
             base, window = place, source.at(place, min(_WINDOW, end - place))
             at = 0
         header = _header(window[at : at + 4]) if len(window) - at >= 4 else None
