@@ -2,7 +2,6 @@
 
 import csv
 import re
-import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -12,6 +11,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator
 
+from bayes_panns.audio.walking import folded
 from bayes_panns.clips.catalogs.catalog import exists
 from bayes_panns.clips.catalogs.labels import separated
 from bayes_panns.clips.catalogs.listed import ListedFiles, leaves, native
@@ -102,8 +102,8 @@ class Recordings:
         self._called: dict[str, list[Path]] = {}
         self._begins: dict[str, list[Path]] = {}
         for file in files:
-            self._called.setdefault(_same(file.name), []).append(file)
-            for name in {_same(file.name), _same(file.stem)}:
+            self._called.setdefault(folded(file.name), []).append(file)
+            for name in {folded(file.name), folded(file.stem)}:
                 self._begins.setdefault(name, []).append(file)
 
     def of(self, table: Path) -> Path | None:
@@ -114,7 +114,7 @@ class Recordings:
         Raises:
             StoreError: It may be one of several.
         """
-        parts = _same(table.name).split(".")
+        parts = folded(table.name).split(".")
         fitting = [self._begins.get(".".join(parts[:count]), []) for count in range(len(parts) - 1, 0, -1)]
         near = [[file for file in files if file.parent == table.parent] for files in fitting]
         # The longest name first.
@@ -132,7 +132,7 @@ class Recordings:
         Raises:
             StoreError: There are several.
         """
-        found = self._called.get(_same(name), [])
+        found = self._called.get(folded(name), [])
         if len(found) > 1:
             raise StoreError(f"{where} names {name!r}, and both {found[0]} and {found[1]} are called so; rename one")
         return found[0] if found else None
@@ -340,11 +340,6 @@ def _locator(table: Path, names: list[str], recordings: Recordings, reading: Rea
         return path
 
     return locate
-
-
-def _same(name: str) -> str:
-    """A name as programs on other systems may write it: in other letter case, or with accents apart."""
-    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _name(recording: Path, root: Path) -> str:
