@@ -1,13 +1,16 @@
 """What a catalog is, and the parts that the data sets share: their folders and their sound files."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bayes_panns.audio.files import SUFFIXES, find
+from bayes_panns.audio.walking import SUFFIXES, folded, walk
 from bayes_panns.core.choices import Task
 from bayes_panns.core.errors import AudioError, StoreError
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -66,32 +69,80 @@ def span_name(recording: str, start: float, end: float) -> str:
     return f"{recording} {start:.10g}-{end:.10g}"
 
 
+def exists(path: Path) -> bool:
+    """Whether a listed file is there; one whose name no file system takes, or that is out of reach, is not."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a folder is there, as :func:`exists`."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
 class SoundFiles:
-    """Finds a listed file, or the same recording under another sound suffix: data sets are often re-encoded."""
+    """Finds a listed file under the name it has on disk.
+
+    That is the name in the list; or one that differs from it in letter case or in Unicode's normal form, as names from
+    another system do; or the same with another ending, since data sets are often re-encoded. Folders above the file are
+    found in the first two ways. Where several files fit, none is taken.
+    """
 
     def __init__(self) -> None:
-        self._by_stem: dict[Path, dict[str, Path]] = {}
+        self._below: dict[Path, tuple[dict[str, list[Path]], dict[str, list[Path]]]] = {}
 
     def locate(self, path: Path) -> Path:
-        """The file itself, the same name with another sound suffix, or, if there is neither, ``path``."""
-        if path.is_file():
+        """The file itself or the only one that fits, or else ``path``."""
+        if exists(path):
             return path
-        if path.parent not in self._by_stem:
-            there = sorted(path.parent.iterdir()) if path.parent.is_dir() else []
-            self._by_stem[path.parent] = {file.stem: file for file in there if file.suffix.lower() in SUFFIXES}
-        return self._by_stem[path.parent].get(path.stem, path)
+        names, stems = self._inside(self._folder(path.parent))
+        fits = names.get(folded(path.name)) or stems.get(folded(path.stem), [])
+        exact = [file for file in fits if file.stem == path.stem]
+        fits = [file for file in (exact or fits) if exists(file)]
+        return fits[0] if len(fits) == 1 else path
+
+    def _folder(self, path: Path) -> Path:
+        """The folder itself or the only one that fits, or else ``path``."""
+        if is_folder(path) or path.parent == path:
+            return path
+        names, _ = self._inside(self._folder(path.parent))
+        fits = [each for each in names.get(folded(path.name), []) if is_folder(each)]
+        return fits[0] if len(fits) == 1 else path
+
+    def _inside(self, folder: Path) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:
+        """What is in a folder by name, and its sound files by name without the ending."""
+        if folder not in self._below:
+            names: dict[str, list[Path]] = {}
+            stems: dict[str, list[Path]] = {}
+            for each in sorted(folder.iterdir()) if is_folder(folder) else []:
+                names.setdefault(folded(each.name), []).append(each)
+                if each.suffix.lower() in SUFFIXES:
+                    stems.setdefault(folded(each.stem), []).append(each)
+            self._below[folder] = names, stems
+        return self._below[folder]
 
 
 def find_sounds(folder: Path) -> list[Path]:
-    """Every sound file below ``folder``, as :func:`bayes_panns.audio.files.find`.
+    """Every sound file below ``folder``; what is passed over is logged. See :func:`bayes_panns.audio.walking.walk`.
 
     Raises:
         StoreError: There is none.
     """
     try:
-        return find(folder)
+        found = walk(folder)
     except AudioError as error:
         raise StoreError(str(error)) from error
+    passed = found.passed_over()
+    if not found.files:
+        raise StoreError(f"{folder}: holds no sound file{f' ({passed})' if passed else ''}")
+    if passed:
+        logger.info(f"{folder}: {passed}")
+    return list(found.files)
 
 
 def require_folder(source: str | Path, dataset: str, contents: str) -> Path:
@@ -114,7 +165,7 @@ def first_there(source: Path, *places: str) -> Path:
 def first_with(folders: Sequence[Path], files: Sequence[Path]) -> Path:
     """The first folder that holds one of the files, relative paths, or else the first of all."""
     sounds = SoundFiles()
-    return next((each for each in folders if any(sounds.locate(each / file).is_file() for file in files)), folders[0])
+    return next((each for each in folders if any(exists(sounds.locate(each / file)) for file in files)), folders[0])
 
 
 def require_any_file(listed_in: Path, clips: tuple[Clip, ...]) -> tuple[Clip, ...]:
@@ -123,7 +174,7 @@ def require_any_file(listed_in: Path, clips: tuple[Clip, ...]) -> tuple[Clip, ..
     Raises:
         StoreError: No file exists.
     """
-    if not any(clip.path.is_file() for clip in clips):
+    if not any(exists(clip.path) for clip in clips):
         raise StoreError(
             f"{listed_in}: none of its files exists: {named_files([clip.name for clip in clips])}; put the recordings "
             "where the data set has them"
@@ -131,7 +182,7 @@ def require_any_file(listed_in: Path, clips: tuple[Clip, ...]) -> tuple[Clip, ..
     return clips
 
 
-def named_files(names: Sequence[str]) -> str:
-    """How many files, and the names of the first three."""
+def named_files(names: Sequence[str], what: str = "file") -> str:
+    """How many files, or what else they are, and the names of the first three."""
     more = ", ..." if len(names) > 3 else ""
-    return f"{len(names)} file{'s'[: len(names) != 1]} ({', '.join(names[:3])}{more})"
+    return f"{len(names)} {what}{'s'[: len(names) != 1]} ({', '.join(names[:3])}{more})"
