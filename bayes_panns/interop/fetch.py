@@ -1,26 +1,44 @@
 """Downloads of published checkpoints, each checked against its checksum where one is known."""
 
-import logging
+import hashlib
+import os
 import re
+import threading
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
-from typing import Any, cast
+from queue import Empty, Queue
+from typing import TypeVar, cast
 from urllib.parse import urlsplit
 
-import pooch
 import requests
+import urllib3
 
 from bayes_panns import __version__
 from bayes_panns.core import progress
 from bayes_panns.core.digests import sha256_of
 from bayes_panns.core.errors import CheckpointError
-from bayes_panns.core.files import whole_file
+from bayes_panns.core.files import FULL, locked, whole_file, writes
+from bayes_panns.core.text import printable
 
-_TIMEOUT = 60
+_T = TypeVar("_T")
+
+_TIMEOUT = 60.0
 """Seconds without a byte after which a download is given up."""
 
+_SLOWEST = 100
+"""Bytes a second, on average over the timeout, below which it is given up too."""
+
 _BLOCK = 1 << 14
-"""Bytes that are received at a time, and lost if the connection breaks meanwhile."""
+"""The most bytes that are received at a time."""
+
+_LARGEST = 1 << 34
+"""The most bytes that are received of a file whose size nobody tells."""
+
+_BROKEN = (requests.RequestException, urllib3.exceptions.HTTPError, HTTPException, OSError, ValueError)
+"""What a connection can end in."""
 
 
 @dataclass(frozen=True)
@@ -228,108 +246,200 @@ def _mismatch(path: Path, published: Published) -> str:
     if published.size not in (None, size):
         return f"it has {size} bytes, not {published.size}"
     algorithm, expected = cast(tuple[str, str], published.checksum)
-    found = pooch.file_hash(str(path), alg=algorithm)
+    found = _checksum(path, algorithm)
     return "" if found == expected else f"its {algorithm.upper()} is {found}, not {expected}"
 
 
 def _retrieve(name: str, published: Published, path: Path) -> None:
-    """Let pooch download a file, check it and move it to ``path``."""
-    download = _Resuming(path, published.size)
-    if published.checksum is None:
-        download.start_anew()
-    # Pooch announces each download on standard error; there is a progress bar for that.
-    log = pooch.get_logger()
-    level = log.level
-    log.setLevel(logging.WARNING)
-    try:
-        pooch.retrieve(
-            str(published.url),
-            known_hash=None if published.checksum is None else ":".join(published.checksum),
-            fname=path.name,
-            path=path.parent.resolve(),
-            downloader=download,
-        )
-    except ValueError as error:  # The checksum is wrong, and pooch has deleted the file.
-        algorithm, expected = cast(tuple[str, str], published.checksum)
-        raise CheckpointError(
-            f"{path}: the downloaded file is not {name}: its {algorithm.upper()} is not {expected}; deleted, try again"
-        ) from error
-    finally:
-        log.setLevel(level)
+    """Download a file into its part, check it and move it to ``path``."""
+    part = path.with_name(f"{path.name}.part")
+    part.touch()
+    with locked(part) as ours:
+        if not ours:
+            raise CheckpointError(f"{path}: another process is downloading it; wait for it")
+        if published.checksum is None:
+            # What is there could not be checked.
+            os.truncate(part, 0)
+        try:
+            _Download(path, part, published).run()
+        finally:
+            if not part.stat().st_size:
+                part.unlink()
+        if published.checksum is not None:
+            algorithm, expected = published.checksum
+            if _checksum(part, algorithm) != expected:
+                part.unlink()
+                raise CheckpointError(
+                    f"{path}: the downloaded file is not {name}: its {algorithm.upper()} is not {expected}; deleted, "
+                    "try again"
+                )
+        part.replace(path)
 
 
-class _Resuming:
-    """A downloader for pooch that continues where an earlier download stopped.
+def _checksum(path: Path, algorithm: str) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
+
+
+class _Download:
+    """A download that continues where an earlier one stopped.
 
     Args:
-        path: Where the file will be; what has been received is kept in ``PATH.part``.
-        size: The file's size in bytes, if that is known.
+        path: Where the file will be.
+        part: What has been received of it.
+        published: The file.
     """
 
-    def __init__(self, path: Path, size: int | None):
-        self._path, self._size, self._part = path, size, path.with_name(f"{path.name}.part")
+    def __init__(self, path: Path, part: Path, published: Published):
+        self._path, self._part = path, part
+        self._url, self._size = str(published.url), published.size
 
-    def start_anew(self) -> None:
-        """Delete what an interrupted download has left."""
-        self._part.unlink(missing_ok=True)
+    def run(self) -> None:
+        """Receive what is missing.
 
-    def __call__(self, url: str, output_file: str, pooch: Any) -> None:
-        """Download ``url`` to ``output_file``, which pooch then checks."""
-        done = self._part.stat().st_size if self._part.exists() else 0
-        if done != self._size:
-            with self._request(url, done) as response:
-                if response.status_code != requests.codes.range_not_satisfiable:
-                    self._receive(response, done)
-        self._part.replace(output_file)
+        Raises:
+            CheckpointError: The server cannot be reached, answers what no server should, or stops.
+            OSError: The disk is full.
+        """
+        done = self._part.stat().st_size
+        if done == self._size:
+            return
+        with self._request(done) as response:
+            if response.status_code != requests.codes.range_not_satisfiable:
+                self._receive(response, done)
 
-    def _request(self, url: str, done: int) -> requests.Response:
+    def _request(self, done: int) -> requests.Response:
         # A compressed transfer would have another length than the file.
         headers = {"User-Agent": f"bayes_panns/{__version__}", "Accept-Encoding": "identity"}
         if done:
             headers["Range"] = f"bytes={done}-"
         try:
-            response = requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT)
-        except requests.RequestException as error:
+            response = _within(
+                2 * _TIMEOUT, lambda: requests.get(self._url, headers=headers, stream=True, timeout=_TIMEOUT)
+            )
+        except _BROKEN as error:
             raise CheckpointError(
-                f"{urlsplit(url).netloc}: cannot be reached ({_reason(error)}); connect to the internet, or download "
-                f"{url} on another computer and save it as {self._path}"
+                f"{urlsplit(self._url).netloc}: cannot be reached ({_reason(error)}); connect to the internet, or "
+                f"download {self._url} on another computer and save it as {self._path}"
             ) from error
         # The part may already be the whole file, or longer: then no range is left, and the checksum decides.
         if not response.ok and not (done and response.status_code == requests.codes.range_not_satisfiable):
             response.close()
             raise CheckpointError(
-                f"{url}: the server answered {response.status_code} {response.reason}; try again later"
+                f"{self._url}: the server answered {response.status_code} {printable(str(response.reason))}; try again "
+                "later"
             )
         return response
 
     def _receive(self, response: requests.Response, done: int) -> None:
         """Append what the server sends to the part, of which ``done`` bytes are there."""
-        if not re.match(rf"bytes {done}-\d+/", response.headers.get("Content-Range", "")):
+        if response.status_code != requests.codes.partial_content:
             done = 0  # The server ignored the range and sends the whole file.
-        length = response.headers.get("Content-Length")
-        total = self._size if length is None else done + int(length)
+        total = self._total(response, done)
+        bar = progress.task(self._path.name, total=total, unit="bytes", done=done)
+        with writes(self._part), self._part.open("r+b") as file, bar as running:
+            file.truncate(done)
+            file.seek(done)
+            try:
+                for block in _blocks(response):
+                    block = block[: None if total is None else total - done]
+                    file.write(block)
+                    done += len(block)
+                    running.advance(len(block))
+                    if total is not None and done >= total:
+                        return
+                    if done > _LARGEST:
+                        raise CheckpointError(f"{self._url}: the server sends more than {_LARGEST} bytes; given up")
+            except _BROKEN as error:
+                if isinstance(error, OSError) and error.errno in FULL:
+                    raise
+                raise self._stopped(done, total, f" ({error})" if isinstance(error, TimeoutError) else "") from error
+            if total is not None:
+                raise self._stopped(done, total, "")
+
+    def _total(self, response: requests.Response, done: int) -> int | None:
+        """The size of the file by the server's headers, if they say so, or the published one.
+
+        Raises:
+            CheckpointError: They are not those of the file.
+        """
+        headers = response.headers
+        if headers.get("Content-Encoding", "identity").lower() not in ("identity", ""):
+            raise CheckpointError(
+                f"{response.url}: the server compresses the file ({printable(headers['Content-Encoding'])}), though it "
+                f"was asked not to; download it in a browser and save it as {self._path}"
+            )
+        found = headers.get("Content-Range", "")
+        if response.status_code == requests.codes.partial_content and not re.match(rf"bytes {done}-\d+/", found):
+            os.truncate(self._part, 0)
+            raise CheckpointError(
+                f"{response.url}: the server sends {printable(found) or 'some part'}, not from byte {done} on; run the "
+                "same command again, which starts anew"
+            )
+        length = headers.get("Content-Length")
+        if length is None or "chunked" in headers.get("Transfer-Encoding", "").lower():
+            return self._size
+        if not re.fullmatch(r"[0-9]{1,18}", length):
+            raise CheckpointError(
+                f"{response.url}: the server gives the length {printable(length)!r}, which is none; try again later"
+            )
+        total = done + int(length)
         if self._size not in (None, total):
             raise CheckpointError(
                 f"{response.url}: the server's file has {total} bytes, not {self._size}; it is not the published one"
             )
-        bar = progress.task(self._path.name, total=total, unit="bytes", done=done)
-        with self._part.open("ab" if done else "wb") as file, bar as running:
-            try:
-                for block in response.iter_content(_BLOCK):
-                    file.write(block[: None if total is None else total - done])
-                    done += len(block)
-                    running.advance(len(block))
-                    if total is not None and done >= total:
-                        break
-            except requests.RequestException as error:
-                received = done if total is None else f"{done} of {total}"
-                raise CheckpointError(
-                    f"{self._path}: the download stopped after {received} bytes; run the same command again"
-                ) from error
+        return total
+
+    def _stopped(self, done: int, total: int | None, reason: str) -> CheckpointError:
+        received = done if total is None else f"{done} of {total}"
+        return CheckpointError(
+            f"{self._path}: the download stopped after {received} bytes{reason}; run the same command again"
+        )
+
+
+def _blocks(response: requests.Response) -> Iterator[bytes]:
+    """What the server sends, as it comes.
+
+    Raises:
+        TimeoutError: It sends next to nothing.
+    """
+    since, received = time.monotonic(), 0
+    while block := response.raw.read1(_BLOCK, decode_content=False):
+        received += len(block)
+        yield block
+        if (now := time.monotonic()) - since > _TIMEOUT:
+            if received < _SLOWEST * _TIMEOUT:
+                raise TimeoutError(f"less than {_SLOWEST} bytes a second")
+            since, received = now, 0
+
+
+def _within(seconds: float, ask: Callable[[], _T]) -> _T:
+    """What ``ask`` returns, if it does so in time; a server can draw out an answer for days.
+
+    Raises:
+        TimeoutError: It does not.
+    """
+    found: Queue[tuple[_T | None, BaseException | None]] = Queue()
+
+    def run() -> None:
+        try:
+            found.put((ask(), None))
+        except BaseException as error:
+            found.put((None, error))
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        answer, error = found.get(timeout=seconds)
+    except Empty:
+        raise TimeoutError(f"no answer in {seconds:g} s") from None
+    if error is not None:
+        raise error
+    return cast(_T, answer)
 
 
 def _reason(error: BaseException) -> str:
     """The innermost cause of a failed connection, such as "Connection refused"."""
     while (cause := error.__cause__ or error.__context__) is not None:
         error = cause
-    return getattr(error, "strerror", None) or str(error)
+    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return printable(" ".join(reason.split()))
