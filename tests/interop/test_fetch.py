@@ -3,7 +3,6 @@
 import hashlib
 import re
 import socket
-import sys
 import threading
 import time
 from contextlib import contextmanager, suppress
@@ -17,11 +16,9 @@ from click.testing import CliRunner
 from bayes_panns.cli import main
 from bayes_panns.core import progress
 from bayes_panns.core.errors import CheckpointError
-from bayes_panns.interop import PUBLISHED, Published, fetch
+from bayes_panns.interop import PUBLISHED, Published, download, fetch
 from bayes_panns.nets import NETS
 from bayes_panns.nets.mobilenet import ARCHITECTURES
-
-module = sys.modules[fetch.__module__]
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
 
@@ -265,7 +262,7 @@ def test_a_server_that_never_stops_is_left_at_the_published_size(odd, published,
 
 
 def test_a_server_that_never_stops_is_left_where_no_size_is_known(odd, published, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "_LARGEST", 200_000)
+    monkeypatch.setattr(download, "_LARGEST", 200_000)
     odd(lines("200 OK", body=CONTENT))
     with pytest.raises(CheckpointError, match="sends more than 200000 bytes; given up"):
         fetch("net", tmp_path / "net.pth")
@@ -273,7 +270,7 @@ def test_a_server_that_never_stops_is_left_where_no_size_is_known(odd, published
 
 @pytest.mark.parametrize("when", ["before the headers", "within the headers", "in the file", "trickling"])
 def test_a_server_that_hangs_or_trickles_is_given_up(odd, published, tmp_path, monkeypatch, when):
-    monkeypatch.setattr(module, "_TIMEOUT", 0.2)
+    monkeypatch.setattr(download, "_TIMEOUT", 0.2)
     done = threading.Event()
 
     def hang(handler):
