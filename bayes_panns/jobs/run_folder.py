@@ -267,7 +267,9 @@ class RunFolder:
 
     def _sweep(self) -> None:
         """Remove what killed commands left; the folder is locked."""
-        remove_abandoned(self.path)
+        for folder in (self.path, self.posterior, self.evaluation):
+            if folder.is_dir():
+                remove_abandoned(folder)
         for left in self.path.glob(f"{SECOND_FIT}*"):
             shutil.rmtree(left, ignore_errors=True)
         # Older versions kept log-mels in such files.
