@@ -11,7 +11,6 @@ of s and s' says whether both fits agree on which weights are the certain ones; 
 left, since both fits move the same weights the same way.
 """
 
-import json
 import logging
 import math
 import tempfile
@@ -25,7 +24,7 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 from bayes_panns.core.choices import Optimizer
-from bayes_panns.core.digests import sealed, unsealed
+from bayes_panns.core.digests import read_sealed, sealed
 from bayes_panns.core.errors import FitError
 from bayes_panns.core.strict_json import write_json
 from bayes_panns.jobs.fit import fit
@@ -149,8 +148,8 @@ def read_start_memory(run: RunFolder) -> StartMemory | None:
     if not run.start.is_file() or not run.posterior.is_dir():
         return None
     try:
-        found = StartMemory.model_validate(unsealed(json.loads(run.start.read_bytes())))
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        found = StartMemory.model_validate(read_sealed(run.start))
+    except ValueError as error:
         raise FitError(f"{run.start}: is damaged; delete it, and run check-start again") from error
     return found if found.sha256 == read_header(run.posterior)["sha256"] else None
 
