@@ -21,7 +21,7 @@ INTERRUPTED, TERMINATED = 130, 143
 
 SECTIONS = {
     "First look": ("demo",),
-    "Clips": ("pack", "inspect"),
+    "Clips": ("pack", "repack", "inspect"),
     "Fits": ("pretrain", "finetune", "widths", "crossval", "check-start"),
     "Predictions": ("predict", "embed"),
     "Evaluation": ("evaluate", "calibrate", "report"),

@@ -8,6 +8,7 @@ from bayes_panns.jobs.fit import Fitted, determined, fit
 from bayes_panns.jobs.memory import StartMemory, WidthMemory, check_start, read_start_memory
 from bayes_panns.jobs.run_folder import RUN_TOML, RunFolder, unless_fitting
 from bayes_panns.jobs.splits import divide, held_out
+from bayes_panns.jobs.verify import Verification, verify
 from bayes_panns.jobs.widths import with_fisher_widths
 from bayes_panns.posterior import choose_device
 
@@ -18,6 +19,7 @@ __all__ = [
     "RunFolder",
     "Spread",
     "StartMemory",
+    "Verification",
     "WidthMemory",
     "calibrate",
     "check_start",
@@ -33,6 +35,7 @@ __all__ = [
     "read_start_memory",
     "run_folder",
     "unless_fitting",
+    "verify",
     "with_fisher_widths",
     "write_results",
 ]

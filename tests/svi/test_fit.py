@@ -1,5 +1,6 @@
 import json
 import os
+import random
 import resource
 import signal
 import threading
@@ -410,3 +411,22 @@ def test_a_line_of_metrics_is_written_whole_or_not_at_all(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert caught.value.filename == str(path)
     assert path.read_bytes() == before
+
+
+def test_a_flipped_bit_in_a_checkpoint_is_refused_or_changes_nothing(store, tmp_path):
+    first = job(store, tmp_path, epochs=2)
+    first.run()
+    path = tmp_path / "checkpoint.pt"
+    whole, chosen, refused = path.read_bytes(), random.Random(0), 0
+    before, again = state(first), job(store, tmp_path, epochs=2)
+    for _ in range(50):
+        changed = bytearray(whole)
+        changed[chosen.randrange(len(whole))] ^= 1 << chosen.randrange(8)
+        path.write_bytes(changed)
+        try:
+            again.load_checkpoint()
+        except FitError as error:
+            refused += "delete it to start again" in str(error)
+            continue
+        assert all(torch.equal(before[name], value) for name, value in state(again).items())
+    assert refused > 25
