@@ -5,14 +5,14 @@ import random
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.faults.commands import COMMANDS, Command, Home
+from tests.faults.commands import COMMANDS, Command, Home, require
 from tests.faults.content import content, leftovers
 from tests.harness.fork_server import ForkServer, Result
 
@@ -45,6 +45,29 @@ Case = Callable[[Bench, ForkServer, Path, random.Random], str]
 """A case, in an empty folder; returns how the fault was borne, or raises :class:`NotBorneError`."""
 
 
+def measured(server: ForkServer, home: Home, folder: Path, commands: Iterable[Command]) -> Bench:
+    """Every command, undisturbed: what it writes and how long it takes."""
+    bench = Bench(home, {}, {}, {"home": size_of(home.folder)})
+    for command in commands:
+        measure(bench, server, command, home.copy(folder / command.name))
+    return bench
+
+
+def measure(bench: Bench, server: ForkServer, command: Command, place: Path) -> None:
+    """One command, undisturbed, in a folder that is removed afterwards."""
+    before = size_of(place)
+    result = require(bench.home.run(server, command.args, place, timeout=180))
+    bench.wanted[command.name] = content(place / command.output)
+    bench.seconds[command.name] = result.seconds
+    bench.sizes[command.name] = max(size_of(place) - before, 100_000)
+    shutil.rmtree(place)
+
+
+def size_of(folder: Path) -> int:
+    """The bytes of all files in a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
 def one_line(result: Result, *codes: int) -> None:
     """Check that a command failed in one line, with one of the exit codes."""
     if result.timed_out:
@@ -52,6 +75,8 @@ def one_line(result: Result, *codes: int) -> None:
     if result.traceback or result.returncode not in codes:
         raise NotBorneError(f"exit code {result.returncode}: {result.stderr[-1500:]}")
     told = [line for line in result.stderr.splitlines() if line.startswith(("bayes-panns: ", "Error: "))]
+    # What `inspect --verify` finds is its result.
+    told += [line for line in result.stdout.splitlines() if ": damaged: " in line]
     if result.returncode in (1, 2) and len(told) != 1:
         raise NotBorneError(f"{len(told)} lines of errors: {result.stderr[-1500:]}")
 
