@@ -19,15 +19,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 from scipy.stats import rankdata
 from torch import Tensor
 
 from bayes_panns.core.choices import Optimizer
+from bayes_panns.core.digests import read_sealed, sealed
 from bayes_panns.core.errors import FitError
 from bayes_panns.core.strict_json import write_json
 from bayes_panns.jobs.fit import fit
-from bayes_panns.jobs.run_folder import Inputs, RunFolder
+from bayes_panns.jobs.inputs import Inputs
+from bayes_panns.jobs.run_folder import SECOND_FIT, RunFolder
 from bayes_panns.jobs.splits import divide
 from bayes_panns.jobs.starting import takes_all_clips
 from bayes_panns.posterior import load
@@ -127,13 +129,13 @@ def check_start(folder: str | Path, *, factor: float | None = None, device: str 
     if recorded is not None and recorded.continued:
         logger.warning(f"{run.path}: was continued to more epochs, and the second fit is not: the schedules differ too")
     logger.info(f"fitting again from widths that are {factor:g} times as large")
-    with run.claimed(resume=True), tempfile.TemporaryDirectory(prefix=".check-start-", dir=run.path) as place:
+    with run.claimed(resume=True), tempfile.TemporaryDirectory(prefix=SECOND_FIT, dir=run.path) as place:
         second = fit(recipe, Path(place) / "run", device=device, widen=factor)
         if not second.complete:
             return None
         parameters = compared(before, trained_log_scales(second.posterior.guide), factor)
         found = StartMemory(factor=factor, sha256=read_header(run.posterior)["sha256"], parameters=parameters)
-        write_json(found.model_dump(mode="json"), run.start)
+        write_json(sealed(found.model_dump(mode="json")), run.start)
     return found
 
 
@@ -146,8 +148,8 @@ def read_start_memory(run: RunFolder) -> StartMemory | None:
     if not run.start.is_file() or not run.posterior.is_dir():
         return None
     try:
-        found = StartMemory.model_validate_json(run.start.read_bytes())
-    except ValidationError as error:
+        found = StartMemory.model_validate(read_sealed(run.start))
+    except ValueError as error:
         raise FitError(f"{run.start}: is damaged; delete it, and run check-start again") from error
     return found if found.sha256 == read_header(run.posterior)["sha256"] else None
 

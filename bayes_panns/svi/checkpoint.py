@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bayes_panns.core.archives import check_zip
 from bayes_panns.core.errors import FitError
 from bayes_panns.core.files import whole_file
 
@@ -100,8 +101,9 @@ def save_checkpoint(
         content["start"] = state.start
     if device.type == "cuda":
         content["cuda_rng"] = torch.cuda.get_rng_state(device)
-    with whole_file(path) as part:
-        torch.save(content, part)
+    with whole_file(path) as part, part.open("wb") as file:
+        # Given a path, torch does not say why a write failed.
+        torch.save(content, file)
 
 
 def load_checkpoint(
@@ -132,6 +134,8 @@ def load_checkpoint(
     if not path.is_file():
         raise FitError(f"{path.parent}: there is no checkpoint to resume from")
     try:
+        # PyTorch keeps a CRC of each tensor and does not look at it.
+        check_zip(path)
         content = torch.load(path, map_location=device, weights_only=True)
         # A fit may be continued to more epochs.
         if content["steps"] > state.steps:

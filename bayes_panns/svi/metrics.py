@@ -1,8 +1,10 @@
-"""The file that a fit appends its metrics to: ``metrics.jsonl``, a line of JSON an epoch."""
+"""The file that a fit appends its metrics to: ``metrics.jsonl``, a line of JSON an epoch, each with its digest."""
 
+import errno
 import json
 import logging
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,8 @@ from typing import Any
 import torch
 
 from bayes_panns.bayes import BayesianNet, EffectiveParameters, Part
-from bayes_panns.core.files import whole_file
+from bayes_panns.core.digests import sealed, unsealed
+from bayes_panns.core.files import whole_file, writes
 from bayes_panns.core.strict_json import defined, dumps
 
 logger = logging.getLogger(__name__)
@@ -41,13 +44,20 @@ def effective_shares(effective: EffectiveParameters) -> dict[str, float]:
 
 
 def append_metrics(path: Path, metrics: Mapping[str, float]) -> None:
-    """Append a line; metrics that are not finite numbers are left out.
+    """Append a line, whole or not at all; metrics that are not finite numbers are left out.
 
     Raises:
-        OSError: The file cannot be written.
+        OSError: The file cannot be written, or the disk is full.
     """
-    with path.open("a", encoding="utf-8") as file:
-        file.write(dumps(defined(metrics)))
+    line = _sealed_line(metrics).encode()
+    with writes(path), path.open("ab", buffering=0) as file:
+        before = file.tell()
+        try:
+            if file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError:
+            file.truncate(before)
+            raise
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
@@ -59,7 +69,8 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
     for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []:
         try:
             line = json.loads(text)
-        except ValueError:
+            line = unsealed(line) if isinstance(line, dict) else None
+        except (ValueError, RecursionError):
             line = None
         if _is_line(line):
             lines.append(line)
@@ -68,6 +79,10 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
     if damaged:
         logger.warning(f"{path}: {damaged} damaged {'line is' if damaged == 1 else 'lines are'} left out")
     return lines
+
+
+def _sealed_line(metrics: Mapping[str, Any]) -> str:
+    return dumps(sealed(defined(metrics)))
 
 
 def _is_line(line: Any) -> bool:
@@ -85,4 +100,4 @@ def drop_metrics_after(path: Path, step: int) -> None:
     """
     kept = [line for line in read_metrics(path) if line["step"] <= step]
     with whole_file(path) as part:
-        part.write_text("".join(dumps(line) for line in kept), encoding="utf-8")
+        part.write_text("".join(_sealed_line(line) for line in kept), encoding="utf-8")
