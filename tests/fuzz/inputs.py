@@ -12,7 +12,7 @@ import numpy as np
 
 from tests.fuzz.kinds import KINDS, Command, Kind
 from tests.fuzz.mutations import Mutation, splice
-from tests.fuzz.seals import reseal
+from tests.fuzz.seals import reseal, unseal
 from tests.harness.fork_server import ForkServer, Result
 
 SECONDS, BYTES_RESIDENT = 10, 2 << 30
@@ -59,8 +59,11 @@ class Input:
                 content = mutate(np.random.default_rng(seed), content)
                 names.append(_name(mutate))
         file.write_bytes(content)
-        if self.kind.run is not None and rng.random() < 0.5:
-            reseal(folder / self.kind.run)
+        if rng.random() < 0.5:
+            if self.kind.run is not None:
+                reseal(folder / self.kind.run)
+            elif file.suffix == ".h5":
+                unseal(file)
         command = self.kind.commands[rng.integers(len(self.kind.commands))]
         place = str(file.relative_to(folder))
         words = tuple(word.replace("HOME", str(home)).replace("FILE", place) for word in command)
@@ -182,15 +185,20 @@ def smaller(outcome: Outcome, server: ForkServer, home: Path, folder: Path) -> O
     return outcome
 
 
-def shares(inputs: int, *, quick: bool = False, kinds: Sequence[str] = ()) -> dict[str, int]:
+def shares(inputs: int, home: Path, *, quick: bool = False, kinds: Sequence[str] = ()) -> dict[str, int]:
     """How many inputs of each kind make ``inputs`` in all.
 
     Args:
         inputs: The sum.
+        home: The good files; kinds that are not there are left out, as what makes them is not installed.
         quick: Only those that are in the short run.
         kinds: Only these.
     """
-    chosen = [kind for kind in KINDS.values() if (kind.quick or not quick) and (not kinds or kind.name in kinds)]
+    chosen = [
+        kind
+        for kind in KINDS.values()
+        if (kind.quick or not quick) and (not kinds or kind.name in kinds) and (home / kind.trees).is_dir()
+    ]
     total = sum(kind.weight for kind in chosen)
     ends = np.rint(np.cumsum([kind.weight for kind in chosen]) / total * inputs).astype(int)
     return {kind.name: int(count) for kind, count in zip(chosen, np.diff(ends, prepend=0), strict=True)}
