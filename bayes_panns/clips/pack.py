@@ -53,6 +53,11 @@ class PackReport:
     excluded: int
     notes: tuple[tuple[str, Note], ...] = ()
 
+    @property
+    def noted(self) -> str:
+        """How many clips have a note of each kind, such as ``3 truncated, 1 silent``; empty if none has."""
+        return ", ".join(f"{count} {kind}" for kind, count in Counter(note.kind for _, note in self.notes).items())
+
 
 def pack(
     catalog: Catalog,
@@ -131,8 +136,14 @@ def pack(
             else:
                 notes += [(clip.name, note) for note in sound.notes]
                 beyond += bool(sound.waveform.abs().max() > 1)
-                own = {"fold": clip.fold, "source": clip.source, "seconds": sound.seconds}
-                writer.add(clip.name, sound.waveform, clip.labels, **own)
+                writer.add(
+                    clip.name,
+                    sound.waveform,
+                    clip.labels,
+                    fold=clip.fold,
+                    source=clip.source,
+                    seconds=sound.seconds,
+                )
                 packed[list(clip.labels)] += 1
             bar.advance()
         if not len(writer):
