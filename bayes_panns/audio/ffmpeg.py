@@ -16,7 +16,46 @@ from bayes_panns.audio.views import Source
 from bayes_panns.core.text import printable
 
 SUFFIXES = frozenset(
-    [".m4a", ".m4b", ".m4r", ".mp4", ".m4v", ".mov", ".aac", ".webm", ".weba", ".mkv", ".mka", ".wma", ".wmv", ".asf", ".3gp", ".3g2", ".amr", ".ac3", ".eac3", ".dts", ".flv", ".rm", ".ra", ".wv", ".ape", ".tta", ".tak", ".mpc", ".avi", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts", ".dsf", ".dff", ".ogv", ".spx"]
+    {
+        ".m4a",
+        ".m4b",
+        ".m4r",
+        ".mp4",
+        ".m4v",
+        ".mov",
+        ".aac",
+        ".webm",
+        ".weba",
+        ".mkv",
+        ".mka",
+        ".wma",
+        ".wmv",
+        ".asf",
+        ".3gp",
+        ".3g2",
+        ".amr",
+        ".ac3",
+        ".eac3",
+        ".dts",
+        ".flv",
+        ".rm",
+        ".ra",
+        ".wv",
+        ".ape",
+        ".tta",
+        ".tak",
+        ".mpc",
+        ".avi",
+        ".mpg",
+        ".mpeg",
+        ".ts",
+        ".m2ts",
+        ".mts",
+        ".dsf",
+        ".dff",
+        ".ogv",
+        ".spx",
+    }
 )
 """The usual endings of what ffmpeg reads and libsndfile does not, lower case."""
 
@@ -45,7 +84,7 @@ def _packaged() -> str | None:
 
 
 def program() -> str | None:
-    """Ffmpeg's path: the one on the PATH, or else that of the package ``imageio-ffmpeg``; None if there is neither."""
+    """The path of ffmpeg: the one on the PATH, or that of the package ``imageio-ffmpeg``; None if there is neither."""
     return shutil.which("ffmpeg") or _packaged()
 
 
@@ -60,6 +99,7 @@ class Ffmpeg:
         source: The file.
         demuxers: Names of ffmpeg's demuxers that may be used, joined by commas.
         name: The kind of file, for messages.
+        damage: What is already known to be wrong with it, see :class:`~bayes_panns.audio.decoders.Decoder`.
 
     Raises:
         Refused: There is no ffmpeg, or it cannot decode the file.
@@ -68,7 +108,7 @@ class Ffmpeg:
     length: int | None = None
     share = 1.0
 
-    def __init__(self, source: Source, demuxers: str, name: str):
+    def __init__(self, source: Source, demuxers: str, name: str, damage: str = ""):
         path = program()
         if path is None:
             raise Refused(f"is {name}, which needs ffmpeg; {MISSING}")
@@ -88,7 +128,7 @@ class Ffmpeg:
             )
         except OSError as error:
             raise Refused(f"is {name}, and ffmpeg cannot be started ({error.strerror})") from error
-        self.promised, self.failure, self._name = None, "", name
+        self.promised, self.failure, self._name, self._ended = None, damage, name, False
         self._said: deque[str] = deque(maxlen=_LINES)
         self._duration: float | None = None
         self._listener = threading.Thread(target=self._listen, daemon=True)
@@ -102,13 +142,14 @@ class Ffmpeg:
 
     def read(self, block: NDArray[np.float32]) -> int:
         """See :class:`~bayes_panns.audio.decoders.Decoder`."""
-        if self.failure or not len(block):
+        if self._ended or not len(block):
             return 0
         width = 4 * self.channels
         data = self._bytes(len(block) * width)
         got = len(data) // width
         block[:got] = np.frombuffer(data[: got * width], dtype=">f4").reshape(got, self.channels)
         if got < len(block):
+            self._ended = True
             status = self._process.wait()
             self._listener.join()
             if status or self._error():
@@ -155,7 +196,7 @@ class Ffmpeg:
         """Keep what ffmpeg says, so that it never waits for someone to listen."""
         assert self._process.stderr is not None
         while line := self._process.stderr.readline(_LINE):
-            text = printable(line.decode("utf-8", "replace")).strip()
+            text = printable(line.decode("utf-8", "replace").strip()).strip()
             if found := re.match(r"\[info\]\s+Duration: (\d+):(\d\d):(\d\d\.\d+)", text):
                 hours, minutes, seconds = found.groups()
                 self._duration = 3600 * int(hours) + 60 * int(minutes) + float(seconds)
@@ -164,4 +205,5 @@ class Ffmpeg:
 
     def _error(self) -> str:
         """The first thing that went wrong, in ffmpeg's words; empty if nothing did."""
-        return re.sub(r"\[[^]]*\] ?", "", self._said[0]).strip().rstrip(".") if self._said else ""
+        text = re.sub(r"\[[^]]*\] ?", "", self._said[0]).strip().rstrip(".") if self._said else ""
+        return "it has no sound track" if "matches no streams" in text else text

@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import tomli_w
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from bayes_panns.clips import ClipSet, Store
+from bayes_panns.core import toml
 from bayes_panns.core.choices import Holds, SplitRule
 from bayes_panns.core.errors import FitError
 from bayes_panns.core.files import locked, require_folder, whole_file
@@ -292,7 +292,7 @@ class RunFolder:
         """
         if not self.is_run or self.read_recipe() != recipe:
             with whole_file(self.recipe) as part:
-                part.write_text(tomli_w.dumps(recipe.model_dump(mode="json", exclude_none=True)), encoding="utf-8")
+                part.write_text(toml.dumps(recipe.model_dump(mode="json", exclude_none=True)), encoding="utf-8")
         if self.read_resumable() != resumable:
             write_json(resumable.model_dump(mode="json", exclude_none=True), self.resumable)
 

@@ -4,10 +4,10 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from bayes_panns.bayes import Strategy
+from bayes_panns.core import toml
 from bayes_panns.core.choices import ShortClips, Task
 from bayes_panns.core.errors import PosteriorError
 from bayes_panns.nets.embeddings import takes_embeddings
@@ -86,7 +86,7 @@ class Header(BaseModel):
 
     def toml(self) -> str:
         """The text of ``posterior.toml``."""
-        return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
+        return toml.dumps(self.model_dump(mode="json", exclude_none=True))
 
 
 def read(folder: Path) -> Header:
@@ -99,7 +99,7 @@ def read(folder: Path) -> Header:
     if not path.is_file():
         raise PosteriorError(f"{folder}: is not a posterior ({HEADER} is missing)")
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = toml.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise PosteriorError(f"{path}: is damaged: {error}") from error
     version = table.get("format_version")
