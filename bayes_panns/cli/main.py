@@ -3,7 +3,6 @@
 Heavy modules are imported inside the commands, so that ``--help`` answers at once.
 """
 
-import io
 import logging
 import sys
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ import click
 
 from bayes_panns import __version__
 from bayes_panns.cli.signals import sigterm_exits
+from bayes_panns.cli.streams import show_any_text
 from bayes_panns.core import progress
 from bayes_panns.core.errors import BayesPannsError, SettingError, out_of_memory, reason
 from bayes_panns.core.text import printable, printable_lines
@@ -65,10 +65,7 @@ class Commands(click.Group):
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Parse the command line and run the command; any name can be printed on any terminal."""
-        for stream in (sys.stdout, sys.stderr):
-            # Windows' cp1252 and the C locale lack most letters.
-            if isinstance(stream, io.TextIOWrapper):
-                stream.reconfigure(errors="backslashreplace")
+        show_any_text()
         return super().main(*args, **kwargs)
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:

@@ -27,7 +27,15 @@ def loads(text: str) -> dict[str, Any]:
     Raises:
         tomllib.TOMLDecodeError: It is not valid TOML.
     """
-    return _mapped(tomllib.loads(text), lambda value: _moved(value, _PRIVATE, _BYTE))
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        raise
+    except RecursionError as error:
+        raise tomllib.TOMLDecodeError("it is nested too deeply") from error
+    except ValueError as error:  # A number of thousands of digits.
+        raise tomllib.TOMLDecodeError(str(error)) from error
+    return _mapped(table, lambda value: _moved(value, _PRIVATE, _BYTE))
 
 
 def _moved(text: str, source: int, target: int) -> str:

@@ -111,7 +111,7 @@ def read(folder: Path) -> Header:
         raise PosteriorError(f"{path}: is damaged: it has {path.stat().st_size} bytes, and a header at most {_LARGEST}")
     try:
         table = toml.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise PosteriorError(f"{path}: is damaged: {error}") from error
     version = table.get("format_version")
     if isinstance(version, int) and version > FORMAT:

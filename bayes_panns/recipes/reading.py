@@ -133,7 +133,7 @@ class _Override:
         if not equals or not all(parts):
             raise SettingError(f"{option}: write it as key=value, such as fit.epochs=3")
         try:
-            value = tomllib.loads(f"value = {text}")["value"]
+            value = toml.loads(f"value = {text}")["value"]
         except tomllib.TOMLDecodeError:
             value = text
         if parts == ("guide",) and isinstance(value, str) and is_function(value):

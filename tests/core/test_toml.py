@@ -1,5 +1,6 @@
 import tomllib
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,3 +18,9 @@ def test_names_of_any_bytes_come_back_and_the_file_is_valid(table):
 
 def test_what_is_valid_is_written_as_it_is():
     assert toml.dumps({"a": "café 犬", "b": [1, "x"]}) == 'a = "café 犬"\nb = [\n    1,\n    "x",\n]\n'
+
+
+@pytest.mark.parametrize("text", ["x = " + "[" * 100_000, "x = " + "9" * 5000, "x ="])
+def test_whatever_is_wrong_with_a_text_is_one_kind_of_error(text):
+    with pytest.raises(tomllib.TOMLDecodeError):
+        toml.loads(text)
