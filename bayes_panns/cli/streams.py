@@ -21,8 +21,8 @@ _PLAIN = {
 def show_any_text() -> None:
     """Let the standard streams take any text.
 
-    A stream that is not UTF-8, such as that of Windows' cp1252 or of the C locale, gets our own signs in ASCII, so that a
-    reader who expects UTF-8 is not misled by them, letters that it has as they are, and others as escapes.
+    A stream that is not UTF-8, such as that of Windows' cp1252 or of the C locale, gets our own signs in ASCII, which
+    every reader understands, the letters that it has as they are, and others as escapes.
     """
     for stream in (sys.stdout, sys.stderr):
         if not isinstance(stream, io.TextIOWrapper):
