@@ -241,7 +241,7 @@ def job(store, folder, *, features="embeddings", seed=0, **settings):
 
 def metrics(folder):
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
+    return [{name: value for name, value in line.items() if name not in ("seconds", "digest")} for line in lines]
 
 
 def state(fit):
