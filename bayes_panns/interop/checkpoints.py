@@ -257,7 +257,9 @@ def _check_crcs(path: Path) -> bool:
     try:
         check_zip(path)
     except ValueError as error:
-        raise CheckpointError(f"{path}: is damaged ({error}); download it again") from error
+        raise CheckpointError(
+            f"{path}: is damaged, or was saved without CRCs ({error}); download it again, or save it with them"
+        ) from error
     return True
 
 

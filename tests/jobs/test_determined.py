@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from bayes_panns.bayes import Effective, effective_parameters
+from bayes_panns.core.digests import unsealed
 from bayes_panns.jobs import determined, fit
 from bayes_panns.posterior import load, save
 from bayes_panns.recipes import replaced
@@ -14,7 +15,7 @@ PRIOR, START = "the posterior is all prior", "widths are those of the start"
 
 
 def lines(folder):
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [unsealed(json.loads(line)) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
 def warned(caplog, text):
