@@ -190,7 +190,8 @@ def pack(
         logger.info(f"skipped {name}: {reason}")
     if len(report.skipped) > _SHOWN:
         logger.info(f"skipped {len(report.skipped) - _SHOWN} more")
-    logger.info(f"{out}: {report.packed} clips packed, {len(report.skipped)} skipped, {report.excluded} excluded")
+    counts = [f"{report.packed} clips packed", f"{len(report.skipped)} skipped", f"{report.excluded} excluded"]
+    logger.info(f"{out}: {', '.join([*counts, report.noted] if report.noted else counts)}")
     if report.skipped:
         ctx.exit(SKIPPED)
 
