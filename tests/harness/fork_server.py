@@ -264,6 +264,8 @@ def _main(args: list[str]) -> int:
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     finally:
+        # The command has ended; a signal would only disturb how torch takes itself down.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         atexit._run_exitfuncs()
     return 0
 
