@@ -50,6 +50,22 @@ def sealed(table: Mapping[str, Any]) -> dict[str, Any]:
     return {**table, DIGEST: digest_of(table)}
 
 
+def read_sealed(path: Path) -> dict[str, Any]:
+    """The table in a JSON file that holds a :func:`sealed` one, or that an earlier version wrote.
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError: It is damaged.
+    """
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    if not isinstance(table, dict):
+        raise ValueError("it is not a table")
+    return unsealed(table)
+
+
 def unsealed(table: Mapping[str, Any]) -> dict[str, Any]:
     """The table without its digest, if that is right or, as in files of earlier versions, not there.
 

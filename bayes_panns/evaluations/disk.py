@@ -12,7 +12,8 @@ array                           content
 ``ood/...``                     the same for the M clips, if there are any
 ==============================  ======================================================================
 
-``evaluation.json`` holds the rest. Its ``draws`` are those of the predictions, 1 for a pass at the posterior mean; the
+``evaluation.json`` holds the rest, a digest of itself, and the SHA-256 of the other file; older ones
+lack both. Its ``draws`` are those of the predictions, 1 for a pass at the posterior mean; the
 ``draws`` of its ``provenance`` are 0 then. Its ``metrics`` are for people: reading an evaluation measures again.
 """
 
@@ -28,7 +29,9 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bayes_panns.core import strict_json
+from bayes_panns.core.archives import check_npz
 from bayes_panns.core.choices import Task
+from bayes_panns.core.digests import sealed, sha256_of, unsealed
 from bayes_panns.core.errors import EvaluationError, OutputError
 from bayes_panns.core.files import whole_folder
 from bayes_panns.metrics.checks import check_task
@@ -70,6 +73,7 @@ class _Header(BaseModel):
     ood_names: list[str]
     calibration: Calibration | None = None
     provenance: dict[str, Any]
+    sha256: str | None = None
 
 
 def write(evaluation: Evaluation, folder: Path) -> None:
@@ -98,6 +102,7 @@ def write(evaluation: Evaluation, folder: Path) -> None:
     }
     with whole_folder(folder) as fresh:
         np.savez_compressed(fresh / _ARRAYS, **arrays)
+        table = sealed(table | {"sha256": sha256_of(fresh / _ARRAYS)})
         (fresh / _JSON).write_text(strict_json.dumps(table, indent=1), encoding="utf-8")
 
 
@@ -110,7 +115,7 @@ def read(folder: Path) -> dict[str, Any]:
     if not is_evaluation(folder):
         raise EvaluationError(f"{folder}: not an evaluation ({_JSON} is missing)")
     header = _header(folder / _JSON)
-    arrays = _arrays_of(folder / _ARRAYS)
+    arrays = _arrays_of(folder / _ARRAYS, header.sha256)
     clips, labels = len(header.names), len(header.labels)
     provenance = _Provenance.model_validate(header.provenance)
     about = {"draws": header.draws, "task": header.task}
@@ -177,6 +182,7 @@ def _header(path: Path) -> _Header:
         header = _Header.model_validate(table)
         check_task(header.task)
         _Provenance.model_validate(header.provenance)
+        unsealed(table)
     except ValidationError as error:
         first = error.errors()[0]
         raise damaged(path, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
@@ -189,10 +195,13 @@ def _not_json(word: str) -> float:
     raise ValueError(f"{word} is not JSON")
 
 
-def _arrays_of(path: Path) -> dict[str, NDArray]:
+def _arrays_of(path: Path, sha256: str | None) -> dict[str, NDArray]:
     if not path.is_file():
         raise EvaluationError(f"{path}: no such file; run evaluate again")
     try:
+        if sha256 is not None and sha256_of(path) != sha256:
+            raise ValueError(f"its checksum is not the one in {_JSON}")
+        check_npz(path)
         # Numpy leaves a file open that it opened itself and cannot read.
         with path.open("rb") as file:
             archive = np.load(file, allow_pickle=False)

@@ -25,6 +25,7 @@ from bayes_panns import __version__
 from bayes_panns.audio.front_end import FRONT_ENDS
 from bayes_panns.bayes import Rule, Settings, Strategy, sites
 from bayes_panns.clips import Task, read_labels
+from bayes_panns.core.archives import check_zip, is_zip
 from bayes_panns.core.choices import CheckpointKind, Choice, Dropout, PosteriorKind, PriorKind, ScaleRule, ShortClips
 from bayes_panns.core.digests import sha256_of
 from bayes_panns.core.errors import CheckpointError
@@ -46,6 +47,9 @@ _STFT = "spectrogram_extractor.stft.conv_real.weight"
 
 _VARIATIONAL = re.compile(r"(?P<layer>.+)\.(?P<part>mu|rho)_(?P<what>kernel|weight|bias)")
 """bayesian-torch's names for the kernel of a convolution, and the weight or bias of a linear layer."""
+
+_NUMBERS = 2**29
+"""The numbers that the tensors of any checkpoint may claim to have together."""
 
 # VI-PANN's files and PANNs' Cnn14_16k also hold the state of the training's sampler, in NumPy arrays. Those are data.
 # NumPy 1 wrote them; NumPy 2 has renamed the module of the functions that make arrays.
@@ -210,6 +214,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The state_dict in a file, and the other entries beside it."""
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; bayes-panns fetch downloads the published ones")
+    has_crcs = _check_crcs(path)
     try:
         with torch.serialization.safe_globals(_NUMPY):
             content = torch.load(path, map_location="cpu", weights_only=True)
@@ -228,9 +233,32 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     state = content.get("model", content)
     if not (state and isinstance(state, Mapping) and all(isinstance(value, Tensor) for value in state.values())):
         raise CheckpointError(f'{path}: contains no state_dict; save one, by itself or as the entry "model"')
+    # A view of a few bytes may claim any shape.
+    if sum(value.numel() for value in state.values()) > max(_NUMBERS, path.stat().st_size):
+        raise CheckpointError(f"{path}: its tensors claim to be far larger than the file; download it again")
+    if not has_crcs:
+        logger.info(f"{path}: is of PyTorch's format before 1.6, which has no checksums; damage may go unnoticed")
     return {
         name: value.float() if value.is_floating_point() else value for name, value in state.items()
     }, {} if state is content else dict(content)
+
+
+def _check_crcs(path: Path) -> bool:
+    """Check the CRCs that a file keeps of its tensors, which PyTorch does not look at.
+
+    Returns:
+        Whether it has any.
+
+    Raises:
+        CheckpointError: The file is damaged.
+    """
+    if not is_zip(path):
+        return False
+    try:
+        check_zip(path)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: is damaged ({error}); download it again") from error
+    return True
 
 
 def _split(

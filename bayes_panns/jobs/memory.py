@@ -19,11 +19,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 from scipy.stats import rankdata
 from torch import Tensor
 
 from bayes_panns.core.choices import Optimizer
+from bayes_panns.core.digests import read_sealed, sealed
 from bayes_panns.core.errors import FitError
 from bayes_panns.core.strict_json import write_json
 from bayes_panns.jobs.fit import fit
@@ -133,7 +134,7 @@ def check_start(folder: str | Path, *, factor: float | None = None, device: str 
             return None
         parameters = compared(before, trained_log_scales(second.posterior.guide), factor)
         found = StartMemory(factor=factor, sha256=read_header(run.posterior)["sha256"], parameters=parameters)
-        write_json(found.model_dump(mode="json"), run.start)
+        write_json(sealed(found.model_dump(mode="json")), run.start)
     return found
 
 
@@ -146,8 +147,8 @@ def read_start_memory(run: RunFolder) -> StartMemory | None:
     if not run.start.is_file() or not run.posterior.is_dir():
         return None
     try:
-        found = StartMemory.model_validate_json(run.start.read_bytes())
-    except ValidationError as error:
+        found = StartMemory.model_validate(read_sealed(run.start))
+    except ValueError as error:
         raise FitError(f"{run.start}: is damaged; delete it, and run check-start again") from error
     return found if found.sha256 == read_header(run.posterior)["sha256"] else None
 

@@ -33,12 +33,16 @@ from bayes_panns.core.choices import PriorKind, Task
 from bayes_panns.core.digests import sha256_of
 from bayes_panns.core.errors import BayesPannsError, PosteriorError
 from bayes_panns.core.files import whole_file, whole_folder
+from bayes_panns.nets import build
 from bayes_panns.posterior.fitted_clips import FittedClips
 from bayes_panns.posterior.header import FORMAT, HEADER, Header, read
 from bayes_panns.posterior.posterior import Posterior
 
 _TENSORS, _CLIPS = "guide.safetensors", "fitted-clips.npz"
 _OWN = (HEADER, _TENSORS, _CLIPS)
+
+_SMALL = 1 << 26
+"""Bytes of weights that any posterior may ask for."""
 
 
 def save(posterior: Posterior, folder: str | Path) -> None:
@@ -71,6 +75,7 @@ def save(posterior: Posterior, folder: str | Path) -> None:
             guide_function=posterior.guide_function,
             short_clips=posterior.short_clips,
             sha256=sha256_of(fresh / _TENSORS),
+            clips_sha256=sha256_of(fresh / _CLIPS) if (fresh / _CLIPS).is_file() else None,
             strategy=posterior.strategy,
             power=posterior.power,
             calibration=posterior.calibration,
@@ -132,15 +137,13 @@ def load(folder: str | Path, *, device: torch.device | str = "cpu", guide_functi
     if not (folder / HEADER).is_file() and (folder / "posterior" / HEADER).is_file():
         folder = folder / "posterior"
     header, path = read(folder), folder / _TENSORS
-    if not path.is_file():
-        raise PosteriorError(f"{path}: is missing; the posterior is not complete")
-    if sha256_of(path) != header.sha256:
-        raise PosteriorError(f"{path}: is damaged or truncated: its checksum is not the one in {HEADER}")
+    _require_files(folder, header)
     if header.guide_function is not None and guide_function is None:
         raise PosteriorError(
             f"{folder}: its guide is the Python function {header.guide_function}; name it with --guide if you trust it"
         )
     try:
+        _require_weights(header, path)
         posterior = Posterior.build(
             net=header.net,
             labels=header.labels,
@@ -162,6 +165,43 @@ def load(folder: str | Path, *, device: torch.device | str = "cpu", guide_functi
     posterior.model.to(device).eval()
     posterior.guide.to(device)
     return posterior
+
+
+def verify(folder: Path) -> None:
+    """Check a posterior against its digests without loading it.
+
+    Raises:
+        PosteriorError: It is missing, damaged or of a newer format.
+    """
+    _require_files(folder, read(folder))
+
+
+def _require_files(folder: Path, header: Header) -> None:
+    """Check that the files of a posterior are those that its header was written for.
+
+    Raises:
+        PosteriorError: One is missing or damaged.
+    """
+    for name, digest in ((_TENSORS, header.sha256), (_CLIPS, header.clips_sha256)):
+        if digest is None:
+            continue
+        if not (folder / name).is_file():
+            raise PosteriorError(f"{folder / name}: is missing; the posterior is not complete")
+        if sha256_of(folder / name) != digest:
+            raise PosteriorError(f"{folder / name}: is damaged or truncated: its checksum is not the one in {HEADER}")
+
+
+def _require_weights(header: Header, path: Path) -> None:
+    """Check, before a network is built, that the file of its weights is about as large as it.
+
+    Raises:
+        ValueError: The network is far larger.
+    """
+    with torch.device("meta"):
+        state = build(header.net, len(header.labels)).state_dict()
+    needed = sum(value.numel() * value.element_size() for value in state.values())
+    if needed > _SMALL + 4 * path.stat().st_size:
+        raise ValueError(f"its network has {needed} bytes of weights, and {_TENSORS} is far smaller")
 
 
 def _without_upstream(strategy: Strategy) -> Strategy:

@@ -7,6 +7,7 @@ from typing import Self
 
 import numpy as np
 
+from bayes_panns.core.archives import check_npz
 from bayes_panns.core.errors import PosteriorError
 
 _BYTES = 16
@@ -64,6 +65,7 @@ class FittedClips:
         if not path.is_file():
             return cls()
         try:
+            check_npz(path)
             with np.load(path, allow_pickle=False) as arrays:
                 found = {name: arrays[name] for name in ("own", "upstream")}
             for value in found.values():

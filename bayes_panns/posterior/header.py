@@ -1,4 +1,7 @@
-"""The header of a posterior on disk: ``posterior.toml``."""
+"""The header of a posterior on disk: ``posterior.toml``.
+
+It ends with a digest of all that it says, which is checked when it is read. Headers before format 7 have none.
+"""
 
 import tomllib
 from pathlib import Path
@@ -9,14 +12,18 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 
 from bayes_panns.bayes import Strategy
 from bayes_panns.core.choices import ShortClips, Task
+from bayes_panns.core.digests import DIGEST, sealed, unsealed
 from bayes_panns.core.errors import PosteriorError
 from bayes_panns.nets.embeddings import takes_embeddings
 from bayes_panns.posterior.calibration import Calibration, Power
 
-FORMAT = 6
+FORMAT = 7
 """The version of the folder's format that this code writes; it reads this one and those before it."""
 
 HEADER = "posterior.toml"
+
+_LARGEST = 1 << 24
+"""The most bytes of a header: some 100,000 labels."""
 
 _SHORTEST = 1e-3
 """The shortest clips of sound, in seconds."""
@@ -37,6 +44,7 @@ class Header(BaseModel):
         short_clips: How shorter clips are shown. Before format 4 headers did not say: fits padded them, and imported
             checkpoints were shown them at their own length.
         sha256: Of ``guide.safetensors``.
+        clips_sha256: Of ``fitted-clips.npz``, if there is one. Since format 7.
         strategy: The guide recipe; since format 6 it says which frozen weights are points.
         power: The power of its mean probabilities, if it has one.
         calibration: The temperature and the threshold, if it was calibrated.
@@ -56,6 +64,7 @@ class Header(BaseModel):
     guide_function: str | None = None
     short_clips: ShortClips | None = None
     sha256: str
+    clips_sha256: str | None = None
     strategy: Strategy
     power: Power | None = None
     calibration: Calibration | None = None
@@ -85,30 +94,39 @@ class Header(BaseModel):
         return ShortClips.PAD if "epochs" in self.provenance else ShortClips.OWN_LENGTH
 
     def toml(self) -> str:
-        """The text of ``posterior.toml``."""
-        return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
+        """The text of ``posterior.toml``, with its digest."""
+        return tomli_w.dumps(sealed(self.model_dump(mode="json", exclude_none=True)))
 
 
 def read(folder: Path) -> Header:
     """Read and check ``posterior.toml``.
 
     Raises:
-        PosteriorError: The folder is no posterior, or its header is damaged or of a newer format.
+        PosteriorError: The folder is no posterior, or its header is damaged, was changed or is of a newer format.
     """
     path = folder / HEADER
     if not path.is_file():
         raise PosteriorError(f"{folder}: is not a posterior ({HEADER} is missing)")
+    if path.stat().st_size > _LARGEST:
+        raise PosteriorError(f"{path}: is damaged: it has {path.stat().st_size} bytes, and a header at most {_LARGEST}")
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise PosteriorError(f"{path}: is damaged: {error}") from error
     version = table.get("format_version")
     if isinstance(version, int) and version > FORMAT:
         raise PosteriorError(f"{path}: format {version} is newer than this bayes_panns reads ({FORMAT}); update it")
     try:
-        return Header.model_validate(table)
+        header = Header.model_validate({key: value for key, value in table.items() if key != DIGEST})
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         what = f"{place}: {first['msg']}" if place else first["msg"].removeprefix("Value error, ")
         raise PosteriorError(f"{path}: is damaged: {what}") from error
+    try:
+        unsealed(table)
+    except ValueError as error:
+        raise PosteriorError(
+            f"{path}: {error}; put back the one that was saved, or delete its line {DIGEST!r} if you mean the change"
+        ) from error
+    return header

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bayes_panns.core.archives import check_zip
 from bayes_panns.core.errors import FitError
 from bayes_panns.core.files import whole_file
 
@@ -132,6 +133,8 @@ def load_checkpoint(
     if not path.is_file():
         raise FitError(f"{path.parent}: there is no checkpoint to resume from")
     try:
+        # PyTorch keeps a CRC of each tensor and does not look at it.
+        check_zip(path)
         content = torch.load(path, map_location=device, weights_only=True)
         # A fit may be continued to more epochs.
         if content["steps"] > state.steps:

@@ -1,4 +1,4 @@
-"""The file that a fit appends its metrics to: ``metrics.jsonl``, a line of JSON an epoch."""
+"""The file that a fit appends its metrics to: ``metrics.jsonl``, a line of JSON an epoch, each with its digest."""
 
 import json
 import logging
@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from bayes_panns.bayes import BayesianNet, EffectiveParameters, Part
+from bayes_panns.core.digests import sealed, unsealed
 from bayes_panns.core.files import whole_file
 from bayes_panns.core.strict_json import defined, dumps
 
@@ -47,7 +48,7 @@ def append_metrics(path: Path, metrics: Mapping[str, float]) -> None:
         OSError: The file cannot be written.
     """
     with path.open("a", encoding="utf-8") as file:
-        file.write(dumps(defined(metrics)))
+        file.write(_sealed_line(metrics))
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
@@ -59,7 +60,8 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
     for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []:
         try:
             line = json.loads(text)
-        except ValueError:
+            line = unsealed(line) if isinstance(line, dict) else None
+        except (ValueError, RecursionError):
             line = None
         if _is_line(line):
             lines.append(line)
@@ -68,6 +70,10 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
     if damaged:
         logger.warning(f"{path}: {damaged} damaged {'line is' if damaged == 1 else 'lines are'} left out")
     return lines
+
+
+def _sealed_line(metrics: Mapping[str, Any]) -> str:
+    return dumps(sealed(defined(metrics)))
 
 
 def _is_line(line: Any) -> bool:
@@ -85,4 +91,4 @@ def drop_metrics_after(path: Path, step: int) -> None:
     """
     kept = [line for line in read_metrics(path) if line["step"] <= step]
     with whole_file(path) as part:
-        part.write_text("".join(dumps(line) for line in kept), encoding="utf-8")
+        part.write_text("".join(_sealed_line(line) for line in kept), encoding="utf-8")

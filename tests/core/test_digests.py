@@ -7,7 +7,7 @@ import tomli_w
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bayes_panns.core.digests import digest_of, sealed, sha256_of, unsealed
+from bayes_panns.core.digests import digest_of, read_sealed, sealed, sha256_of, unsealed
 from bayes_panns.core.strict_json import dumps
 
 
@@ -58,3 +58,15 @@ def test_any_change_is_noticed(change):
 
 def test_tables_of_earlier_versions_have_no_digest():
     assert unsealed({"epochs": 2}) == {"epochs": 2}
+
+
+@pytest.mark.parametrize("text", ["", "[]", "[" * 10**5, "{", '{"epochs": 2, "digest": "0"}', b"\xff"])
+def test_a_damaged_file_is_a_value_error(tmp_path, text):
+    (tmp_path / "a.json").write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ValueError, match=r"."):
+        read_sealed(tmp_path / "a.json")
+
+
+def test_a_sealed_file_is_read_back(tmp_path):
+    (tmp_path / "a.json").write_text(dumps(sealed({"epochs": 2})))
+    assert read_sealed(tmp_path / "a.json") == {"epochs": 2}

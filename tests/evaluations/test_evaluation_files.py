@@ -43,6 +43,15 @@ def folder(saved, tmp_path):
     return shutil.copytree(saved, tmp_path / "e")
 
 
+@pytest.fixture
+def earlier(folder):
+    """As earlier versions wrote it, without digests: what is wrong in it is found all the same."""
+    table = json.loads((folder / JSON).read_text())
+    del table["digest"], table["sha256"]
+    (folder / JSON).write_text(json.dumps(table))
+    return folder
+
+
 def refused(folder):
     with pytest.raises(EvaluationError) as error:
         Evaluation.load(folder)
@@ -91,7 +100,8 @@ def table_with(**change):
         (table_with(calibration={"temperature": 0}), "calibration"),
     ],
 )
-def test_a_damaged_table(folder, text, message):
+def test_a_damaged_table(earlier, text, message):
+    folder = earlier
     path = folder / JSON
     path.write_text(text if isinstance(text, str) else text(json.loads(path.read_text())))
     assert re.search(message, refused(folder))
@@ -116,10 +126,10 @@ def test_arrays_that_are_no_archive(folder, content):
     assert ARRAYS in refused(folder)
 
 
-def test_arrays_of_another_kind(folder):
-    np.save(folder / "x.npy", np.ones(3))
-    (folder / "x.npy").rename(folder / ARRAYS)
-    assert "not an npz file" in refused(folder)
+def test_arrays_of_another_kind(earlier):
+    np.save(earlier / "x.npy", np.ones(3))
+    (earlier / "x.npy").rename(earlier / ARRAYS)
+    assert "not a zip file" in refused(earlier)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.999])
@@ -130,8 +140,34 @@ def test_arrays_cut_short(folder, share):
 
 
 @pytest.mark.parametrize("name", [JSON, ARRAYS])
-def test_flipped_bytes_load_or_are_refused(folder, name):
+def test_a_flipped_bit_is_refused(folder, name):
+    """Or it changes how the table is written and not what it means."""
     path = folder / name
+    whole = path.read_bytes()
+    chosen, meaning = random.Random(1), json.loads((folder / JSON).read_text())
+    for _ in range(50):
+        changed = bytearray(whole)
+        changed[chosen.randrange(len(changed))] ^= 1 << chosen.randrange(8)
+        path.write_bytes(changed)
+        try:
+            Evaluation.load(folder)
+        except EvaluationError:
+            continue
+        assert json.loads((folder / JSON).read_text()) == meaning
+        assert name == JSON
+
+
+def test_arrays_of_another_evaluation_are_refused(folder):
+    with np.load(folder / ARRAYS) as archive:
+        arrays = dict(archive)
+    arrays["clips/probability"] = 1 - arrays["clips/probability"]
+    np.savez_compressed(folder / ARRAYS, **arrays)
+    assert f"its checksum is not the one in {JSON}" in refused(folder)
+
+
+@pytest.mark.parametrize("name", [JSON, ARRAYS])
+def test_flipped_bytes_of_an_earlier_version_load_or_are_refused(earlier, name):
+    folder, path = earlier, earlier / name
     whole = path.read_bytes()
     chosen = random.Random(0)
     for _ in range(60):
@@ -163,7 +199,8 @@ def test_flipped_bytes_load_or_are_refused(folder, name):
         ("ood/probability", np.ones((3, 2)), "ood/probability"),
     ],
 )
-def test_wrong_arrays(folder, name, array, message):
+def test_wrong_arrays(earlier, name, array, message):
+    folder = earlier
     with np.load(folder / ARRAYS) as archive:
         arrays = dict(archive)
     if array is None:
@@ -179,7 +216,8 @@ def test_code_in_an_archive_is_not_run(folder):
     assert ARRAYS in refused(folder)
 
 
-def test_without_covariance_sets_and_clips_from_outside_it_is_whole(folder):
+def test_without_covariance_sets_and_clips_from_outside_it_is_whole(earlier):
+    folder = earlier
     with np.load(folder / ARRAYS) as archive:
         kept = {
             name: array

@@ -1,5 +1,7 @@
 """A clip shorter than those of the fit is shown to the network as it was in the fit."""
 
+import re
+
 import pytest
 import torch
 
@@ -86,9 +88,8 @@ def test_headers_that_do_not_say_are_those_of_fits_or_of_imports(tmp_path, prove
     posterior.provenance = provenance
     save(posterior, tmp_path / "p")
     header = tmp_path / "p" / "posterior.toml"
-    header.write_text(
-        header.read_text().replace('short_clips = "pad"\n', "").replace("format_version = 6", "format_version = 3")
-    )
+    text = header.read_text().replace('short_clips = "pad"\n', "").replace("format_version = 7", "format_version = 3")
+    header.write_text(re.sub('digest = ".*"\n', "", text))
     loaded = load(tmp_path / "p")
     assert loaded.short_clips == kind
     loaded.calibration = Calibration(

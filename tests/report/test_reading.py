@@ -1,12 +1,14 @@
 """What a page is about, read from disk: scored, kept, missing, moved, damaged, leaked."""
 
 import json
+import re
 import shutil
 
 import numpy as np
 import pytest
 
 from bayes_panns.clips import ClipSet
+from bayes_panns.core.digests import sealed, unsealed
 from bayes_panns.core.errors import BayesPannsError
 from bayes_panns.evaluations import Evaluation
 from bayes_panns.jobs import calibrate, fit
@@ -25,7 +27,7 @@ def change(run, **provenance):
     content = stored(run)
     content["provenance"] |= provenance
     content["provenance"] = {key: value for key, value in content["provenance"].items() if value is not None}
-    (run / "evaluation" / "evaluation.json").write_text(json.dumps(content))
+    (run / "evaluation" / "evaluation.json").write_text(json.dumps(sealed(unsealed(content))))
 
 
 @pytest.mark.parametrize("scoring", ["other fold", "other store", "no ood"])
@@ -87,7 +89,7 @@ def test_what_cannot_be_read_is_not_replaced_either(home, runs, caplog, content)
     place = runs / "flip" / "evaluation"
     if content == "newer":
         table = stored(runs / "flip") | {"format_version": 99}
-        (place / "evaluation.json").write_text(json.dumps(table))
+        (place / "evaluation.json").write_text(json.dumps(sealed(unsealed(table))))
     else:
         shutil.rmtree(place)
         place.write_text("notes")
@@ -180,7 +182,8 @@ def test_without_a_count_equal_store_names_say_may(runs, make):
     content = (runs / "flip" / "run.toml").read_text()
     assert "folds" in content
     header = runs / "flip" / "posterior" / "posterior.toml"
-    header.write_text(header.read_text().replace("folds = [\n    1,\n    2,\n]", "folds = [\n    2,\n    3,\n]"))
+    text = re.sub('digest = ".*"\n', "", header.read_text())
+    header.write_text(text.replace("folds = [\n    1,\n    2,\n]", "folds = [\n    2,\n    3,\n]"))
     (source,) = read_sources(runs / "flip", make.quick)
     (warning,) = source.parts[0].warnings
     assert "may have been in the training set of this posterior" in warning

@@ -20,6 +20,7 @@ from bayes_panns.bayes import (
     guide_from_strategy,
 )
 from bayes_panns.clips import ClipSet, Sampler, Task, write
+from bayes_panns.core.digests import unsealed
 from bayes_panns.core.errors import FitError, StoreError
 from bayes_panns.nets import build
 from bayes_panns.svi import METRICS, Features, Fit, FitSettings, read_metrics
@@ -61,7 +62,7 @@ def job(store, folder, *, strategy=None, validation=False, task=Task.ONE_OF_K, k
 
 
 def metrics(folder):
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [unsealed(json.loads(line)) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
 def state(fit):
@@ -344,7 +345,19 @@ def test_a_damaged_file_of_metrics_is_read_as_far_as_it_goes(store, tmp_path, te
 def test_metrics_are_json_that_every_reader_takes(tmp_path):
     path = tmp_path / "metrics.jsonl"
     append_metrics(path, {"step": 3, "nll": 1.5, "val/map": float("nan"), "kl": float("inf")})
-    assert path.read_text() == '{"step": 3, "nll": 1.5}\n'
+    (line,) = path.read_text().splitlines()
+    assert unsealed(json.loads(line, parse_constant=lambda word: pytest.fail(word))) == {"step": 3, "nll": 1.5}
+
+
+def test_a_line_of_metrics_that_was_changed_is_left_out(tmp_path, caplog):
+    path = tmp_path / "metrics.jsonl"
+    for epoch in (1.0, 2.0):
+        append_metrics(path, {"epoch": epoch, "step": int(epoch), "nll": 1.5})
+    with path.open("a") as file:
+        file.write('{"epoch": 3.0, "step": 3, "nll": 1.5}\n')
+    path.write_text(path.read_text().replace('"step": 2', '"step": 7'))
+    assert [line["step"] for line in read_metrics(path)] == [1, 3], "earlier versions wrote no digest"
+    assert "1 damaged line is left out" in caplog.text
 
 
 def test_a_guide_of_the_users_own_is_fitted_and_resumed(store, tmp_path):

@@ -157,10 +157,14 @@ def test_how_much_of_each_layer_is_the_datas(home, make):
 def test_a_run_of_an_older_version_says_nothing_about_its_widths(runs, make):
     log, header = runs / "flip" / "metrics.jsonl", runs / "flip" / "posterior" / "posterior.toml"
     lines = [json.loads(line) for line in log.read_text().splitlines()]
-    known = [{k: v for k, v in line.items() if not k.startswith(("effective/", "at_prior/"))} for line in lines]
+    known = [
+        {k: v for k, v in line.items() if not k.startswith(("effective/", "at_prior/", "digest"))} for line in lines
+    ]
     log.write_text("".join(json.dumps(line) + "\n" for line in known))
     old = [
-        line for line in header.read_text().splitlines() if not line.startswith(("weights", "effective_", "at_prior"))
+        line
+        for line in header.read_text().splitlines()
+        if not line.startswith(("weights", "effective_", "at_prior", "digest"))
     ]
     header.write_text("\n".join(old) + "\n")
     found = make.page(render_page(read_sources(runs / "flip", make.quick)))
