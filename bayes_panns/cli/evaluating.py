@@ -1,6 +1,7 @@
 """The commands that score and calibrate posteriors."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +54,7 @@ def evaluate(
       bayes-panns evaluate runs/det-0 runs/det-1 runs/det-2 --data stores/esc10.h5 --folds 5
     """
     from bayes_panns.evaluations import require_place
-    from bayes_panns.jobs import choose_device, evaluate_posterior
+    from bayes_panns.jobs import choose_device, evaluate_posterior, unless_fitting
     from bayes_panns.posterior import load_all
 
     printed = output == Path("-")
@@ -62,16 +63,18 @@ def evaluate(
     if out is not None:
         require_folder(out)
         require_place(out)
-    evaluation = evaluate_posterior(
-        load_all(posteriors, device=choose_device(device), guide_function=guide_function),
-        stores,
-        folds=folds,
-        ood=ood,
-        draws=draws,
-        covariance=covariance,
-    )
-    if out is not None:
-        evaluation.save(out)
+    # A fit in the run would leave the evaluation of a posterior that is no more.
+    with nullcontext() if out is None else unless_fitting(out):
+        evaluation = evaluate_posterior(
+            load_all(posteriors, device=choose_device(device), guide_function=guide_function),
+            stores,
+            folds=folds,
+            ood=ood,
+            draws=draws,
+            covariance=covariance,
+        )
+        if out is not None:
+            evaluation.save(out)
     bounds = evaluation.intervals() if intervals else {}
     ends = {f"{name}/{end}": getattr(each, end) for name, each in bounds.items() for end in ("low", "high")}
     # A flat object: metrics that are undefined are left out.
@@ -117,13 +120,14 @@ def calibrate(
       bayes-panns calibrate runs/esc10/posterior --data stores/esc10.h5 --folds 4
     """
     from bayes_panns.jobs import calibrate as fit_calibration
-    from bayes_panns.jobs import choose_device, held_out
+    from bayes_panns.jobs import choose_device, held_out, unless_fitting
     from bayes_panns.posterior import load, save_calibration
 
-    loaded = load(run, device=choose_device(device), guide_function=guide_function)
-    clips = held_out(run, stores, folds=folds)
-    fit_calibration(loaded, clips, coverage=coverage, draws=draws)
-    save_calibration(loaded)
+    with unless_fitting(run):
+        loaded = load(run, device=choose_device(device), guide_function=guide_function)
+        clips = held_out(run, stores, folds=folds)
+        fit_calibration(loaded, clips, coverage=coverage, draws=draws)
+        save_calibration(loaded)
 
 
 @main.command()

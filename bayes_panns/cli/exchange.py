@@ -132,13 +132,15 @@ def import_(
         raise click.UsageError("--scale fisher takes widths from clips; name a store of any sounds with --data")
     from bayes_panns.clips import read_labels
     from bayes_panns.interop import import_checkpoint
+    from bayes_panns.jobs import unless_fitting
     from bayes_panns.posterior import save
 
     require_folder(out)
     names = None if labels is None else read_labels(labels)
     extras["stores"] = extras.pop("data", ())
-    posterior = import_checkpoint(checkpoint, kind, labels=names, net=net, scale=scale, device=device, **extras)
-    save(posterior, out)
+    with unless_fitting(out):
+        posterior = import_checkpoint(checkpoint, kind, labels=names, net=net, scale=scale, device=device, **extras)
+        save(posterior, out)
     logger.info(
         f"{out}: {posterior.net}, {len(posterior.labels)} labels, {posterior.sample_rate} Hz; "
         f"{len(posterior.gaussians())} weight tensors variational, {len(posterior.points())} others"

@@ -137,14 +137,15 @@ def widths(
       bayes-panns widths checkpoints/mn04 --data stores/mine.h5 -o checkpoints/mn04-fisher
       bayes-panns widths runs/esc10-det --data stores/esc10.h5 --guide det-flip --kl-weight 0.1 -o runs/esc10-widths
     """
-    from bayes_panns.jobs import with_fisher_widths
+    from bayes_panns.jobs import unless_fitting, with_fisher_widths
     from bayes_panns.posterior import load, save
 
     require_folder(out)
-    made = with_fisher_widths(
-        load(posterior), stores, guide=guide, clips=clips, kl_weight=kl_weight or 1.0, device=device
-    )
-    save(made, out)
+    with unless_fitting(out):
+        made = with_fisher_widths(
+            load(posterior), stores, guide=guide, clips=clips, kl_weight=kl_weight or 1.0, device=device
+        )
+        save(made, out)
     found = made.provenance["widths"]
     logger.info(
         f"{out}: {len(made.gaussians())} weight tensors with a width, {len(made.points())} others; as of "

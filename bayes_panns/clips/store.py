@@ -193,6 +193,11 @@ class Store:
         """What the store holds, in words, such as ``embeddings of 1024 numbers (BirdNET)``."""
         return in_words(self.holds, self.sample_rate, self.width, self.model)
 
+    @property
+    def keeps_digests(self) -> bool:
+        """Whether the file has a digest of every clip, so that :meth:`digests` is quick."""
+        return "digest" in self._layout
+
     def digests(self, indices: Sequence[int] | np.ndarray | torch.Tensor) -> list[bytes]:
         """What tells clips apart by their content alone: the SHA-256 of each clip's numbers as stored, 32 bytes.
 

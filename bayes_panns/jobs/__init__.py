@@ -6,7 +6,7 @@ from bayes_panns.jobs.embed import embed
 from bayes_panns.jobs.evaluate import evaluate_clips, evaluate_posterior
 from bayes_panns.jobs.fit import Fitted, determined, fit
 from bayes_panns.jobs.memory import StartMemory, WidthMemory, check_start, read_start_memory
-from bayes_panns.jobs.run_folder import RUN_TOML, RunFolder
+from bayes_panns.jobs.run_folder import RUN_TOML, RunFolder, unless_fitting
 from bayes_panns.jobs.splits import divide, held_out
 from bayes_panns.jobs.widths import with_fisher_widths
 from bayes_panns.posterior import choose_device
@@ -32,6 +32,7 @@ __all__ = [
     "held_out",
     "read_start_memory",
     "run_folder",
+    "unless_fitting",
     "with_fisher_widths",
     "write_results",
 ]

@@ -173,25 +173,27 @@ def crossval(
         )
     upstreams = _upstreams(recipe.upstream, seeds, chosen)
     found: dict[str, dict[int, dict[int, Evaluation]]] = {}
-    for guide, seed, fold in product(guides, seeds, chosen):
-        changes = {
-            "guide": guide,
-            "upstream": upstreams[seed, fold],
-            "data.folds": [each for each in known if each != fold],
-            "fit.seed": seed,
-        }
-        function = guide if guide in functions else None
-        name = _name(guide)
-        run = RunFolder(run_folder(folder / name, seed, fold))
-        posterior = _fitted(replaced(recipe, changes), run, function, device, resume)
-        if posterior is None:
-            return None
-        evaluation = _scored(posterior, run, recipe.data.stores, fold, ood, draws)
-        logged = ", ".join(
-            f"{metric} {evaluation.metrics.get(metric, math.nan):.3f}" for metric in _LOGGED[posterior.task]
-        )
-        logger.info(f"{name}, seed {seed}, fold {fold}: {logged}")
-        found.setdefault(name, {}).setdefault(seed, {})[fold] = evaluation
+    # Of two in one folder, the other would take the fits of this one for its own.
+    with RunFolder(folder).claimed(resume=resume):
+        for guide, seed, fold in product(guides, seeds, chosen):
+            changes = {
+                "guide": guide,
+                "upstream": upstreams[seed, fold],
+                "data.folds": [each for each in known if each != fold],
+                "fit.seed": seed,
+            }
+            function = guide if guide in functions else None
+            name = _name(guide)
+            run = RunFolder(run_folder(folder / name, seed, fold))
+            posterior = _fitted(replaced(recipe, changes), run, function, device, resume)
+            if posterior is None:
+                return None
+            evaluation = _scored(posterior, run, recipe.data.stores, fold, ood, draws)
+            logged = ", ".join(
+                f"{metric} {evaluation.metrics.get(metric, math.nan):.3f}" for metric in _LOGGED[posterior.task]
+            )
+            logger.info(f"{name}, seed {seed}, fold {fold}: {logged}")
+            found.setdefault(name, {}).setdefault(seed, {})[fold] = evaluation
     return CrossValidation(found)
 
 

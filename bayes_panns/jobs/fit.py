@@ -17,8 +17,9 @@ from bayes_panns.clips import ClipSet
 from bayes_panns.core import choices
 from bayes_panns.core.choices import Holds, Schedule, SplitRule, Task
 from bayes_panns.core.errors import FitError, RecipeError, StoreError
+from bayes_panns.jobs.inputs import Continued, Inputs, Resumable
 from bayes_panns.jobs.leaks import record_fitted_clips, warn_of_known_clips
-from bayes_panns.jobs.run_folder import Continued, Inputs, Resumable, RunFolder
+from bayes_panns.jobs.run_folder import RunFolder
 from bayes_panns.jobs.splits import divide
 from bayes_panns.jobs.starting import has_new_head, net_for, require_fit, takes_all_clips, with_net
 from bayes_panns.posterior import Inherited, Posterior, Power, choose_device, load, require_inputs, save
@@ -263,9 +264,10 @@ def _resumed(job: Fit | HeadFit, run: RunFolder, recipe: Run, resumable: Resumab
     elif run.posterior.is_dir():
         raise FitError(f"{run.checkpoint}: is missing, so the fit cannot be resumed; fit again in another folder")
     if isinstance(job, Fit) and recipe.fit.epochs > before and job.step > 0:
-        resumable = resumable.model_copy(
-            update={"continued": (*resumable.continued, Continued(epochs=before, step=job.step))}
-        )
+        more = Continued(epochs=before, step=job.step)
+        # It may have been written down by a process that was killed before its first step.
+        if more not in resumable.continued:
+            resumable = resumable.model_copy(update={"continued": (*resumable.continued, more)})
         _explain_longer(job, before)
     if run.posterior.is_dir() and (read_header(run.posterior).get("calibration") or run.evaluation.is_dir()):
         logger.warning(

@@ -2,7 +2,7 @@
 
 ============== ======================================================================================
 ``run.toml``     the recipe as it was run
-``resume.json``  digests of the fit's inputs, how often it was continued, whether it freezes to points
+``resume.json``  digests of the fit's inputs and of the recipe, and its own; how often the fit was continued
 ``metrics.jsonl`` what the fit logged after each epoch
 ``checkpoint.pt`` all that a resumed fit needs
 ``features.bin`` the clips' log-mels, while a fit with ``features = "disk"`` is under way
@@ -13,96 +13,31 @@
 ============== ======================================================================================
 """
 
-import hashlib
 import json
+import shutil
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-import numpy as np
 import tomli_w
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
-from bayes_panns.clips import ClipSet, Store
-from bayes_panns.core.choices import Holds, SplitRule
+from bayes_panns.core.choices import SplitRule
+from bayes_panns.core.digests import sealed, unsealed
 from bayes_panns.core.errors import FitError
-from bayes_panns.core.files import locked, require_folder, whole_file
+from bayes_panns.core.files import locked, remove_abandoned, require_folder, whole_file
 from bayes_panns.core.strict_json import write_json
+from bayes_panns.jobs.inputs import POSTERIOR, Inputs, Resumable, recipe_digest
 from bayes_panns.posterior.disk import read_header
-from bayes_panns.recipes import Run, is_function, read_run, read_strategy, replaced
+from bayes_panns.recipes import Run, read_run, replaced
 from bayes_panns.svi import CHECKPOINT, METRICS
 
 RUN_TOML = "run.toml"
 
-
-class Inputs(BaseModel):
-    """What a fit is made of, by content: the same inputs may be at another place when the fit is resumed.
-
-    Attributes:
-        stores: A digest of each store: of its labels, and of its clips' names, targets, folds, sources and lengths.
-        upstream: The digest of the tensors of the posterior that it starts from.
-        guide: A digest of the guide recipe; None for a guide in Python.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    stores: tuple[str, ...]
-    upstream: str | None = None
-    guide: str | None = None
-
-    @classmethod
-    def of(cls, recipe: Run, clips: ClipSet) -> Self:
-        """The inputs of a run.
-
-        Args:
-            recipe: The run.
-            clips: Its clips.
-
-        Raises:
-            BayesPannsError: A store, the upstream posterior or the guide recipe is missing or damaged.
-        """
-        upstream = guide = None
-        if recipe.upstream is not None:
-            upstream = read_header(posterior_at(recipe.upstream))["sha256"]
-        if not is_function(recipe.guide):
-            # Without defaults, so that a new key of a later version changes no digest.
-            table = read_strategy(recipe.guide).model_dump(mode="json", exclude_defaults=True, exclude={"description"})
-            guide = hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()
-        return cls(stores=tuple(_digest(store) for store in clips.stores), upstream=upstream, guide=guide)
-
-
-class Continued(BaseModel):
-    """A fit that was continued to more epochs.
-
-    Attributes:
-        epochs: ``fit.epochs`` before.
-        step: The step from which on the schedule of the longer fit was followed.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    epochs: int
-    step: int
-
-
-class Resumable(BaseModel):
-    """What ``resume.json`` holds.
-
-    Attributes:
-        format_version: Of the file.
-        inputs: What the fit was started with.
-        continued: How often it was continued to more epochs, oldest first.
-        frozen_points: Whether frozen weights without a width of their own are points. They were drawn in runs of older
-            versions, which do not say.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    format_version: int = 1
-    inputs: Inputs
-    continued: tuple[Continued, ...] = ()
-    frozen_points: bool = False
+SECOND_FIT = ".check-start-"
+"""What the name of the folder of a second fit begins with, inside that of the run."""
 
 
 class RunFolder:
@@ -157,7 +92,7 @@ class RunFolder:
     @property
     def posterior(self) -> Path:
         """The folder of the posterior."""
-        return self.path / "posterior"
+        return self.path / POSTERIOR
 
     @property
     def evaluation(self) -> Path:
@@ -200,12 +135,17 @@ class RunFolder:
         ``prefix``, and its validation clips are found by that rule.
 
         Raises:
-            FitError: No run was started here.
+            FitError: No run was started here, or the recipe is not the one that was run.
             RecipeError: The recipe is damaged.
         """
         if not self.is_run:
             raise FitError(f"{self.path}: there is no run ({RUN_TOML} is missing)")
-        recipe = read_run(self.recipe)
+        recipe, recorded = read_run(self.recipe), self.read_resumable()
+        if recorded is not None and recorded.recipes and self._recipe_digest() not in recorded.recipes:
+            raise FitError(
+                f"{self.recipe}: is not the recipe that was run: it was changed by hand or damaged; restore it, or "
+                "fit again in another folder"
+            )
         if "split" in recipe.data.model_fields_set:
             return recipe
         return replaced(recipe, {"data.split": SplitRule.PREFIX})
@@ -214,16 +154,19 @@ class RunFolder:
         """What the run was started with; None for a run of an older version.
 
         Raises:
-            FitError: ``resume.json`` is damaged.
+            FitError: ``resume.json`` is damaged, or of a newer version.
         """
         if not self.resumable.is_file():
             return None
         try:
-            return Resumable.model_validate_json(self.resumable.read_bytes())
-        except ValidationError as error:
-            raise FitError(
-                f"{self.resumable}: is damaged; delete it to resume the run, if its stores are still at their places"
-            ) from error
+            table = json.loads(self.resumable.read_bytes())
+            version = table.get("format_version") if isinstance(table, dict) else None
+            newest = Resumable.model_fields["format_version"].default
+            if isinstance(version, int) and version > newest:
+                raise FitError(f"{self.resumable}: was written by a newer version of bayes_panns; update it")
+            return Resumable.model_validate(unsealed(table))
+        except (ValidationError, ValueError, TypeError, AttributeError, RecursionError) as error:
+            raise FitError(f"{self.resumable}: is damaged; restore it, or fit again in another folder") from error
 
     def require(self, *, resume: bool) -> None:
         """Check, before any work, that a fit can be started here, or resumed.
@@ -239,9 +182,8 @@ class RunFolder:
         if resume and not self.is_run:
             raise FitError(f"{self.path}: there is nothing to resume ({RUN_TOML} is missing)")
         if self.path.exists():
-            with self._locked():
-                if not resume:
-                    self._require_empty()
+            with self.claimed(resume=resume):
+                pass
 
     def require_same(self, recipe: Run, inputs: Inputs) -> None:
         """Check that the run can be resumed with a recipe: that only the places of its inputs differ, or its epochs.
@@ -285,7 +227,13 @@ class RunFolder:
             FitError: Another fit is running there; or there is something in it and ``resume`` is False.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        with self._locked():
+        with locked(self.path) as ours:
+            if not ours:
+                raise FitError(
+                    f"{self.path}: another fit is running there, or a command that writes there; wait for it, or "
+                    "choose another folder with -o"
+                )
+            self._sweep()
             if not resume:
                 self._require_empty()
             yield
@@ -293,26 +241,42 @@ class RunFolder:
     def write(self, recipe: Run, resumable: Resumable) -> None:
         """Write down what is run; what is written already stays as it is.
 
+        The recipe becomes one of ``resumable.recipes``.
+
         Raises:
             OSError: The folder cannot be written.
         """
-        if not self.is_run or self.read_recipe() != recipe:
+        table = recipe.model_dump(mode="json", exclude_none=True)
+        changed = not self.is_run or self.read_recipe() != recipe
+        recorded = self.read_resumable()
+        # What is there lacks the keys of later versions, and has another digest for that.
+        recipes = [] if recorded is None else list(recorded.recipes)
+        recipes += [self._recipe_digest()] if self.is_run else []
+        recipes += [recipe_digest(table)] if changed else []
+        resumable = resumable.model_copy(update={"recipes": tuple(dict.fromkeys(recipes))})
+        # Before the recipe: a run begins with that, and whatever is read of it fits one of the digests.
+        if recorded != resumable:
+            write_json(sealed(resumable.model_dump(mode="json", exclude_none=True)), self.resumable)
+        if changed:
             with whole_file(self.recipe) as part:
-                part.write_text(tomli_w.dumps(recipe.model_dump(mode="json", exclude_none=True)), encoding="utf-8")
-        if self.read_resumable() != resumable:
-            write_json(resumable.model_dump(mode="json", exclude_none=True), self.resumable)
+                part.write_text(tomli_w.dumps(table), encoding="utf-8")
 
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        with locked(self.path) as ours:
-            if not ours:
-                raise FitError(
-                    f"{self.path}: another fit is running there; wait for it, or choose another folder with -o"
-                )
-            yield
+    def _recipe_digest(self) -> str:
+        """The digest of the recipe as it is written."""
+        return recipe_digest(tomllib.loads(self.recipe.read_text(encoding="utf-8")))
+
+    def _sweep(self) -> None:
+        """Remove what killed commands left; the folder is locked."""
+        remove_abandoned(self.path)
+        for left in self.path.glob(f"{SECOND_FIT}*"):
+            shutil.rmtree(left, ignore_errors=True)
+        # Older versions kept log-mels in such files.
+        for file in self.path.glob("tmp*.features"):
+            file.unlink(missing_ok=True)
 
     def _require_empty(self) -> None:
-        if any(self.path.iterdir()):
+        # A fit that was killed before it wrote its recipe may have left this.
+        if any(place != self.resumable or self.is_run for place in self.path.iterdir()):
             raise FitError(
                 f"{self.path}: is not empty; resume the run there with --resume, or choose another folder with -o"
             )
@@ -324,17 +288,23 @@ class RunFolder:
             FitError: One is at the same place and its content has changed.
         """
         if len(before.stores) == len(inputs.stores):
-            for index, (old, new) in enumerate(zip(before.stores, inputs.stores, strict=True)):
-                if old != new:
-                    store, first = now["data"]["stores"][index], was["data"]["stores"][index]
+            stores = zip(now["data"]["stores"], was["data"]["stores"], strict=True)
+            for index, (store, first) in enumerate(stores):
+                differs = (
+                    "names, labels, folds or lengths differ" if before.stores[index] != inputs.stores[index] else ""
+                )
+                if not differs and before.clips and inputs.clips and before.clips[index] != inputs.clips[index]:
+                    differs = "clips have the same names and labels, but what is heard in them differs"
+                if differs:
                     raise FitError(
                         f"{store}: is not the store that the run in {self.path} was started with, {first}: its "
-                        "names, labels, folds or lengths differ; resume with that one, or start in another folder"
+                        f"{differs}; resume with that one, or start in another folder"
                     )
             # Given label names are part of a store's digest.
             now["data"]["stores"], now["data"]["labels"] = was["data"]["stores"], was["data"]["labels"]
-        for key, what in (("upstream", "posterior"), ("guide", "guide recipe")):
+        for key, what in (("upstream", "posterior"), ("header", "posterior"), ("guide", "guide recipe")):
             old, new = getattr(before, key), getattr(inputs, key)
+            key = "upstream" if key == "header" else key
             if old is not None and new is not None and old != new:
                 raise FitError(
                     f"{now[key]}: is not the {what} that the run in {self.path} was started with, {was[key]}; resume "
@@ -344,10 +314,19 @@ class RunFolder:
                 now[key] = was[key]
 
 
-def posterior_at(path: str | Path) -> Path:
-    """The folder of the posterior that is at ``path``, or in the run at ``path``."""
-    inside = RunFolder(path).posterior
-    return inside if inside.is_dir() else Path(path)
+@contextmanager
+def unless_fitting(path: str | Path) -> Iterator[None]:
+    """A block that writes at ``path``: into the run there, or that is around it, no fit writes meanwhile.
+
+    Raises:
+        FitError: A fit is running there, or another such block.
+    """
+    run = RunFolder.around(path)
+    if run is None:
+        yield
+    else:
+        with run.claimed(resume=True):
+            yield
 
 
 def _compare_paths(was: dict[str, Any], now: dict[str, Any]) -> None:
@@ -359,25 +338,6 @@ def _compare_paths(was: dict[str, Any], now: dict[str, Any]) -> None:
     resolved = [[Path(store).resolve() for store in each["data"]["stores"]] for each in (was, now)]
     if resolved[0] == resolved[1]:
         now["data"]["stores"] = was["data"]["stores"]
-
-
-def _digest(store: Store) -> str:
-    """SHA-256 of a store's labels and of its clips' names, targets, folds, sources and lengths; not of their sound."""
-    header = {
-        "labels": store.labels,
-        "task": str(store.task),
-        "sample_rate": store.sample_rate,
-        "samples": store.width,
-        "names": store.names,
-        "folds": None if store.folds is None else store.folds.tolist(),
-        "sources": None if store.sources is None else store.sources.tolist(),
-        "seconds": None if store.seconds is None else store.seconds.tolist(),
-    }
-    if store.holds == Holds.EMBEDDINGS:
-        header["embeddings of"] = store.model
-    digest = hashlib.sha256(json.dumps(header).encode())
-    digest.update(np.packbits(store.target()).tobytes())
-    return digest.hexdigest()
 
 
 def _differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -13,7 +13,7 @@ from bayes_panns.core.choices import (
     WidthStart,
 )
 from bayes_panns.core.errors import RecipeError
-from bayes_panns.jobs.run_folder import posterior_at
+from bayes_panns.jobs.inputs import posterior_at
 from bayes_panns.nets import EmbeddingNet, pooled
 from bayes_panns.nets.embeddings import FAMILY
 from bayes_panns.posterior import LOCS, Inherited, Posterior, read_header

@@ -27,7 +27,7 @@ from bayes_panns.clips import ClipSet, Store
 from bayes_panns.core import progress
 from bayes_panns.core.choices import Holds, Task
 from bayes_panns.core.errors import RecipeError
-from bayes_panns.core.files import whole_file
+from bayes_panns.core.files import locked, whole_file
 from bayes_panns.nets import Network, backbone
 from bayes_panns.svi.features import targets
 
@@ -113,14 +113,14 @@ class Embeddings:
     def _of(self, store: Store, rows: np.ndarray) -> np.ndarray:
         """The embeddings of the clips of ``store`` at ``rows``: from its file, or computed and added to it."""
         path = store.path.with_suffix(".embeddings") / f"{self.backbone}.npz"
-        digests, known = store.digests(rows), self._read(path)
+        digests, known, replaces = store.digests(rows), self._read(path), False
         held = next((index for index, digest in enumerate(digests) if digest in known), None)
         if held is not None:
             now = self._compute(store, rows[held : held + 1])[0]
             # The name of the file does not change with the network's code.
             if not np.linalg.norm(now - known[digests[held]]) <= _SLACK * np.linalg.norm(now):
                 logger.info(f"{path}: its embeddings differ from those of this version; they are computed again")
-                known = {}
+                known, replaces = {}, True
         # A clip that is there twice is computed once.
         missing = {digest: row for digest, row in zip(digests, rows, strict=True) if digest not in known}
         origin = f"read from {path}"
@@ -130,7 +130,7 @@ class Embeddings:
                 self._add(known, missing, store)
             finally:
                 # An interrupted run leaves what it has computed.
-                where = _write(path, known) if known else ""
+                where = self._write(path, known, replaces=replaces) if known else ""
             origin = f"{len(missing)} computed in {time.monotonic() - started:.1f} s, {where}"
         logger.info(f"embeddings of {len(rows)} clips of {store.path.name}: {origin}")
         return np.stack([known[digest] for digest in digests])
@@ -178,6 +178,28 @@ class Embeddings:
             reason = " ".join(str(error).split())
             logger.info(f"{path}: cannot be read ({reason}); the embeddings are computed again")
             return {}
+
+    def _write(self, path: Path, known: dict[bytes, np.ndarray], *, replaces: bool) -> str:
+        """Write the file, whole or not at all, with what another process has added to it meanwhile.
+
+        Args:
+            path: The file.
+            known: The embeddings, by the digest of their clip.
+            replaces: Whether what is in the file is wrong.
+
+        Returns:
+            Where the embeddings are kept, or why they are not.
+        """
+        try:
+            path.parent.mkdir(exist_ok=True)
+            with locked(path.parent, wait=True):
+                known = known if replaces else self._read(path) | known
+                digests = np.frombuffer(b"".join(known), dtype=np.uint8).reshape(len(known), -1)
+                with whole_file(path) as part, part.open("wb") as file:
+                    np.savez(file, digest=digests, embedding=np.stack(list(known.values())))
+        except OSError as error:
+            return f"not kept: {path.parent} cannot be written ({error.strerror})"
+        return f"kept in {path}"
 
 
 def require_fixed(model: BayesianNet) -> None:
@@ -233,19 +255,3 @@ def fingerprint(model: BayesianNet) -> str:
             digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
             digest.update(value.cpu().reshape(-1).numpy())
     return digest.hexdigest()[:32]
-
-
-def _write(path: Path, known: dict[bytes, np.ndarray]) -> str:
-    """Write the file, whole or not at all.
-
-    Returns:
-        Where the embeddings are kept, or why they are not.
-    """
-    digests = np.frombuffer(b"".join(known), dtype=np.uint8).reshape(len(known), -1)
-    try:
-        path.parent.mkdir(exist_ok=True)
-        with whole_file(path) as part, part.open("wb") as file:
-            np.savez(file, digest=digests, embedding=np.stack(list(known.values())))
-    except OSError as error:
-        return f"not kept: {path.parent} cannot be written ({error.strerror})"
-    return f"kept in {path}"

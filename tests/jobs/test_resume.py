@@ -2,15 +2,17 @@
 
 import json
 import shutil
+import sys
 
 import h5py
 import numpy as np
 import pytest
 
+from bayes_panns.clips import Store, write
 from bayes_panns.core.errors import FitError
 from bayes_panns.core.files import locked
-from bayes_panns.jobs import RunFolder, calibrate, divide, evaluate_posterior, fit, held_out
-from bayes_panns.posterior import freezing, load, save_calibration
+from bayes_panns.jobs import RunFolder, calibrate, divide, evaluate_posterior, fit, held_out, inputs
+from bayes_panns.posterior import freezing, load, save, save_calibration
 from bayes_panns.recipes import replaced
 
 
@@ -34,6 +36,14 @@ def finished(stores, tmp_path_factory, recipe):
     evaluate_posterior(posterior, [stores["upstream"]], draws=2).save(folder / "evaluation")
     (folder / "posterior" / "notes.txt").write_text("mine")
     return folder
+
+
+def as_older_versions_wrote(run, *keys):
+    """Leave out what they did not write into ``resume.json``."""
+    path = RunFolder(run).resumable
+    table = {key: value for key, value in json.loads(path.read_text()).items() if key not in {"digest", *keys}}
+    table["inputs"] = {key: table["inputs"][key] for key in ("stores", "upstream", "guide") if key in table["inputs"]}
+    path.write_text(json.dumps({**table, "format_version": 1}))
 
 
 @pytest.fixture
@@ -146,6 +156,51 @@ def test_a_store_that_has_changed_is_refused(stores, tmp_path, recipe, what):
         fit(recipe(str(store), epochs=1), tmp_path / "run", resume=True)
 
 
+@pytest.mark.parametrize("digests", [True, False])
+def test_a_store_whose_sound_has_changed_is_refused(stores, tmp_path, recipe, digests):
+    """With or without digests in the store, such as that of another program."""
+    store, other = tmp_path / "clips.h5", tmp_path / "other.h5"
+    shutil.copy(stores["downstream"], store)
+    shutil.copy(store, other)
+    with Store(other) as clips:
+        louder = clips.waveform(np.arange(16)) * 0.9
+    tones_again(other, louder)
+    for path in (store, other):
+        if not digests:
+            with h5py.File(path, "r+") as file:
+                del file["digest"]
+    fit(recipe(str(store), epochs=1), tmp_path / "run")
+    before = content(tmp_path / "run")
+    other.rename(store)
+    with pytest.raises(FitError, match=r"clips.h5: is not the store .* the same names and labels, but what is heard"):
+        fit(recipe(str(store), epochs=2), tmp_path / "run", resume=True)
+    assert content(tmp_path / "run") == before
+
+
+def tones_again(path, waveform):
+    """Write the store again with other sound."""
+    with Store(path) as store:
+        about = (store.target(), store.labels, store.task, store.sample_rate)
+        names, folds = store.names, store.folds
+    write(path, waveform, *about, names=names, fold=folds)
+
+
+def test_a_large_store_without_digests_is_compared_by_clips_spread_over_it(stores, tmp_path, recipe, monkeypatch):
+    store = shutil.copy(stores["downstream"], tmp_path / "clips.h5")
+    with h5py.File(store, "r+") as file:
+        del file["digest"]
+    monkeypatch.setattr(inputs, "_READ_BYTES", 4 * 4 * 4000)
+    fit(recipe(str(store), epochs=1), tmp_path / "run")
+    for row, same in ((7, True), (15, False)):
+        with h5py.File(store, "r+") as file:
+            file["waveform"][row] = 0
+        if same:
+            fit(recipe(str(store), epochs=1), tmp_path / "run", resume=True)
+        else:
+            with pytest.raises(FitError, match="is not the store"):
+                fit(recipe(str(store), epochs=1), tmp_path / "run", resume=True)
+
+
 def test_another_store_is_refused_in_a_run_that_recorded_none(stores, tmp_path, run, recipe):
     (run / "resume.json").unlink()
     copy = str(shutil.copy(stores["upstream"], tmp_path / "copy.h5"))
@@ -160,6 +215,80 @@ def test_an_upstream_by_another_path_goes_on_and_another_is_refused(stores, upst
     assert fit(replaced(quick, {"upstream": str(moved)}), tmp_path / "run", resume=True).complete
     with pytest.raises(FitError, match=r"finished: is not the posterior that the run in .* was started with"):
         fit(replaced(quick, {"upstream": str(finished)}), tmp_path / "run", resume=True)
+
+
+def test_an_upstream_that_says_something_else_is_refused_but_not_its_calibration(
+    stores, finished, tmp_path, recipe, monkeypatch
+):
+    upstream = shutil.copytree(finished, tmp_path / "upstream")
+    quick = recipe(stores["downstream"], upstream=str(upstream), epochs=1)
+    fit(quick, tmp_path / "run")
+    posterior = load(upstream)
+    posterior.calibration = None
+    save_calibration(posterior)
+    assert fit(quick, tmp_path / "run", resume=True).complete
+    posterior.provenance = {**posterior.provenance, "seed": 7}
+    save(posterior, upstream / "posterior")
+    with pytest.raises(FitError, match=r"upstream: is not the posterior that the run in .* was started with"):
+        fit(quick, tmp_path / "run", resume=True)
+
+
+def test_a_recipe_that_was_changed_by_hand_is_refused_but_not_its_paths(stores, run, tmp_path, recipe):
+    path = RunFolder(run).recipe
+    moved = shutil.copy(stores["upstream"], tmp_path / "moved.h5")
+    path.write_text(path.read_text().replace(stores["upstream"], str(moved)))
+    assert held_out(run).names
+    path.write_text(path.read_text().replace("batch_size = 8", "batch_size = 9"))
+    with pytest.raises(FitError, match=r"run.toml: is not the recipe that was run: it was changed by hand or damaged"):
+        held_out(run)
+    with pytest.raises(FitError, match=r"run.toml: is not the recipe that was run"):
+        fit(recipe(stores["upstream"], validation=0.3, batch_size=9), run, resume=True)
+
+
+def test_a_resume_json_that_was_changed_is_told_from_the_one_written(stores, run, recipe):
+    path = RunFolder(run).resumable
+    path.write_text(path.read_text().replace('"frozen_points": true', '"frozen_points": false'))
+    with pytest.raises(FitError, match=r"resume.json: is damaged; restore it"):
+        fit(recipe(stores["upstream"], validation=0.3), run, resume=True)
+    path.write_text('{"format_version": 3}')
+    with pytest.raises(FitError, match=r"resume.json: was written by a newer version"):
+        fit(recipe(stores["upstream"], validation=0.3), run, resume=True)
+
+
+def test_a_run_of_an_older_version_goes_on(stores, tmp_path, recipe, interrupted):
+    quick = recipe(stores["upstream"])
+    with interrupted():
+        fit(quick, tmp_path / "run")
+    as_older_versions_wrote(tmp_path / "run", "recipes")
+    assert fit(quick, tmp_path / "run", resume=True).complete
+
+
+@pytest.mark.parametrize("killed_before", ["run.toml", "resume.json"])
+def test_a_fit_that_was_killed_before_it_began_is_started_again(stores, tmp_path, recipe, monkeypatch, killed_before):
+    """Without --resume: there is nothing to resume yet."""
+    run_folder = sys.modules[RunFolder.__module__]
+
+    def killed(*arguments, **options):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_folder, {"run.toml": "whole_file", "resume.json": "write_json"}[killed_before], killed)
+        with pytest.raises(KeyboardInterrupt):
+            fit(recipe(stores["upstream"], epochs=1), tmp_path / "run")
+    assert fit(recipe(stores["upstream"], epochs=1), tmp_path / "run").complete
+
+
+def test_the_next_fit_removes_what_killed_ones_left(stores, tmp_path, recipe, interrupted):
+    quick = recipe(stores["upstream"], features="disk")
+    with interrupted():
+        fit(quick, tmp_path / "run")
+    assert RunFolder(tmp_path / "run").features.is_file()
+    (tmp_path / "run" / ".check-start-abc" / "run").mkdir(parents=True)
+    (tmp_path / "run" / "tmpabc.features").touch()
+    (tmp_path / "run" / ".checkpoint.pt.0123456789ab.part").mkdir()
+    assert fit(quick, tmp_path / "run", resume=True).complete
+    left = {path.name for path in (tmp_path / "run").iterdir()}
+    assert left == {"run.toml", "resume.json", "metrics.jsonl", "checkpoint.pt", "posterior"}
 
 
 def test_a_guide_recipe_that_has_changed_is_refused(stores, tmp_path, recipe):
@@ -219,7 +348,10 @@ def test_a_run_that_is_there_is_not_replaced_and_one_that_is_not_cannot_be_resum
 
 @pytest.mark.parametrize("resume", [True, False])
 def test_a_folder_in_which_a_fit_runs_is_locked(stores, run, recipe, resume):
-    with locked(run), pytest.raises(FitError, match="another fit is running there; wait for it"):
+    with (
+        locked(run),
+        pytest.raises(FitError, match="another fit is running there, or a command that writes there; wait for it"),
+    ):
         fit(recipe(stores["upstream"], validation=0.3), run, resume=resume)
 
 
@@ -241,7 +373,7 @@ def test_a_fit_holds_its_lock_until_it_ends(stores, tmp_path, recipe, monkeypatc
 
 def test_a_damaged_resume_json_is_reported(stores, run, recipe):
     (run / "resume.json").write_text("{")
-    with pytest.raises(FitError, match=r"resume.json: is damaged; delete it"):
+    with pytest.raises(FitError, match=r"resume.json: is damaged; restore it"):
         fit(recipe(stores["upstream"], validation=0.3), run, resume=True)
 
 
@@ -260,6 +392,7 @@ def test_an_old_run_keeps_the_clips_that_it_held_out(stores, tmp_path, recipe, i
         fit(old, tmp_path / "run")
     run = RunFolder(tmp_path / "run")
     run.recipe.write_text(run.recipe.read_text().replace('split = "prefix"\n', ""))
+    as_older_versions_wrote(run.path, "recipes")
     before = held_out(run.path)
     assert before.names == divide(old)[0].names
     now = replaced(old, {"data.split": "stratified"})
@@ -290,7 +423,7 @@ def test_an_old_run_goes_on_drawing_what_it_froze(stores, points, tmp_path, reci
             assert not fit(quick, tmp_path / "run").complete
     path = RunFolder(tmp_path / "run").resumable
     if recorded:
-        path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "frozen_points"}))
+        as_older_versions_wrote(tmp_path / "run", "recipes", "frozen_points")
     else:
         path.unlink()
     resumed = fit(quick, tmp_path / "run", resume=True)
