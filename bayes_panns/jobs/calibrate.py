@@ -11,7 +11,7 @@ from bayes_panns.core.choices import Task
 from bayes_panns.core.errors import StoreError
 from bayes_panns.jobs.evaluate import target_for
 from bayes_panns.metrics import apply_power, conformal_threshold, fit_temperature, label_sets
-from bayes_panns.metrics.temperature import BOUNDS
+from bayes_panns.metrics.temperature import BOUNDS, PRIOR_SD
 from bayes_panns.posterior import Calibration, Posterior, require_inputs
 from bayes_panns.posterior.passes import NETWORK_DRAWS
 from bayes_panns.predictions import predict_logits
@@ -24,6 +24,12 @@ _MOST_LOGITS = 1 << 26
 _NEAR = 1.05
 """A temperature within this factor of a bound is at the bound: the search comes close to it, and not quite there."""
 
+_FEW = 1000
+"""Clips from which on the prior of the temperature is not looked at: it then moves it by less than 1 %."""
+
+_MOVED = 1.1
+"""A temperature that the prior moves by this factor or more is not determined by the clips alone."""
+
 
 def calibrate(
     posterior: Posterior,
@@ -35,10 +41,11 @@ def calibrate(
 ) -> Calibration:
     """Fit a temperature, and a threshold for label sets, to clips that the posterior was not fitted to.
 
-    The temperature is fitted to one half of the clips. The threshold is fitted, at that temperature, to the other half,
+    The temperature is fitted to one half of the clips, with the weak prior of
+    :func:`~bayes_panns.metrics.fit_temperature`, which decides only where they are few or say little. The threshold is fitted, at that temperature, to the other half,
     so that the sets' coverage is guaranteed for clips like these whose recordings are independent of each other. All
     clips of a recording are in one half. Where the posterior has a power, it stays, and both are fitted with it.
-    Warnings are logged where the result is not worth much, such as a temperature at its bound.
+    Warnings are logged where the result is not worth much, such as a temperature that comes from the prior.
 
     Args:
         posterior: The posterior. Its ``calibration`` becomes the one returned; it is unchanged if an error is raised.
@@ -58,7 +65,11 @@ def calibrate(
         draws = max(NETWORK_DRAWS, min(int(posterior.draws_for(None)), most))
     first, second = clips.split(0.5, seed)
     logits, target = predict_logits(posterior, first, draws), target_for(posterior, first)
-    temperature = fit_temperature(logits, target, posterior.task, power=posterior.exponent(draws))
+    power = posterior.exponent(draws)
+    temperature = fit_temperature(logits, target, posterior.task, power=power)
+    alone = temperature
+    if len(first) < _FEW:
+        alone = fit_temperature(logits, target, posterior.task, power=power, prior_sd=np.inf)
     probability = _probability(posterior, predict_logits(posterior, second, draws), temperature, draws)
     try:
         threshold = conformal_threshold(probability, target_for(posterior, second), coverage)
@@ -77,7 +88,7 @@ def calibrate(
         f"of coverage {coverage:g} contain every label of probability {threshold:.3f} or more, fitted to {len(second)} "
         "clips"
     )
-    _warn_if_undetermined(temperature, _probability(posterior, logits, 1.0, draws), target, posterior.task)
+    _warn_if_undetermined(temperature, alone, _probability(posterior, logits, 1.0, draws), target, posterior.task)
     _warn_of_large_sets(label_sets(probability, threshold), coverage)
     return posterior.calibration
 
@@ -93,34 +104,43 @@ def _probability(
 
 
 def _warn_if_undetermined(
-    temperature: float, probability: NDArray[np.float64], target: NDArray[np.bool_], task: Task
+    temperature: float, alone: float, probability: NDArray[np.float64], target: NDArray[np.bool_], task: Task
 ) -> None:
-    """Warn of a temperature that the clips do not determine.
+    """Warn of a temperature that the clips do not determine, or that says that they contradict the posterior.
 
     Args:
         temperature: The temperature.
+        alone: What it would be without its prior.
         probability: The clips' probabilities ``(N, K)`` before it.
         target: Their targets ``(N, K)``.
         task: What the labels mean.
     """
-    least, most = BOUNDS
     if task == Task.ONE_OF_K:
         right = bool((probability.argmax(axis=1) == target.argmax(axis=1)).all())
     else:
         right = bool(((probability > 0.5) == target).all())
-    if right or temperature <= least * _NEAR:
+    moved = max(temperature / alone, alone / temperature)
+    if right or moved >= _MOVED:
         # The likelihood of clips that every draw classifies correctly rises for ever as the temperature falls.
-        which = "all" if right else "almost all"
+        which = "are all classified correctly, so they do" if right else "do"
+        less = f", and they alone would make it {_in_bounds(alone)}" if moved >= _MOVED else ""
         logger.warning(
-            f"the {len(target)} clips that the temperature was fitted to are {which} classified correctly, so little "
-            f"bounds it from below: it is {temperature:.3g} (the bound is {least:g}), and probabilities come near 0 or "
-            "1; calibrate on more clips, or on harder ones"
+            f"the {len(target)} clips that the temperature was fitted to {which} not determine it: a weak prior (log "
+            f"temperature 0 ± {PRIOR_SD:g}) keeps it at {temperature:.3g}{less}; calibrate on more clips, or on harder "
+            "ones"
         )
-    elif temperature >= most / _NEAR:
+    if alone >= BOUNDS[1] / _NEAR:
         logger.warning(
-            f"the temperature is at its upper bound, {most:g}: the {len(target)} clips that it was fitted to "
-            "contradict the posterior, so all labels become equally probable; check the clips' labels"
+            f"the {len(target)} clips that the temperature was fitted to contradict the posterior: without its prior it "
+            f"would be at its upper bound, {BOUNDS[1]:g}, where all labels are equally probable; check the clips' labels"
         )
+
+
+def _in_bounds(temperature: float) -> str:
+    least, most = BOUNDS
+    if temperature <= least * _NEAR:
+        return f"{least:g} or less"
+    return f"{most:g} or more" if temperature >= most / _NEAR else f"{temperature:.3g}"
 
 
 def _warn_of_large_sets(sets: NDArray[np.bool_], coverage: float) -> None:

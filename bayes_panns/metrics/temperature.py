@@ -9,7 +9,15 @@ from bayes_panns.metrics.checks import check_one_hot, check_task
 from bayes_panns.metrics.power import power_losses
 
 BOUNDS = (0.01, 100.0)
-"""The range that is searched. If every clip is classified correctly, no temperature is the best: lower is better."""
+"""The range that is searched."""
+
+PRIOR_SD = 0.5
+"""Standard deviation of the prior of log tau, a Normal around 0: 95 % of the prior lies between 0.38 and 2.7.
+
+The networks of Guo et al. (2017) have temperatures of 1 to 3. The prior counts as much as about ten clips: the NLL of one
+has a curvature of some 0.3 to 0.5 in log tau. It decides where a handful of clips say nothing, as when all are classified
+correctly, moves the temperature of hundreds by about 1 %, and that of 2000 by about 0.2 %.
+"""
 
 
 def cross_fitted_temperatures(
@@ -49,23 +57,27 @@ def fit_temperature(
     task: str,
     *,
     power: NDArray[np.floating] | None = None,
+    prior_sd: float = PRIOR_SD,
 ) -> float:
-    """The temperature that minimises the NLL of the mean probability over draws, where it divides every draw's logits.
+    """The most probable temperature, which divides every draw's logits, under the mean probability over draws.
 
-    Temperature scaling (Guo et al., 2017, arXiv:1706.04599) of a posterior predictive. With z_t the logits under draw
-    t, and ``link`` the softmax or sigmoid, tau minimises the NLL of::
+    Temperature scaling (Guo et al., 2017, arXiv:1706.04599) of a posterior predictive, with a weak prior. With z_t the
+    logits under draw t, and ``link`` the softmax or sigmoid, tau minimises::
 
-        p = mean_t link(z_t / tau)
+        NLL(mean_t link(z_t / tau)) + log(tau)^2 / (2 prior_sd^2)
 
-    Above 1 it softens, below 1 it sharpens; the order of a draw's labels stays. The search is Brent's, on log tau
-    between :data:`BOUNDS`. With several draws the NLL may have more than one minimum; the temperature found is never
-    worse than 1.
+    with the NLL summed over clips. Above 1 it softens, below 1 it sharpens; the order of a draw's labels stays. The
+    prior keeps it near 1 where the clips do not determine it: if all are classified correctly the NLL alone falls for
+    ever as tau does. The search is Brent's, on log tau between :data:`BOUNDS`. With several draws there may be more
+    than one minimum; the temperature found never has a higher NLL than 1 has.
 
     Example:
         >>> logits = np.array([[[2.0, 0.0], [2.0, 0.0], [2.0, 0.0], [2.0, 0.0]]])
         >>> target = np.array([[True, False], [True, False], [True, False], [False, True]])
-        >>> round(fit_temperature(logits, target, "one-of-k"), 2)  # 3 of 4: 2 / log(3)
+        >>> round(fit_temperature(logits, target, "one-of-k", prior_sd=np.inf), 2)  # 3 of 4: 2 / log(3)
         1.82
+        >>> round(fit_temperature(logits, target, "one-of-k"), 2)  # Four clips do not outweigh the prior.
+        1.11
 
     Args:
         logits: ``(T, N, K)``, before softmax or sigmoid: T draws for N clips that were not used in the fit.
@@ -73,6 +85,7 @@ def fit_temperature(
         task: ``"one-of-k"`` or ``"multi-label"``.
         power: A power of p, shape ``(1,)`` or ``(K,)``, which the posterior has already: see
             :func:`~bayes_panns.metrics.apply_power`. The NLL is that of p at the power.
+        prior_sd: Standard deviation of log tau under the prior, positive; infinite for none.
 
     Raises:
         ValueError: The shapes, types or values do not fit.
@@ -81,6 +94,8 @@ def fit_temperature(
     from scipy.optimize import minimize_scalar
 
     check_task(task)
+    if not prior_sd > 0:
+        raise ValueError(f"prior_sd is {prior_sd}: expected a positive number")
     if logits.ndim != 3 or logits.shape[1:] != target.shape or not logits.size:
         raise ValueError(f"logits {logits.shape} and target {target.shape}: expected (T, N, K) and (N, K)")
     if target.dtype != np.bool_:
@@ -101,5 +116,8 @@ def fit_temperature(
         each = log_softmax(scaled, axis=2)[:, target] if task == Task.ONE_OF_K else log_expit(sign * scaled)
         return float(-logsumexp(each, axis=0).sum())
 
-    found = minimize_scalar(nll, bounds=np.log(BOUNDS), method="bounded")
-    return float(np.exp(found.x)) if found.fun < nll(0.0) else 1.0
+    def loss(log_temperature: float) -> float:
+        return nll(log_temperature) + 0.5 * (log_temperature / prior_sd) ** 2
+
+    found = minimize_scalar(loss, bounds=np.log(BOUNDS), method="bounded")
+    return float(np.exp(found.x)) if found.fun < loss(0.0) else 1.0

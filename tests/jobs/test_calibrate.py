@@ -134,28 +134,32 @@ def test_clips_that_are_all_classified_correctly_are_warned_of(case, caplog, sig
     found = calibrate(posterior, clips, coverage=0.5)
     _, message = caplog.messages
     assert message.startswith("the 40 clips that the temperature was fitted to are all classified correctly, so ")
-    assert f"it is {found.temperature:.3g} (the bound is 0.01)" in message
+    assert f"keeps it at {found.temperature:.3g}" in message
+    assert ("they alone would make it 0.0" in message) == (found.temperature < 0.99)
+    assert 0.3 < found.temperature <= 1
     assert message.endswith("calibrate on more clips, or on harder ones")
 
 
 def test_multi_label_clips_that_are_all_classified_correctly_are_warned_of(caplog):
     target = np.random.default_rng(0).integers(2, size=(9, 4)).astype(bool)
     probability = np.where(target, 0.9, 0.1)
-    module._warn_if_undetermined(0.5, probability, target, Task.MULTI_LABEL)
+    module._warn_if_undetermined(0.5, 0.01, probability, target, Task.MULTI_LABEL)
     assert "the 9 clips that the temperature was fitted to are all classified correctly" in caplog.messages[-1]
+    assert "they alone would make it 0.01 or less" in caplog.messages[-1]
     caplog.clear()
     probability[0, 0] = 1 - probability[0, 0]
-    module._warn_if_undetermined(0.8, probability, target, Task.MULTI_LABEL)
+    module._warn_if_undetermined(0.8, 0.79, probability, target, Task.MULTI_LABEL)
     assert caplog.messages == []
-    module._warn_if_undetermined(0.0101, probability, target, Task.MULTI_LABEL)
-    assert "are almost all classified correctly" in caplog.messages[-1]
+    module._warn_if_undetermined(0.8, 0.7, probability, target, Task.MULTI_LABEL)
+    assert "do not determine it: a weak prior (log temperature 0 ± 0.5) keeps it at 0.8, and they alone would make it 0.7" in caplog.messages[-1]
 
 
 def test_clips_that_contradict_the_posterior_are_warned_of(case, caplog):
     posterior, clips = case(*random_logits(signal=-30.0))
     caplog.clear()
-    assert calibrate(posterior, clips, coverage=0.5).temperature == pytest.approx(100, rel=0.05)
-    assert "at its upper bound, 100: the 40 clips that it was fitted to contradict the posterior" in caplog.messages[1]
+    assert 3 < calibrate(posterior, clips, coverage=0.5).temperature < 100
+    assert "they alone would make it 100 or more" in caplog.messages[1]
+    assert "the 40 clips that the temperature was fitted to contradict the posterior" in caplog.messages[2]
 
 
 def test_label_sets_of_nearly_all_labels_are_warned_of(case, caplog):

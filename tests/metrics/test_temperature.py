@@ -3,7 +3,7 @@ import pytest
 from scipy.special import expit, softmax
 
 from bayes_panns.metrics import cross_fitted_temperatures, fit_temperature, logits_of, nll
-from bayes_panns.metrics.temperature import BOUNDS
+from bayes_panns.metrics.temperature import BOUNDS, PRIOR_SD
 
 
 def example(task, clips=6000, draws=4, seed=0):
@@ -34,7 +34,7 @@ def test_a_known_temperature_is_found(task):
 @both
 def test_no_temperature_near_it_is_better(task):
     logits, target = example(task, clips=50)
-    found = fit_temperature(logits, target, task)
+    found = fit_temperature(logits, target, task, prior_sd=np.inf)
     best = nll(probability(logits / found, task), target, task)
     for other in (0.5, 0.98, 1.02, 2):
         assert best < nll(probability(logits / (found * other), task), target, task)
@@ -51,10 +51,42 @@ def test_it_never_does_worse_than_none(task, seed):
 
 
 @both
-def test_clips_that_are_all_right_go_to_the_bound(task):
+def test_clips_that_are_all_right_go_to_the_bound_without_a_prior(task):
     target = np.eye(3, dtype=bool)
-    found = fit_temperature(np.where(target, 1.0, -1.0)[None].repeat(2, axis=0), target, task)
+    found = fit_temperature(np.where(target, 1.0, -1.0)[None].repeat(2, axis=0), target, task, prior_sd=np.inf)
     assert BOUNDS[0] <= found < 0.1
+
+
+@pytest.mark.parametrize("margin", [0.5, 1, 2, 4, 8, 30])
+@pytest.mark.parametrize("labels", [2, 5, 10])
+def test_a_few_clips_that_are_all_right_leave_a_sensible_temperature(margin, labels):
+    target = np.eye(labels, dtype=bool)[np.arange(6) % labels]
+    found = fit_temperature(np.where(target, margin, 0.0)[None], target, "one-of-k")
+    assert 0.15 < found <= 1.0 + 1e-9
+    if labels == 2:
+        assert found > 0.3
+
+
+def test_the_prior_is_a_normal_of_the_log():
+    # Two clips of a margin m and two labels: the loss is 2 log(1 + exp(-m/tau)) + log(tau)^2 / (2 sd^2).
+    target, margin = np.eye(2, dtype=bool), 1.5
+    tau = np.exp(np.linspace(-3, 3, 60001))
+    for sd in (PRIOR_SD, 2.0):
+        loss = 2 * np.log1p(np.exp(-margin / tau)) + np.log(tau) ** 2 / (2 * sd**2)
+        found = fit_temperature(np.where(target, margin, 0.0)[None], target, "one-of-k", prior_sd=sd)
+        assert found == pytest.approx(tau[loss.argmin()], rel=1e-3)
+    with pytest.raises(ValueError, match="prior_sd is 0"):
+        fit_temperature(np.zeros((1, 2, 2)), target, "one-of-k", prior_sd=0)
+
+
+@both
+def test_the_prior_does_not_matter_with_many_clips(task):
+    logits, target = example(task, clips=2000)
+    for temperature in (0.5, 1.0, 2.5):
+        with_prior = fit_temperature(temperature * logits, target, task)
+        assert with_prior == pytest.approx(
+            fit_temperature(temperature * logits, target, task, prior_sd=np.inf), rel=0.01
+        )
 
 
 @both
@@ -65,7 +97,7 @@ def test_logits_that_say_nothing_are_left_alone(task):
 @both
 def test_all_wrong_is_softened_as_far_as_it_goes(task):
     target = np.eye(2, dtype=bool)
-    found = fit_temperature(np.where(target, -1.0, 1.0)[None], target, task)
+    found = fit_temperature(np.where(target, -1.0, 1.0)[None], target, task, prior_sd=np.inf)
     assert 50 < found <= BOUNDS[1]
 
 
@@ -135,5 +167,5 @@ def test_logits_have_their_probabilities(task):
 def test_the_search_ends_at_a_hundredth_and_at_a_hundred(task):
     target = np.eye(3, dtype=bool)
     sign = np.where(target, 1.0, -1.0)[None]
-    assert fit_temperature(0.01 * sign, target, task) == pytest.approx(0.01, rel=1e-3)
-    assert fit_temperature(-100 * sign, target, task) == pytest.approx(100, rel=1e-3)
+    assert fit_temperature(0.01 * sign, target, task, prior_sd=np.inf) == pytest.approx(0.01, rel=1e-3)
+    assert fit_temperature(-100 * sign, target, task, prior_sd=np.inf) == pytest.approx(100, rel=1e-3)
