@@ -213,7 +213,9 @@ def test_a_file_that_is_no_sound_costs_only_itself_and_is_called_what_it_is(net,
     sound(here / "good.wav")
     found, said = ends(net, "page.mp3", "good.wav", "empty.ogg", "page.m4a", code=3)
     assert list(found) == ["good.wav"]
-    assert said.count("skipped page.mp3: ") == said.count("skipped empty.ogg: ") == said.count("skipped page.m4a: ") == 1
+    assert (
+        said.count("skipped page.mp3: ") == said.count("skipped empty.ogg: ") == said.count("skipped page.m4a: ") == 1
+    )
     assert "no such file" not in said.lower()
     assert "does not exist" not in said.lower()
     assert "1 files tagged, 3 skipped" in said or "1 file tagged, 3 skipped" in said
@@ -311,7 +313,14 @@ def test_links_to_folders_are_followed_once(here):
 
 
 def test_a_folder_gives_all_that_is_read_when_it_is_named(here):
-    for form, ending in (("W64", "w64"), ("CAF", "caf"), ("AU", "au"), ("OGG", "oga"), ("AIFF", "aifc"), ("WAV", "WAV")):
+    for form, ending in (
+        ("W64", "w64"),
+        ("CAF", "caf"),
+        ("AU", "au"),
+        ("OGG", "oga"),
+        ("AIFF", "aifc"),
+        ("WAV", "WAV"),
+    ):
         sound(here / "in" / f"a.{ending}", form=form)
     assert "6 clips packed, 0 skipped" in run("pack", "folder", "in", "-o", "out.h5", *PACK).stderr
 
@@ -503,9 +512,7 @@ def test_a_fit_goes_on_with_more_epochs_and_by_another_path(net, here):
 
 def test_a_checkpoint_of_another_network_is_refused_in_a_line(here):
     """The keys of PANNs' Cnn14, with blocks missing."""
-    tensors = {
-        f"conv_block{block}.conv{layer}.weight": torch.zeros(2, 2, 3, 3) for block in (1, 2) for layer in (1, 2)
-    }
+    tensors = {f"conv_block{block}.conv{layer}.weight": torch.zeros(2, 2, 3, 3) for block in (1, 2) for layer in (1, 2)}
     tensors |= {f"bn0.{name}": torch.zeros(64) for name in ("weight", "bias", "running_mean", "running_var")}
     tensors |= {"fc1.weight": torch.zeros(4, 4), "fc_audioset.weight": torch.zeros(527, 4)}
     torch.save({"model": tensors}, "Cnn14.pth")

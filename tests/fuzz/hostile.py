@@ -46,7 +46,11 @@ def run_hostile(number: int, server: ForkServer, home: Path, folder: Path) -> tu
     made = b"".join(path.read_bytes() for path in folder.rglob("out*") if path.is_file())
     leaks = ("shows what another file holds",) if SECRET[:10] in said or SECRET[:10].encode() in made else ()
     text = "; ".join((*faults, *leaks))
-    return result.returncode, result.seconds, text and f"FAILED hostile {name}: bayes-panns {' '.join(words)}\n       {text}"
+    return (
+        result.returncode,
+        result.seconds,
+        text and f"FAILED hostile {name}: bayes-panns {' '.join(words)}\n       {text}",
+    )
 
 
 _INSPECT = ("inspect", "clips.h5")

@@ -12,6 +12,7 @@ import numpy as np
 
 from tests.fuzz.kinds import KINDS, Command, Kind
 from tests.fuzz.mutations import Mutation, splice
+from tests.fuzz.seals import reseal
 from tests.harness.fork_server import ForkServer, Result
 
 SECONDS, BYTES_RESIDENT = 10, 2 << 30
@@ -58,8 +59,8 @@ class Input:
                 content = mutate(np.random.default_rng(seed), content)
                 names.append(_name(mutate))
         file.write_bytes(content)
-        if self.kind.sealed is not None and rng.random() < 0.5:
-            self.kind.sealed(file)
+        if self.kind.run is not None and rng.random() < 0.5:
+            reseal(folder / self.kind.run)
         command = self.kind.commands[rng.integers(len(self.kind.commands))]
         place = str(file.relative_to(folder))
         words = tuple(word.replace("HOME", str(home)).replace("FILE", place) for word in command)
@@ -111,7 +112,9 @@ def execute(command: Command, server: ForkServer, home: Path, folder: Path) -> t
     # Address space far beyond what may be resident, so that a huge claim fails and does not harm the machine.
     result = server.run(command, cwd=folder, timeout=SECONDS, memory=4 * BYTES_RESIDENT, env=environment)
     after = {path.relative_to(folder) for path in folder.rglob("*")}
-    left = [str(path) for path in scratch.iterdir() if not path.name.startswith("torchinductor_")] + _left_over(command, result, after - before)
+    left = [str(path) for path in scratch.iterdir() if not path.name.startswith("torchinductor_")] + _left_over(
+        command, result, after - before
+    )
     return result, tuple(_faults(command, result, left))
 
 
@@ -142,7 +145,9 @@ def _faults(command: Command, result: Result, left: Sequence[str]) -> list[str]:
         found.append("no word on wrong usage")
     if "out of memory (" in result.stderr:
         found.append(f"asked for too much memory: {lines[-1][:200]}")
-    if warned := re.search(r"^.*\.py:\d+: \w*Warning.*$|^HDF5-DIAG.*$|^.*libmpg123.*$|^Exception ignored.*$", result.stderr, re.M):
+    if warned := re.search(
+        r"^.*\.py:\d+: \w*Warning.*$|^HDF5-DIAG.*$|^.*libmpg123.*$|^Exception ignored.*$", result.stderr, re.M
+    ):
         found.append(f"a library speaks: {warned[0][:200]}")
     if strange := re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u202e]", result.stdout + result.stderr):
         found.append(f"prints the control character {strange[0]!r}")

@@ -1,11 +1,8 @@
 """The kinds of file: where good ones are, how they are damaged, and which commands read them."""
 
-import re
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
-from bayes_panns.core.digests import sha256_of
 from tests.fuzz import containers, tables
 from tests.fuzz.material import ENCODERS, SOUNDS
 from tests.fuzz.mutations import BYTES, Mutation
@@ -26,8 +23,8 @@ class Kind:
         commands: What is then run, one of these.
         weight: The share of inputs, in relation to other kinds.
         quick: Whether some inputs go into the short run.
-        sealed: Repairs digests of the file that are kept elsewhere in the variant, so that what follows their check is
-            reached too; done in half of the cases.
+        run: The folder of the run that the file belongs to. In half of the cases the digests there are made to fit
+            again, so that what follows their check is reached too.
     """
 
     name: str
@@ -37,14 +34,7 @@ class Kind:
     commands: tuple[Command, ...]
     weight: float = 1.0
     quick: bool = True
-    sealed: Callable[[Path], None] | None = None
-
-
-def _reseal(file: Path) -> None:
-    """Make the header of a posterior agree with the tensors beside it."""
-    header = file.with_name("posterior.toml")
-    text = re.sub(r'(?m)^sha256 = "[0-9a-f]*"', f'sha256 = "{sha256_of(file)}"', header.read_text(encoding="utf-8"))
-    header.write_text(text, encoding="utf-8")
+    run: str | None = None
 
 
 def _several(mutations: tuple[Mutation, ...], times: int) -> tuple[Mutation, ...]:
@@ -83,6 +73,12 @@ def _layout(catalog: str, file: str) -> Kind:
     return Kind(f"{catalog}-csv", catalog, file, _TABLE, (pack,))
 
 
+def _of_run(
+    name: str, file: str, mutations: tuple[Mutation, ...], commands: tuple[Command, ...], **options: Any
+) -> Kind:
+    return Kind(name, "run", f"run/{file}", mutations, commands, run="run", **options)
+
+
 KINDS = {
     kind.name: kind
     for kind in (
@@ -109,17 +105,15 @@ KINDS = {
             (("pack", "audioset", ".", "-o", "out.h5", "--seconds", "0.5", "--sample-rate", "8000"),),
             weight=0.5,
         ),
-        Kind("posterior-toml", "run", "run/posterior/posterior.toml", _SETTINGS, _HEAD, weight=1.5),
-        Kind(
-            "safetensors", "run", "run/posterior/guide.safetensors", _SAFETENSORS, _HEAD, weight=1.5, sealed=_reseal
-        ),
-        Kind("fitted-clips", "run", "run/posterior/fitted-clips.npz", _ZIP, _HEAD),
-        Kind("checkpoint", "run", "run/checkpoint.pt", _ZIP, (_RESUME,), weight=1.5),
-        Kind("resume-json", "run", "run/resume.json", _JSON, (_RESUME, ("inspect", "run"))),
-        Kind("metrics-jsonl", "run", "run/metrics.jsonl", _JSON, (_RESUME, ("inspect", "run")), weight=0.5),
-        Kind("run-toml-kept", "run", "run/run.toml", _SETTINGS, (_RESUME, ("inspect", "run"))),
-        Kind("evaluation-json", "run", "run/evaluation/evaluation.json", _JSON, (("report", "run"),), quick=False),
-        Kind("predictions", "run", "run/evaluation/predictions.npz", _ZIP, (("report", "run"),), quick=False),
+        _of_run("posterior-toml", "posterior/posterior.toml", _SETTINGS, _HEAD, weight=1.5),
+        _of_run("safetensors", "posterior/guide.safetensors", _SAFETENSORS, _HEAD, weight=1.5),
+        _of_run("fitted-clips", "posterior/fitted-clips.npz", _ZIP, _HEAD),
+        _of_run("checkpoint", "checkpoint.pt", _ZIP, (_RESUME,), weight=1.5),
+        _of_run("resume-json", "resume.json", _JSON, (_RESUME, ("inspect", "run"))),
+        _of_run("metrics-jsonl", "metrics.jsonl", _JSON, (_RESUME, ("inspect", "run")), weight=0.5),
+        _of_run("run-toml-kept", "run.toml", _SETTINGS, (_RESUME, ("inspect", "run"))),
+        _of_run("evaluation-json", "evaluation/evaluation.json", _JSON, (("report", "run"),), quick=False),
+        _of_run("predictions", "evaluation/predictions.npz", _ZIP, (("report", "run"),), quick=False),
         Kind(
             "run-toml",
             "run-toml",

@@ -219,7 +219,9 @@ def _parquet(place: Path, vectors: np.ndarray, labels: list[str], folds: list[in
     for index, form in enumerate(forms):
         (place / str(index)).mkdir(parents=True)
         compression = ("snappy", "zstd")[index]
-        parquet.write_table(arrow.table({**columns, **form}), place / str(index) / "vectors.parquet", compression=compression)
+        parquet.write_table(
+            arrow.table({**columns, **form}), place / str(index) / "vectors.parquet", compression=compression
+        )
 
 
 def _published(home: Path) -> None:

@@ -75,9 +75,13 @@ def swap_blocks(rng: np.random.Generator, data: bytes) -> bytes:
     size = int(rng.choice([4, 16, 256]))
     first, second = sorted((place(rng, len(data)), place(rng, len(data))))
     second = max(second, first + size)
-    return data[:first] + data[second : second + size] + data[first + size : second] + data[first : first + size] + data[
-        second + size :
-    ]
+    return (
+        data[:first]
+        + data[second : second + size]
+        + data[first + size : second]
+        + data[first : first + size]
+        + data[second + size :]
+    )
 
 
 def repeat_block(rng: np.random.Generator, data: bytes) -> bytes:

@@ -11,7 +11,22 @@ import numpy as np
 from tests.fuzz.mutations import Mutation
 
 VALUES = (
-    *("", " ", "0", "-1", "1e999", "nan", "inf", "-inf", "0.5", "3,5", "99999999999999999999", "1e-300", "true", "null"),
+    *(
+        "",
+        " ",
+        "0",
+        "-1",
+        "1e999",
+        "nan",
+        "inf",
+        "-inf",
+        "0.5",
+        "3,5",
+        "99999999999999999999",
+        "1e-300",
+        "true",
+        "null",
+    ),
     *("=1+1", "@SUM(A1)", "a;b", ";", "a,b", '"', "'", "\\", "a\tb", "a\nb", "a\rb", "\x1b[2J", "\x00", "\u202e", "é"),
     *("e\u0301", "日本", "\ud83d\ude00".encode("utf-16", "surrogatepass").decode("utf-16"), "x" * 300, "x" * 200_000),
     *("../../etc/passwd", "/etc/passwd", "a/b", ".", "..", "CON", "*", "%s%n", "${HOME}", "{0}", "[]", "{}"),
