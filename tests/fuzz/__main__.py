@@ -62,18 +62,15 @@ def _folder(wanted: Path | None) -> Iterator[Path]:
 
 
 def _material(work: Path) -> Path:
-    """The good files, made once for a folder."""
+    """The good files, made by the package as it is now."""
     import logging
 
     from tests.fuzz import material
 
-    home = work / f"material-{material.stamp():08x}"
-    if not home.is_dir():
-        logging.getLogger("bayes_panns").setLevel(logging.ERROR)
-        part = work / "material.part"
-        shutil.rmtree(part, ignore_errors=True)
-        material.make(part)
-        part.rename(home)
+    logging.getLogger("bayes_panns").setLevel(logging.ERROR)
+    home = work / "material"
+    shutil.rmtree(home, ignore_errors=True)
+    material.make(home)
     return home
 
 

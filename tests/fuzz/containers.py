@@ -112,7 +112,7 @@ def _change(rng: np.random.Generator, file: h5py.File, names: Sequence[str]) -> 
         case 5:
             # A shape that claims terabytes and holds nothing.
             del file[name]
-            shape = (int(rng.choice([1 << 20, 1 << 34])), *np.shape(values)[1:]) or (1 << 34,)
+            shape = (int(rng.choice([1 << 20, 1 << 34])), *np.shape(values)[1:])
             file.create_dataset(name, shape, dtype="i2" if values.dtype.hasobject else values.dtype, chunks=True)
         case 6:
             del file[name]
@@ -141,7 +141,7 @@ def _change(rng: np.random.Generator, file: h5py.File, names: Sequence[str]) -> 
 
 def _replace(file: h5py.File, name: str, values: Any, attributes: dict[str, Any]) -> None:
     del file[name]
-    kind = h5py.string_dtype() if getattr(values, "dtype", None) == object else None
+    kind = h5py.string_dtype() if np.asarray(values).dtype.hasobject else None
     made = file.create_dataset(name, data=values, dtype=kind)
     for key, each in attributes.items():
         made.attrs[key] = each

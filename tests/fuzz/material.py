@@ -5,7 +5,6 @@
 
 import shutil
 import subprocess
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -274,14 +273,9 @@ def _recipes(home: Path) -> None:
         'prior_scale = 1.0\ninit_scale = 0.1\nestimator = "flipout"\n\n[[rule]]\nmatch = "fc*"\nposterior = "point"\n'
     )
     run = (
-        'description = "A run"\nnet = "embeddings"\nguide = "det-flip"\n\n[data]\nvalidation = 0.25\n\n[fit]\nepochs = 1\n'
-        'batch_size = 4\nlearning_rate = 1e-2\nschedule = "cosine"\nkl_weight = 0.1\nkl_warmup = 1\n'
+        'description = "A run"\nnet = "embeddings"\nguide = "det-flip"\n\n[data]\nvalidation = 0.25\n\n[fit]\n'
+        'epochs = 1\nbatch_size = 4\nlearning_rate = 1e-2\nschedule = "cosine"\nkl_weight = 0.1\nkl_warmup = 1\n'
         'features = "embeddings"\nspec_augment = false\nmixup = false\nseed = 1\n'
     )
     for kind, name, text in (("guide-toml", "guide.toml", guide), ("run-toml", "recipe.toml", run)):
         _write(home / kind / "0" / name, text)
-
-
-def stamp() -> int:
-    """A number that changes with this module, for the name of a cached folder."""
-    return zlib.crc32(Path(__file__).read_bytes())
