@@ -92,7 +92,7 @@ def labels_of(store):
 
 
 def names_of(store):
-    return sorted(name for name in Store(store).names())
+    return sorted(Store(store).names)
 
 
 # Sound files.
@@ -342,7 +342,10 @@ def test_start_and_end_cut_the_labelled_part_out(here):
     table(here / "t.csv", "file,labels,start,end", "rec.wav,beep,10.5,11", "quiet.wav,none,0,0.5")
     run("pack", "folder", "t.csv", "-o", "out.h5", *PACK)
     store = Store("out.h5")
-    by_label = {labels_of("out.h5")[row.argmax()]: wave for row, wave in zip(store.target(), store.waveform([0, 1]))}
+    by_label = {
+        labels_of("out.h5")[row.argmax()]: wave
+        for row, wave in zip(store.target(), store.waveform([0, 1]), strict=True)
+    }
     np.testing.assert_allclose(by_label["beep"], 0.5, atol=1e-3)
     assert np.abs(by_label["none"]).max() < 0.1
 

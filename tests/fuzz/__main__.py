@@ -182,7 +182,9 @@ def _table(done: Counter, failed: Counter, slowest: Counter) -> str:
 
 
 def _row(row: Sequence[str], widths: Sequence[int]) -> str:
-    return "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))])
+    return "  ".join(
+        [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+    )
 
 
 if __name__ == "__main__":

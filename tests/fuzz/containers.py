@@ -1,4 +1,4 @@
-"""Ways to damage what is inside a container, so that its own checksums and offsets still fit: zip, HDF5, safetensors."""
+"""Ways to damage what is inside a zip, HDF5 or safetensors file, so that its own checksums and offsets still fit."""
 
 import io
 import json

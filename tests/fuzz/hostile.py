@@ -1,9 +1,11 @@
 """Files that are made to harm: links out of a store, zip bombs, and headers that claim gigabytes."""
 
 import io
+import os
 import shutil
 import struct
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import soundfile
 from tests.fuzz.inputs import execute
 from tests.fuzz.kinds import Command
 from tests.fuzz.material import RATE, tone
+from tests.fuzz.seals import reseal
 from tests.harness.fork_server import ForkServer
 
 SECRET = "the secret words"
@@ -141,29 +144,45 @@ def _samples_that_unpack_to_gigabytes(home: Path, folder: Path) -> None:
 
 
 def _deflated(size: int) -> bytes:
-    import zlib
-
+    """A zlib stream of zeros."""
     packer = zlib.compressobj(9)
     return b"".join(packer.compress(bytes(1 << 20)) for _ in range(size >> 20)) + packer.flush()
 
 
-@_hostile("pack", "embeddings", "vectors.npz", "-o", "out.h5")
-def _a_zip_bomb_of_vectors(home: Path, folder: Path) -> None:
-    """6 GB of zeros in 6 MB."""
-    header = _npy_header((1_500_000, 1000), "<f4")
-    with (
-        zipfile.ZipFile(folder / "vectors.npz", "w", zipfile.ZIP_DEFLATED) as archive,
-        archive.open("embeddings.npy", "w", force_zip64=True) as member,
-    ):
-        member.write(header)
-        for _ in range(1500):
-            member.write(bytes(4_000_000))
+def _bomb(path: Path, members: dict[str, bytes], name: str, head: bytes) -> None:
+    """Write a zip file whose member ``name`` is ``head`` and then 3 GB of zeros, in 3 MB.
+
+    A compressed block of zeros is repeated, so it is made in no time. Its CRC is wrong, which nobody knows before all of
+    it is unpacked.
+    """
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    start = packer.compress(head) + packer.flush(zlib.Z_FULL_FLUSH)
+    block = packer.compress(bytes(1 << 20)) + packer.flush(zlib.Z_FULL_FLUSH)
+    packed = start + block * 3000 + packer.flush()
+    with path.open("wb") as out:
+        listed = []
+        for each, content in {**members, name: packed}.items():
+            bomb = each == name
+            size = len(head) + (3000 << 20) if bomb else len(content)
+            crc = 0 if bomb else zlib.crc32(content)
+            common = struct.pack("<HHHHHIIIHH", 20, 0, 8 * bomb, 0, 33, crc, len(content), size, len(each), 0)
+            tail = struct.pack("<HHHII", 0, 0, 0, 0, out.tell())
+            listed.append(b"PK\1\2\x14\0" + common + tail + each.encode())
+            out.write(b"PK\3\4" + common + each.encode() + content)
+        at, directory = out.tell(), b"".join(listed)
+        out.write(directory)
+        out.write(b"PK\5\6" + struct.pack("<HHHHIIH", 0, 0, len(listed), len(listed), len(directory), at, 0))
 
 
 def _npy_header(shape: tuple[int, ...], kind: str) -> bytes:
     out = io.BytesIO()
     np.lib.format.write_array_header_1_0(out, {"descr": kind, "fortran_order": False, "shape": shape})
     return out.getvalue()
+
+
+@_hostile("pack", "embeddings", "vectors.npz", "-o", "out.h5")
+def _a_zip_bomb_of_vectors(home: Path, folder: Path) -> None:
+    _bomb(folder / "vectors.npz", {}, "embeddings.npy", _npy_header((3000 << 10, 256), "<f4"))
 
 
 @_hostile("pack", "embeddings", "vectors.npz", "-o", "out.h5")
@@ -181,21 +200,16 @@ def _fitted_clips_that_claim_gigabytes(home: Path, folder: Path) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         for name in names:
             archive.writestr(name, _npy_header((1 << 40,), "<u8"))
+    reseal(folder / "run")
 
 
 @_hostile("import", "panns", "net.pth", "-o", "out")
 def _a_checkpoint_that_is_a_bomb(home: Path, folder: Path) -> None:
-    """Storages of 3 GB of zeros each, deflated, which torch never writes."""
+    """A storage that unpacks to 3 GB; torch itself never packs them."""
     with zipfile.ZipFile(home / "checkpoint" / "0" / "net.pth") as archive:
         members = {info.filename: archive.read(info) for info in archive.infolist()}
-    with zipfile.ZipFile(folder / "net.pth", "w", zipfile.ZIP_DEFLATED) as out:
-        for name, content in members.items():
-            with out.open(name, "w", force_zip64=True) as member:
-                if "/data/" not in name or not name.endswith("/0"):
-                    member.write(content)
-                    continue
-                for _ in range(3000):
-                    member.write(bytes(1_000_000))
+    name = next(name for name in members if name.endswith("/data/0"))
+    _bomb(folder / "net.pth", members, name, b"")
 
 
 @_hostile("evaluate", "run", "--data", "HOME/good/vectors.h5", "--draws", "0")
@@ -203,12 +217,7 @@ def _tensors_with_a_header_of_gigabytes(home: Path, folder: Path) -> None:
     shutil.copytree(home / "run" / "0" / "run", folder / "run")
     path = folder / "run" / "posterior" / "guide.safetensors"
     path.write_bytes(struct.pack("<Q", 1 << 40) + b"{}")
-    header = path.with_name("posterior.toml")
-    import re
-
-    from bayes_panns.core.digests import sha256_of
-
-    header.write_text(re.sub(r'sha256 = ".*"', f'sha256 = "{sha256_of(path)}"', header.read_text()))
+    reseal(folder / "run")
 
 
 def _wav(folder: Path, **fields: int) -> None:
@@ -276,8 +285,6 @@ def _a_table_that_names_files_outside(home: Path, folder: Path) -> None:
 @_hostile("predict", "HOME/good/net", "a.wav", "b.wav", "c.wav", "d.wav", "--draws", "0")
 def _files_that_are_no_files(home: Path, folder: Path) -> None:
     """A pipe without a writer, an endless device, a link to itself, a folder of the name of a sound."""
-    import os
-
     os.mkfifo(folder / "a.wav")
     (folder / "b.wav").symlink_to("/dev/zero")
     (folder / "c.wav").symlink_to("c.wav")
