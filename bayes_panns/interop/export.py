@@ -40,8 +40,9 @@ def export_checkpoint(posterior: Posterior, path: str | Path, kind: CheckpointKi
         )
     if not kinds and posterior.takes == Holds.EMBEDDINGS:
         raise PosteriorError(f"net {posterior.net}: there are no checkpoints of it; write --format arviz")
-    with whole_file(Path(path)) as fresh:
-        torch.save(network_checkpoint(posterior), fresh)
+    with whole_file(Path(path)) as fresh, fresh.open("wb") as file:
+        # Given a path, torch does not say why a write failed.
+        torch.save(network_checkpoint(posterior), file)
 
 
 def network_checkpoint(posterior: Posterior) -> dict[str, Any]:

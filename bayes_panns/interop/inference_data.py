@@ -13,12 +13,16 @@ from bayes_panns import __version__
 from bayes_panns.bayes import mirrored_draws
 from bayes_panns.clips import ClipSet
 from bayes_panns.core.errors import BayesPannsError, PosteriorError
-from bayes_panns.core.files import whole_file
+from bayes_panns.core.files import require_space, whole_file
 from bayes_panns.posterior import Posterior, require_inputs
 from bayes_panns.predictions import predict_logits
 
 if TYPE_CHECKING:
     from arviz import InferenceData
+
+
+_MARGIN = 1 << 20
+"""Bytes of a netCDF file beside its arrays, at most."""
 
 
 def to_inference_data(posterior: Posterior, clips: ClipSet | None = None, *, draws: int = 100) -> "InferenceData":
@@ -91,7 +95,10 @@ def export_arviz(posterior: Posterior, path: str | Path, clips: ClipSet | None =
         OSError: The file cannot be written.
     """
     data = to_inference_data(posterior, clips, draws=draws)
+    size = sum(data[group].nbytes for group in data.groups())
     with whole_file(Path(path)) as fresh:
+        # A full disk crashes HDF5.
+        require_space(fresh, size + _MARGIN)
         data.to_netcdf(str(fresh), engine="h5netcdf")
 
 

@@ -101,8 +101,9 @@ def save_checkpoint(
         content["start"] = state.start
     if device.type == "cuda":
         content["cuda_rng"] = torch.cuda.get_rng_state(device)
-    with whole_file(path) as part:
-        torch.save(content, part)
+    with whole_file(path) as part, part.open("wb") as file:
+        # Given a path, torch does not say why a write failed.
+        torch.save(content, file)
 
 
 def load_checkpoint(

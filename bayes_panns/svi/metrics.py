@@ -1,8 +1,10 @@
 """The file that a fit appends its metrics to: ``metrics.jsonl``, a line of JSON an epoch, each with its digest."""
 
+import errno
 import json
 import logging
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ import torch
 
 from bayes_panns.bayes import BayesianNet, EffectiveParameters, Part
 from bayes_panns.core.digests import sealed, unsealed
-from bayes_panns.core.files import whole_file
+from bayes_panns.core.files import whole_file, writes
 from bayes_panns.core.strict_json import defined, dumps
 
 logger = logging.getLogger(__name__)
@@ -42,13 +44,20 @@ def effective_shares(effective: EffectiveParameters) -> dict[str, float]:
 
 
 def append_metrics(path: Path, metrics: Mapping[str, float]) -> None:
-    """Append a line; metrics that are not finite numbers are left out.
+    """Append a line, whole or not at all; metrics that are not finite numbers are left out.
 
     Raises:
-        OSError: The file cannot be written.
+        OSError: The file cannot be written, or the disk is full.
     """
-    with path.open("a", encoding="utf-8") as file:
-        file.write(_sealed_line(metrics))
+    line = _sealed_line(metrics).encode()
+    with writes(path), path.open("ab", buffering=0) as file:
+        before = file.tell()
+        try:
+            if file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError:
+            file.truncate(before)
+            raise
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
