@@ -9,8 +9,12 @@ from bayes_panns.clips.catalogs import (
     dcase2013,
     esc50,
     folder,
+    fsd50k,
     read_labels,
+    timed,
     urbansound8k,
+    with_folds,
+    with_labels,
 )
 from bayes_panns.clips.catalogs.embeddings import EmbeddingTable, embeddings
 from bayes_panns.clips.clipset import ClipSet
@@ -39,10 +43,14 @@ __all__ = [
     "esc50",
     "fit_length",
     "folder",
+    "fsd50k",
     "pack",
     "pack_embeddings",
     "read_labels",
+    "timed",
     "urbansound8k",
+    "with_folds",
+    "with_labels",
     "write",
     "write_embeddings",
 ]

@@ -183,7 +183,7 @@ def _read_in_order(
     """Each clip with its waveform, or with why it has none; a few are read ahead."""
     ahead: deque[tuple[Clip, Future[torch.Tensor | str]]] = deque()
     for clip in clips:
-        ahead.append((clip, pool.submit(_waveform, clip.path, sample_rate)))
+        ahead.append((clip, pool.submit(_waveform, clip, sample_rate)))
         if len(ahead) == 2 * WORKERS:
             first, future = ahead.popleft()
             yield first, future.result()
@@ -191,11 +191,13 @@ def _read_in_order(
         yield last, future.result()
 
 
-def _waveform(path: Path, sample_rate: int) -> torch.Tensor | str:
+def _waveform(clip: Clip, sample_rate: int) -> torch.Tensor | str:
     try:
-        return read(path, sample_rate)
+        whole = read(clip.path, sample_rate)
     except AudioError as error:
         # A store is passed on to others, who need not see where the recordings were.
-        return str(error).removeprefix(f"{path}: ")
+        return str(error).removeprefix(f"{clip.path}: ")
     except OSError as error:
         return error.strerror or type(error).__name__
+    end = None if clip.seconds is None else round((clip.start + clip.seconds) * sample_rate)
+    return whole[round(clip.start * sample_rate) : end]

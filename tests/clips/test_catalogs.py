@@ -315,10 +315,10 @@ class TestFolder:
 
     def test_a_csv_with_columns_that_are_not_understood(self, tmp_path):
         sound(tmp_path / "a.wav")
-        path = table(tmp_path / "l.csv", "file,labels,start,end", "a.wav,dog,10,12")
+        path = table(tmp_path / "l.csv", "file,labels,begin,stop", "a.wav,dog,10,12")
         message = (
-            f"{path}: has columns that are not understood: 'start', 'end'; known are file, labels, fold, source; "
-            "rename or remove the others"
+            f"{path}: has columns that are not understood: 'begin', 'stop'; known are file, labels, fold, source, "
+            "start, end, exhaustive; rename or remove the others"
         )
         with pytest.raises(StoreError, match=re.escape(message)):
             folder(path)
@@ -366,7 +366,7 @@ class TestFolder:
 
 
 class TestBadSources:
-    @pytest.mark.parametrize("name", sorted(set(CATALOGS) - {"dcase2013", "folder"}))
+    @pytest.mark.parametrize("name", sorted(set(CATALOGS) - {"dcase2013", "folder", "timed"}))
     def test_missing_folder_and_csv(self, tmp_path, name):
         with pytest.raises(StoreError, match="no such folder"):
             CATALOGS[name](tmp_path / "none")

@@ -11,8 +11,9 @@ from bayes_panns.clips.catalogs.audioset import audioset
 from bayes_panns.clips.catalogs.catalog import Catalog, Clip
 from bayes_panns.clips.catalogs.dcase2013 import dcase2013
 from bayes_panns.clips.catalogs.esc50 import esc50
-from bayes_panns.clips.catalogs.folder import folder
-from bayes_panns.clips.catalogs.labels import read_labels
+from bayes_panns.clips.catalogs.folder import folder, timed
+from bayes_panns.clips.catalogs.fsd50k import fsd50k
+from bayes_panns.clips.catalogs.labels import read_labels, with_folds, with_labels
 from bayes_panns.clips.catalogs.urbansound8k import urbansound8k
 
 CATALOGS: dict[str, Callable[..., Catalog]] = {
@@ -21,6 +22,8 @@ CATALOGS: dict[str, Callable[..., Catalog]] = {
     "urbansound8k": urbansound8k,
     "dcase2013": dcase2013,
     "folder": folder,
+    "timed": timed,
+    "fsd50k": fsd50k,
 }
 """Every catalog by its name."""
 
@@ -32,6 +35,10 @@ __all__ = [
     "dcase2013",
     "esc50",
     "folder",
+    "fsd50k",
     "read_labels",
+    "timed",
     "urbansound8k",
+    "with_folds",
+    "with_labels",
 ]

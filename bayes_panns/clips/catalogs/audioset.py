@@ -72,6 +72,9 @@ _SEGMENT_NAME = re.compile(r"Y?(?P<id>[\w-]{11})(_(?P<start>\d+(\.\d+)?)([_-]\d+
 """How downloaders call a segment's file: a YouTube id has 11 characters."""
 
 
+_ID = re.compile(r"[\w-]{11}", re.ASCII)
+
+
 class _Recordings:
     """Finds the recording of a segment among files."""
 
@@ -98,6 +101,8 @@ def _segments(table: Path) -> Iterator[tuple[int, str, float, list[str]]]:
     first: dict[str, int] = {}
     for line, row in read_lines(table, ("id", "start", "end", "labels")):
         name, start = row["id"], row["start"]
+        if not _ID.fullmatch(name):
+            raise StoreError(f"{table}: line {line} has the id {name!r}, which is no id of YouTube's; correct the line")
         if name in first:
             raise StoreError(f"{table}: line {line} lists {name!r} again, after line {first[name]}; remove one of them")
         first[name] = line

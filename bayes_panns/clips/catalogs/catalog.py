@@ -56,6 +56,16 @@ class Catalog:
     options: dict[str, Any] = field(default_factory=dict)
 
 
+def span_name(recording: str, start: float, end: float) -> str:
+    """What a part of a recording is called: its name and its seconds.
+
+    Example:
+        >>> span_name("a.wav", 0, 2.5)
+        'a.wav 0-2.5'
+    """
+    return f"{recording} {start:.10g}-{end:.10g}"
+
+
 class SoundFiles:
     """Finds a listed file, or the same recording under another sound suffix: data sets are often re-encoded."""
 
@@ -94,6 +104,17 @@ def require_folder(source: str | Path, dataset: str, contents: str) -> Path:
     if not source.is_dir():
         raise StoreError(f"{source}: no such folder; name the folder of {dataset} that holds {contents}")
     return source
+
+
+def first_there(source: Path, *places: str) -> Path:
+    """The first of some places below a folder that exists, or else the first of all."""
+    return next((source / place for place in places if (source / place).exists()), source / places[0])
+
+
+def first_with(folders: Sequence[Path], files: Sequence[Path]) -> Path:
+    """The first folder that holds one of the files, relative paths, or else the first of all."""
+    sounds = SoundFiles()
+    return next((each for each in folders if any(sounds.locate(each / file).is_file() for file in files)), folders[0])
 
 
 def require_any_file(listed_in: Path, clips: tuple[Clip, ...]) -> tuple[Clip, ...]:

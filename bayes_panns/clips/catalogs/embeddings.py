@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from bayes_panns.clips.catalogs.catalog import Catalog, Clip
+from bayes_panns.clips.catalogs.catalog import Catalog, Clip, span_name
 from bayes_panns.clips.catalogs.embedding_files import Columns, read_csv, read_npz, read_parquet
 from bayes_panns.clips.catalogs.hoplite import DATABASE, read_hoplite
 from bayes_panns.clips.catalogs.labels import labels_of, separated, without_rare
@@ -137,7 +137,7 @@ def _names(columns: Columns, files: list[str], count: int) -> list[str]:
         return files
     spans = zip(files, columns.of_clips["start"], columns.of_clips["end"], strict=True)
     try:
-        return [f"{file} {float(start):.10g}-{float(end):.10g}" for file, start, end in spans]
+        return [span_name(file, float(start), float(end)) for file, start, end in spans]
     except (TypeError, ValueError) as error:
         raise StoreError(f"{columns.path}: has a start or an end that is not a number of seconds ({error})") from error
 

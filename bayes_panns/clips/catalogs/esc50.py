@@ -5,15 +5,23 @@ from typing import Annotated
 
 from pydantic import Field
 
-from bayes_panns.clips.catalogs.catalog import Catalog, Clip, SoundFiles, require_any_file, require_folder
+from bayes_panns.clips.catalogs.catalog import (
+    Catalog,
+    Clip,
+    SoundFiles,
+    first_there,
+    first_with,
+    require_any_file,
+    require_folder,
+)
 from bayes_panns.clips.catalogs.labels import numbered_labels
-from bayes_panns.clips.catalogs.tables import Fold, Name, PublishedRow, read_table, require_distinct
+from bayes_panns.clips.catalogs.tables import FileName, Fold, PublishedRow, read_table, require_distinct
 from bayes_panns.core.choices import Task
 from bayes_panns.core.errors import StoreError
 
 
 class _Row(PublishedRow):
-    filename: Name
+    filename: FileName
     fold: Fold
     target: Annotated[int, Field(ge=0, lt=50)]
     category: str
@@ -27,7 +35,7 @@ class _MarkedRow(_Row):
 def esc50(source: Path, *, esc10: bool = False) -> Catalog:
     """ESC-50, or a part of it such as ESC-10: ``meta/esc50.csv`` and ``audio/``.
 
-    Labels are the categories that the CSV file lists, in the order of their target ids.
+    Kaggle's layout is read too: ``esc50.csv`` and ``audio/audio/``. Labels are the categories that the CSV file lists, in the order of their target ids.
 
     Args:
         source: The folder that holds ``meta/`` and ``audio/``.
@@ -37,7 +45,7 @@ def esc50(source: Path, *, esc10: bool = False) -> Catalog:
         StoreError: The folder is not ESC-50's, its CSV file is damaged, or none of its files exists.
     """
     source = require_folder(source, "ESC-50", "meta/esc50.csv and audio/")
-    table = source / "meta" / "esc50.csv"
+    table = first_there(source, "meta/esc50.csv", "esc50.csv")
     rows: list[tuple[int, _Row]]
     if esc10:
         rows = [(line, row) for line, row in read_table(table, _MarkedRow) if row.esc10]
@@ -47,10 +55,14 @@ def esc50(source: Path, *, esc10: bool = False) -> Catalog:
         rows = list(read_table(table, _Row))
     require_distinct(table, rows, lambda row: row.filename)
     labels, column = numbered_labels(table, ((line, row.target, row.category) for line, row in rows))
+    # Of each layout the original recordings rather than a copy at 16 kHz.
+    folders = [source / place for place in ("audio", "audio/audio", "audio/44100", "audio/audio/44100", ".")]
+    folders += [source / place for place in ("audio/16000", "audio/audio/16000")]
+    folder = first_with(folders, [Path(row.filename) for _, row in rows])
     sounds = SoundFiles()
     clips = tuple(
         Clip(
-            path=sounds.locate(source / "audio" / row.filename),
+            path=sounds.locate(folder / row.filename),
             name=row.filename,
             labels=(column[row.target],),
             fold=row.fold,

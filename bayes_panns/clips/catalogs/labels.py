@@ -1,16 +1,23 @@
 """Label names and their numbers: as published tables list them, and as users' tables name them."""
 
+import logging
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 from pydantic import Field
 
-from bayes_panns.clips.catalogs.catalog import Clip
-from bayes_panns.clips.catalogs.tables import PublishedRow, read_table
+from bayes_panns.clips.catalogs.catalog import Catalog, Clip
+from bayes_panns.clips.catalogs.tables import PublishedRow, one_line_errors, read_table
+from bayes_panns.clips.splits import recording_folds
 from bayes_panns.core.choices import Task
 from bayes_panns.core.errors import StoreError
+
+logger = logging.getLogger(__name__)
 
 
 class LabelRow(PublishedRow):
@@ -21,12 +28,13 @@ class LabelRow(PublishedRow):
 
 
 def read_labels(table: str | Path) -> tuple[str, ...]:
-    """The label names of AudioSet's ``class_labels_indices.csv``, or of any CSV file with its columns.
+    """The label names in a file: a text with a name in each line, or a CSV like AudioSet's ``class_labels_indices.csv``.
 
-    For stores that hold no names, such as PANNs' own packs.
+    For stores that hold no names, such as PANNs' own packs, and for a fixed set of labels.
 
     Args:
-        table: A CSV file with the columns ``index``, counting from 0 without a gap, and ``display_name``.
+        table: A CSV file with the columns ``index``, counting from 0 without a gap, and ``display_name``; or a file with
+            another ending, in UTF-8.
 
     Raises:
         StoreError: There is no such file, or it is damaged.
@@ -34,6 +42,8 @@ def read_labels(table: str | Path) -> tuple[str, ...]:
     table = Path(table)
     if not table.is_file():
         raise StoreError(f"{table}: no such file; name AudioSet's class_labels_indices.csv, or one like it")
+    if table.suffix.lower() != ".csv":
+        return _listed_labels(table)
     rows = [(line, row.index, row.display_name) for line, row in read_table(table, LabelRow)]
     labels, _ = numbered_labels(table, rows)
     for line, number, _ in rows:
@@ -42,6 +52,20 @@ def read_labels(table: str | Path) -> tuple[str, ...]:
     if len(labels) < len(rows):
         raise StoreError(f"{table}: two labels have the same index; number them from 0 without a gap")
     return labels
+
+
+def _listed_labels(table: Path) -> tuple[str, ...]:
+    with one_line_errors(table):
+        lines = [line.strip() for line in table.read_text(encoding="utf-8-sig").splitlines()]
+    first: dict[str, int] = {}
+    for number, label in enumerate(lines, 1):
+        if label in first:
+            raise StoreError(f"{table}: line {number} lists {label!r} again, after line {first[label]}; remove one")
+        if label:
+            first[label] = number
+    if not first:
+        raise StoreError(f"{table}: lists no labels; write one in each line")
+    return tuple(first)
 
 
 def numbered_labels(table: Path, rows: Iterable[tuple[int, int, str]]) -> tuple[tuple[str, ...], dict[int, int]]:
@@ -64,14 +88,29 @@ def numbered_labels(table: Path, rows: Iterable[tuple[int, int, str]]) -> tuple[
     return tuple(names[number] for number in numbers), {number: index for index, number in enumerate(numbers)}
 
 
-def separated(text: str) -> tuple[str, ...]:
-    """The labels in a text, in which ``;`` stands between them.
+def separated(text: str, separator: str = ";") -> tuple[str, ...]:
+    """The labels in a text, in which ``separator`` stands between them.
 
     Example:
         >>> separated("Dog; Rain;Dog;")
         ('Dog', 'Rain')
     """
-    return tuple(dict.fromkeys(filter(None, map(str.strip, text.split(";")))))
+    return tuple(dict.fromkeys(filter(None, map(str.strip, text.split(separator)))))
+
+
+def warn_of_separator(source: Path, labels: Sequence[str]) -> None:
+    """Warn of labels that look like several, joined by another sign than the one that was taken.
+
+    ``Guitar,Music`` does, ``Male speech, man speaking`` does not, unless one of its parts is a label too.
+    """
+    for sign in ",|;":
+        joined = [label for label in labels if sign in label]
+        parts = {part.strip() for label in joined for part in label.split(sign)}
+        if joined and (parts & set(labels) or any(re.search(re.escape(sign) + r"\S", label) for label in joined)):
+            logger.warning(
+                f"{source}: {len(joined)} of {len(labels)} labels, such as {joined[0]!r}, look like several joined by "
+                f"{sign!r}; if they are, pack again with --separator '{sign}'"
+            )
 
 
 def labels_of(named: Sequence[Sequence[str]]) -> tuple[tuple[str, ...], Task, list[tuple[int, ...]]]:
@@ -117,10 +156,76 @@ def without_rare(
     if not kept:
         raise StoreError(f"{source}: no label has {min_count} clips or more; lower the minimum")
     column = {old: new for new, old in enumerate(kept)}
-    trimmed = (
-        Clip(clip.path, clip.name, tuple(column[old] for old in clip.labels if old in column), clip.fold, clip.source)
-        for clip in clips
-    )
+    trimmed = (replace(clip, labels=tuple(column[old] for old in clip.labels if old in column)) for clip in clips)
     return tuple(labels[old] for old in kept), tuple(
         clip for clip in trimmed if clip.labels or task == Task.MULTI_LABEL
     )
+
+
+def with_labels(catalog: Catalog, labels: Sequence[str], task: Task | None = None) -> Catalog:
+    """The catalog with a fixed set of labels, in their order; some may have no clip.
+
+    Args:
+        catalog: A catalog with labels.
+        labels: All labels.
+        task: What they mean; by default what they mean in the catalog.
+
+    Raises:
+        StoreError: The catalog has no labels, or one that is not in the set; or a clip's labels do not fit the task.
+    """
+    if catalog.task is Task.UNLABELLED:
+        raise StoreError(f"{catalog.root}: its clips have no labels, so a set of labels says nothing of them")
+    column = {label: index for index, label in enumerate(labels)}
+    task = task or catalog.task
+    clips = []
+    for clip in catalog.clips:
+        names = [catalog.labels[index] for index in clip.labels]
+        unknown = [name for name in names if name not in column]
+        if unknown:
+            raise StoreError(
+                f"{catalog.root}: {clip.name} has the label {unknown[0]!r}, which is not one of the {len(labels)} labels "
+                "asked for; add it to them, or exclude such clips from the source"
+            )
+        if task is Task.ONE_OF_K and len(names) != 1:
+            raise StoreError(f"{catalog.root}: {clip.name} has {len(names)} labels, and one-of-k takes one a clip")
+        clips.append(replace(clip, labels=tuple(sorted(column[name] for name in names))))
+    return replace(catalog, labels=tuple(labels), task=task, clips=tuple(clips))
+
+
+def with_folds(catalog: Catalog, folds: int, seed: int = 0) -> Catalog:
+    """The catalog with folds 1 to ``folds``, each of whole recordings; of one-of-K clips each has all labels alike.
+
+    A clip without a source is a recording of its own. :func:`~bayes_panns.clips.splits.recording_folds` says how.
+
+    Args:
+        catalog: A catalog without folds.
+        folds: How many, 2 or more.
+        seed: The same seed gives the same folds.
+
+    Raises:
+        StoreError: The catalog has folds, or too few recordings.
+    """
+    if any(clip.fold is not None for clip in catalog.clips):
+        raise StoreError(f"{catalog.root}: its clips have folds already; pack it without --folds")
+    numbers: dict[tuple[str, str], int] = {}
+    recording = np.array(
+        [
+            numbers.setdefault(("", clip.name) if not clip.source else (clip.source, ""), len(numbers))
+            for clip in catalog.clips
+        ]
+    )
+    label = None
+    if catalog.task is Task.ONE_OF_K:
+        label = np.array([clip.labels[0] for clip in catalog.clips])
+    found = recording_folds(recording, label, folds, seed)
+    made = int(found.max()) + 1
+    if made < folds:
+        raise StoreError(
+            f"{catalog.root}: its {len(numbers)} recordings make no more than {made} folds, so that a fold has most "
+            f"labels; ask for {made} at most"
+            if made > 1
+            else f"{catalog.root}: all clips are of one recording, which cannot be divided into folds"
+        )
+    clips = tuple(replace(clip, fold=1 + int(fold)) for clip, fold in zip(catalog.clips, found, strict=True))
+    logger.info(f"{len(clips)} clips of {len(numbers)} recordings in {folds} folds, by the seed {seed}")
+    return replace(catalog, clips=clips, options={**catalog.options, "folds": folds, "seed": seed})

@@ -6,12 +6,12 @@ The table of a published data set may have more columns than are read. A table t
 
 import csv
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from bayes_panns.core.errors import StoreError
 
@@ -34,22 +34,38 @@ Fold = Annotated[int, Field(ge=0, lt=2**31)]
 Name = Annotated[str, Field(min_length=1)]
 """Text that may not be empty."""
 
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+"""A time in seconds."""
+
+
+def _inside(name: str) -> str:
+    if name in {".", ".."} or any(letter in name for letter in "/\\\0"):
+        raise ValueError("is not the name of a file in the data set's folder")
+    return name
+
+
+FileName = Annotated[Name, AfterValidator(_inside)]
+"""The name of a file without folders: a published table may come from a stranger too."""
+
 _Row = TypeVar("_Row", bound=BaseModel)
 
 _REASONS = {
     "int_parsing": "is not a whole number",
     "string_too_short": "is empty",
     "bool_parsing": "is not true or false",
+    "float_parsing": "is not a number",
+    "finite_number": "is not a finite number",
 }
 """Pydantic's kinds of errors in this package's words."""
 
 
-def read_table(table: Path, row: type[_Row]) -> list[tuple[int, _Row]]:
+def read_table(table: Path, row: type[_Row], *, also: Sequence[str] = ()) -> list[tuple[int, _Row]]:
     """The rows of a CSV file with a header, each with its line number.
 
     Args:
         table: The file, in UTF-8.
         row: What a row holds. Fields that have a default are columns that may be missing.
+        also: Columns that a table of another kind may have, for the error that lists the known ones.
 
     Raises:
         StoreError: There is no such file, it is not CSV, it lacks a column or has one that is not known, a row does not
@@ -58,10 +74,10 @@ def read_table(table: Path, row: type[_Row]) -> list[tuple[int, _Row]]:
     if not table.is_file():
         raise StoreError(f"{table}: no such file; name the folder that the data set was unpacked to")
     rows = []
-    with _one_line_errors(table), table.open(newline="", encoding="utf-8-sig") as file:
+    with one_line_errors(table), table.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file, strict=True)
         columns = list(reader.fieldnames or ())
-        _check_columns(table, columns, row)
+        _check_columns(table, columns, row, also)
         for values in reader:
             # DictReader marks a long row by the key None and a short one by the value None.
             if None in values or None in values.values():
@@ -73,6 +89,15 @@ def read_table(table: Path, row: type[_Row]) -> list[tuple[int, _Row]]:
     if not rows:
         raise StoreError(f"{table}: lists no clips; name a CSV file with a row a clip")
     return rows
+
+
+def columns_of(table: Path) -> list[str]:
+    """The first line of a CSV file as its columns; none if it cannot be read as CSV."""
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            return next(csv.reader(file, strict=True), [])
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return []
 
 
 def read_lines(table: Path, fields: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
@@ -88,7 +113,7 @@ def read_lines(table: Path, fields: tuple[str, ...]) -> Iterator[tuple[int, dict
     Raises:
         StoreError: The file cannot be read or is not CSV, or a row does not have these fields.
     """
-    with _one_line_errors(table), table.open(newline="", encoding="utf-8-sig") as file:
+    with one_line_errors(table), table.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.reader(file, skipinitialspace=True, strict=True)
         for values in reader:
             if not values or values[0].startswith("#"):
@@ -115,7 +140,7 @@ def require_distinct(table: Path, rows: Iterable[tuple[int, _Row]], key: Callabl
         first[name] = line
 
 
-def _check_columns(table: Path, columns: list[str], row: type[BaseModel]) -> None:
+def _check_columns(table: Path, columns: list[str], row: type[BaseModel], also: Sequence[str]) -> None:
     known = {field.alias or name: field.is_required() for name, field in row.model_fields.items()}
     missing = [name for name, required in known.items() if required and name not in columns]
     if missing:
@@ -127,7 +152,7 @@ def _check_columns(table: Path, columns: list[str], row: type[BaseModel]) -> Non
     if unknown and row.model_config.get("extra") == "forbid":
         raise StoreError(
             f"{table}: has columns that are not understood: {', '.join(map(repr, unknown))}; known are "
-            f"{', '.join(known)}; rename or remove the others"
+            f"{', '.join([*known, *also])}; rename or remove the others"
         )
 
 
@@ -144,7 +169,12 @@ def _checked(table: Path, line: int, values: dict[str, str], row: type[_Row]) ->
 
 
 @contextmanager
-def _one_line_errors(table: Path) -> Iterator[None]:
+def one_line_errors(table: Path) -> Iterator[None]:
+    """A block in which a table is read; what Python raises becomes one line.
+
+    Raises:
+        StoreError: The table cannot be read, or is not CSV in UTF-8.
+    """
     try:
         yield
     except (UnicodeDecodeError, csv.Error) as error:
