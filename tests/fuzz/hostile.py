@@ -152,8 +152,8 @@ def _deflated(size: int) -> bytes:
 def _bomb(path: Path, members: dict[str, bytes], name: str, head: bytes) -> None:
     """Write a zip file whose member ``name`` is ``head`` and then 3 GB of zeros, in 3 MB.
 
-    A compressed block of zeros is repeated, so it is made in no time. Its CRC is wrong, which nobody knows before all of
-    it is unpacked.
+    A compressed block of zeros is repeated, so it is made in no time. Its CRC is wrong, which nobody knows before it is
+    unpacked.
     """
     packer = zlib.compressobj(9, zlib.DEFLATED, -15)
     start = packer.compress(head) + packer.flush(zlib.Z_FULL_FLUSH)
