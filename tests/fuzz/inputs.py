@@ -115,7 +115,7 @@ def execute(command: Command, server: ForkServer, home: Path, folder: Path) -> t
     left = [str(path) for path in scratch.iterdir() if not path.name.startswith("torchinductor_")] + _left_over(
         command, result, after - before
     )
-    return result, tuple(_faults(command, result, left))
+    return result, tuple(faults_of(command, result, left))
 
 
 def _left_over(command: Command, result: Result, new: set[Path]) -> list[str]:
@@ -126,8 +126,8 @@ def _left_over(command: Command, result: Result, new: set[Path]) -> list[str]:
     return sorted({*parts, *results})
 
 
-def _faults(command: Command, result: Result, left: Sequence[str]) -> list[str]:
-    """What is wrong with the end of a command."""
+def faults_of(command: Command, result: Result, left: Sequence[str]) -> list[str]:
+    """What is wrong with the end of a command that left ``left`` behind."""
     found, lines = [], result.stderr.splitlines()
     if result.timed_out:
         return [f"took more than {SECONDS} s"]
