@@ -4,6 +4,7 @@ python -m tests.fuzz                              2,400 inputs
 python -m tests.fuzz --kind wav --inputs 100      100 of one kind
 python -m tests.fuzz --kind wav --seed 17         one input again, in full
 python -m tests.fuzz --hostile                    the files made to harm, alone
+python -m tests.fuzz --quick                      150 inputs in one process, as in `make test`
 """
 
 import argparse
@@ -22,6 +23,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from tests.fuzz.together import Together
     from tests.harness.fork_server import ForkServer
 
 
@@ -43,7 +45,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--inputs", type=int, help="how many [2400]")
     parser.add_argument("--seed", type=int, help="the first seed of each kind [0]; without --inputs, this input alone")
     parser.add_argument("--mutations", help="of that input, only these of its mutations, counted from 0")
-    parser.add_argument("--quick", action="store_true", help="only kinds that are quick")
+    parser.add_argument(
+        "--quick", action="store_true", help="150 inputs of quick kinds, and good files, in one process"
+    )
     parser.add_argument("--hostile", action="store_true", help="only the files made to harm")
     parser.add_argument("--jobs", type=int, default=2, help="processes [2]")
     parser.add_argument("--work", type=Path, help="a folder to keep the files in [a temporary one]")
@@ -91,33 +95,55 @@ def _one(options: argparse.Namespace, home: Path, work: Path) -> int:
 
 
 def _all(options: argparse.Namespace, home: Path, work: Path) -> int:
-    from tests.fuzz.hostile import HOSTILE
+    from tests.fuzz.hostile import CHEAP, HOSTILE
     from tests.fuzz.inputs import shares
     from tests.fuzz.kinds import KINDS
 
     if unknown := [name for name in options.kind if name not in KINDS]:
         sys.exit(f"no kind {unknown[0]!r}; there are {', '.join(KINDS)}")
-    counts = {} if options.hostile else shares(options.inputs or 2400, quick=options.quick, kinds=options.kind)
-    counts = {name: count for name, count in counts.items() if (home / KINDS[name].trees).is_dir()}
+    inputs = options.inputs or (150 if options.quick else 2400)
+    counts = {} if options.hostile else shares(inputs, home, quick=options.quick, kinds=options.kind)
     first = options.seed or 0
     tasks = [(name, first + index) for name, count in counts.items() for index in range(count)]
     if not options.kind:
-        tasks += [("hostile", index) for index in range(len(HOSTILE))]
+        tasks += [("hostile", index) for index, name in enumerate(HOSTILE) if name in CHEAP or not options.quick]
     failures = options.failures or work / "failures"
     print(f"{len(tasks)} inputs, seeds from {first}", flush=True)
     started, done, failed, slowest = time.monotonic(), Counter(), Counter(), Counter()
-    with _servers(options.jobs) as servers, ThreadPoolExecutor(options.jobs) as pool:
-        ends = [pool.submit(_work, name, seed, servers, home, work, failures) for name, seed in tasks]
-        for end in as_completed(ends):
-            kind, code, seconds, text = end.result()
-            done[kind, "ok" if code in (0, 3) else "refused"] += 1
-            slowest[kind] = max(slowest[kind], seconds)
-            if text:
-                failed[kind] += 1
-                print(text, flush=True)
+    for kind, code, seconds, text in (_in_turn if options.quick else _at_once)(
+        tasks, options.jobs, home, work, failures
+    ):
+        done[kind, "ok" if code in (0, 3) else "refused"] += 1
+        slowest[kind] = max(slowest[kind], seconds)
+        if text:
+            failed[kind] += 1
+            print(text, flush=True)
     print(_table(done, failed, slowest))
     print(f"{len(tasks)} inputs in {time.monotonic() - started:.0f} s, {sum(failed.values())} failures")
     return int(bool(failed))
+
+
+_End = tuple[str, int, float, str]
+"""How an input ended: its kind, the exit code, seconds, and what to say of a failure."""
+
+
+def _in_turn(tasks: Sequence[tuple[str, int]], jobs: int, home: Path, work: Path, failures: Path) -> Iterator[_End]:
+    """Run the inputs in this process."""
+    from tests.fuzz.together import Together
+
+    server = Together(work)
+    for name, seed in tasks:
+        # What crashes this process is the last one named.
+        (work / "last").write_text(f"{name} {seed}")
+        yield _run(name, seed, server, home, work / "input", failures)
+
+
+def _at_once(tasks: Sequence[tuple[str, int]], jobs: int, home: Path, work: Path, failures: Path) -> Iterator[_End]:
+    """Run the inputs in processes of their own, ``jobs`` at a time."""
+    with _servers(jobs) as servers, ThreadPoolExecutor(jobs) as pool:
+        ends = [pool.submit(_work, name, seed, servers, home, work, failures) for name, seed in tasks]
+        for end in as_completed(ends):
+            yield end.result()
 
 
 @contextmanager
@@ -132,10 +158,7 @@ def _servers(count: int) -> Iterator[SimpleQueue]:
         yield servers
 
 
-def _work(
-    name: str, seed: int, servers: SimpleQueue, home: Path, work: Path, failures: Path
-) -> tuple[str, int, float, str]:
-    """Run one input: its kind, exit code, seconds, and what to say of a failure."""
+def _work(name: str, seed: int, servers: SimpleQueue, home: Path, work: Path, failures: Path) -> _End:
     server = servers.get()
     try:
         return _run(name, seed, server, home, work / f"input-{threading.get_ident()}", failures)
@@ -143,9 +166,7 @@ def _work(
         servers.put(server)
 
 
-def _run(
-    name: str, seed: int, server: "ForkServer", home: Path, folder: Path, failures: Path
-) -> tuple[str, int, float, str]:
+def _run(name: str, seed: int, server: "ForkServer | Together", home: Path, folder: Path, failures: Path) -> _End:
     from tests.fuzz.hostile import run_hostile
     from tests.fuzz.inputs import Input, attempt, smaller
     from tests.fuzz.kinds import KINDS

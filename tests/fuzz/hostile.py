@@ -24,6 +24,13 @@ SECRET = "the secret words"
 
 HOSTILE: dict[str, tuple[Callable[[Path, Path], None], Command]] = {}
 
+CHEAP = (
+    *("names_in_another_file", "labels_by_an_external_link", "a_link_to_itself", "names_that_claim_gigabytes"),
+    *("vectors_that_claim_gigabytes", "tensors_with_a_header_of_gigabytes", "a_header_nested_deeply"),
+    *("a_wav_that_claims_two_gigabytes", "a_flac_that_claims_all_samples_there_are", "files_that_are_no_files"),
+)
+"""Those in the short run."""
+
 
 def _hostile(*command: str) -> Callable[[Callable[[Path, Path], None]], Callable[[Path, Path], None]]:
     """Register a maker of a hostile file, which takes the good files and the folder, and the command that reads it."""

@@ -182,15 +182,20 @@ def smaller(outcome: Outcome, server: ForkServer, home: Path, folder: Path) -> O
     return outcome
 
 
-def shares(inputs: int, *, quick: bool = False, kinds: Sequence[str] = ()) -> dict[str, int]:
+def shares(inputs: int, home: Path, *, quick: bool = False, kinds: Sequence[str] = ()) -> dict[str, int]:
     """How many inputs of each kind make ``inputs`` in all.
 
     Args:
         inputs: The sum.
+        home: The good files; kinds that are not there are left out, as what makes them is not installed.
         quick: Only those that are in the short run.
         kinds: Only these.
     """
-    chosen = [kind for kind in KINDS.values() if (kind.quick or not quick) and (not kinds or kind.name in kinds)]
+    chosen = [
+        kind
+        for kind in KINDS.values()
+        if (kind.quick or not quick) and (not kinds or kind.name in kinds) and (home / kind.trees).is_dir()
+    ]
     total = sum(kind.weight for kind in chosen)
     ends = np.rint(np.cumsum([kind.weight for kind in chosen]) / total * inputs).astype(int)
     return {kind.name: int(count) for kind, count in zip(chosen, np.diff(ends, prepend=0), strict=True)}
