@@ -99,6 +99,7 @@ class Sndfile:
         self._most = stream.most
         if stream.most is not None and self.length is not None:
             self.length = min(self.length, stream.most)
+
     def read(self, block: NDArray[np.float32]) -> int:
         """See :class:`Decoder`."""
         if self._most is not None:
@@ -109,7 +110,7 @@ class Sndfile:
         block.fill(np.nan)
         try:
             got = len(self._sound.read(out=block))
-        except (soundfile.LibsndfileError, RuntimeError) as error:
+        except (soundfile.LibsndfileError, RuntimeError):
             missing = np.isnan(block[:, -1])
             got = int(missing.argmax()) if self._flac and missing.any() else 0
             self._ended = True

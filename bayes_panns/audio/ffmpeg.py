@@ -16,8 +16,7 @@ from bayes_panns.audio.views import Source
 from bayes_panns.core.text import printable
 
 SUFFIXES = frozenset(
-    ".m4a .m4b .m4r .mp4 .m4v .mov .aac .webm .weba .mkv .mka .wma .wmv .asf .3gp .3g2 .amr .ac3 .eac3 .dts .flv .rm .ra "
-    ".wv .ape .tta .tak .mpc .avi .mpg .mpeg .ts .m2ts .mts .dsf .dff .ogv .spx".split()
+    [".m4a", ".m4b", ".m4r", ".mp4", ".m4v", ".mov", ".aac", ".webm", ".weba", ".mkv", ".mka", ".wma", ".wmv", ".asf", ".3gp", ".3g2", ".amr", ".ac3", ".eac3", ".dts", ".flv", ".rm", ".ra", ".wv", ".ape", ".tta", ".tak", ".mpc", ".avi", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts", ".dsf", ".dff", ".ogv", ".spx"]
 )
 """The usual endings of what ffmpeg reads and libsndfile does not, lower case."""
 
@@ -46,7 +45,7 @@ def _packaged() -> str | None:
 
 
 def program() -> str | None:
-    """ffmpeg's path: the one on the PATH, or else that of the package ``imageio-ffmpeg``; None if there is neither."""
+    """Ffmpeg's path: the one on the PATH, or else that of the package ``imageio-ffmpeg``; None if there is neither."""
     return shutil.which("ffmpeg") or _packaged()
 
 
@@ -61,6 +60,7 @@ class Ffmpeg:
         source: The file.
         demuxers: Names of ffmpeg's demuxers that may be used, joined by commas.
         name: The kind of file, for messages.
+        damage: What is already known to be wrong with it, see :class:`~bayes_panns.audio.decoders.Decoder`.
 
     Raises:
         Refused: There is no ffmpeg, or it cannot decode the file.
@@ -69,7 +69,7 @@ class Ffmpeg:
     length: int | None = None
     share = 1.0
 
-    def __init__(self, source: Source, demuxers: str, name: str):
+    def __init__(self, source: Source, demuxers: str, name: str, damage: str = ""):
         path = program()
         if path is None:
             raise Refused(f"is {name}, which needs ffmpeg; {MISSING}")
@@ -89,7 +89,7 @@ class Ffmpeg:
             )
         except OSError as error:
             raise Refused(f"is {name}, and ffmpeg cannot be started ({error.strerror})") from error
-        self.promised, self.failure, self._name = None, "", name
+        self.promised, self.failure, self._name, self._ended = None, damage, name, False
         self._said: deque[str] = deque(maxlen=_LINES)
         self._duration: float | None = None
         self._listener = threading.Thread(target=self._listen, daemon=True)
@@ -103,13 +103,14 @@ class Ffmpeg:
 
     def read(self, block: NDArray[np.float32]) -> int:
         """See :class:`~bayes_panns.audio.decoders.Decoder`."""
-        if self.failure or not len(block):
+        if self._ended or not len(block):
             return 0
         width = 4 * self.channels
         data = self._bytes(len(block) * width)
         got = len(data) // width
         block[:got] = np.frombuffer(data[: got * width], dtype=">f4").reshape(got, self.channels)
         if got < len(block):
+            self._ended = True
             status = self._process.wait()
             self._listener.join()
             if status or self._error():
@@ -165,4 +166,5 @@ class Ffmpeg:
 
     def _error(self) -> str:
         """The first thing that went wrong, in ffmpeg's words; empty if nothing did."""
-        return re.sub(r"\[[^]]*\] ?", "", self._said[0]).strip().rstrip(".") if self._said else ""
+        text = re.sub(r"\[[^]]*\] ?", "", self._said[0]).strip().rstrip(".") if self._said else ""
+        return "it has no sound track" if "matches no streams" in text else text

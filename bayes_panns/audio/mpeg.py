@@ -141,7 +141,7 @@ def _frames(source: Source, start: int, end: int) -> Iterator[tuple[int, bytes]]
     base, window = start, b""
     while place + 4 <= end:
         at = place - base
-        if at + _LARGEST > len(window) and base + len(window) < end or at < 0:
+        if (at + _LARGEST > len(window) and base + len(window) < end) or at < 0:
             base, window = place, source.at(place, min(_WINDOW, end - place))
             at = 0
         header = _header(window[at : at + 4]) if len(window) - at >= 4 else None

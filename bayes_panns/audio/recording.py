@@ -276,9 +276,11 @@ def _by_ffmpeg(source: Source, found: Layout, name: str, refused: str) -> Decode
         known = refused and "recognised" not in refused and "regular file" not in refused
         raise AudioError(f"{name}: cannot be read as sound ({refused if known else 'format not recognised'})")
     if refused and program() is None:
-        raise AudioError(f"{name}: cannot be read as sound (is {found.name}, but {refused}); perhaps ffmpeg can: {MISSING}")
+        raise AudioError(
+            f"{name}: cannot be read as sound (is {found.name}, but {refused}); perhaps ffmpeg can: {MISSING}"
+        )
     try:
-        return Ffmpeg(source, found.demuxers, found.name)
+        return Ffmpeg(source, found.demuxers, found.name, next((each.damage for each in found.streams), ""))
     except Refused as error:
         text = f"cannot be read as sound ({refused})" if refused else str(error)
         raise AudioError(f"{name}: {text}") from error

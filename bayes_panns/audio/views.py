@@ -6,9 +6,9 @@ import sys
 import tempfile
 from bisect import bisect_right
 from dataclasses import dataclass
+from io import FileIO
 from itertools import accumulate
 from pathlib import Path
-from io import FileIO
 from typing import BinaryIO, cast
 
 from bayes_panns.core.errors import AudioError

@@ -11,7 +11,7 @@ from bayes_panns.core.errors import AudioError
 from bayes_panns.core.text import printable
 
 NATIVE = frozenset(
-    ".wav .wave .bwf .rf64 .w64 .flac .ogg .oga .opus .mp3 .mp2 .mpga .aif .aiff .aifc .au .snd .caf .voc .sph".split()
+    [".wav", ".wave", ".bwf", ".rf64", ".w64", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".mp2", ".mpga", ".aif", ".aiff", ".aifc", ".au", ".snd", ".caf", ".voc", ".sph"]
 )
 """The usual endings of what libsndfile reads, lower case."""
 

@@ -1,14 +1,18 @@
 """The commands on clips and on what is on disk."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from bayes_panns.cli import options
-from bayes_panns.cli.main import main
+from bayes_panns.cli.main import SKIPPED, main
 from bayes_panns.core.files import require_folder
+
+if TYPE_CHECKING:
+    from bayes_panns.clips import Catalog
 
 logger = logging.getLogger(__name__)
 
@@ -16,12 +20,23 @@ _SHOWN = 10
 """The skipped files that are named."""
 
 _OPTIONS = {
-    "min_count": ("folder", "embeddings"),
+    "min_count": ("folder", "timed", "embeddings"),
+    "separator": ("folder", "timed", "embeddings"),
+    "context": ("folder", "timed"),
+    "exhaustive": ("folder", "timed"),
+    "label_column": ("folder", "timed"),
+    "allow_outside": ("folder", "timed"),
     "esc10": ("esc50",),
     "split": ("audioset",),
     "model": ("embeddings",),
 }
 """The catalogs that an option is for."""
+
+_FLAGS = {"context": "no-context"}
+"""Options that are called otherwise on the command line."""
+
+_LENGTHS = ("folder", "timed")
+"""The catalogs that cut recordings into clips, and so need to know their length."""
 
 
 @main.command()
@@ -32,6 +47,7 @@ _OPTIONS = {
 @click.option(
     "--sample-rate", type=click.Choice(["32000", "16000", "8000"]), help="In Hz, one of PANNs' three [32000]."
 )
+@click.option("--channel", metavar="mix|left|right|N", help="What to take of files with several channels [mix].")
 @click.option(
     "--exclude",
     default="",
@@ -39,69 +55,155 @@ _OPTIONS = {
     help="Leave out clips by file name, path or source recording, such as '114587,*-3-0-0.ogg'.",
 )
 @click.option(
+    "--labels",
+    type=options.FOLDER,
+    metavar="FILE",
+    help="A fixed set of labels, so that some may have no clip: a text with a name a line, a CSV with index and "
+    "display_name, another store, or a posterior.",
+)
+@click.option(
+    "--folds",
+    type=click.IntRange(min=2),
+    help="Make N folds of whole recordings, for data without; with one label a clip, each label in proportion.",
+)
+@click.option("--seed", type=click.IntRange(min=0), help="For --folds [0].")
+@click.option(
     "--min-count",
     type=click.IntRange(min=1),
     default=1,
-    help="For folder and embeddings: drop labels with fewer clips.",
+    help="For folder, timed and embeddings: drop labels with fewer clips.",
+)
+@click.option(
+    "--separator",
+    metavar="SIGN",
+    help="For folder, timed and embeddings: what stands between several labels, such as ',' [;].",
+)
+@click.option(
+    "--exhaustive",
+    is_flag=True,
+    help="For labels with times: all is labelled, so clips from between have no label.",
+)
+@click.option(
+    "--no-context",
+    is_flag=True,
+    help="For labels with times: fill short clips with silence, not with the sound around them.",
+)
+@click.option("--label-column", metavar="NAME", help="For Raven's tables: the column of the labels.")
+@click.option(
+    "--allow-outside",
+    is_flag=True,
+    help="For folder and timed: let a table name files outside its folder.",
 )
 @click.option("--esc10", is_flag=True, help="For esc50: only the clips of ESC-10.")
 @click.option("--split", type=options.SPLIT, help="For audioset: balanced, unbalanced or eval [all that are there].")
 @click.option("--model", metavar="NAME", help="For embeddings: the model that made them [what the file says].")
+@click.pass_context
 def pack(
+    ctx: click.Context,
     catalog: str,
     source: Path,
     out: Path,
     seconds: float | None,
     sample_rate: str | None,
+    channel: str | None,
     exclude: str,
+    labels: Path | None,
+    folds: int | None,
+    seed: int | None,
     min_count: int,
+    separator: str | None,
+    exhaustive: bool,
+    no_context: bool,
+    label_column: str | None,
+    allow_outside: bool,
     esc10: bool,
     split: str | None,
     model: str | None,
 ) -> None:
     """Pack a data set into a store, PANNs' HDF5 layout.
 
-    CATALOG is the layout of SOURCE: audioset, esc50 (also ESC-10), urbansound8k, dcase2013, or folder, which is one
-    folder per class, a CSV of files and labels (several joined by ;), or recordings without labels. docs/data/ has a
-    page on each. Files that are missing or cannot be read are skipped and counted. With embeddings, SOURCE is a file of
-    vectors that another model has made: .npz, Parquet, CSV, or a database of perch-hoplite.
+    CATALOG is the layout of SOURCE: audioset, esc50 (also ESC-10), urbansound8k, fsd50k, dcase2013, or folder, which is
+    one folder per class, a CSV of files and labels (several joined by ;), or recordings without labels. With timed,
+    SOURCE says when something is heard: a CSV with start and end, a Raven selection table, an Audacity label track,
+    crowsetta's CSV, or a folder of recordings with such files beside them; folder takes these too where that is clear.
+    docs/data/ has a page on each. Files that are missing or cannot be read are skipped and counted, and the exit code
+    is then 3. With embeddings, SOURCE is a file of vectors that another model has made: .npz, Parquet, CSV, or a
+    database of perch-hoplite.
 
     \b
     Example:
       bayes-panns pack esc50 ESC-50-master -o stores/esc10.h5 --esc10
       bayes-panns pack audioset audioset -o stores/balanced.h5 --split balanced
       bayes-panns pack folder tags.csv -o stores/tagged.h5 --min-count 20
+      bayes-panns pack timed selections/ -o stores/birds.h5 --seconds 3 --folds 5
+      bayes-panns pack folder test/ -o stores/test.h5 --labels runs/mine
       bayes-panns pack embeddings birds.npz -o stores/birds.h5 --model "BirdNET 2.4"
     """
     from bayes_panns.clips import CATALOGS, embeddings, pack_embeddings
     from bayes_panns.clips import pack as pack_catalog
     from bayes_panns.clips.catalogs.embeddings import NAME
 
-    given = {"min_count": min_count if min_count > 1 else None, "esc10": esc10 or None, "split": split, "model": model}
+    given = {
+        "min_count": min_count if min_count > 1 else None,
+        "separator": separator,
+        "context": False if no_context else None,
+        "exhaustive": exhaustive or None,
+        "label_column": label_column,
+        "allow_outside": allow_outside or None,
+        "esc10": esc10 or None,
+        "split": split,
+        "model": model,
+    }
     extras: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    of_sound = {"seconds": seconds, "sample_rate": sample_rate}
+    of_sound = {"seconds": seconds, "sample_rate": sample_rate, "channel": channel}
     of_catalog = {name: (catalog != NAME) for name, value in of_sound.items() if value is not None}
     of_catalog |= {name: catalog in _OPTIONS[name] for name in extras}
     for name, known in of_catalog.items():
         if not known:
-            raise click.UsageError(f"--{name.replace('_', '-')} is not for the catalog {catalog}")
+            flag = _FLAGS.get(name, name.replace("_", "-"))
+            raise click.UsageError(f"--{flag} is not for the catalog {catalog}")
+    if separator == "":
+        raise click.UsageError("--separator is empty; name the sign between two labels")
+    if seed is not None and folds is None:
+        raise click.UsageError("--seed is for --folds")
+    if labels is not None and min_count > 1:
+        raise click.UsageError("--min-count drops labels, and --labels keeps all of a set; give one of them")
     require_folder(out.parent)
     patterns = [pattern for pattern in exclude.split(",") if pattern]
     if catalog == NAME:
-        report = pack_embeddings(embeddings(source, **extras), out, exclude=patterns)
+        table = embeddings(source, **extras)
+        table = replace(table, catalog=_refined(table.catalog, labels, folds, seed))
+        report = pack_embeddings(table, out, exclude=patterns)
     else:
+        if seconds is not None and catalog in _LENGTHS:
+            extras["seconds"] = seconds
+        sound: dict[str, Any] = {} if channel is None else {"channel": channel}
         report = pack_catalog(
-            CATALOGS[catalog](source, **extras),
+            _refined(CATALOGS[catalog](source, **extras), labels, folds, seed),
             out,
             sample_rate=int(sample_rate or 32000),
             seconds=seconds,
             exclude=patterns,
+            **sound,
         )
     for name, reason in report.skipped[:_SHOWN]:
         logger.info(f"skipped {name}: {reason}")
     if len(report.skipped) > _SHOWN:
         logger.info(f"skipped {len(report.skipped) - _SHOWN} more")
     logger.info(f"{out}: {report.packed} clips packed, {len(report.skipped)} skipped, {report.excluded} excluded")
+    if report.skipped:
+        ctx.exit(SKIPPED)
+
+
+def _refined(catalog: "Catalog", labels: Path | None, folds: int | None, seed: int | None) -> "Catalog":
+    """The catalog with the labels and the folds that were asked for."""
+    from bayes_panns.clips import with_folds, with_labels
+
+    if labels is not None:
+        from bayes_panns.jobs import label_set
+
+        catalog = with_labels(catalog, *label_set(labels))
+    return catalog if folds is None else with_folds(catalog, folds, seed or 0)
 
 
 @main.command()

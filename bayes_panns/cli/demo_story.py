@@ -10,6 +10,7 @@ import soundfile
 
 from bayes_panns import report
 from bayes_panns.cli.demo_figures import save_figures
+from bayes_panns.cli.main import LINES
 from bayes_panns.clips import write
 from bayes_panns.core.choices import TagFormat, Task
 from bayes_panns.core.strict_json import write_json
@@ -79,23 +80,23 @@ def run(
         fit(read_run(recipe, changes, stores=[stores / f"{store}.h5"], upstream=start), run.path, device=device)
         return run
 
-    logger.info("\n1. pretraining on upstream: 16 kinds of sound, up to three at once")
+    _say("\n1. pretraining on upstream: 16 kinds of sound, up to three at once")
     upstream = fitted("upstream", "demo-upstream", "upstream")
-    logger.info("\n2. transfer: 8 new kinds, few clips of each, starting from the upstream posterior")
+    _say("\n2. transfer: 8 new kinds, few clips of each, starting from the upstream posterior")
     transferred = fitted("transferred", "demo-downstream", "downstream", upstream)
-    logger.info("\n3. the same from scratch")
+    _say("\n3. the same from scratch")
     scratch = fitted("scratch", "demo-downstream", "downstream")
     runs = {"transferred": transferred, "from scratch": scratch}
 
-    logger.info(f"\n4. scoring on {sizes.held_out} held-out clips, and on {sizes.novel} of kinds of sound new to both")
+    _say(f"\n4. scoring on {sizes.held_out} held-out clips, and on {sizes.novel} of kinds of sound new to both")
     evaluations = {name: _evaluated(run, stores, device) for name, run in runs.items()}
     results = {name: evaluation.metrics for name, evaluation in evaluations.items()}
     write_json(results, folder / "results.json", indent=2)
     save_figures(evaluations, {name: run.metrics for name, run in {**runs, "upstream": upstream}.items()}, figures)
-    logger.info("\n" + table(results))
+    _say("\n" + table(results))
     examples = tag(load(transferred.posterior, device=choose_device(device)), sorted(sounds.glob("*.wav")), DRAWS)
-    logger.info("The transferred posterior's tags of three held-out and three novel sounds:\n")
-    logger.info(report.render_tags(examples, TagFormat.TABLE))
+    _say("The transferred posterior's tags of three held-out and three novel sounds:\n")
+    _say(report.render_tags(examples, TagFormat.TABLE))
     page = report.write_report([run.path for run in runs.values()], folder / "report.html")
     logger.info(f"the report is {page}; figures are in {figures}, and sounds to listen to in {sounds}")
     return results
@@ -117,6 +118,10 @@ def table(results: dict[str, dict[str, float]]) -> str:
         + "\n"
         for row in rows
     )
+
+
+def _say(lines: str) -> None:
+    logger.info(lines, extra={LINES: True})
 
 
 def _make_clips(stores: Path, sounds: Path, sizes: Sizes) -> None:

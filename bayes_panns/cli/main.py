@@ -3,6 +3,7 @@
 Heavy modules are imported inside the commands, so that ``--help`` answers at once.
 """
 
+import io
 import logging
 import sys
 from collections.abc import Iterator
@@ -14,10 +15,26 @@ import click
 from bayes_panns import __version__
 from bayes_panns.cli.signals import sigterm_exits
 from bayes_panns.core import progress
-from bayes_panns.core.errors import BayesPannsError, SettingError
+from bayes_panns.core.errors import BayesPannsError, SettingError, out_of_memory, reason
+from bayes_panns.core.text import printable, printable_lines
 
 INTERRUPTED, TERMINATED = 130, 143
 """The exit codes after Ctrl-C and SIGTERM, as shells have them: 128 plus the signal's number."""
+
+SKIPPED = 3
+"""The exit code if some files were skipped, and the others done."""
+
+_EXIT_CODES = """\b
+Exit codes:
+  0    done
+  1    an error: nothing could be done, or a file that was named does not exist
+  2    wrong usage
+  3    done, but some files could not be read and were skipped
+  130  interrupted by Ctrl-C
+  143  ended by SIGTERM"""
+
+LINES = "lines"
+"""The attribute of a message that has several lines, ``extra={LINES: True}``; in others a line break is escaped."""
 
 SECTIONS = {
     "First look": ("demo",),
@@ -46,6 +63,19 @@ class Commands(click.Group):
 
     command_class = Command
 
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Parse the command line and run the command; any name can be printed on any terminal."""
+        for stream in (sys.stdout, sys.stderr):
+            # Windows' cp1252 and the C locale lack most letters.
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
+        return super().main(*args, **kwargs)
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        """Read the options of the group itself."""
+        with _printable_usage():
+            return super().make_context(*args, **kwargs)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the commands of each section, with the first sentence of their help."""
         for title, names in SECTIONS.items():
@@ -54,7 +84,7 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command, with its messages and progress on standard error."""
-        with _messages(), sigterm_exits() as terminated:
+        with _messages(), _printable_usage(), sigterm_exits() as terminated:
             try:
                 with progress.shown(sys.stderr.isatty()):
                     return super().invoke(ctx)
@@ -62,19 +92,27 @@ class Commands(click.Group):
                 # The reader, such as head, has read enough; click ends quietly.
                 raise
             except (BayesPannsError, OSError) as error:
-                _fail(ctx, _one_line(error))
+                _fail(ctx, reason(error))
             except KeyboardInterrupt:
                 _fail(ctx, "interrupted", INTERRUPTED)
             except click.exceptions.Exit as stop:
                 # A fit ends itself on either signal, after the step under way.
                 ctx.exit(TERMINATED if stop.exit_code == INTERRUPTED and terminated() else stop.exit_code)
             except Exception as error:
-                if not _out_of_memory(error):
+                if not out_of_memory(error):
                     raise
-                _fail(ctx, f"out of memory ({_one_line(error)}); close other programs, or take fewer clips at once")
+                _fail(ctx, f"out of memory ({reason(error)}); close other programs, or take fewer clips at once")
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+def exit_if_skipped(skipped: int) -> None:
+    """End the command with the exit code 3 if it has skipped files."""
+    if skipped:
+        click.get_current_context().exit(SKIPPED)
+
+
+@click.group(
+    cls=Commands, epilog=_EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(__version__, prog_name="bayes-panns")
 def main() -> None:
     """Tag sounds, and say how certain the tags are: Bayesian PANNs in Pyro.
@@ -94,8 +132,10 @@ class _StandardError(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         prefix = "warning: " if record.levelno >= logging.WARNING else ""
+        message = record.getMessage()
+        shown = printable_lines(message) if getattr(record, LINES, False) else printable(message)
         # Not click.echo, which would write into the line of a running bar.
-        print(prefix + record.getMessage(), file=sys.stderr)
+        print(prefix + shown, file=sys.stderr)
 
 
 @contextmanager
@@ -112,22 +152,17 @@ def _messages() -> Iterator[None]:
         package.setLevel(level)
 
 
+@contextmanager
+def _printable_usage() -> Iterator[None]:
+    """Escape the control characters of what was typed, where it was wrong."""
+    try:
+        yield
+    except click.UsageError as error:
+        if error.message:
+            error.message = printable_lines(error.message)  # type: ignore[misc]
+        raise
+
+
 def _fail(ctx: click.Context, message: str, code: int = 1) -> None:
     click.echo(f"bayes-panns: {message}", err=True)
     ctx.exit(code)
-
-
-def _one_line(error: BaseException) -> str:
-    if isinstance(error, OSError) and not isinstance(error, BayesPannsError) and error.strerror:
-        what = error.strerror[0].lower() + error.strerror[1:]
-        return what if error.filename is None else f"{error.filename}: {what}"
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-def _out_of_memory(error: Exception) -> bool:
-    # Torch has an error of its own for GPUs, and none for the CPU.
-    return (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"
-        or (isinstance(error, RuntimeError) and ("not enough memory" in str(error) or "allocate memory" in str(error)))
-    )

@@ -1,17 +1,26 @@
 """Options that several commands share, and the types of their values."""
 
+import logging
 import math
-from collections.abc import Callable, Iterable
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from bayes_panns.cli.guide_option import own_guide
+from bayes_panns.core import progress
+from bayes_panns.core.errors import AudioError, OutputError, SettingError
 from bayes_panns.core.files import require_parent, whole_file
+from bayes_panns.core.growing import growing_file, is_special
+from bayes_panns.core.text import STDIN, printable
 
 if TYPE_CHECKING:
     from bayes_panns.predictions import Draws
+
+logger = logging.getLogger(__name__)
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -49,6 +58,23 @@ class DrawsType(click.ParamType):
         if not (value.isascii() and value.isdecimal()):
             self.fail(f"{value!r}: write a whole number from 0 up, or moments", param, ctx)
         return int(value)
+
+
+class Channel(click.ParamType):
+    """A channel's word or number."""
+
+    name = "mix|left|right|N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The word, or the number from 1."""
+        if value != "mix":
+            from bayes_panns.audio.recording import channel_index
+
+            try:
+                channel_index(value)
+            except SettingError as error:
+                self.fail(str(error), param, ctx)
+        return value
 
 
 class Finite(click.FloatRange):
@@ -117,6 +143,13 @@ draws = click.option(
     help="Posterior draws; 0 is one pass at the posterior mean, moments one pass that propagates moments "
     "[20; 200 where only the last layer is drawn].",
 )
+channel = click.option(
+    "--channel",
+    type=Channel(),
+    default="mix",
+    show_default=True,
+    help="Which channel of the files; mix is the mean of all.",
+)
 guide_function = click.option(
     "--guide",
     "guide_function",
@@ -166,10 +199,47 @@ def function_of(guide: str | None) -> str | None:
     return guide if guide is not None and is_function(guide) else None
 
 
-def require_output(output: Path | None) -> None:
-    """Check, before any work, that :func:`write` can write there."""
-    if output is not None:
-        require_parent(output)
+def sound_files(named: Sequence[Path]) -> list[Path]:
+    """The sound files that were named, and those in the folders that were named; what a folder has else is said.
+
+    Raises:
+        AudioError: Some of them do not exist, all of which are named; or a folder holds no sound file.
+        UsageError: Standard input is named twice.
+    """
+    from bayes_panns.audio.walking import find, walk
+
+    if sum(str(path) == STDIN for path in named) > 1:
+        raise click.UsageError("standard input can be read once; name - once")
+    missing = [printable(str(path)) for path in named if str(path) != STDIN and not path.exists()]
+    if missing:
+        raise AudioError(f"{', '.join(missing)}: no such file")
+    found = list[Path]()
+    for path in named:
+        if not path.is_dir():
+            found.append(path)
+            continue
+        inside = walk(path)
+        found += inside.files or find(path)  # It says what there is instead.
+        if passed := inside.passed_over():
+            logger.info(f"{path}: {passed}")
+    return found
+
+
+def require_output(output: Path | None, inputs: Sequence[Path] = ()) -> None:
+    """Check, before any work, that :func:`write` and :func:`results` can write there.
+
+    Args:
+        output: The file to write, or None.
+        inputs: Files that are read meanwhile, which it must not replace.
+
+    Raises:
+        OutputError: It cannot be written, or is one of the inputs.
+    """
+    if output is None or is_special(output):
+        return
+    require_parent(output)
+    if output.exists() and any(str(path) != STDIN and output.samefile(path) for path in inputs if path.exists()):
+        raise OutputError(f"{output}: is one of the files to read; choose another file to write")
 
 
 def write(text: str, output: Path | None) -> None:
@@ -177,5 +247,29 @@ def write(text: str, output: Path | None) -> None:
     if output is None:
         click.echo(text, nl=False)
         return
+    if is_special(output):
+        output.write_text(text, encoding="utf-8")
+        return
     with whole_file(output) as part:
         part.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def results(output: Path | None) -> Iterator[Callable[[str], None]]:
+    """Results that are written as they come, to standard output or to a :func:`~bayes_panns.core.growing.growing_file`.
+
+    Yields:
+        A function that writes a piece of text, so that it survives even a kill.
+    """
+    if output is None:
+        # A bar on the same terminal would be written into.
+        with progress.hidden(sys.stdout.isatty()):
+            yield lambda text: click.echo(text, nl=False)
+        return
+    with growing_file(output) as file:
+
+        def write(text: str) -> None:
+            file.write(text)
+            file.flush()
+
+        yield write

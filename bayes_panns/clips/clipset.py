@@ -354,6 +354,8 @@ class ClipSet:
         return ", ".join(str(store.path) for store in self.stores)
 
     def _check_agreement(self) -> None:
+        for store in self.stores:
+            store.require_rate()
         reference, *others = self.stores
         seen = {reference.path.resolve()}
         for other in others:

@@ -10,12 +10,13 @@ import numpy as np
 from bayes_panns.clips.store_format import (
     DATASETS,
     DIGEST_BYTES,
-    check_labels,
+    check_new_labels,
     check_task,
     check_width,
     digest,
 )
-from bayes_panns.clips.writer import BUFFER, require_space, write_table, writing
+from bayes_panns.clips.store_table import write_table
+from bayes_panns.clips.writer import BUFFER, require_space, writing
 from bayes_panns.core import progress
 from bayes_panns.core.choices import Holds, Task
 from bayes_panns.core.errors import StoreError
@@ -76,7 +77,7 @@ def write_embeddings(
             raise StoreError(f"{path}: {clips} embeddings, but {len(column)} rows of {what}; give one a clip")
     if "" in names:
         raise StoreError(f"{path}: clip {names.index('')} has no name; give it one")
-    labels, folds = check_labels(path, labels), None if fold is None else np.asarray(fold)
+    labels, folds = check_new_labels(path, labels), None if fold is None else np.asarray(fold)
     task = check_task(path, task, labels)
     if target.dtype != bool or target.shape != (clips, len(labels)):
         raise StoreError(f"{path}: the targets are {target.dtype} of shape {target.shape}, not bool (clips, K)")
@@ -91,9 +92,9 @@ def write_embeddings(
     with writing(path), whole_file(path) as part, h5py.File(part, "w", locking=False) as file:
         require_space(path, rows.nbytes + target.nbytes, after=0)
         _write_rows(file, rows, target)
-        file.attrs["model"] = model
         write_table(
             file,
+            model=model,
             names=names,
             labels=labels,
             task=task,

@@ -15,9 +15,9 @@ import torch
 from bayes_panns import __version__
 from bayes_panns.audio.files import read
 from bayes_panns.clips.catalogs import Catalog, Clip
+from bayes_panns.clips.label_counts import label_remarks, named
 from bayes_panns.clips.writer import StoreWriter
 from bayes_panns.core import progress
-from bayes_panns.core.choices import Task
 from bayes_panns.core.errors import AudioError, StoreError
 
 logger = logging.getLogger(__name__)
@@ -56,8 +56,8 @@ def pack(
 
     Recordings are mixed down, resampled, and cut or padded with silence to one length. One that cannot be read is
     skipped and counted. Memory does not grow with the number of clips. The output's place is checked before anything is
-    decoded. Logged as warnings: labels that lost all their clips because none of the files could be read, and a
-    one-of-K store with a single label.
+    decoded. Logged as warnings: labels that lost all their clips because none of the files could be read, a single
+    label, one that all clips have, and labels of very different numbers of clips.
 
     Args:
         catalog: What to pack.
@@ -75,6 +75,12 @@ def pack(
     seconds = catalog.seconds if seconds is None else seconds
     if not (math.isfinite(seconds) and sample_rate > 0 and (samples := round(seconds * sample_rate)) > 0):
         raise StoreError(f"{output}: clips of {seconds} s at {sample_rate} Hz have no samples; ask for longer clips")
+    longest = max((clip.seconds or 0 for clip in catalog.clips), default=0)
+    if longest > seconds * (1 + 1e-6):
+        raise StoreError(
+            f"{catalog.root}: is cut into clips of {longest:g} s, and clips of {seconds:g} s would lose what is "
+            "labelled; give the same length to both"
+        )
     chosen = without(catalog, exclude)
     excluded = len(catalog.clips) - len(chosen)
     skipped: list[tuple[str, str]] = []
@@ -121,31 +127,29 @@ def pack(
             "skip_reasons": dict(skipped[:REASONS]),
             "clipped_to_full_scale": beyond,
         }
-    warn_of_labels(catalog, chosen, packed, Path(output))
+    warn_of_labels(catalog, chosen, packed, len(writer), Path(output))
     return PackReport(len(writer), tuple(skipped), excluded)
 
 
-def warn_of_labels(catalog: Catalog, chosen: Sequence[Clip], packed: np.ndarray, output: Path) -> None:
-    """Warn of labels that no clip of the store has because files were skipped, and of a store with a single label.
+def warn_of_labels(catalog: Catalog, chosen: Sequence[Clip], packed: np.ndarray, clips: int, output: Path) -> None:
+    """Warn of labels that no clip of the store has because files were skipped, and as :func:`label_remarks` says.
 
     Args:
         catalog: What was packed.
         chosen: Its clips that were not excluded.
         packed: Clips of each label in the store, shape ``(K,)``.
+        clips: Clips in the store.
         output: The store.
     """
-    lost = sorted({label for clip in chosen for label in clip.labels if not packed[label]})
-    if lost:
-        names = ", ".join(repr(catalog.labels[label]) for label in lost[:3]) + (", ..." if len(lost) > 3 else "")
+    lost = np.array(sorted({label for clip in chosen for label in clip.labels if not packed[label]}), dtype=np.int64)
+    if len(lost):
         logger.warning(
-            f"{output}: {len(lost)} of {len(catalog.labels)} labels ({names}) have no clip, because none of their "
-            "files could be read; convert or add these files and pack again, or leave them out of the source"
+            f"{output}: {len(lost)} of {len(catalog.labels)} labels ({named(catalog.labels, lost)}) have no "
+            "clip, because none of their files could be read; convert or add these files and pack again, or leave them "
+            "out of the source"
         )
-    if catalog.task == Task.ONE_OF_K and len(catalog.labels) == 1:
-        logger.warning(
-            f"{output}: every clip has the label {catalog.labels[0]!r}, and there is no other: a model fitted to them "
-            "gives that label to every sound; add clips of other labels, or clips without a label"
-        )
+    for remark in label_remarks(catalog.labels, packed, clips, catalog.task, missing=False):
+        logger.warning(f"{output}: {remark}")
 
 
 def without(catalog: Catalog, exclude: Sequence[str]) -> list[Clip]:

@@ -50,5 +50,5 @@ def pack_embeddings(table: EmbeddingTable, output: str | Path, *, exclude: Seque
             "excluded": excluded,
         },
     )
-    warn_of_labels(catalog, chosen, target.sum(axis=0), Path(output))
+    warn_of_labels(catalog, chosen, target.sum(axis=0), len(chosen), Path(output))
     return PackReport(len(chosen), (), excluded)

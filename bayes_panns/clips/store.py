@@ -1,9 +1,8 @@
 """Reading a store: an HDF5 file of labelled clips or of their embeddings.
 
-:mod:`~bayes_panns.clips.store_format` describes the file.
+:mod:`~bayes_panns.clips.store_format` describes the file. It may be a stranger's: see :mod:`~bayes_panns.clips.hdf5`.
 """
 
-import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -16,26 +15,16 @@ import h5py
 import numpy as np
 import torch
 
+from bayes_panns.clips.hdf5 import StoreFile
 from bayes_panns.clips.rows import read_rows
-from bayes_panns.clips.store_format import (
-    DATASETS,
-    DIGEST_BYTES,
-    FORMAT_VERSION,
-    FULL_SCALE,
-    check_indices,
-    check_labels,
-    check_size,
-    check_task,
-    check_width,
-    digest,
-    in_words,
-    one_line,
-    text_of,
-    whole_number,
-)
+from bayes_panns.clips.seals import checked
+from bayes_panns.clips.store_format import DATASETS, FULL_SCALE, check_indices, digest, in_words, one_line
+from bayes_panns.clips.store_header import read_header
 from bayes_panns.core.choices import Holds, Task
 from bayes_panns.core.errors import StoreError
-from bayes_panns.core.strict_json import strict
+
+_BLOCK = 1 << 26
+"""Bytes of clips that are read at once to verify them."""
 
 
 class Store:
@@ -44,7 +33,8 @@ class Store:
     A clip is a waveform, or the embedding that another model has made of it: see :attr:`holds`.
 
     The file is opened at the first read of a waveform, once a process, so a store can be pickled and survives a fork.
-    PANNs' packer leaves a row without a name where a file was missing; such rows are not clips and are left out.
+    PANNs' packer leaves a row without a name where a file was missing; such rows are not clips and are left out. What
+    has a digest in the file is checked when it is first read.
 
     Args:
         path: The HDF5 file.
@@ -56,17 +46,19 @@ class Store:
         names: One name a clip.
         labels: K label names.
         named: Whether the labels have names: the store's own, or those given.
-        task: What the labels mean; multi-label where the store does not say.
+        task: What the labels mean. Where the store does not say, one-of-k if every clip has exactly one label, and
+            multi-label otherwise.
         holds: What it has of each clip: one of :class:`~bayes_panns.core.choices.Holds`.
         width: How many numbers it has of each clip: its samples, or those of its embedding.
         model: The model that made the embeddings; empty where that is unknown, and for waveforms.
-        sample_rate: In Hz; 0 for embeddings.
+        sample_rate: In Hz; 0 for embeddings, and for sound whose rate the store does not say.
         samples: Length of each clip, in samples; 0 for embeddings.
         folds: The clips' folds, int32, shape ``(clips,)``, or None where the store has none.
         sources: The recording each clip was cut from, str, shape ``(clips,)``, empty where unknown; None where the
             store does not say.
         seconds: Each sound's own length before padding or cutting, float32, shape ``(clips,)``, in seconds, or None.
         provenance: How the store was made; empty where the store does not say.
+        verifiable: Whether it has digests of its clips, by which damage to them is noticed.
 
     Raises:
         StoreError: The file is missing, damaged, not a clip store, or of a newer format, or ``labels`` do not fit.
@@ -86,9 +78,22 @@ class Store:
         self._file: h5py.File | None = None
         self._process = 0
         with self._one_line_errors(), self._open() as file:
-            self._bytes = _size(file)
-            self._layout = _layout(file)
-            self._read_header(file)
+            self._identity = _identity(file)
+            header = read_header(StoreFile(self.path, file), self._given_labels)
+        self.names, self.labels, self.named, self.task = header.names, header.labels, header.named, header.task
+        self.holds, self.width, self.model, self.sample_rate = (
+            header.holds,
+            header.width,
+            header.model,
+            header.sample_rate,
+        )
+        self.samples = self.width if self.holds == Holds.WAVEFORMS else 0
+        self.folds, self.sources, self.seconds = header.folds, header.sources, header.seconds
+        self.provenance = header.provenance
+        self.verifiable = header.verifiable
+        self._seal, self._rows, self._nameless = header.seal, header.rows, header.all_rows - len(header.rows)
+        self._digests: np.ndarray | None = None
+        self._read = np.zeros(header.all_rows, dtype=bool)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -111,7 +116,7 @@ class Store:
     @property
     def seconds_per_clip(self) -> float:
         """Length of each clip, in seconds; 0 for embeddings."""
-        return self.samples / self.sample_rate if self.samples else 0.0
+        return self.samples / self.sample_rate if self.sample_rate else 0.0
 
     def target(self) -> np.ndarray:
         """The labels of every clip, read into memory: bool, shape ``(clips, K)``.
@@ -120,7 +125,17 @@ class Store:
             StoreError: The file is damaged, or a clip of a one-of-K store does not have exactly one label.
         """
         with self._one_line_errors():
-            target = self._handle()["target"][:].astype(bool)[self._rows]
+            dataset = self._column("target")
+            target = dataset[:][self._rows]
+            self._require_unchanged()
+        flags = target.astype(bool)
+        if target.dtype != bool and (wrong := np.argwhere(target != flags)).size:
+            clip, label = wrong[0]
+            raise StoreError(
+                f"{self.path}: clip {self.names[clip]!r} has the target {target[clip, label]} for the label "
+                f"{self.labels[label]!r}; targets are 0 or 1"
+            )
+        target = flags
         if self.task == Task.ONE_OF_K and not (valid := target.sum(axis=1) == 1).all():
             first = int(np.flatnonzero(~valid)[0])
             raise StoreError(
@@ -140,11 +155,12 @@ class Store:
 
         Raises:
             IndexError: An index is out of range.
-            StoreError: The store holds embeddings; or the file is damaged, has changed since the store was opened, or
-                holds samples that are not finite numbers.
+            StoreError: The store holds embeddings, or does not say its rate; or the file is damaged, has changed since
+                the store was opened, or holds samples that are not finite numbers.
         """
         if self.holds != Holds.WAVEFORMS:
             raise StoreError(f"{self.path}: holds {self.contents}, not sound; name a store of sound")
+        self.require_rate()
         return self.inputs(indices)
 
     def embedding(self, indices: Sequence[int] | np.ndarray | torch.Tensor) -> np.ndarray:
@@ -179,7 +195,9 @@ class Store:
         """
         rows = self._rows[check_indices(indices, len(self))]
         with self._one_line_errors():
-            raw = read_rows(self._handle()[DATASETS[self.holds]], rows)
+            raw = read_rows(self._clips(), rows)
+            self._require_unchanged()
+            self._check_digests(raw, rows)
         if raw.dtype.kind == "f":
             if not (finite := np.isfinite(raw).all(axis=1)).all():
                 name = self.names[int(np.asarray(indices)[~finite][0])]
@@ -188,15 +206,39 @@ class Store:
             return raw.astype(np.float32, copy=False)
         return np.divide(raw, np.float32(FULL_SCALE), dtype=np.float32)
 
+    def require_rate(self) -> None:
+        """Check that it is known at what rate sound was sampled.
+
+        Raises:
+            StoreError: It is not.
+        """
+        if self.holds == Holds.WAVEFORMS and not self.sample_rate:
+            raise StoreError(
+                f"{self.path}: lacks the attribute 'sample_rate'; write it again with the rate that its clips have: "
+                f"bayes-panns pack store {self.path} -o NEW.h5 --sample-rate 32000"
+            )
+
+    def damaged(self) -> Iterator[str]:
+        """The names of the clips whose samples are not those that were packed; all clips are read, some at a time.
+
+        Raises:
+            StoreError: The store has no digests of them; or as :meth:`waveform`.
+        """
+        if not self.verifiable:
+            raise StoreError(f"{self.path}: has no digests of its clips to verify them against")
+        with self._one_line_errors():
+            clips = self._clips()
+            each = max(1, _BLOCK // (self.width * clips.dtype.itemsize))
+            for start in range(0, len(self), each):
+                rows = self._rows[start : start + each]
+                for index in self._differing(read_rows(clips, rows), rows):
+                    yield self.names[start + index]
+                self._require_unchanged()
+
     @property
     def contents(self) -> str:
         """What the store holds, in words, such as ``embeddings of 1024 numbers (BirdNET)``."""
         return in_words(self.holds, self.sample_rate, self.width, self.model)
-
-    @property
-    def keeps_digests(self) -> bool:
-        """Whether the file has a digest of every clip, so that :meth:`digests` is quick."""
-        return "digest" in self._layout
 
     def digests(self, indices: Sequence[int] | np.ndarray | torch.Tensor) -> list[bytes]:
         """What tells clips apart by their content alone: the SHA-256 of each clip's numbers as stored, 32 bytes.
@@ -212,11 +254,13 @@ class Store:
         """
         rows = self._rows[check_indices(indices, len(self))]
         with self._one_line_errors():
-            file = self._handle()
-            if "digest" in file:
-                return [each.tobytes() for each in file["digest"][:][rows]]
-            dataset = file[DATASETS[self.holds]]
-            return [digest(dataset[row]) for row in rows]
+            if self.verifiable:
+                self._handle()
+                return [each.tobytes() for each in self._kept_digests()[rows]]
+            dataset = self._clips()
+            found = [digest(dataset[row]) for row in rows]
+            self._require_unchanged()
+            return found
 
     def summary(self) -> dict[str, Any]:
         """What the store holds, as plain JSON values.
@@ -225,18 +269,22 @@ class Store:
             ``file``, ``clips``, ``task``, ``holds``; ``sample_rate`` (Hz), ``seconds_per_clip``, ``total_seconds`` (as
             stored), or of embeddings ``model`` and ``width``; ``labels`` (clips a label), ``clips_without_label``,
             ``folds`` (clips a fold), ``sources`` (how many), ``padded`` and ``cut`` (clips whose sound was shorter, or
-            longer, than the clip), ``nameless`` (rows left out) and ``provenance``. Folds, sources, padded and cut are
-            None where unknown.
+            longer, than the clip), ``nameless`` (rows left out) and ``provenance``. The rate, the lengths, folds,
+            sources, padded and cut are None where unknown.
         """
         target = self.target()
         what: dict[str, Any] = {"model": self.model or None, "width": self.width}
         if self.holds == Holds.WAVEFORMS:
             what = {
-                "sample_rate": self.sample_rate,
-                "seconds_per_clip": self.seconds_per_clip,
-                "total_seconds": len(self) * self.seconds_per_clip,
+                "sample_rate": self.sample_rate or None,
+                "seconds_per_clip": self.seconds_per_clip or None,
+                "total_seconds": len(self) * self.seconds_per_clip or None,
             }
-        exact = None if self.seconds is None else np.rint(self.seconds * np.float64(self.sample_rate))
+        exact = (
+            None
+            if self.seconds is None or not self.sample_rate
+            else np.rint(self.seconds * np.float64(self.sample_rate))
+        )
         return {
             "file": self.path.name,
             "clips": len(self),
@@ -253,114 +301,41 @@ class Store:
             "provenance": self.provenance,
         }
 
-    def _read_header(self, file: h5py.File) -> None:
-        version = int(file.attrs.get("format_version", FORMAT_VERSION))
-        if version > FORMAT_VERSION:
+    def _column(self, name: str) -> h5py.Dataset:
+        """A dataset of the open file that has a digest in its seal, checked."""
+        return checked(self.path, StoreFile(self.path, self._handle()).dataset(name), self._seal)
+
+    def _clips(self) -> h5py.Dataset:
+        return StoreFile(self.path, self._handle()).dataset(DATASETS[self.holds], clips=True)
+
+    def _kept_digests(self) -> np.ndarray:
+        """The digest of every row, uint8 ``(rows, 32)``."""
+        if self._digests is None:
+            self._digests = self._column("digest")[:]
+        return self._digests
+
+    def _differing(self, raw: np.ndarray, rows: np.ndarray) -> list[int]:
+        """Which of some clips, as stored, do not have their digests."""
+        kept = self._kept_digests()[rows]
+        return [index for index, clip in enumerate(raw) if digest(clip) != kept[index].tobytes()]
+
+    def _check_digests(self, raw: np.ndarray, rows: np.ndarray) -> None:
+        """Check the clips that are read for the first time.
+
+        Raises:
+            StoreError: One is not what was packed.
+        """
+        fresh = ~self._read[rows]
+        if not self.verifiable or not fresh.any():
+            return
+        if wrong := self._differing(raw[fresh], rows[fresh]):
+            row = rows[fresh][wrong[0]]
+            name = self.names[int(np.searchsorted(self._rows, row))]
             raise StoreError(
-                f"{self.path}: has store format {version}, this version reads up to {FORMAT_VERSION}; "
-                "upgrade bayes_panns"
+                f"{self.path}: is damaged (clip {name!r} is not what was packed); copy or pack it again, and see "
+                "`bayes-panns inspect --verify` for the others"
             )
-        other = DATASETS[Holds.EMBEDDINGS] in file and DATASETS[Holds.WAVEFORMS] not in file
-        self.holds = Holds.EMBEDDINGS if other else Holds.WAVEFORMS
-        what = DATASETS[self.holds]
-        names, clips, target = (
-            self._dataset(file, name, ndim) for name, ndim in (("audio_name", 1), (what, 2), ("target", 2))
-        )
-        rows, self.width = clips.shape
-        if rows == 0 or self.width == 0:
-            raise StoreError(f"{self.path}: holds no clips; pack it again")
-        if clips.dtype.kind != "f" and (clips.dtype != np.int16 or other):
-            wanted = "float32" if other else "int16 or float32"
-            raise StoreError(f"{self.path}: {what!r} is {clips.dtype}, not {wanted}; pack it again")
-        if target.dtype.kind not in "biu":
-            raise StoreError(f"{self.path}: 'target' is {target.dtype}, not bool; pack it again")
-        fold, source, seconds, digests = (
-            self._dataset(file, name, ndim) if name in file else None
-            for name, ndim in (("fold", 1), ("source", 1), ("seconds", 1), ("digest", 2))
-        )
-        for dataset in (names, target, *filter(None, (fold, source, seconds, digests))):
-            if len(dataset) != rows:
-                raise StoreError(
-                    f"{self.path}: {dataset.name[1:]!r} has {len(dataset)} rows, {what!r} {rows}; pack it again"
-                )
-
-        all_names = self._texts(names)
-        self._rows = np.array([row for row, name in enumerate(all_names) if name], dtype=np.int64)
-        self._nameless = rows - len(self._rows)
-        if len(self._rows) == 0:
-            raise StoreError(f"{self.path}: no clip has a name, as if every file had been missing; pack it again")
-        self.names: list[str] = [name for name in all_names if name]
-
-        self.sample_rate, self.samples, self.model = 0, 0, ""
-        if other:
-            self.model = text_of(file.attrs.get("model", ""))
-            check_width(self.path, self.width)
-        else:
-            if "sample_rate" not in file.attrs:
-                raise StoreError(f"{self.path}: lacks the attribute 'sample_rate'; pack it again")
-            self.sample_rate, self.samples = whole_number(file.attrs["sample_rate"]), self.width
-            check_size(self.path, self.sample_rate, self.samples)
-
-        self.labels: tuple[str, ...] = self._label_names(file, target.shape[1])
-        default = Task.MULTI_LABEL if self.labels else Task.UNLABELLED
-        self.task: Task = check_task(self.path, text_of(file.attrs.get("task", default)), self.labels)
-
-        self.folds: np.ndarray | None = None if fold is None else self._checked_folds(fold)[self._rows]
-        self.sources: np.ndarray | None = None if source is None else np.array(self._texts(source))[self._rows]
-        self.seconds: np.ndarray | None = None if seconds is None else self._checked_seconds(seconds)[self._rows]
-        if digests is not None and (digests.dtype != np.uint8 or digests.shape[1] != DIGEST_BYTES):
-            raise StoreError(
-                f"{self.path}: 'digest' is {digests.dtype} of shape {digests.shape}, not uint8 of shape "
-                f"({rows}, {DIGEST_BYTES}); pack it again"
-            )
-        provenance = json.loads(text_of(file.attrs.get("provenance", "{}")))
-        if not isinstance(provenance, dict):
-            raise StoreError(f"{self.path}: its attribute 'provenance' is not a JSON object; pack it again")
-        self.provenance: dict[str, Any] = strict(provenance)
-
-    def _label_names(self, file: h5py.File, count: int) -> tuple[str, ...]:
-        own = self._dataset(file, "label_names", 1) if "label_names" in file else None
-        given = self._given_labels
-        named = own if own is not None else given
-        if named is not None and len(named) != count:
-            raise StoreError(f"{self.path}: has {count} labels, but {len(named)} label names; give one a label")
-        labels = given if own is None else tuple(self._texts(own))
-        self.named: bool = labels is not None
-        if labels is None:
-            return tuple(f"label {index}" for index in range(count))
-        if given is not None and given != labels:
-            raise StoreError(f"{self.path}: has label names of its own, and they differ from those given; give none")
-        return check_labels(self.path, labels)
-
-    def _checked_folds(self, fold: h5py.Dataset) -> np.ndarray:
-        if fold.dtype.kind not in "iu":
-            raise StoreError(f"{self.path}: 'fold' is {fold.dtype}, not int32; pack it again")
-        folds = fold[:]
-        if not (folds == folds.astype(np.int32)).all():
-            raise StoreError(f"{self.path}: 'fold' holds numbers beyond int32; pack it again")
-        return folds.astype(np.int32)
-
-    def _checked_seconds(self, seconds: h5py.Dataset) -> np.ndarray:
-        lengths = seconds[:].astype(np.float32)
-        if not (np.isfinite(lengths) & (lengths >= 0)).all():
-            raise StoreError(f"{self.path}: 'seconds' holds numbers that are not lengths; pack it again")
-        return lengths
-
-    def _dataset(self, file: h5py.File, name: str, ndim: int) -> h5py.Dataset:
-        dataset = file.get(name)
-        if not isinstance(dataset, h5py.Dataset):
-            raise StoreError(
-                f"{self.path}: lacks the dataset {name!r} (it holds {', '.join(file) or 'nothing'}), so it is not a "
-                "clip store; make one with `bayes-panns pack`"
-            )
-        if dataset.ndim != ndim:
-            raise StoreError(f"{self.path}: {name!r} has {dataset.ndim} dimensions, not {ndim}; pack it again")
-        return dataset
-
-    def _texts(self, dataset: h5py.Dataset) -> list[str]:
-        if h5py.check_string_dtype(dataset.dtype) is None:
-            raise StoreError(f"{self.path}: {dataset.name[1:]!r} is {dataset.dtype}, not text; pack it again")
-        return [text.decode("utf-8") for text in dataset[:]]
+        self._read[rows] = True
 
     def _open(self) -> h5py.File:
         if self.path.is_dir():
@@ -382,13 +357,28 @@ class Store:
         if self._file is None or self._process != os.getpid():
             self.close()
             self._file, self._process = self._open(), os.getpid()
-            if _layout(self._file) != self._layout:
+            if _identity(self._file)[:2] != self._identity[:2]:
                 self.close()
                 raise StoreError(f"{self.path}: was replaced by another store while it was in use; start again")
-        # Beyond the end of a file HDF5 reads zeros.
-        if _size(self._file) < self._bytes:
-            raise StoreError(f"{self.path}: was cut short while it was in use; copy or pack it again")
+        self._require_unchanged()
         return self._file
+
+    def _require_unchanged(self) -> None:
+        """Check, before and after each read, that the open file is the one that the store was opened with.
+
+        Raises:
+            StoreError: It is not.
+        """
+        if self._file is None:
+            return
+        now, there = _identity(self._file), self.path.stat() if self.path.exists() else None
+        # Beyond the end of a file HDF5 reads zeros.
+        if now[2] < self._identity[2]:
+            raise StoreError(f"{self.path}: was cut short while it was in use; copy or pack it again")
+        if there is not None and (there.st_dev, there.st_ino) != self._identity[:2]:
+            raise StoreError(f"{self.path}: was replaced by another store while it was in use; start again")
+        if now != self._identity:
+            raise StoreError(f"{self.path}: was changed while it was in use; start again")
 
     @contextmanager
     def _one_line_errors(self) -> Iterator[None]:
@@ -400,10 +390,7 @@ class Store:
             raise StoreError(f"{self.path}: is {what}; copy or pack it again") from error
 
 
-def _size(file: h5py.File) -> int:
-    return os.fstat(file.id.get_vfd_handle()).st_size
-
-
-def _layout(file: h5py.File) -> dict[str, tuple[tuple[int, ...], str]]:
-    """The shape and type of every dataset."""
-    return {name: (each.shape, str(each.dtype)) for name, each in file.items() if isinstance(each, h5py.Dataset)}
+def _identity(file: h5py.File) -> tuple[int, int, int, int]:
+    """The device, the number, the bytes and the time of the last change of an open file."""
+    stat = os.fstat(file.id.get_vfd_handle())
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns

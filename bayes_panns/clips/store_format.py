@@ -5,7 +5,7 @@ A store is an HDF5 file with these datasets, one row a clip:
 =============== ==================== =============================================================================
 ``audio_name``   ``(N,)`` text        the clips' names
 ``waveform``     ``(N, samples)``     int16; float32 in old packs of PANNs
-``target``       ``(N, K)`` bool      the labels
+``target``       ``(N, K)`` bool      the labels; numbers that are 0 or 1 are read too
 ``seconds``      ``(N,)`` float32     the sounds' own lengths before padding or cutting; optional
 ``fold``         ``(N,)`` int32       optional
 ``source``       ``(N,)`` text        the recording that each clip was cut from; optional
@@ -13,20 +13,22 @@ A store is an HDF5 file with these datasets, one row a clip:
 ``label_names``  ``(K,)`` text        one row a label; optional
 =============== ==================== =============================================================================
 
-Its attributes are ``sample_rate`` (Hz) and, optionally, ``task``, ``provenance`` (a JSON object) and
-``format_version``. The first three datasets and ``sample_rate`` are PANNs' own layout, as ``utils/dataset.py`` writes
-it (Kong et al., 2020, arXiv:1912.10211).
+Its attributes are ``sample_rate`` (Hz) and, optionally, ``task``, ``provenance`` (a JSON object; a dataset where it is
+longer than 60,000 bytes), ``format_version`` and ``sha256`` (:mod:`~bayes_panns.clips.seals`). The first three datasets
+and ``sample_rate`` are PANNs' own layout, as ``utils/dataset.py`` writes it (Kong et al., 2020, arXiv:1912.10211).
 
 A store of embeddings has ``embedding``, float32 ``(N, D)``, instead of ``waveform``, and instead of ``sample_rate`` the
 attribute ``model``: the name of the model that made them, empty where it is unknown. It has no ``seconds``.
 """
 
 import hashlib
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import torch
 
@@ -54,7 +56,13 @@ LONGEST = 2**28
 HIGHEST_RATE = 10_000_000
 """The highest sample rate, in Hz."""
 
+LONGEST_ATTRIBUTE = 60_000
+"""The most bytes of an attribute, which HDF5 has less than 64 KB for."""
+
 DIGEST_BYTES = 32
+
+_ROWS = 4096
+"""Rows of targets that are read at once."""
 
 
 def digest(samples: np.ndarray) -> bytes:
@@ -77,6 +85,26 @@ def check_labels(path: Path, labels: Sequence[str]) -> tuple[str, ...]:
     repeated = [label for label, count in Counter(labels).items() if count > 1]
     if repeated:
         raise StoreError(f"{path}: the label {repeated[0]!r} is there more than once; label names must differ")
+    return tuple(labels)
+
+
+def check_new_labels(path: Path, labels: Sequence[str]) -> tuple[str, ...]:
+    """The labels of a store that is to be written, if each has a name and no two look the same.
+
+    Raises:
+        StoreError: A label is empty; or two are equal, or differ only in spaces or in how accents are encoded.
+    """
+    shown: dict[str, str] = {}
+    for index, label in enumerate(check_labels(path, labels)):
+        plain = " ".join(unicodedata.normalize("NFC", label).split())
+        if not plain:
+            raise StoreError(f"{path}: label {index}, counted from 0, has no name ({label!r}); give it one")
+        if plain in shown:
+            raise StoreError(
+                f"{path}: the labels {shown[plain]!a} and {label!a} look the same; they differ only in spaces or in "
+                "how accents are encoded: write both the same way"
+            )
+        shown[plain] = label
     return tuple(labels)
 
 
@@ -138,8 +166,13 @@ def in_words(holds: Holds, sample_rate: int, width: int, model: str) -> str:
         ('embeddings of 1024 numbers (BirdNET)', 'sound at 32000 Hz')
     """
     if holds == Holds.WAVEFORMS:
-        return f"sound at {sample_rate} Hz"
+        return f"sound at {sample_rate} Hz" if sample_rate else "sound at an unknown rate"
     return f"embeddings of {width} numbers" + (f" ({model})" if model else "")
+
+
+def one_each(target: h5py.Dataset) -> bool:
+    """Whether every row of a store's targets has exactly one label; the first that has not ends the search."""
+    return all(((target[start : start + _ROWS] != 0).sum(axis=1) == 1).all() for start in range(0, len(target), _ROWS))
 
 
 def whole_number(attribute: Any) -> int:

@@ -1,6 +1,5 @@
 """Writing a clip store. :mod:`~bayes_panns.clips.store_format` describes the file."""
 
-import json
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,18 +16,16 @@ from bayes_panns.audio.length import fit_length
 from bayes_panns.clips.store_format import (
     DIGEST_BYTES,
     FULL_SCALE,
-    VERSIONS,
-    check_labels,
+    check_new_labels,
     check_size,
     check_task,
     digest,
     one_line,
 )
+from bayes_panns.clips.store_table import write_table
 from bayes_panns.core.choices import Holds, Task
 from bayes_panns.core.errors import StoreError
 from bayes_panns.core.files import require_parent, whole_file
-from bayes_panns.core.strict_json import strict
-from bayes_panns.core.text import readable
 
 BUFFER = 64
 """The most clips that a writer holds in memory before it writes them out."""
@@ -79,7 +76,7 @@ class StoreWriter:
         provenance: Mapping[str, Any] | None = None,
     ) -> None:
         self.path = Path(path)
-        self.labels = check_labels(self.path, labels)
+        self.labels = check_new_labels(self.path, labels)
         self.task = check_task(self.path, task, self.labels)
         check_size(self.path, sample_rate, samples)
         self.sample_rate = sample_rate
@@ -265,42 +262,6 @@ class StoreWriter:
         return writing(self.path)
 
 
-def write_table(
-    file: h5py.File,
-    *,
-    names: Sequence[str],
-    labels: Sequence[str],
-    task: Task,
-    folds: Sequence[int] | None,
-    sources: Sequence[str],
-    holds: Holds,
-    provenance: Mapping[str, Any],
-) -> None:
-    """Write all that a store says of its clips beside the clips, their targets and digests.
-
-    Args:
-        file: The open file.
-        names: One a clip.
-        labels: K label names.
-        task: What the labels mean.
-        folds: One a clip, if they have any.
-        sources: The recording of each clip, empty where unknown.
-        holds: What the store has of each clip.
-        provenance: How the store was made; numbers that are not finite are written as null.
-    """
-    file["audio_name"] = np.array([_utf8(name) for name in names])
-    # Of fixed width, as `audio_name` is: HDF5 may never return from a damaged heap of strings of varying length.
-    file["label_names"] = np.array([_utf8(label) for label in labels], dtype=np.bytes_)
-    if folds is not None:
-        file["fold"] = np.array(folds, dtype=np.int32)
-    if any(sources):
-        file["source"] = np.array([_utf8(source) for source in sources])
-    file.attrs["task"] = str(task)
-    # In ASCII: the name of a file that is not UTF-8 cannot be encoded.
-    file.attrs["provenance"] = json.dumps(strict(provenance), allow_nan=False)
-    file.attrs["format_version"] = VERSIONS[holds]
-
-
 def require_space(path: Path, needed: int, after: int) -> None:
     """Check that a disk has room for the next bytes of a store.
 
@@ -382,7 +343,3 @@ def write(
                 fold=None if fold is None else int(fold[index]),
                 source=None if source is None else source[index],
             )
-
-
-def _utf8(text: str) -> bytes:
-    return readable(text).encode()

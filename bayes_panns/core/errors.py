@@ -63,8 +63,6 @@ def reason(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         what = error.strerror[0].lower() + error.strerror[1:]
         return printable(what if error.filename is None else f"{_name(error.filename)}: {what}")
-    if isinstance(error, MemoryError) and not str(error):
-        return "out of memory"
     return printable(" ".join(str(error).split())) or type(error).__name__
 
 

@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -61,10 +61,8 @@ def growing_file(path: Path) -> Iterator[TextIO]:
 
 def _keep(part: Path, file: TextIO) -> None:
     """Say where the results are, if there are any."""
-    try:
+    with suppress(OSError):  # The disk is full: what could be written is there.
         file.flush()
-    except OSError:  # The disk is full: what could be written is there.
-        pass
     if part.stat().st_size:
         logger.warning(f"the results so far are in {part}")
     else:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from enum import Enum
 from numbers import Integral, Real
@@ -9,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from bayes_panns.core.files import whole_file
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+"""What UTF-8 cannot write; JSON can, as an escape."""
 
 
 def strict(value: Any) -> Any:
@@ -46,10 +50,13 @@ def defined(values: Mapping[str, Any]) -> dict[str, Any]:
 def dumps(value: Any, *, indent: int | None = None) -> str:
     """``value`` as JSON text that ends in a newline; numbers that are not finite become ``null``.
 
+    Bytes of file names that are not valid Unicode are escaped, and read back as they were.
+
     Raises:
         TypeError: JSON has no form for a value, such as an array or a path.
     """
-    return json.dumps(strict(value), indent=indent, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json.dumps(strict(value), indent=indent, ensure_ascii=False, allow_nan=False)
+    return _SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n"
 
 
 def write_json(value: Any, path: Path, *, indent: int | None = 1) -> None:

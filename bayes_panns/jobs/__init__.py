@@ -5,6 +5,7 @@ from bayes_panns.jobs.crossval import CrossValidation, Spread, crossval, run_fol
 from bayes_panns.jobs.embed import embed
 from bayes_panns.jobs.evaluate import evaluate_clips, evaluate_posterior
 from bayes_panns.jobs.fit import Fitted, determined, fit
+from bayes_panns.jobs.labels import label_set
 from bayes_panns.jobs.memory import StartMemory, WidthMemory, check_start, read_start_memory
 from bayes_panns.jobs.run_folder import RUN_TOML, RunFolder, unless_fitting
 from bayes_panns.jobs.splits import divide, held_out
@@ -30,6 +31,7 @@ __all__ = [
     "evaluate_posterior",
     "fit",
     "held_out",
+    "label_set",
     "read_start_memory",
     "run_folder",
     "unless_fitting",

@@ -42,10 +42,11 @@ def calibrate(
     """Fit a temperature, and a threshold for label sets, to clips that the posterior was not fitted to.
 
     The temperature is fitted to one half of the clips, with the weak prior of
-    :func:`~bayes_panns.metrics.fit_temperature`, which decides only where they are few or say little. The threshold is fitted, at that temperature, to the other half,
-    so that the sets' coverage is guaranteed for clips like these whose recordings are independent of each other. All
-    clips of a recording are in one half. Where the posterior has a power, it stays, and both are fitted with it.
-    Warnings are logged where the result is not worth much, such as a temperature that comes from the prior.
+    :func:`~bayes_panns.metrics.fit_temperature`, which decides only where they are few or say little. The threshold is
+    fitted, at that temperature, to the other half, so that the sets' coverage is guaranteed for clips like these whose
+    recordings are independent of each other. All clips of a recording are in one half. Where the posterior has a power,
+    it stays, and both are fitted with it. Warnings are logged where the result is not worth much, such as a temperature
+    that comes from the prior.
 
     Args:
         posterior: The posterior. Its ``calibration`` becomes the one returned; it is unchanged if an error is raised.
@@ -131,8 +132,9 @@ def _warn_if_undetermined(
         )
     if alone >= BOUNDS[1] / _NEAR:
         logger.warning(
-            f"the {len(target)} clips that the temperature was fitted to contradict the posterior: without its prior it "
-            f"would be at its upper bound, {BOUNDS[1]:g}, where all labels are equally probable; check the clips' labels"
+            f"the {len(target)} clips that the temperature was fitted to contradict the posterior: without its prior "
+            f"it would be at its upper bound, {BOUNDS[1]:g}, where all labels are equally probable; check the clips' "
+            "labels"
         )
 
 

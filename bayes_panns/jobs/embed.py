@@ -2,20 +2,24 @@
 
 import csv
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
+from numpy.typing import NDArray
 
+from bayes_panns.audio.recording import Note
 from bayes_panns.bayes import mean_weights
 from bayes_panns.clips import ClipSet
 from bayes_panns.core.choices import Task
 from bayes_panns.core.errors import OutputError, PredictionError
 from bayes_panns.core.files import require_parent, whole_file
+from bayes_panns.core.text import cell, readable
 from bayes_panns.posterior import Posterior, require_sound
-from bayes_panns.predictions import Embedded, embed_clips, embed_files
+from bayes_panns.predictions import Embedded, Piece, Skipped, Window, embed_clips, embed_each, none_read
 from bayes_panns.svi.embeddings import fingerprint
 
 _PLURAL = {key: f"{key}s" for key in ("file", "start", "end", "name", "label", "fold", "recording")}
@@ -29,6 +33,7 @@ def embed(
     *,
     window: float | None = None,
     hop: float | None = None,
+    channel: str = "mix",
 ) -> Embedded:
     """Write the embeddings of sound files, a row a window; or those of the clips of stores.
 
@@ -37,10 +42,15 @@ def embed(
 
     Args:
         posterior: What embeds, under the means of its weights.
-        files: Sound files, or clip stores; or one.
+        files: Sound files, or clip stores; or one. ``-`` is standard input.
         output: An ``.npz``, ``.parquet`` or ``.csv`` file; written whole or not at all.
         window: Seconds; by default the length of the clips that the posterior was fitted to. Not for stores.
         hop: Seconds from one window's start to the next; by default the window. Not for stores.
+        channel: ``mix``, ``left``, ``right`` or the number of a channel from 1. Not for stores.
+
+    Returns:
+        What was written. The embeddings of files are not in memory, but in an unnamed file beside ``output``, which is
+        gone when they are no longer used.
 
     Raises:
         OutputError: ``output`` has another ending or cannot be written; or pyarrow, for Parquet, is not installed.
@@ -58,19 +68,42 @@ def embed(
         raise PredictionError(f"{stores[0]} is a store and {other} is none; embed them one after the other")
     if stores and (window is not None or hop is not None):
         raise PredictionError(f"{stores[0]}: its clips are embedded whole; leave window and hop out")
+    if stores and channel != "mix":
+        raise PredictionError(f"{stores[0]}: its clips have one channel; leave channel out")
     if stores:
         clips = ClipSet(stores)
         embedded, more = embed_clips(posterior, clips), _of_store(clips)
     else:
-        embedded, more = embed_files(posterior, paths, window=window, hop=hop), {}
+        pieces = embed_each(posterior, paths, window=window, hop=hop, channel=channel)
+        embedded, more = _collected(pieces, output.parent), {}
     windows = {
-        "file": [each.file for each in embedded.windows],
+        # Neither NumPy's text nor Parquet's has a place for bytes that are not valid UTF-8.
+        "file": [readable(each.file) for each in embedded.windows],
         "start": [each.start for each in embedded.windows],
         "end": [each.end for each in embedded.windows],
     }
     with whole_file(output) as part:
         write(part, embedded.embedding, windows | more, model_name(posterior))
     return embedded
+
+
+def _collected(pieces: Iterable[Piece[NDArray[np.float32]] | Skipped], folder: Path) -> Embedded:
+    """All pieces, with the embeddings in an unnamed file in ``folder``: they may be more than fit into memory."""
+    windows, notes, skipped, width = list[Window](), list[tuple[str, Note]](), list[Skipped](), 0
+    with tempfile.TemporaryFile(dir=folder) as file:
+        for piece in pieces:
+            if isinstance(piece, Skipped):
+                skipped.append(piece)
+                continue
+            windows += piece.windows
+            notes += [(piece.file, note) for note in piece.notes]
+            width = piece.result.shape[1]
+            file.write(np.ascontiguousarray(piece.result).data)
+        if not windows:
+            raise none_read(skipped, "embed")
+        file.flush()
+        embedding = np.memmap(file, dtype=np.float32, mode="r", shape=(len(windows), width))
+    return Embedded(embedding, tuple(windows), tuple(skipped), tuple(notes))
 
 
 def model_name(posterior: Posterior) -> str:
@@ -127,8 +160,9 @@ def _write_csv(path: Path, embedding: np.ndarray, columns: Mapping[str, Any], mo
         writer = csv.writer(file)
         writer.writerow([*text, "model", *(f"e{index}" for index in range(embedding.shape[1]))])
         for *values, row in zip(*text.values(), embedding, strict=True):
+            cells = [cell(value) if isinstance(value, str) else value for value in values]
             # The shortest text of a float32 that reads as the same number.
-            writer.writerow([*values, model, *map(str, row)])
+            writer.writerow([*cells, model, *map(str, row)])
 
 
 def _as_text(path: Path, columns: Mapping[str, Any]) -> dict[str, Any]:

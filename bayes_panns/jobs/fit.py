@@ -18,6 +18,7 @@ from bayes_panns.core import choices
 from bayes_panns.core.choices import Holds, Schedule, SplitRule, Task
 from bayes_panns.core.errors import FitError, RecipeError, StoreError
 from bayes_panns.jobs.inputs import Continued, Inputs, Resumable
+from bayes_panns.jobs.labels import warn_of_labels
 from bayes_panns.jobs.leaks import record_fitted_clips, warn_of_known_clips
 from bayes_panns.jobs.run_folder import RunFolder
 from bayes_panns.jobs.splits import divide
@@ -109,6 +110,7 @@ def fit(
             run.write(recipe, resumable)
         each = f"{clips.seconds_per_clip:g} s" if clips.samples else clips.contents
         logger.info(f"{len(clips)} clips of {each}, {len(clips.labels)} labels ({task}), on {chosen}")
+        warn_of_labels(clips, task)
         if upstream is not None and takes_all_clips(posterior, recipe):
             warn_of_known_clips(upstream, clips)
         if inherited is not None:

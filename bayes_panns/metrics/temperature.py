@@ -14,9 +14,9 @@ BOUNDS = (0.01, 100.0)
 PRIOR_SD = 0.5
 """Standard deviation of the prior of log tau, a Normal around 0: 95 % of the prior lies between 0.38 and 2.7.
 
-The networks of Guo et al. (2017) have temperatures of 1 to 3. The prior counts as much as about ten clips: the NLL of one
-has a curvature of some 0.3 to 0.5 in log tau. It decides where a handful of clips say nothing, as when all are classified
-correctly, moves the temperature of hundreds by about 1 %, and that of 2000 by about 0.2 %.
+The networks of Guo et al. (2017) have temperatures of 1 to 3. The prior counts as much as about ten clips: the NLL of
+one has a curvature of some 0.3 to 0.5 in log tau. It decides where a handful of clips say nothing, as when all are
+classified correctly, moves the temperature of hundreds by about 1 %, and that of 2000 by about 0.2 %.
 """
 
 

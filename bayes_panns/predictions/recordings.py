@@ -14,7 +14,7 @@ from bayes_panns.audio.recording import Note, Recording
 from bayes_panns.core import progress
 from bayes_panns.core.choices import SoundNote
 from bayes_panns.core.errors import OF_ONE_FILE, AudioError, out_of_memory, reason
-from bayes_panns.core.text import shown_name
+from bayes_panns.core.text import printable, shown_name
 from bayes_panns.predictions.clip_sets import CLIPS
 from bayes_panns.predictions.windows import MOST, Run, Window, cut_stream, in_samples
 
@@ -185,7 +185,7 @@ def _parts(number: int, file: str | Path, cutting: Cutting) -> Iterator[_Part]:
             return
         notes.append(_stopped(waiting.starts[-1] + waiting.waveforms.shape[1], rate, name, error))
     if waiting is None:
-        yield _Part(number, name, reason=f"{name}: holds no samples")
+        yield _Part(number, name, reason=f"{printable(name)}: holds no samples")
     else:
         yield _Part(number, name, waiting, notes=tuple(notes), rate=rate)
 
@@ -204,13 +204,13 @@ def _blocks(recording: Recording, rate: int, name: str, notes: list[Note]) -> It
 
 
 def _stopped(samples: int, rate: int, name: str, error: BaseException) -> Note:
-    why = reason(error).removeprefix(f"{name}: ")
+    why = reason(error).removeprefix(f"{printable(name)}: ")
     return Note(SoundNote.TRUNCATED, f"reading stopped after {samples / rate:.1f} s ({why})")
 
 
 def _named(name: str, error: BaseException) -> str:
     """The reason of an error, with the file's name before it."""
-    shown, why = reason(Exception(name)), reason(error)
+    shown, why = printable(name), reason(error)
     return why if shown in why else f"{shown}: {why}"
 
 
@@ -235,7 +235,7 @@ def _computed(
                 yield from _computed([part for part in batch if part.number == number], compute, take, failed)
         else:
             failed.add(batch[0].number)
-            yield Skipped(batch[0].file, _named(batch[0].file, MemoryError()))
+            yield Skipped(batch[0].file, f"{printable(batch[0].file)}: there is too little memory for its windows")
         return
     done = 0
     for parts in _by_file(batch):

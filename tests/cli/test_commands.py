@@ -97,7 +97,9 @@ def test_the_version_is_printed():
 def test_pack_counts_what_it_skips(home, tmp_path):
     shutil.copytree(home / "sounds", tmp_path / "sounds")
     (tmp_path / "sounds" / "low" / "broken.wav").write_bytes(b"RIFF")
-    result = run("pack", "folder", tmp_path / "sounds", "-o", tmp_path / "s.h5", "--exclude", "high/0.wav,5.wav")
+    result = run(
+        "pack", "folder", tmp_path / "sounds", "-o", tmp_path / "s.h5", "--exclude", "high/0.wav,5.wav", code=3
+    )
     assert re.search(r"^skipped low/broken\.wav: cannot be read", result.stderr, re.MULTILINE)
     assert "14 clips packed, 1 skipped, 4 excluded" in result.stderr
     assert result.stdout == ""
@@ -224,10 +226,10 @@ def test_predict_tags_by_several_posteriors_as_one(home, tmp_path):
 
 def test_predict_skips_what_it_cannot_read_and_says_so(home, tmp_path):
     (tmp_path / "broken.wav").write_bytes(b"RIFF")
-    result = run("predict", home / "run", tmp_path / "broken.wav", home / "sounds/mid/0.wav", "--draws", 0)
+    result = run("predict", home / "run", tmp_path / "broken.wav", home / "sounds/mid/0.wav", "--draws", 0, code=3)
     assert "skipped" in result.stderr
     assert "broken.wav: cannot be read" in result.stderr
-    assert "1 files tagged, 1 skipped" in result.stderr
+    assert "1 file tagged, 1 skipped" in result.stderr
     assert "broken" not in result.stdout
 
 

@@ -82,6 +82,10 @@ def test_a_store_that_was_changed_by_hand_is_told(tmp_path):
     path = made(tmp_path / "x.h5")
     with h5py.File(path, "r+") as file:
         file["embedding"][2, 1] = np.nan
+    with pytest.raises(StoreError, match="clip 'clip 2' is not what was packed"):
+        Store(path).embedding([1, 2])
+    with h5py.File(path, "r+") as file:
+        del file["digest"], file.attrs["sha256"]
     with pytest.raises(StoreError, match="clip 'clip 2' holds values that are not finite"):
         Store(path).embedding([1, 2])
     with h5py.File(path, "r+") as file:

@@ -229,12 +229,17 @@ class TestDamage:
         [
             ("audio_name", np.array([b"a"] * 5), "'audio_name' has 5 rows, 'waveform' 6"),
             ("audio_name", np.arange(6), "not text"),
-            ("audio_name", np.array([b"\xff"] * 6), "damaged"),
             ("audio_name", np.array([b""] * 6, dtype="S4"), "no clip has a name"),
             ("waveform", np.zeros(6, np.int16), "1 dimensions"),
             ("waveform", np.zeros((0, 5), np.int16), "no clips"),
             ("waveform", np.zeros((6, 5), np.int64), "not int16"),
-            ("target", np.zeros((6, 3), np.float32), "not bool"),
+            ("target", np.zeros((6, 3), complex), "not bool"),
+            (
+                "target",
+                np.full((6, 3), 0.5, np.float32),
+                "'clip 0' has the target 0.5 for the label 'bark'; targets are",
+            ),
+            ("target", np.full((6, 3), 2), "'clip 0' has the target 2 for the label 'bark'; targets are 0 or 1"),
             ("target", np.ones((6, 3), bool), "3 labels in a one-of-k store"),
             ("target", np.ones((6, 4), bool), "4 labels, but 3 label names"),
             ("fold", np.zeros(6, np.float32), "not int32"),
@@ -242,7 +247,7 @@ class TestDamage:
             ("label_names", np.array([b"a", b"a", b"b"]), "'a' is there more than once"),
             ("seconds", np.array([1, 2, np.nan, 4, 5, 6], np.float32), "'seconds' holds numbers that are not lengths"),
             ("seconds", np.array([1, 2, -3, 4, 5, 6], np.float32), "'seconds' holds numbers that are not lengths"),
-            ("seconds", np.array([b"a"] * 6), "damaged"),
+            ("seconds", np.array([b"a"] * 6), "'seconds' is \\|S1, not float32"),
             ("seconds", np.zeros((6, 2), np.float32), "'seconds' has 2 dimensions"),
             ("fold", np.full(6, 2**40), "'fold' holds numbers beyond int32"),
             ("fold", np.zeros(5, np.int32), "'fold' has 5 rows"),
@@ -255,6 +260,7 @@ class TestDamage:
     def test_dataset_that_does_not_fit(self, tmp_path, name, data, match):
         store(tmp_path / "a.h5")
         with h5py.File(tmp_path / "a.h5", "a") as file:
+            del file.attrs["sha256"]
             file.pop(name, None)
             file[name] = data
         self.error(tmp_path / "a.h5", match)
@@ -283,13 +289,14 @@ class TestDamage:
     def test_attribute_that_does_not_fit(self, tmp_path, name, value, match):
         store(tmp_path / "a.h5")
         with h5py.File(tmp_path / "a.h5", "a") as file:
+            del file.attrs["sha256"]
             file.attrs[name] = value
         self.error(tmp_path / "a.h5", match)
 
     def test_no_sample_rate(self, tmp_path):
         store(tmp_path / "a.h5")
         with h5py.File(tmp_path / "a.h5", "a") as file:
-            del file.attrs["sample_rate"]
+            del file.attrs["sample_rate"], file.attrs["sha256"]
         self.error(tmp_path / "a.h5", "lacks the attribute 'sample_rate'")
 
     def test_clips_of_absurd_length(self, tmp_path):
@@ -297,7 +304,7 @@ class TestDamage:
         with h5py.File(tmp_path / "a.h5", "a") as file:
             del file["waveform"]
             file.create_dataset("waveform", shape=(2, 2**29), chunks=(1, 2**20), dtype=np.int16)
-        self.error(tmp_path / "a.h5", f"clips of {2**29} samples; from 1 to {2**28} are possible")
+        self.error(tmp_path / "a.h5", r"'waveform' claims 2147483648 bytes in 2 rows, and the file has \d+")
 
     def test_a_store_that_shrinks_while_it_is_in_use(self, tmp_path):
         got = Store(store(tmp_path / "a.h5", 200))
@@ -323,7 +330,7 @@ def test_kept_digests_are_those_that_are_computed(tmp_path):
         assert file["digest"].dtype == np.uint8
         assert file["digest"].shape == (130, 32)
         samples = file["waveform"][129]
-        del file["digest"]
+        del file["digest"], file.attrs["sha256"]
     assert Store(path).digests([129, 0, 64, 64]) == kept
     assert kept[0] == hashlib.sha256(b"int16" + samples.tobytes()).digest()
 
@@ -332,6 +339,10 @@ def test_kept_digests_are_read_and_not_computed(tmp_path):
     path = store(tmp_path / "a.h5", 3)
     with h5py.File(path, "a") as file:
         file["digest"][1] = 7
+    with pytest.raises(StoreError, match="'digest' is not what was packed"):
+        Store(path).digests([1])
+    with h5py.File(path, "a") as file:
+        del file.attrs["sha256"]
     assert Store(path).digests([1]) == [b"\7" * 32]
 
 
@@ -356,6 +367,7 @@ def test_text_attributes_of_fixed_length_are_read(tmp_path):
     """Other programs than h5py write them."""
     path = store(tmp_path / "a.h5")
     with h5py.File(path, "a") as file:
+        del file.attrs["sha256"]
         for name, value in (("task", b"one-of-k"), ("provenance", b'{"by": "hand"}')):
             file.attrs[name] = np.bytes_(value)
     got = Store(path)
@@ -366,8 +378,9 @@ def test_provenance_is_strict_json(tmp_path):
     path = store(tmp_path / "a.h5", provenance={"share": float("nan"), "skipped": {"caf\udce9.wav": "no such file"}})
     with h5py.File(path) as file:
         text = file.attrs["provenance"]
-    assert "NaN" not in text
+    assert b"NaN" not in text
     assert Store(path).provenance == {"share": None, "skipped": {"caf\udce9.wav": "no such file"}}
     with h5py.File(path, "a") as file:
+        del file.attrs["sha256"]
         file.attrs["provenance"] = '{"share": NaN}'
     assert Store(path).provenance == {"share": None}, "stores of before may hold it"

@@ -180,4 +180,4 @@ class TestWriter:
 
     def test_names_that_are_not_utf8(self, tmp_path):
         store(tmp_path / "a.h5", 2, names=["caf\udce9.wav", "日本.wav"])
-        assert Store(tmp_path / "a.h5").names == ["caf\\udce9.wav", "日本.wav"]
+        assert Store(tmp_path / "a.h5").names == ["caf\\xe9.wav", "日本.wav"]

@@ -32,6 +32,8 @@ _IMPORTED = (
     "bayes_panns.report",
     "bayes_panns.report.page",
     "matplotlib.backends.backend_agg",
+    # An optimiser imports it at the first step.
+    "torch._dynamo",
     "arviz",
     "h5netcdf",
     "pyarrow.parquet",
@@ -120,6 +122,7 @@ class ForkServer:
         memory: int | None = None,
         file_size: int | None = None,
         env: Mapping[str, str] | None = None,
+        before: str = "",
         stdin: Path | None = None,
         signals: Sequence[tuple[float, int]] = (),
     ) -> Result:
@@ -132,6 +135,7 @@ class ForkServer:
             memory: Bytes of address space that it may take beyond what is imported.
             file_size: The largest file that it may write, in bytes; what goes beyond fails as on a full disk.
             env: Environment variables to set.
+            before: Python code to run in the process before the command.
             stdin: A file that is its standard input; by default it has none.
             signals: Seconds from its start, in ascending order, and the signal that it is then sent.
         """
@@ -140,6 +144,7 @@ class ForkServer:
             "args": [os.fsdecode(os.fspath(each)) if isinstance(each, os.PathLike) else str(each) for each in args],
             "cwd": str(cwd),
             "env": dict(env or {}),
+            "before": before,
             "memory": memory,
             "file_size": file_size,
             "stdin": str(stdin or os.devnull),
@@ -235,6 +240,7 @@ def _command(wanted: dict[str, Any]) -> None:
         if wanted["file_size"] is not None:
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
             resource.setrlimit(resource.RLIMIT_FSIZE, (wanted["file_size"], wanted["file_size"]))
+        exec(wanted["before"], {})
         code = _main(wanted["args"])
     except BaseException:
         import traceback

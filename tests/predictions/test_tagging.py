@@ -12,7 +12,7 @@ from bayes_panns.bayes import Settings, Strategy
 from bayes_panns.clips import ClipSet, Task, write
 from bayes_panns.core.errors import AudioError, PredictionError
 from bayes_panns.posterior import Calibration, Ensemble, Posterior
-from bayes_panns.predictions import decompose, predict, tag, tagging
+from bayes_panns.predictions import decompose, predict, recordings, tag
 
 RATE = 8000
 
@@ -67,7 +67,7 @@ def test_long_files_are_cut_into_windows_and_short_ones_taken_as_they_are(
 
 
 def test_files_of_all_lengths_are_tagged_in_their_order_as_if_alone(posterior, tmp_path, monkeypatch):
-    monkeypatch.setattr(tagging, "CLIPS", 4)
+    monkeypatch.setattr(recordings, "CLIPS", 4)
     seconds = [1.0, 0.4, 2.5, 0.4, 0.7, 1.0]
     paths = [sound(tmp_path / f"{index}.wav", length) for index, length in enumerate(seconds)]
     together = tag(posterior, paths, draws=2)
@@ -163,20 +163,3 @@ def test_draws_are_those_that_were_made(posterior, tmp_path):
     assert made(both, 0) == (2, 0)
     assert made(Ensemble([posterior, posterior]), 3) == (4, 4)
     assert made(Ensemble([point, point]), 7) == (2, 0)
-
-
-@pytest.mark.parametrize("hop", [100, 60])
-def test_even_windows_of_one_file_are_seen_where_they_are_and_nothing_is_mixed_up(hop):
-    long, other = torch.randn(10_000), torch.randn(500)
-    windows = [long[start : start + 100] for start in range(0, 10_000 - 100, hop)]
-    windows += [long[-100:], *other.split(100)]  # the last window is moved back, and another file follows
-    stacks = tagging._stacks(windows)
-    assert torch.equal(torch.cat(stacks), torch.stack(windows))
-    assert len(stacks) > 2
-    assert stacks[0].untyped_storage().data_ptr() == long.untyped_storage().data_ptr()
-
-
-def test_windows_that_only_look_even_are_copied():
-    sounds = [torch.randn(200) for _ in range(40)]
-    windows = [each[index : index + 100] for index, each in enumerate(sounds)]
-    assert torch.equal(torch.cat(tagging._stacks(windows)), torch.stack(windows))

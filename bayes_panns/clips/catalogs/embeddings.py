@@ -12,7 +12,7 @@ import numpy as np
 from bayes_panns.clips.catalogs.catalog import Catalog, Clip, span_name
 from bayes_panns.clips.catalogs.embedding_files import Columns, read_csv, read_npz, read_parquet
 from bayes_panns.clips.catalogs.hoplite import DATABASE, read_hoplite
-from bayes_panns.clips.catalogs.labels import labels_of, separated, without_rare
+from bayes_panns.clips.catalogs.labels import labels_of, separated, warn_of_separator, without_rare
 from bayes_panns.clips.embedding_writer import checked_embedding
 from bayes_panns.core.choices import Task
 from bayes_panns.core.errors import StoreError
@@ -47,7 +47,9 @@ class EmbeddingTable:
     model: str
 
 
-def embeddings(source: str | Path, *, model: str | None = None, min_count: int = 1) -> EmbeddingTable:
+def embeddings(
+    source: str | Path, *, model: str | None = None, min_count: int = 1, separator: str = ";"
+) -> EmbeddingTable:
     """Read embeddings: an ``.npz`` file, a Parquet or CSV file, or a database of perch-hoplite.
 
     ``docs/data/embeddings.md`` says which arrays and columns they have. Labels follow the rules of
@@ -57,6 +59,7 @@ def embeddings(source: str | Path, *, model: str | None = None, min_count: int =
         source: The file; of a database, the folder that holds ``hoplite.sqlite``, or that file.
         model: The name of the model that made them; by default what the file says.
         min_count: Labels with fewer clips are dropped, as in :func:`~bayes_panns.clips.folder`.
+        separator: What stands between several labels in one text.
 
     Raises:
         StoreError: There is no such file, it is damaged or lacks the embeddings; they are not finite numbers of one
@@ -76,7 +79,7 @@ def embeddings(source: str | Path, *, model: str | None = None, min_count: int =
     if path.suffix.lower() not in READERS:
         raise StoreError(f"{source}: is none of the files that are read: {', '.join(READERS)}")
     columns = READERS[path.suffix.lower()](path)
-    table = _table(source, columns, model)
+    table = _table(source, columns, model, separator)
     if min_count > 1:
         catalog = table.catalog
         labels, clips = without_rare(source, catalog.labels, catalog.task, catalog.clips, min_count)
@@ -94,7 +97,7 @@ def rows_of(catalog: Catalog, clips: Sequence[Clip]) -> np.ndarray:
     return np.array([row[clip.name] for clip in clips], dtype=np.int64)
 
 
-def _table(source: Path, columns: Columns, model: str | None) -> EmbeddingTable:
+def _table(source: Path, columns: Columns, model: str | None, separator: str) -> EmbeddingTable:
     embedding = checked_embedding(source, columns.embedding)
     count = len(embedding)
     for name, column in columns.of_clips.items():
@@ -106,7 +109,7 @@ def _table(source: Path, columns: Columns, model: str | None) -> EmbeddingTable:
     if repeated is not None or "" in names:
         what = "a clip without a name" if repeated is None else f"the name {repeated!r} more than once"
         raise StoreError(f"{source}: has {what}; give each clip a name of its own")
-    labels, task, of_clips = _labels(source, columns, count)
+    labels, task, of_clips = _labels(source, columns, count, separator)
     if task == Task.UNLABELLED:
         logger.info(f"{source}: has no labels, so the store can be scored as out of distribution, but not fitted to")
     folds, sources = _folds(source, columns), _texts(columns, "source") or files
@@ -142,7 +145,9 @@ def _names(columns: Columns, files: list[str], count: int) -> list[str]:
         raise StoreError(f"{columns.path}: has a start or an end that is not a number of seconds ({error})") from error
 
 
-def _labels(source: Path, columns: Columns, count: int) -> tuple[tuple[str, ...], Task, list[tuple[int, ...]]]:
+def _labels(
+    source: Path, columns: Columns, count: int, separator: str
+) -> tuple[tuple[str, ...], Task, list[tuple[int, ...]]]:
     """All labels, their task, and the labels of each clip."""
     found = columns.of_clips.get("label")
     if found is None:
@@ -168,16 +173,18 @@ def _labels(source: Path, columns: Columns, count: int) -> tuple[tuple[str, ...]
         return given, Task.ONE_OF_K, [(int(each),) for each in found]
     if isinstance(found, np.ndarray) and (found.ndim != 1 or found.dtype.kind not in "iuUSO"):
         raise StoreError(f"{source}: labels are {found.dtype} of shape {found.shape}, not text or whole numbers")
-    return labels_of([_named(each) for each in found])
+    labels, task, of_clips = labels_of([_named(each, separator) for each in found])
+    warn_of_separator(source, labels)
+    return labels, task, of_clips
 
 
-def _named(label: Any) -> tuple[str, ...]:
+def _named(label: Any, separator: str) -> tuple[str, ...]:
     """The names in one clip's label: a text, a list of texts, or nothing."""
     if label is None:
         return ()
     if isinstance(label, list | tuple):
         return tuple(dict.fromkeys(str(each) for each in label))
-    return separated(label.decode("utf-8") if isinstance(label, bytes) else str(label))
+    return separated(label.decode("utf-8") if isinstance(label, bytes) else str(label), separator)
 
 
 def _folds(source: Path, columns: Columns) -> list[int] | None:

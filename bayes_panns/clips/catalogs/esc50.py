@@ -35,7 +35,8 @@ class _MarkedRow(_Row):
 def esc50(source: Path, *, esc10: bool = False) -> Catalog:
     """ESC-50, or a part of it such as ESC-10: ``meta/esc50.csv`` and ``audio/``.
 
-    Kaggle's layout is read too: ``esc50.csv`` and ``audio/audio/``. Labels are the categories that the CSV file lists, in the order of their target ids.
+    Kaggle's layout is read too: ``esc50.csv`` and ``audio/audio/``. Labels are the categories that the CSV file lists,
+    in the order of their target ids.
 
     Args:
         source: The folder that holds ``meta/`` and ``audio/``.

@@ -49,8 +49,8 @@ def folder(
     multi-label. Paths in it are relative to the CSV's folder, or else to its parent or the parent's parent: the first
     in which one of the files exists. Labels are sorted by name.
 
-    Labels that say when something is heard are those of :func:`timed`: a CSV with the columns ``start`` and ``end``, one
-    in crowsetta's form, a Raven selection table, an Audacity label track, or a folder of recordings with such files
+    Labels that say when something is heard are those of :func:`timed`: a CSV with the columns ``start`` and ``end``,
+    one in crowsetta's form, a Raven selection table, an Audacity label track, or a folder of recordings with such files
     beside them.
 
     Args:
@@ -258,8 +258,8 @@ def _labelled_by_folder(source: Path) -> tuple[tuple[str, ...], Task, tuple[Clip
 def _labelled_by_table(table: Path, reading: Reading) -> tuple[Path, tuple[str, ...], Task, tuple[Clip, ...]]:
     if {"fname", "labels", "mids"} <= set(columns_of(table)):
         raise StoreError(
-            f"{table}: is a table of FSD50K; pack it as fsd50k, and name the folder that holds FSD50K.ground_truth/ and "
-            "FSD50K.dev_audio/"
+            f"{table}: is a table of FSD50K; pack it as fsd50k, and name the folder that holds FSD50K.ground_truth/ "
+            "and FSD50K.dev_audio/"
         )
     rows = read_table(table, _Row, also=("start", "end", "exhaustive"))
     require_distinct(table, rows, lambda row: row.file)

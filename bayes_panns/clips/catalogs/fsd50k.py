@@ -26,8 +26,8 @@ def fsd50k(source: str | Path) -> Catalog:
     the order of ``vocabulary.csv`` where it is there, and otherwise sorted.
 
     Args:
-        source: The folder that holds ``FSD50K.ground_truth/`` with ``dev.csv`` or ``eval.csv``, ``FSD50K.dev_audio/`` and
-            ``FSD50K.eval_audio/``.
+        source: The folder that holds ``FSD50K.ground_truth/`` with ``dev.csv`` or ``eval.csv``, ``FSD50K.dev_audio/``
+            and ``FSD50K.eval_audio/``.
 
     Raises:
         StoreError: The folder is not FSD50K's, a table is damaged, or none of its files exists.

@@ -28,13 +28,13 @@ class LabelRow(PublishedRow):
 
 
 def read_labels(table: str | Path) -> tuple[str, ...]:
-    """The label names in a file: a text with a name in each line, or a CSV like AudioSet's ``class_labels_indices.csv``.
+    """The label names in a file: a text of one name a line, or a CSV like AudioSet's ``class_labels_indices.csv``.
 
     For stores that hold no names, such as PANNs' own packs, and for a fixed set of labels.
 
     Args:
-        table: A CSV file with the columns ``index``, counting from 0 without a gap, and ``display_name``; or a file with
-            another ending, in UTF-8.
+        table: A CSV file with the columns ``index``, counting from 0 without a gap, and ``display_name``; or a file
+            with another ending, in UTF-8.
 
     Raises:
         StoreError: There is no such file, or it is damaged.
@@ -183,8 +183,8 @@ def with_labels(catalog: Catalog, labels: Sequence[str], task: Task | None = Non
         unknown = [name for name in names if name not in column]
         if unknown:
             raise StoreError(
-                f"{catalog.root}: {clip.name} has the label {unknown[0]!r}, which is not one of the {len(labels)} labels "
-                "asked for; add it to them, or exclude such clips from the source"
+                f"{catalog.root}: {clip.name} has the label {unknown[0]!r}, which is not one of the {len(labels)} "
+                "labels asked for; add it to them, or exclude such clips from the source"
             )
         if task is Task.ONE_OF_K and len(names) != 1:
             raise StoreError(f"{catalog.root}: {clip.name} has {len(names)} labels, and one-of-k takes one a clip")

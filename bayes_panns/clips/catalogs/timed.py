@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bayes_panns.audio.recording import Recording
+from bayes_panns.audio.recording import duration
 from bayes_panns.clips.catalogs.catalog import Clip, span_name
 from bayes_panns.clips.catalogs.labels import labels_of
 from bayes_panns.core.choices import Task
@@ -17,16 +17,13 @@ from bayes_panns.core.errors import AudioError, StoreError
 logger = logging.getLogger(__name__)
 
 SLIVER = 0.1
-"""A part that is smaller than this share is too little: a rest of a clip's length, or an overlap of clip and stretch."""
+"""A smaller share is too little: for a rest of a clip's length, or for an overlap of clip and stretch."""
 
 SLACK = 0.1
 """Seconds by which a stretch may end after its recording: programs differ in how long they say that a file is."""
 
 _POINT = 1e-6
 """Seconds; a stretch of less is a point, and times are rounded to it."""
-
-_RATE = 8000
-"""Hz; recordings are decoded at this rate to find out how long they are."""
 
 
 @dataclass(frozen=True)
@@ -231,7 +228,6 @@ def _end(stretch: Stretch, length: float) -> float:
 def _seconds(path: Path) -> float | None:
     """How long a recording is; None if it is missing or cannot be read."""
     try:
-        with Recording(path, _RATE, exact=False) as recording:
-            return sum(len(block) for block in recording) / _RATE
+        return duration(path)
     except (AudioError, OSError):
         return None

@@ -30,7 +30,8 @@ class _Row(PublishedRow):
 def urbansound8k(source: Path) -> Catalog:
     """UrbanSound8K: ``metadata/UrbanSound8K.csv`` and ``audio/fold1`` to ``audio/fold10``.
 
-    Kaggle's layout is read too, which lacks these two folders. Labels are the classes that the CSV file lists, in the order of their class ids.
+    Kaggle's layout is read too, which lacks these two folders. Labels are the classes that the CSV file lists, in the
+    order of their class ids.
 
     Args:
         source: The folder that holds ``metadata/`` and ``audio/``.

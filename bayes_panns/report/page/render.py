@@ -18,6 +18,7 @@ from markupsafe import Markup
 from bayes_panns import __version__
 from bayes_panns.core.errors import BayesPannsError
 from bayes_panns.core.files import require_parent, whole_file
+from bayes_panns.core.text import readable
 from bayes_panns.jobs import RunFolder
 from bayes_panns.predictions import Draws
 from bayes_panns.report.formatting import exact
@@ -103,7 +104,7 @@ def write_report(
     logger.info(f"drawing {path}")
     text = render_page(sources)
     with whole_file(path) as part:
-        part.write_text(text, encoding="utf-8")
+        part.write_text(readable(text), encoding="utf-8")
     return path
 
 

@@ -20,4 +20,4 @@ else:
         },
     )
 
-__all__ = ["crossval_latex", "crossval_table", "describe", "render_tags", "start_table"]
+__all__ = ["TagText", "crossval_latex", "crossval_table", "describe", "render_tags", "start_table", "tag_text"]

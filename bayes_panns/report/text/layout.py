@@ -38,8 +38,10 @@ class Columns:
             self._widths = [max(width, cell_len(cell)) for width, cell in zip(self._widths, row, strict=True)]
         gap = " " * self._gap
         return "".join(
-            gap.join(cell + " " * (width - cell_len(cell)) for cell, width in zip(row, self._widths, strict=True))
-            .rstrip(" ") + "\n"
+            gap.join(
+                cell + " " * (width - cell_len(cell)) for cell, width in zip(row, self._widths, strict=True)
+            ).rstrip(" ")
+            + "\n"
             for row in shown
         )
 

@@ -13,7 +13,7 @@ def test_columns_are_aligned_and_never_cut_or_wrapped():
 
 
 def test_markup_and_control_characters_are_text():
-    assert columns([["[bold]dog[/bold]", ":dog:", "a\x1b[31m\nb"]]) == "[bold]dog[/bold]  :dog:  a [31m b\n"
+    assert columns([["[bold]dog[/bold]", ":dog:", "a\x1b[31m\nb"]]) == "[bold]dog[/bold]  :dog:  a\\x1b[31m\\nb\n"
 
 
 def test_a_terminal_that_asks_for_colours_gets_the_same_text(monkeypatch):
