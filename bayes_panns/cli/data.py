@@ -208,13 +208,50 @@ def _refined(catalog: "Catalog", labels: Path | None, folds: int | None, seed: i
 
 @main.command()
 @click.argument("path", type=options.FOLDER)
-def inspect(path: Path) -> None:
-    """Show what is in a store, a posterior or a run.
+@click.option("--verify", is_flag=True, help="Read all of it, and check it against its digests.")
+@click.pass_context
+def inspect(ctx: click.Context, path: Path, verify: bool) -> None:
+    """Show what is in a store, a posterior or a run, or check that it is what was written.
+
+    With --verify the exit code is 1 if anything is damaged.
 
     \b
     Example:
       bayes-panns inspect stores/esc10.h5
+      bayes-panns inspect stores/esc10.h5 --verify
     """
-    from bayes_panns.report import describe
+    if not verify:
+        from bayes_panns.report import describe
 
-    click.echo(describe(path), nl=False)
+        click.echo(describe(path), nl=False)
+        return
+    from bayes_panns.jobs import verify as verified
+
+    found = verified(path)
+    click.echo("\n".join(found.lines))
+    if not found.whole:
+        ctx.exit(1)
+
+
+@main.command()
+@click.argument("store", type=options.FOLDER)
+@click.option("-o", "--out", required=True, type=options.FOLDER, help="The store to write.")
+@click.option(
+    "--sample-rate", type=click.IntRange(min=1), help="In Hz: that of its clips, if the store does not say it."
+)
+@click.option("--labels", type=options.FOLDER, help="A CSV of label names, if it has none.")
+def repack(store: Path, out: Path, sample_rate: int | None, labels: Path | None) -> None:
+    """Write a store of another program again, with what it does not say and with digests.
+
+    Clips, labels, folds and recordings stay as they are; nothing is resampled.
+
+    \b
+    Example:
+      bayes-panns repack gtzan.h5 -o stores/gtzan.h5 --sample-rate 32000
+    """
+    from bayes_panns.clips import read_labels
+    from bayes_panns.clips import repack as again
+
+    require_folder(out.parent)
+    made = again(store, out, sample_rate=sample_rate, labels=None if labels is None else read_labels(labels))
+    logger.info(f"{out}: {len(made)} clips, {made.contents}")

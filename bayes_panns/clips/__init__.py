@@ -21,6 +21,7 @@ from bayes_panns.clips.clipset import ClipSet
 from bayes_panns.clips.embedding_writer import write_embeddings
 from bayes_panns.clips.pack import PackReport, pack
 from bayes_panns.clips.pack_embeddings import pack_embeddings
+from bayes_panns.clips.repack import repack
 from bayes_panns.clips.samplers import Sampler
 from bayes_panns.clips.store import Store
 from bayes_panns.clips.writer import StoreWriter, write
@@ -47,6 +48,7 @@ __all__ = [
     "pack",
     "pack_embeddings",
     "read_labels",
+    "repack",
     "timed",
     "urbansound8k",
     "with_folds",

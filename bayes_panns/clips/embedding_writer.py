@@ -13,7 +13,7 @@ from bayes_panns.clips.store_format import (
     check_new_labels,
     check_task,
     check_width,
-    digest,
+    digests,
 )
 from bayes_panns.clips.store_table import write_table
 from bayes_panns.clips.writer import BUFFER, require_space, writing
@@ -138,7 +138,7 @@ def checked_embedding(path: Path, embedding: np.ndarray) -> np.ndarray:
 
 def _write_rows(file: h5py.File, rows: np.ndarray, target: np.ndarray) -> None:
     clips, width = rows.shape
-    digests = np.empty((clips, DIGEST_BYTES), dtype=np.uint8)
+    kept_digests = np.empty((clips, DIGEST_BYTES), dtype=np.uint8)
     per_chunk = max(1, min(clips, _CHUNK // (4 * width)))
     dataset = file.create_dataset(
         DATASETS[Holds.EMBEDDINGS], shape=rows.shape, chunks=(per_chunk, width), dtype=np.float32
@@ -153,7 +153,6 @@ def _write_rows(file: h5py.File, rows: np.ndarray, target: np.ndarray) -> None:
         for start in range(0, clips, _ROWS):
             part = rows[start : start + _ROWS]
             dataset[start : start + len(part)] = part
-            for index, row in enumerate(part, start):
-                digests[index] = np.frombuffer(digest(row), dtype=np.uint8)
+            kept_digests[start : start + len(part)] = digests(part)
             bar.advance(len(part))
-    file["digest"] = digests
+    file["digest"] = kept_digests

@@ -18,7 +18,7 @@ import torch
 from bayes_panns.clips.hdf5 import StoreFile
 from bayes_panns.clips.rows import read_rows
 from bayes_panns.clips.seals import checked
-from bayes_panns.clips.store_format import DATASETS, FULL_SCALE, check_indices, digest, in_words, one_line
+from bayes_panns.clips.store_format import DATASETS, FULL_SCALE, check_indices, digest, digests, in_words, one_line
 from bayes_panns.clips.store_header import read_header
 from bayes_panns.core.choices import Holds, Task
 from bayes_panns.core.errors import StoreError
@@ -59,6 +59,7 @@ class Store:
         seconds: Each sound's own length before padding or cutting, float32, shape ``(clips,)``, in seconds, or None.
         provenance: How the store was made; empty where the store does not say.
         verifiable: Whether it has digests of its clips, by which damage to them is noticed.
+        sealed: Whether it has digests of all that it says of them.
 
     Raises:
         StoreError: The file is missing, damaged, not a clip store, or of a newer format, or ``labels`` do not fit.
@@ -90,7 +91,7 @@ class Store:
         self.samples = self.width if self.holds == Holds.WAVEFORMS else 0
         self.folds, self.sources, self.seconds = header.folds, header.sources, header.seconds
         self.provenance = header.provenance
-        self.verifiable = header.verifiable
+        self.verifiable, self.sealed = header.verifiable, header.seal is not None
         self._seal, self._rows, self._nameless = header.seal, header.rows, header.all_rows - len(header.rows)
         self._digests: np.ndarray | None = None
         self._read = np.zeros(header.all_rows, dtype=bool)
@@ -214,8 +215,8 @@ class Store:
         """
         if self.holds == Holds.WAVEFORMS and not self.sample_rate:
             raise StoreError(
-                f"{self.path}: lacks the attribute 'sample_rate'; write it again with the rate that its clips have: "
-                f"bayes-panns pack store {self.path} -o NEW.h5 --sample-rate 32000"
+                f"{self.path}: lacks the attribute 'sample_rate'; write it again with the rate of its clips: "
+                f"bayes-panns repack {self.path} -o NEW.h5 --sample-rate 32000"
             )
 
     def damaged(self) -> Iterator[str]:
@@ -316,8 +317,8 @@ class Store:
 
     def _differing(self, raw: np.ndarray, rows: np.ndarray) -> list[int]:
         """Which of some clips, as stored, do not have their digests."""
-        kept = self._kept_digests()[rows]
-        return [index for index, clip in enumerate(raw) if digest(clip) != kept[index].tobytes()]
+        differs = (digests(raw) != self._kept_digests()[rows]).any(axis=1)
+        return np.flatnonzero(differs).tolist()
 
     def _check_digests(self, raw: np.ndarray, rows: np.ndarray) -> None:
         """Check the clips that are read for the first time.

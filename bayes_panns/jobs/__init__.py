@@ -9,6 +9,7 @@ from bayes_panns.jobs.labels import label_set
 from bayes_panns.jobs.memory import StartMemory, WidthMemory, check_start, read_start_memory
 from bayes_panns.jobs.run_folder import RUN_TOML, RunFolder, unless_fitting
 from bayes_panns.jobs.splits import divide, held_out
+from bayes_panns.jobs.verify import Verification, verify
 from bayes_panns.jobs.widths import with_fisher_widths
 from bayes_panns.posterior import choose_device
 
@@ -19,6 +20,7 @@ __all__ = [
     "RunFolder",
     "Spread",
     "StartMemory",
+    "Verification",
     "WidthMemory",
     "calibrate",
     "check_start",
@@ -35,6 +37,7 @@ __all__ = [
     "read_start_memory",
     "run_folder",
     "unless_fitting",
+    "verify",
     "with_fisher_widths",
     "write_results",
 ]

@@ -19,6 +19,7 @@
 """
 
 import shutil
+import tomllib
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from torch import Tensor
 
 from bayes_panns.bayes import Strategy
 from bayes_panns.core.choices import PriorKind, Task
-from bayes_panns.core.digests import sha256_of
+from bayes_panns.core.digests import DIGEST, sha256_of
 from bayes_panns.core.errors import BayesPannsError, PosteriorError
 from bayes_panns.core.files import whole_file, whole_folder
 from bayes_panns.nets import build
@@ -167,13 +168,17 @@ def load(folder: str | Path, *, device: torch.device | str = "cpu", guide_functi
     return posterior
 
 
-def verify(folder: Path) -> None:
+def verify(folder: Path) -> bool:
     """Check a posterior against its digests without loading it.
+
+    Returns:
+        Whether its header has a digest too, as it is written since format 7.
 
     Raises:
         PosteriorError: It is missing, damaged or of a newer format.
     """
     _require_files(folder, read(folder))
+    return DIGEST in tomllib.loads((folder / HEADER).read_text(encoding="utf-8"))
 
 
 def _require_files(folder: Path, header: Header) -> None:

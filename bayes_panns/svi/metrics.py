@@ -65,6 +65,19 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
 
     Lines that are damaged, such as one that a killed process left half-written, are left out with a warning.
     """
+    lines, damaged = _parsed(path)
+    if damaged:
+        logger.warning(f"{path}: {damaged} damaged {'line is' if damaged == 1 else 'lines are'} left out")
+    return lines
+
+
+def damaged_lines(path: Path) -> int:
+    """How many lines of a ``metrics.jsonl`` are damaged."""
+    return _parsed(path)[1]
+
+
+def _parsed(path: Path) -> tuple[list[dict[str, float]], int]:
+    """The lines that are whole, and how many are not."""
     lines, damaged = [], 0
     for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []:
         try:
@@ -76,9 +89,7 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
             lines.append(line)
         else:
             damaged += 1
-    if damaged:
-        logger.warning(f"{path}: {damaged} damaged {'line is' if damaged == 1 else 'lines are'} left out")
-    return lines
+    return lines, damaged
 
 
 def _sealed_line(metrics: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from bayes_panns.clips.store_format import one_line
+from bayes_panns.core.archives import FREE, RATIO, check_npz
 from bayes_panns.core.choices import Task
 from bayes_panns.core.errors import StoreError
 
@@ -67,16 +68,14 @@ def read_npz(path: Path) -> Columns:
     """
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            found = {name: arrays[name] for name in _chosen(path, arrays.files).values()}
             names = _chosen(path, arrays.files)
+            check_npz(path, set(names.values()))
+            found = {name: arrays[name] for name in names.values()}
     except StoreError:
         raise
     except Exception as error:
         # A damaged file makes zipfile and NumPy raise a dozen kinds of errors.
-        reason = one_line(error)
-        if "allow_pickle" in reason or "pickled" in reason:
-            reason = "an array of Python objects; save texts with dtype=str"
-        raise StoreError(f"{path}: cannot be read as .npz: {reason}") from error
+        raise StoreError(f"{path}: cannot be read as .npz: {one_line(error)}") from error
     table = {key: found[name] for key, name in names.items()}
     if "embedding" not in table:
         raise StoreError(f"{path}: lacks the array 'embeddings'; it holds {', '.join(arrays.files) or 'nothing'}")
@@ -112,6 +111,7 @@ def read_parquet(path: Path) -> Columns:
             each.name for each in schema if arrow.types.is_floating(each.type) or arrow.types.is_integer(each.type)
         ]
         names = _chosen(path, schema.names)
+        _require_plausible(path, parquet.read_metadata(path), [*names.values(), *numeric])
         vectors = (
             [] if "embedding" in names else _numbered(path, [name for name in numeric if name not in names.values()])
         )
@@ -191,6 +191,23 @@ def _numbered(path: Path, names: Sequence[str]) -> list[str]:
     if first > 1 or missing is not None:
         raise StoreError(f"{path}: lacks the column {prefix}{0 if first > 1 else missing}; number them without a gap")
     return [numbers[number] for number in sorted(numbers)]
+
+
+def _require_plausible(path: Path, metadata: Any, names: Sequence[str]) -> None:
+    """Check, before anything is read, that the columns of a Parquet file do not unpack to far more than the file.
+
+    Raises:
+        StoreError: They do.
+    """
+    declared = sum(
+        metadata.row_group(group).column(column).total_uncompressed_size
+        for group in range(metadata.num_row_groups)
+        for column in range(metadata.num_columns)
+        if metadata.row_group(group).column(column).path_in_schema.split(".")[0] in names
+    )
+    size = path.stat().st_size
+    if max(declared, metadata.num_rows) > max(FREE, RATIO * size):
+        raise StoreError(f"{path}: claims {metadata.num_rows} rows of {declared} bytes, and has {size}; it is damaged")
 
 
 def _lists(path: Path, column: Any) -> np.ndarray:
