@@ -28,7 +28,7 @@ _PART, _OLD, _TOKEN_BYTES = ".part", ".old", 6
 _ATTEMPTS = 100
 """How often to try again when another writer of the same place interferes."""
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """The disk is full, the user's share of it, or a file as large as it may be."""
 
 _NUMBER = re.compile(r"(?:os error |errno = |code: )(\d+)")
@@ -240,7 +240,7 @@ def _full(error: BaseException, folder: Path) -> int | None:
         if number is None and (found := _NUMBER.search(str(each))):
             number = int(found[1])
         if number is not None:
-            return number if number in _FULL else None
+            return number if number in FULL else None
     # Torch's writer says only that a position in its file is not the one that it expected.
     probe = folder / f".probe.{secrets.token_hex(_TOKEN_BYTES)}"
     try:
@@ -248,7 +248,7 @@ def _full(error: BaseException, folder: Path) -> int | None:
             written = file.write(bytes(_PROBE))
         return None if written == _PROBE else errno.ENOSPC
     except OSError as found_out:
-        return found_out.errno if found_out.errno in _FULL else None
+        return found_out.errno if found_out.errno in FULL else None
     finally:
         with suppress(OSError):
             probe.unlink(missing_ok=True)

@@ -1,26 +1,15 @@
 """Downloads of published checkpoints, each checked against its checksum where one is known."""
 
-import logging
-import re
+import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
-from urllib.parse import urlsplit
+from typing import cast
 
-import pooch
-import requests
-
-from bayes_panns import __version__
-from bayes_panns.core import progress
 from bayes_panns.core.digests import sha256_of
 from bayes_panns.core.errors import CheckpointError
-from bayes_panns.core.files import whole_file
-
-_TIMEOUT = 60
-"""Seconds without a byte after which a download is given up."""
-
-_BLOCK = 1 << 14
-"""Bytes that are received at a time, and lost if the connection breaks meanwhile."""
+from bayes_panns.core.files import locked, whole_file
+from bayes_panns.interop.download import Download
 
 
 @dataclass(frozen=True)
@@ -228,108 +217,36 @@ def _mismatch(path: Path, published: Published) -> str:
     if published.size not in (None, size):
         return f"it has {size} bytes, not {published.size}"
     algorithm, expected = cast(tuple[str, str], published.checksum)
-    found = pooch.file_hash(str(path), alg=algorithm)
+    found = _checksum(path, algorithm)
     return "" if found == expected else f"its {algorithm.upper()} is {found}, not {expected}"
 
 
 def _retrieve(name: str, published: Published, path: Path) -> None:
-    """Let pooch download a file, check it and move it to ``path``."""
-    download = _Resuming(path, published.size)
-    if published.checksum is None:
-        download.start_anew()
-    # Pooch announces each download on standard error; there is a progress bar for that.
-    log = pooch.get_logger()
-    level = log.level
-    log.setLevel(logging.WARNING)
-    try:
-        pooch.retrieve(
-            str(published.url),
-            known_hash=None if published.checksum is None else ":".join(published.checksum),
-            fname=path.name,
-            path=path.parent.resolve(),
-            downloader=download,
-        )
-    except ValueError as error:  # The checksum is wrong, and pooch has deleted the file.
-        algorithm, expected = cast(tuple[str, str], published.checksum)
-        raise CheckpointError(
-            f"{path}: the downloaded file is not {name}: its {algorithm.upper()} is not {expected}; deleted, try again"
-        ) from error
-    finally:
-        log.setLevel(level)
-
-
-class _Resuming:
-    """A downloader for pooch that continues where an earlier download stopped.
-
-    Args:
-        path: Where the file will be; what has been received is kept in ``PATH.part``.
-        size: The file's size in bytes, if that is known.
-    """
-
-    def __init__(self, path: Path, size: int | None):
-        self._path, self._size, self._part = path, size, path.with_name(f"{path.name}.part")
-
-    def start_anew(self) -> None:
-        """Delete what an interrupted download has left."""
-        self._part.unlink(missing_ok=True)
-
-    def __call__(self, url: str, output_file: str, pooch: Any) -> None:
-        """Download ``url`` to ``output_file``, which pooch then checks."""
-        done = self._part.stat().st_size if self._part.exists() else 0
-        if done != self._size:
-            with self._request(url, done) as response:
-                if response.status_code != requests.codes.range_not_satisfiable:
-                    self._receive(response, done)
-        self._part.replace(output_file)
-
-    def _request(self, url: str, done: int) -> requests.Response:
-        # A compressed transfer would have another length than the file.
-        headers = {"User-Agent": f"bayes_panns/{__version__}", "Accept-Encoding": "identity"}
-        if done:
-            headers["Range"] = f"bytes={done}-"
+    """Download a file into its part, check it and move it to ``path``."""
+    part = path.with_name(f"{path.name}.part")
+    part.touch()
+    with locked(part) as ours:
+        if not ours:
+            raise CheckpointError(f"{path}: another process is downloading it; wait for it")
+        if published.checksum is None:
+            # What is there could not be checked.
+            os.truncate(part, 0)
         try:
-            response = requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT)
-        except requests.RequestException as error:
-            raise CheckpointError(
-                f"{urlsplit(url).netloc}: cannot be reached ({_reason(error)}); connect to the internet, or download "
-                f"{url} on another computer and save it as {self._path}"
-            ) from error
-        # The part may already be the whole file, or longer: then no range is left, and the checksum decides.
-        if not response.ok and not (done and response.status_code == requests.codes.range_not_satisfiable):
-            response.close()
-            raise CheckpointError(
-                f"{url}: the server answered {response.status_code} {response.reason}; try again later"
-            )
-        return response
-
-    def _receive(self, response: requests.Response, done: int) -> None:
-        """Append what the server sends to the part, of which ``done`` bytes are there."""
-        if not re.match(rf"bytes {done}-\d+/", response.headers.get("Content-Range", "")):
-            done = 0  # The server ignored the range and sends the whole file.
-        length = response.headers.get("Content-Length")
-        total = self._size if length is None else done + int(length)
-        if self._size not in (None, total):
-            raise CheckpointError(
-                f"{response.url}: the server's file has {total} bytes, not {self._size}; it is not the published one"
-            )
-        bar = progress.task(self._path.name, total=total, unit="bytes", done=done)
-        with self._part.open("ab" if done else "wb") as file, bar as running:
-            try:
-                for block in response.iter_content(_BLOCK):
-                    file.write(block[: None if total is None else total - done])
-                    done += len(block)
-                    running.advance(len(block))
-                    if total is not None and done >= total:
-                        break
-            except requests.RequestException as error:
-                received = done if total is None else f"{done} of {total}"
+            Download(str(published.url), part, path, size=published.size).run()
+        finally:
+            if not part.stat().st_size:
+                part.unlink()
+        if published.checksum is not None:
+            algorithm, expected = published.checksum
+            if _checksum(part, algorithm) != expected:
+                part.unlink()
                 raise CheckpointError(
-                    f"{self._path}: the download stopped after {received} bytes; run the same command again"
-                ) from error
+                    f"{path}: the downloaded file is not {name}: its {algorithm.upper()} is not {expected}; deleted, "
+                    "try again"
+                )
+        part.replace(path)
 
 
-def _reason(error: BaseException) -> str:
-    """The innermost cause of a failed connection, such as "Connection refused"."""
-    while (cause := error.__cause__ or error.__context__) is not None:
-        error = cause
-    return getattr(error, "strerror", None) or str(error)
+def _checksum(path: Path, algorithm: str) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()

@@ -13,7 +13,6 @@
 ============== ======================================================================================
 """
 
-import json
 import shutil
 import tomllib
 from collections.abc import Iterator
@@ -22,10 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import tomli_w
-from pydantic import ValidationError
 
 from bayes_panns.core.choices import SplitRule
-from bayes_panns.core.digests import sealed, unsealed
+from bayes_panns.core.digests import read_sealed, sealed
 from bayes_panns.core.errors import FitError
 from bayes_panns.core.files import locked, remove_abandoned, require_folder, whole_file
 from bayes_panns.core.strict_json import write_json
@@ -159,13 +157,12 @@ class RunFolder:
         if not self.resumable.is_file():
             return None
         try:
-            table = json.loads(self.resumable.read_bytes())
-            version = table.get("format_version") if isinstance(table, dict) else None
-            newest = Resumable.model_fields["format_version"].default
+            table = read_sealed(self.resumable)
+            version, newest = table.get("format_version"), Resumable.model_fields["format_version"].default
             if isinstance(version, int) and version > newest:
                 raise FitError(f"{self.resumable}: was written by a newer version of bayes_panns; update it")
-            return Resumable.model_validate(unsealed(table))
-        except (ValidationError, ValueError, TypeError, AttributeError, RecursionError) as error:
+            return Resumable.model_validate(table)
+        except ValueError as error:
             raise FitError(f"{self.resumable}: is damaged; restore it, or fit again in another folder") from error
 
     def require(self, *, resume: bool) -> None:
@@ -267,7 +264,9 @@ class RunFolder:
 
     def _sweep(self) -> None:
         """Remove what killed commands left; the folder is locked."""
-        remove_abandoned(self.path)
+        for folder in (self.path, self.posterior, self.evaluation):
+            if folder.is_dir():
+                remove_abandoned(folder)
         for left in self.path.glob(f"{SECOND_FIT}*"):
             shutil.rmtree(left, ignore_errors=True)
         # Older versions kept log-mels in such files.

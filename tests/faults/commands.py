@@ -42,7 +42,9 @@ class Command:
 
     def again(self, folder: Path) -> tuple[str, ...]:
         """The arguments of the next command, after this one has failed."""
-        started = any((folder / self.output).rglob("run.toml")) if self.resumes else False
+        output = folder / self.output
+        # A cross-validation goes on in any folder; a fit that had not begun is started again.
+        started = self.resumes and any(output.rglob("*" if self.name == "crossval" else "run.toml"))
         return (*self.args, "--resume") if started else self.args
 
 

@@ -7,10 +7,11 @@ import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import h5py
 import numpy as np
 
+from bayes_panns.clips import Store, write
 from tests.faults.cases import HANGS, Bench, Case, NotBorneError, by_name, compare, one_line
 from tests.faults.commands import Command, require
 from tests.harness.fork_server import ForkServer
@@ -107,18 +108,21 @@ def flipped(artefact: Artefact, made: dict[str, Path]) -> Case:
     return case
 
 
-def _new_sound(folder: Path) -> None:
-    with h5py.File(folder / "clips.h5", "r+") as file:
-        file["waveform"][:] = file["waveform"][:] // 2
-        from bayes_panns.clips.store_format import digest
+def _packed_again(**changes: Callable[[Any], Any]) -> Callable[[Path], None]:
+    """Pack the store again with something in it changed."""
 
-        file["digest"][:] = [np.frombuffer(digest(row), dtype=np.uint8) for row in file["waveform"][:]]
-
-
-def _rolled(name: str) -> Callable[[Path], None]:
     def change(folder: Path) -> None:
-        with h5py.File(folder / "clips.h5", "r+") as file:
-            file[name][:] = np.roll(file[name][:], 1, axis=0)
+        path = folder / "clips.h5"
+        with Store(path) as store:
+            parts = {
+                "waveform": store.waveform(np.arange(len(store))),
+                "target": store.target(),
+                "labels": store.labels,
+                "names": store.names,
+                "fold": store.folds,
+            }
+            about = {"task": store.task, "sample_rate": store.sample_rate}
+        write(path, **{key: changes.get(key, lambda same: same)(value) for key, value in parts.items()}, **about)
 
     return change
 
@@ -160,10 +164,12 @@ def _other_recorded(folder: Path) -> None:
 
 
 CHANGES: dict[str, tuple[Callable[[Path], None], bool]] = {
-    "the store's sound": (_new_sound, False),
-    "the store's labels": (_rolled("target"), False),
-    "the store's names": (_rolled("audio_name"), False),
-    "the store's label names": (_rolled("label_names"), False),
+    "the store's sound": (_packed_again(waveform=lambda sound: sound / 2), False),
+    "the store's labels": (_packed_again(target=lambda target: np.roll(target, 1, axis=0)), False),
+    "the store's names": (_packed_again(names=lambda names: names[1:] + names[:1]), False),
+    "the store's label names": (_packed_again(labels=lambda labels: labels[::-1]), False),
+    "the store's folds": (_packed_again(fold=lambda fold: fold + 1), False),
+    "the store packed again as it was": (_packed_again(), True),
     "the store cut in half": (_cut, False),
     "the store moved away": (_gone("clips.h5"), False),
     "the upstream moved away": (_gone("run"), False),

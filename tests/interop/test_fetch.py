@@ -1,23 +1,22 @@
 """Downloads, from a server on this machine that can break off."""
 
 import hashlib
-import logging
 import re
 import socket
 import threading
-from contextlib import contextmanager
+import time
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
 import numpy as np
-import pooch
 import pytest
 from click.testing import CliRunner
 
 from bayes_panns.cli import main
 from bayes_panns.core import progress
 from bayes_panns.core.errors import CheckpointError
-from bayes_panns.interop import PUBLISHED, Published, fetch
+from bayes_panns.interop import PUBLISHED, Published, download, fetch
 from bayes_panns.nets import NETS
 from bayes_panns.nets.mobilenet import ARCHITECTURES
 
@@ -165,23 +164,141 @@ def test_sha256_decides_where_both_checksums_are_known(published, tmp_path):
     assert fetch("net", tmp_path / "net.pth").read_bytes() == CONTENT
 
 
-def test_pooch_is_silent_during_a_download_and_only_then(published, tmp_path):
-    seen, handler = [], logging.Handler()
-    handler.emit = seen.append
-    log = pooch.get_logger()
-    level = log.level
-    log.addHandler(handler)
-    try:
+class Odd(BaseHTTPRequestHandler):
+    """Answers whatever ``self.server.answer`` writes, and counts."""
+
+    def do_GET(self):
+        self.server.asked.append(self.headers.get("Range"))
+        with suppress(OSError):
+            self.server.answer(self)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def odd(server, published):
+    """Sets how the server answers."""
+
+    def answers(answer):
+        server.RequestHandlerClass, server.answer = Odd, answer
+
+    return answers
+
+
+def lines(status, *headers, body=b""):
+    def answer(handler):
+        handler.wfile.write("\r\n".join([f"HTTP/1.1 {status}", *headers, "Connection: close", "", ""]).encode() + body)
+
+    return answer
+
+
+CHUNK = b"%x\r\n" % 5000 + CONTENT[:5000] + b"\r\n"
+GARBAGE = {
+    "a length that is none": (lines("200 OK", "Content-Length: many"), "gives the length 'many', which is none"),
+    "a negative length": (lines("200 OK", "Content-Length: -5"), "gives the length '-5', which is none"),
+    "a compressed file": (lines("200 OK", "Content-Encoding: gzip", body=b"no gzip"), r"compresses the file \(gzip\)"),
+    "no answer": (lambda handler: None, "cannot be reached"),
+    "nonsense": (lambda handler: handler.wfile.write(b"\0\xff\n" * 50), "cannot be reached"),
+    "a reason that steers a terminal": (lines("503 \x1b[2Jbusy"), r"answered 503  \[2Jbusy; try again later"),
+    "a loop": (lines("302 Found", "Location: /net%3D1.pth", "Content-Length: 0"), "Exceeded 30 redirects"),
+    "a place that is none": (lines("302 Found", "Location: http://[", "Content-Length: 0"), "cannot be reached"),
+    "chunks that are none": (lines("200 OK", "Transfer-Encoding: chunked", body=b"zz\r\n"), "stopped after 0 bytes"),
+    "a part that nobody asked for": (lines("206 Partial", "Content-Range: bytes 7-9/10"), "sends bytes 7-9/10, not"),
+}
+
+
+@pytest.mark.parametrize("name", GARBAGE)
+def test_an_answer_that_no_server_should_give_is_one_line(odd, published, tmp_path, name):
+    answer, message = GARBAGE[name]
+    odd(answer)
+    with pytest.raises(CheckpointError, match=message) as caught:
         fetch("net", tmp_path / "net.pth")
-        assert seen == []
-        assert log.level == level
-        published(md5="0" * 32)
-        with pytest.raises(CheckpointError):
-            fetch("net", tmp_path / "other.pth")
-        assert log.level == level
+    assert str(caught.value).isprintable()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("size", [None, len(CONTENT)])
+def test_a_broken_chunked_download_is_resumed(server, odd, published, tmp_path, size):
+    published(size=size)
+    odd(lines("200 OK", "Transfer-Encoding: chunked", body=CHUNK))
+    known = f" of {size}" if size else ""
+    with pytest.raises(CheckpointError, match=rf"stopped after 5000{known} bytes; run the same command again"):
+        fetch("net", tmp_path / "net.pth")
+    server.RequestHandlerClass = Handler
+    assert fetch("net", tmp_path / "net.pth").read_bytes() == CONTENT
+    assert server.asked == [None, "bytes=5000-"]
+
+
+def test_a_download_that_ends_too_early_is_resumed(server, odd, published, tmp_path):
+    """Without a length, the end of the connection looks like that of the file."""
+    published(size=len(CONTENT))
+    odd(lines("200 OK", body=CONTENT[:7000]))
+    with pytest.raises(CheckpointError, match="stopped after 7000 of 300000 bytes; run the same command again"):
+        fetch("net", tmp_path / "net.pth")
+    server.RequestHandlerClass = Handler
+    assert fetch("net", tmp_path / "net.pth").read_bytes() == CONTENT
+
+
+def test_another_part_than_was_asked_for_is_not_taken(server, odd, published, tmp_path):
+    (tmp_path / "net.pth.part").write_bytes(CONTENT[:1000])
+    odd(lines("206 Partial", f"Content-Range: bytes 0-{len(CONTENT) - 1}/{len(CONTENT)}", body=CONTENT))
+    with pytest.raises(CheckpointError, match="not from byte 1000 on; run the same command again, which starts anew"):
+        fetch("net", tmp_path / "net.pth")
+    server.RequestHandlerClass = Handler
+    assert fetch("net", tmp_path / "net.pth").read_bytes() == CONTENT
+
+
+def test_a_server_that_never_stops_is_left_at_the_published_size(odd, published, tmp_path):
+    published(size=len(CONTENT))
+
+    def endless(handler):
+        lines("200 OK", body=CONTENT)(handler)
+        while True:
+            handler.wfile.write(bytes(1 << 16))
+
+    odd(endless)
+    assert fetch("net", tmp_path / "net.pth").read_bytes() == CONTENT
+
+
+def test_a_server_that_never_stops_is_left_where_no_size_is_known(odd, published, tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "_LARGEST", 200_000)
+    odd(lines("200 OK", body=CONTENT))
+    with pytest.raises(CheckpointError, match="sends more than 200000 bytes; given up"):
+        fetch("net", tmp_path / "net.pth")
+
+
+@pytest.mark.parametrize("when", ["before the headers", "within the headers", "in the file", "trickling"])
+def test_a_server_that_hangs_or_trickles_is_given_up(odd, published, tmp_path, monkeypatch, when):
+    monkeypatch.setattr(download, "_TIMEOUT", 0.2)
+    done = threading.Event()
+
+    def hang(handler):
+        if when == "within the headers":
+            handler.wfile.write(b"HTTP/1.1 200 OK\r\n")
+        elif when != "before the headers":
+            lines("200 OK", f"Content-Length: {len(CONTENT)}")(handler)
+        while not done.wait(0.05 if when in ("within the headers", "trickling") else 5):
+            handler.wfile.write(b"x")
+
+    odd(hang)
+    started = time.monotonic()
+    try:
+        with pytest.raises(CheckpointError, match=r"cannot be reached|the download stopped after \d+ of 300000 bytes"):
+            fetch("net", tmp_path / "net.pth")
+        assert time.monotonic() - started < 2
     finally:
-        log.removeHandler(handler)
-    assert level <= logging.INFO, "it would have spoken"
+        done.set()
+
+
+def test_two_downloads_to_one_place_do_not_mix(odd, published, tmp_path):
+    def other(handler):
+        with pytest.raises(CheckpointError, match="another process is downloading it; wait for it"):
+            fetch("net", tmp_path / "net.pth")
+        lines("200 OK", body=CONTENT)(handler)
+
+    odd(other)
+    assert fetch("net", tmp_path / "net.pth").read_bytes() == CONTENT
 
 
 def test_a_part_of_another_file_is_found_out_and_deleted(published, tmp_path):
