@@ -8,8 +8,9 @@ from bayes_panns.clips import Store
 from bayes_panns.core.archives import check_zip
 from bayes_panns.core.errors import BayesPannsError
 from bayes_panns.evaluations import disk as evaluations
+from bayes_panns.jobs.inputs import posterior_at
 from bayes_panns.jobs.memory import read_start_memory
-from bayes_panns.jobs.run_folder import RunFolder, posterior_at
+from bayes_panns.jobs.run_folder import RunFolder
 from bayes_panns.posterior import disk as posteriors
 from bayes_panns.posterior.header import HEADER
 from bayes_panns.svi.metrics import damaged_lines
