@@ -1,7 +1,7 @@
 """Sound files made of chunks (WAV, RF64, W64, AIFF, AU, CAF): where the samples are, and how many were promised.
 
-A program that writes to a pipe, or that crashes, leaves a length that is unknown, zero or far too large; others write it
-wrong. :func:`chunked` finds the samples that are there, and repairs the header in a view where libsndfile needs it.
+A program that writes to a pipe, or that crashes, leaves a length that is unknown, zero or far too large; others write
+it wrong. :func:`chunked` finds the samples that are there, and repairs the header in a view where libsndfile needs it.
 """
 
 import struct

@@ -70,7 +70,7 @@ class Sndfile:
     """
 
     def __init__(self, source: Source, stream: Stream):
-        # Through a view only if need be, and on Windows, where libsndfile shares no descriptors: it costs Python's lock.
+        # Through a view only if need be, for it takes Python's lock; and on Windows, where descriptors are not shared.
         self._view = None
         handle: int | View
         if stream.pieces is None and os.name != "nt":
@@ -107,7 +107,8 @@ class Sndfile:
         if not len(block) or self._ended:
             return 0
         # For FLAC soundfile raises where a block ends early, and drops what was decoded: that is what is no longer NaN.
-        block.fill(np.nan)
+        if self._flac:
+            block.fill(np.nan)
         try:
             got = len(self._sound.read(out=block))
         except (soundfile.LibsndfileError, RuntimeError):

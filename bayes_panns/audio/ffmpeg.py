@@ -16,7 +16,46 @@ from bayes_panns.audio.views import Source
 from bayes_panns.core.text import printable
 
 SUFFIXES = frozenset(
-    [".m4a", ".m4b", ".m4r", ".mp4", ".m4v", ".mov", ".aac", ".webm", ".weba", ".mkv", ".mka", ".wma", ".wmv", ".asf", ".3gp", ".3g2", ".amr", ".ac3", ".eac3", ".dts", ".flv", ".rm", ".ra", ".wv", ".ape", ".tta", ".tak", ".mpc", ".avi", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts", ".dsf", ".dff", ".ogv", ".spx"]
+    {
+        ".m4a",
+        ".m4b",
+        ".m4r",
+        ".mp4",
+        ".m4v",
+        ".mov",
+        ".aac",
+        ".webm",
+        ".weba",
+        ".mkv",
+        ".mka",
+        ".wma",
+        ".wmv",
+        ".asf",
+        ".3gp",
+        ".3g2",
+        ".amr",
+        ".ac3",
+        ".eac3",
+        ".dts",
+        ".flv",
+        ".rm",
+        ".ra",
+        ".wv",
+        ".ape",
+        ".tta",
+        ".tak",
+        ".mpc",
+        ".avi",
+        ".mpg",
+        ".mpeg",
+        ".ts",
+        ".m2ts",
+        ".mts",
+        ".dsf",
+        ".dff",
+        ".ogv",
+        ".spx",
+    }
 )
 """The usual endings of what ffmpeg reads and libsndfile does not, lower case."""
 
@@ -45,7 +84,7 @@ def _packaged() -> str | None:
 
 
 def program() -> str | None:
-    """Ffmpeg's path: the one on the PATH, or else that of the package ``imageio-ffmpeg``; None if there is neither."""
+    """The path of ffmpeg: the one on the PATH, or that of the package ``imageio-ffmpeg``; None if there is neither."""
     return shutil.which("ffmpeg") or _packaged()
 
 
@@ -157,7 +196,7 @@ class Ffmpeg:
         """Keep what ffmpeg says, so that it never waits for someone to listen."""
         assert self._process.stderr is not None
         while line := self._process.stderr.readline(_LINE):
-            text = printable(line.decode("utf-8", "replace")).strip()
+            text = printable(line.decode("utf-8", "replace").strip()).strip()
             if found := re.match(r"\[info\]\s+Duration: (\d+):(\d\d):(\d\d\.\d+)", text):
                 hours, minutes, seconds = found.groups()
                 self._duration = 3600 * int(hours) + 60 * int(minutes) + float(seconds)

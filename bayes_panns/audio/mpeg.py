@@ -1,9 +1,9 @@
 """MPEG audio (mp3) as frames: how many there are, whatever a header says of it.
 
-A file may have no count of its frames or a wrong one, may be several joined, and may have tags and damaged bytes anywhere.
-:func:`joined` finds the frames, cuts them into streams where the sound or its count begins anew, and gives each stream a
-count that is true. The frames themselves are left alone. The header: ISO/IEC 11172-3, 2.4.1.3; the count is that of the
-Xing and Info frames, which LAME describes at http://gabriel.mp3-tech.org/mp3infotag.html.
+A file may have no count of its frames or a wrong one, may be several joined, and may have tags and damaged bytes
+anywhere. :func:`joined` finds the frames, cuts them into streams where the sound or its count begins anew, and gives
+each stream a count that is true. The frames themselves are left alone. The header: ISO/IEC 11172-3, 2.4.1.3; the count
+is that of the Xing and Info frames, which LAME describes at http://gabriel.mp3-tech.org/mp3infotag.html.
 """
 
 import struct

@@ -61,10 +61,12 @@ class Listener:
             self._full += int(np.count_nonzero(np.abs(block) >= FULL_SCALE))
         if mixed and block.shape[1] > 1:
             flat = block.reshape(-1)
-            power = float(np.dot(flat, flat)) / block.shape[1]
+            # Floats that are no sound may be so large that their squares are not finite.
+            with np.errstate(over="ignore"):
+                power = float(np.dot(flat, flat)) / block.shape[1]
+                self._mixed += float(np.dot(mono, mono))
             self._power += power
             self._unrelated += power / block.shape[1]
-            self._mixed += float(np.dot(mono, mono))
 
     def notes(self) -> list[Note]:
         """What was heard."""

@@ -48,6 +48,8 @@ class Recording:
         path: The file.
         sample_rate: The rate, in Hz.
         notes: What a user should know of the file; complete once the blocks have been read.
+        seconds: How much sound there is from ``start`` on, as far as that is known once the blocks have been read: what
+            was read, or what the file says where less than all was wanted.
 
     Raises:
         SettingError: The channel is none of those words, or ``start`` or ``seconds`` is no time.
@@ -72,6 +74,7 @@ class Recording:
         self._start, self._first = start, round(start * sample_rate)
         self._last = None if seconds is None else max(self._first + 1, round((start + seconds) * sample_rate))
         self._needed = None if seconds is None else start + seconds + 1
+        self.seconds: float | None = None
         self._blocks: Iterator[Tensor] | None = None
 
     def __enter__(self) -> Self:
@@ -122,12 +125,17 @@ class Recording:
             passed += part.length
             if not part.ended:
                 heard.whole = False
+                rest = decoder.length or decoder.promised
+                if rest is not None:
+                    self.seconds = (passed - part.length) / self.sample_rate + rest / decoder.rate - self._start
                 break
             heard.add(decoder, part.read)
         if not heard.samples and heard.whole:
             raise AudioError(f"{name}: holds no samples")
         if not given:
             raise AudioError(f"{name}: ends before {self._start:g} s")
+        if heard.whole:
+            self.seconds = given / self.sample_rate
         self.notes = (*heard.notes(), *listener.notes())
 
 
@@ -162,6 +170,8 @@ class _Part:
             after = -(-self._last * rate // self._rate) + stream.reach
             limit = max(after, self.read + stream.least)
         samples = max(1, min(_BLOCK, 2 * _BLOCK // decoder.channels))
+        # One more than are known to be there, so that the end is seen with the first block of a short file.
+        samples = samples if decoder.length is None else min(samples, max(1, decoder.length - self.read + 1))
         block = np.empty((samples, decoder.channels), dtype=np.float32)
         wanted = None if self._last is None else self._last - self._first
         while not self.ended and (limit is None or self.read < limit):
@@ -194,10 +204,14 @@ class _Part:
         if block.shape[1] == 1:
             mono = block[:, 0].copy()
         elif block.shape[1] == 2:  # As the mean, in a fraction of the time.
-            mono = (block[:, 0] + block[:, 1]) / np.float32(2)
+            with np.errstate(over="ignore", invalid="ignore"):
+                mono = (block[:, 0] + block[:, 1]) / np.float32(2)
         else:
-            mono = block.mean(axis=1)
-        if not np.isfinite(mono.sum()):
+            with np.errstate(over="ignore", invalid="ignore"):
+                mono = block.mean(axis=1)
+        with np.errstate(over="ignore", invalid="ignore"):
+            finite = np.isfinite(mono.sum())
+        if not finite:
             wrong = np.flatnonzero(~np.isfinite(mono))
             if len(wrong):
                 at = self.read + int(wrong[0])

@@ -1,6 +1,7 @@
 """Folders searched for sound files, and what is passed over in them."""
 
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,12 +12,33 @@ from bayes_panns.core.errors import AudioError
 from bayes_panns.core.text import printable
 
 NATIVE = frozenset(
-    [".wav", ".wave", ".bwf", ".rf64", ".w64", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".mp2", ".mpga", ".aif", ".aiff", ".aifc", ".au", ".snd", ".caf", ".voc", ".sph"]
+    {
+        ".wav",
+        ".wave",
+        ".bwf",
+        ".rf64",
+        ".w64",
+        ".flac",
+        ".ogg",
+        ".oga",
+        ".opus",
+        ".mp3",
+        ".mp2",
+        ".mpga",
+        ".aif",
+        ".aiff",
+        ".aifc",
+        ".au",
+        ".snd",
+        ".caf",
+        ".voc",
+        ".sph",
+    }
 )
 """The usual endings of what libsndfile reads, lower case."""
 
 SUFFIXES = NATIVE | ffmpeg.SUFFIXES
-"""File name endings, lower case, that a folder is searched for. Where ffmpeg is missing, its files are found and refused."""
+"""File name endings, lower case, that a folder is searched for; where ffmpeg is missing, its files are refused."""
 
 _NAMED = 5
 """Endings that are named; the others are only counted."""
@@ -30,17 +52,19 @@ class Walk:
         files: The sound files (by their endings), sorted by path.
         others: How many other files there are of each ending, lower case; the empty ending is that of names without.
         unreadable: Folders that could not be looked into, each with the reason.
+        repeated: Links to folders that are looked into by another path.
     """
 
     files: tuple[Path, ...]
     others: dict[str, int]
-    unreadable: tuple[tuple[Path, str], ...]
+    unreadable: tuple[tuple[Path, str], ...] = ()
+    repeated: tuple[Path, ...] = ()
 
     def passed_over(self) -> str:
         """What was passed over, in words; empty if nothing was.
 
         Example:
-            >>> Walk((), {".txt": 2, ".jpg": 1}, ()).passed_over()
+            >>> Walk((), {".txt": 2, ".jpg": 1}).passed_over()
             'passed over 3 files that are not sound: 2 .txt, 1 .jpg'
         """
         said = []
@@ -55,6 +79,9 @@ class Walk:
             folder, reason = self.unreadable[0]
             more = f" and {len(self.unreadable) - 1} more" if len(self.unreadable) > 1 else ""
             said.append(f"what cannot be looked into: {printable(str(folder))}{more} ({reason})")
+        if self.repeated:
+            more = f" and {len(self.repeated) - 1} more" if len(self.repeated) > 1 else ""
+            said.append(f"links to folders that are here anyway: {printable(str(self.repeated[0]))}{more}")
         return "passed over " + "; and ".join(said) if said else ""
 
 
@@ -72,7 +99,8 @@ def walk(folder: str | Path) -> Walk:
     files: list[Path] = []
     others: Counter[str] = Counter()
     unreadable: list[tuple[Path, str]] = []
-    for path in _files(folder, unreadable):
+    repeated: list[Path] = []
+    for path in _files(folder, unreadable, repeated):
         ending = path.suffix.lower()
         if ending in SUFFIXES:
             files.append(path)
@@ -80,7 +108,7 @@ def walk(folder: str | Path) -> Walk:
             others[ending] += 1
     if unreadable and unreadable[0][0] == folder:
         raise AudioError(f"{printable(str(folder))}: cannot be looked into ({unreadable[0][1]})")
-    return Walk(tuple(sorted(files)), dict(others), tuple(unreadable))
+    return Walk(tuple(sorted(files)), dict(others), tuple(unreadable), tuple(repeated))
 
 
 def find(folder: str | Path) -> list[Path]:
@@ -96,7 +124,27 @@ def find(folder: str | Path) -> list[Path]:
     return list(found.files)
 
 
-def _files(folder: Path, unreadable: list[tuple[Path, str]]) -> Iterator[Path]:
+def similar(path: Path) -> list[Path]:
+    """Files beside ``path`` whose names differ from its own in letter case or in Unicode's normal form only."""
+    wanted = folded(path.name)
+    try:
+        with os.scandir(path.parent) as entries:
+            return sorted(path.parent / entry.name for entry in entries if folded(entry.name) == wanted)
+    except OSError:
+        return []
+
+
+def folded(name: str) -> str:
+    r"""A name without letter case, in one normal form.
+
+    Example:
+        >>> folded("Cafe\N{COMBINING ACUTE ACCENT}.WAV") == folded("café.wav")
+        True
+    """
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+def _files(folder: Path, unreadable: list[tuple[Path, str]], repeated: list[Path]) -> Iterator[Path]:
     """The files below a folder that are not hidden; folders by their own path come before those by links."""
     seen = set()
     linked: list[Path] = []
@@ -106,6 +154,7 @@ def _files(folder: Path, unreadable: list[tuple[Path, str]]) -> Iterator[Path]:
         try:
             status = here.stat()
             if (status.st_dev, status.st_ino) in seen:
+                repeated.append(here)
                 continue
             seen.add((status.st_dev, status.st_ino))
             with os.scandir(here) as entries:

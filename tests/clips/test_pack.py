@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from bayes_panns.audio.files import read
+from bayes_panns.audio.recording import Recording
 from bayes_panns.clips import ClipSet, Store, esc50, folder, pack
 from bayes_panns.core.errors import OutputError, StoreError
 
@@ -72,7 +72,7 @@ def test_nothing_readable_leaves_no_store(tmp_path):
 
 
 def test_the_place_is_checked_before_anything_is_decoded(recordings, tmp_path, monkeypatch):
-    monkeypatch.setitem(pack.__globals__, "read", lambda *_: pytest.fail("a recording was decoded"))
+    monkeypatch.setitem(pack.__globals__, "Recording", lambda *_, **__: pytest.fail("a recording was decoded"))
     with pytest.raises(OutputError, match="is a folder"):
         pack(folder(recordings), tmp_path)
     (tmp_path / "file").touch()
@@ -96,23 +96,23 @@ def test_a_label_whose_files_are_excluded_is_not(recordings, tmp_path, caplog):
 
 def test_a_single_label_is_warned_of(recordings, tmp_path, caplog):
     table = recordings / "list.csv"
-    table.write_text("file,labels\nhen/00.wav,hen\nhen/02.wav,hen\n")
+    table.write_text("file,labels\nhen/04.wav,hen\nhen/02.wav,hen\n")
     pack(folder(table), tmp_path / "a.h5")
     (told,) = caplog.records
     assert "every clip has the label 'hen'" in told.message
     caplog.clear()
-    table.write_text("file,labels\nhen/00.wav,hen\nhen/02.wav,\n")
+    table.write_text("file,labels\nhen/04.wav,hen\nhen/02.wav,\n")
     pack(folder(table), tmp_path / "a.h5")
     assert not caplog.records, "clips without the label are the other answer"
 
 
 def test_interrupted_pack_leaves_nothing(recordings, tmp_path, monkeypatch):
-    def interrupted(path, rate):
+    def interrupted(path, rate, **options):
         if path.name == "09.wav":
             raise KeyboardInterrupt
-        return read(path, rate)
+        return Recording(path, rate, **options)
 
-    monkeypatch.setitem(pack.__globals__, "read", interrupted)
+    monkeypatch.setitem(pack.__globals__, "Recording", interrupted)
     with pytest.raises(KeyboardInterrupt):
         pack(folder(recordings), tmp_path / "a.h5")
     assert [path.name for path in tmp_path.iterdir()] == ["farm"]

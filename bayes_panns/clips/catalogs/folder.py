@@ -19,6 +19,9 @@ from bayes_panns.clips.catalogs.tables import Fold, Name, UserRow, columns_of, r
 from bayes_panns.clips.catalogs.timed import Cutting, Stretch, cut
 from bayes_panns.core.choices import Task
 from bayes_panns.core.errors import StoreError
+from bayes_panns.core.text import readable
+
+logger = logging.getLogger(__name__)
 
 logger = logging.getLogger(__name__)
 
@@ -242,8 +245,9 @@ def _hint_at_tables(source: Path) -> None:
 def _labelled_by_folder(source: Path) -> tuple[tuple[str, ...], Task, tuple[Clip, ...]]:
     found = {path: path.relative_to(source) for path in find_sounds(source)}
     labels = sorted({place.parts[0] for place in found.values() if len(place.parts) > 1})
+    _warn_of_empty(source, labels)
     if len(labels) < 2:
-        return (), Task.UNLABELLED, tuple(Clip(path, place.as_posix()) for path, place in found.items())
+        return (), Task.UNLABELLED, tuple(Clip(path, readable(place.as_posix())) for path, place in found.items())
     loose = [place.name for place in found.values() if len(place.parts) == 1]
     if loose:
         raise StoreError(
@@ -251,8 +255,23 @@ def _labelled_by_folder(source: Path) -> tuple[tuple[str, ...], Task, tuple[Clip
             "one of them"
         )
     column = {label: index for index, label in enumerate(labels)}
-    clips = tuple(Clip(path, place.as_posix(), (column[place.parts[0]],)) for path, place in found.items())
-    return tuple(labels), Task.ONE_OF_K, clips
+    clips = tuple(Clip(path, readable(place.as_posix()), (column[place.parts[0]],)) for path, place in found.items())
+    return tuple(readable(label) for label in labels), Task.ONE_OF_K, clips
+
+
+def _warn_of_empty(source: Path, labels: list[str]) -> None:
+    """Warn of folders that could be classes, and hold no sound."""
+    others = sorted(
+        each.name
+        for each in source.iterdir()
+        if not each.name.startswith(".") and each.is_dir() and each.name not in labels
+    )
+    if labels and others:
+        lost = "the recordings have no labels" if len(labels) == 1 else "they are no labels"
+        logger.warning(
+            f"{source}: {named_files(others, 'folder')} hold no sound, so {lost}; put sound into them, or ignore this "
+            "if they are no classes"
+        )
 
 
 def _labelled_by_table(table: Path, reading: Reading) -> tuple[Path, tuple[str, ...], Task, tuple[Clip, ...]]:
