@@ -35,7 +35,7 @@ _LARGEST_ATTRIBUTE = 1 << 24
 _ROWS, _BYTES_A_ROW = 100_000, 16
 """A file may have this many rows, and one more for each so many bytes that it has."""
 
-_SECONDS, _ROWS_A_SECOND = 8, 50_000
+_SECONDS, _ROWS_A_SECOND = 6, 50_000
 """How long the texts of varying length may take to be read."""
 
 # It runs in a process of its own, so it imports nothing of this package.

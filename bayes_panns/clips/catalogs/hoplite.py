@@ -23,6 +23,9 @@ logger = logging.getLogger(__name__)
 
 DATABASE, INDEX = "hoplite.sqlite", "usearch.index"
 
+_LONGEST = 1 << 24
+"""The most bytes of a value."""
+
 _NEGATIVE, _POSITIVE = 0, 1
 """Types of annotations; 2 is uncertain, and says nothing here."""
 
@@ -50,12 +53,18 @@ def read_hoplite(path: Path) -> Columns:
     """
     try:
         with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
+            # It may be a stranger's: its schema calls no functions, and no value is larger than real ones.
+            database.execute("PRAGMA trusted_schema = OFF")
+            database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST)
             _require_version(path, database)
+            (count,) = database.execute("SELECT COUNT(*) FROM windows").fetchone()
             windows = database.execute(
                 "SELECT windows.id, recordings.id, windows.offsets, recordings.filename, deployments.project, "
                 "deployments.name FROM windows JOIN recordings ON windows.recording_id = recordings.id "
                 "LEFT JOIN deployments ON recordings.deployment_id = deployments.id ORDER BY windows.id"
-            ).fetchall()
+            ).fetchmany(count + 1)
+            if len(windows) > count:
+                raise ValueError("two recordings or deployments have the same id")
             annotations = database.execute(
                 "SELECT recording_id, offsets, label, label_type FROM annotations WHERE label_type IN (?, ?)",
                 (_NEGATIVE, _POSITIVE),
@@ -87,12 +96,15 @@ def read_hoplite(path: Path) -> Columns:
 
 
 def _require_version(path: Path, database: sqlite3.Connection) -> None:
-    tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    rows = database.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'")
+    tables = {name for name, sql in rows if "VIRTUAL" not in str(sql).upper().split()[:2]}
     if "hoplite_embeddings" in tables:
         raise StoreError(
             f"{path}: is of perch-hoplite 0.1; convert it with perch-hoplite's notebook 99_migrate_db, or write .npz"
         )
     for table, wanted in _TABLES.items():
+        if table not in tables and database.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)).fetchone():
+            raise StoreError(f"{path}: {table} is a view, not a table, so it is no database of perch-hoplite")
         columns = {row[1] for row in database.execute(f"PRAGMA table_info({table})")}
         if not wanted <= columns:
             missing = f"{table}.{min(wanted - columns)}" if columns else table
