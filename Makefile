@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo examples notebooks study test lint clean
+.PHONY: demo examples notebooks study test faults lint clean
 
 $(VENV)/.current: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -48,6 +48,11 @@ study: $(VENV)/.current
 # Two processes of one thread each are faster than one of two: most of what a test computes is small.
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+# Kills, signals, full disks, flipped bits: every command under faults, of this SEED. A tenth of them with QUICK=1.
+SEED ?= 0
+faults: $(VENV)/.current
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults --seed $(SEED) $(if $(QUICK),--quick)
 
 lint: $(VENV)/.current
 	$(BIN)/ruff check .

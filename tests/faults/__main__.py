@@ -24,8 +24,7 @@ from queue import Queue
 
 from tests.faults import cases, damage
 from tests.faults.cases import Bench, Case, NotBorneError
-from tests.faults.commands import COMMANDS, Home, require, served
-from tests.faults.content import content
+from tests.faults.commands import COMMANDS, Home, served
 from tests.harness.fork_server import ForkServer
 
 PARTS = (0.0, 0.05, 0.15, 0.25, 0.35, 0.5, 0.65, 0.75, 0.9, 1.0)
@@ -67,28 +66,6 @@ PAIRS = (
 )
 
 
-def measured(server: ForkServer, home: Home, folder: Path) -> Bench:
-    """Every command, undisturbed: what it writes and how long it takes."""
-    bench = Bench(home, {}, {}, {"home": _size(home.folder)})
-    for command in (*COMMANDS, *damage.READERS):
-        place = home.copy(folder / command.name)
-        if command in damage.READERS:
-            require(home.run(server, cases.by_name("evaluate").args, place))
-        before = _size(place)
-        result = require(home.run(server, command.args, place, timeout=180))
-        bench.wanted[command.name] = content(place / command.output)
-        bench.seconds[command.name] = result.seconds
-        bench.sizes[command.name] = max(_size(place) - before, 100_000)
-        shutil.rmtree(place)
-    for name in ("pretrain", "pretrain, disk"):
-        bench.wanted[f"{name} --resume"] = bench.wanted[name]
-    return bench
-
-
-def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-
-
 def main() -> int:
     """Run everything; the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__.splitlines()[0])
@@ -109,7 +86,8 @@ def main() -> int:
         for each in both:
             servers.put(each)
         (root / "home").mkdir()
-        bench = measured(both[0], Home(root / "home", both[0], port), root / "measured")
+        bench = cases.measured(both[0], Home(root / "home", both[0], port), root / "measured", COMMANDS)
+        damage.measure_readers(bench, both[0], root / "measured")
         made = damage.prepare(bench, both[0], root / "made")
 
         def tried(number: int, kind: str, name: str, case: Case) -> None:

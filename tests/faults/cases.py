@@ -5,14 +5,14 @@ import random
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.faults.commands import COMMANDS, Command, Home
+from tests.faults.commands import COMMANDS, Command, Home, require
 from tests.faults.content import content, leftovers
 from tests.harness.fork_server import ForkServer, Result
 
@@ -43,6 +43,29 @@ class Bench:
 
 Case = Callable[[Bench, ForkServer, Path, random.Random], str]
 """A case, in an empty folder; returns how the fault was borne, or raises :class:`NotBorneError`."""
+
+
+def measured(server: ForkServer, home: Home, folder: Path, commands: Iterable[Command]) -> Bench:
+    """Every command, undisturbed: what it writes and how long it takes."""
+    bench = Bench(home, {}, {}, {"home": size_of(home.folder)})
+    for command in commands:
+        measure(bench, server, command, home.copy(folder / command.name))
+    return bench
+
+
+def measure(bench: Bench, server: ForkServer, command: Command, place: Path) -> None:
+    """One command, undisturbed, in a folder that is removed afterwards."""
+    before = size_of(place)
+    result = require(bench.home.run(server, command.args, place, timeout=180))
+    bench.wanted[command.name] = content(place / command.output)
+    bench.seconds[command.name] = result.seconds
+    bench.sizes[command.name] = max(size_of(place) - before, 100_000)
+    shutil.rmtree(place)
+
+
+def size_of(folder: Path) -> int:
+    """The bytes of all files in a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def one_line(result: Result, *codes: int) -> None:

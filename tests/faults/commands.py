@@ -84,7 +84,13 @@ COMMANDS = (
 
 
 class Home:
-    """The inputs, in ``folder``: a store, sound files, a run, a checkpoint and a recipe; and a server of a file."""
+    """The inputs, in ``folder``: a store, sound files, a run, a checkpoint and a recipe; and a server of a file.
+
+    Attributes:
+        folder: Where they are.
+        seconds: How long the fit of the run took.
+        before: What makes ``fetch`` know the server, as :meth:`ForkServer.run` takes it.
+    """
 
     def __init__(self, folder: Path, server: ForkServer, port: int) -> None:
         self.folder = folder
@@ -107,11 +113,8 @@ class Home:
         (folder / "quick.toml").write_text(
             "[data]\nvalidation = 0.25\n[fit]\nepochs = 3\nbatch_size = 6\nspec_augment = false\n"
         )
-        for args in (
-            ("pretrain", *_FIT, "-o", "run"),
-            ("export", "run", "-o", "net.pth"),
-        ):
-            require(self.run(server, args, folder))
+        self.seconds = require(self.run(server, ("pretrain", *_FIT, "-o", "run"), folder)).seconds
+        require(self.run(server, ("export", "run", "-o", "net.pth"), folder))
 
     def run(self, server: ForkServer, args: Sequence[str], folder: Path, **options: Any) -> Result:
         """Run a command in a folder, with its temporary files in ``tmp`` there."""

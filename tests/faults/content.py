@@ -10,8 +10,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-_TIMES = {"seconds", "created", "date", "computed", "started", "digest", "sha256"}
-"""Keys whose values are not compared: times, and digests of what is compared itself."""
+_TIMES = {"seconds", "created", "date", "computed", "started", "digest", "sha256", "description"}
+"""Keys whose values are not compared: times, digests of what is compared itself, and what a recipe is called."""
 
 
 def content(path: Path) -> Any:

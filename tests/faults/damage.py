@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from bayes_panns.clips import Store, write
-from tests.faults.cases import HANGS, Bench, Case, NotBorneError, by_name, compare, one_line
+from tests.faults.cases import HANGS, Bench, Case, NotBorneError, by_name, compare, measure, one_line
 from tests.faults.commands import Command, require
 from tests.harness.fork_server import ForkServer
 
@@ -61,6 +61,16 @@ ARTEFACTS = (
     Artefact("predictions.npz", "run/evaluation/predictions.npz", _REPORT, "evaluated"),
     Artefact(".pth", "net.pth", by_name("import")),
 )
+
+
+def measure_readers(bench: Bench, server: ForkServer, folder: Path) -> None:
+    """What the commands that only read artefacts write."""
+    for command in READERS:
+        place = bench.home.copy(folder / command.name)
+        require(bench.home.run(server, by_name("evaluate").args, place))
+        measure(bench, server, command, place)
+    for name in ("pretrain", "pretrain, disk"):
+        bench.wanted[f"{name} --resume"] = bench.wanted[name]
 
 
 def prepare(bench: Bench, server: ForkServer, folder: Path) -> dict[str, Path]:

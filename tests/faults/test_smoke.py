@@ -1,0 +1,55 @@
+"""A few faults of each kind; ``make faults`` tries them all."""
+
+import random
+import signal
+import sys
+
+import pytest
+
+from tests.faults import cases, damage
+from tests.faults.commands import Home, served
+from tests.faults.content import content
+from tests.faults.damage import Artefact
+from tests.harness.fork_server import ForkServer
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
+
+TRIED = ("pack", "import")
+
+
+@pytest.fixture(scope="module")
+def server():
+    with ForkServer() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def bench(server, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("faults")
+    (folder / "home").mkdir()
+    with served() as port:
+        home = Home(folder / "home", server, port)
+        bench = cases.measured(server, home, folder, [cases.by_name(name) for name in TRIED])
+        # The inputs have a run like it.
+        bench.wanted["pretrain"], bench.seconds["pretrain"] = content(home.folder / "run"), home.seconds
+        yield bench
+
+
+CASES = {
+    "pretrain, killed": (cases.signalled(cases.by_name("pretrain"), signal.SIGKILL), {"recovered", "finished before"}),
+    "pack, told to end": (cases.signalled(cases.by_name("pack"), signal.SIGTERM), {"recovered", "finished before"}),
+    "import, full disk": (cases.limited_files(cases.by_name("import"), 0.1), {"refused"}),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_fault_is_borne(bench, server, tmp_path, name):
+    case, expected = CASES[name]
+    assert case(bench, server, tmp_path / "case", random.Random(0)) in expected
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_flipped_bit_is_noticed_or_changes_nothing(bench, server, tmp_path, seed):
+    artefact = Artefact(".pth", "net.pth", cases.by_name("import"))
+    case = damage.flipped(artefact, {"home": bench.home.folder})
+    assert case(bench, server, tmp_path / "case", random.Random(seed)) in ("refused", "the same result")
