@@ -16,7 +16,6 @@ from click.testing import CliRunner
 
 from bayes_panns.cli.main import main
 from bayes_panns.clips import Store, Task, write
-from bayes_panns.evaluations import Evaluation
 from bayes_panns.posterior import Posterior, load, save
 from bayes_panns.recipes import read_strategy
 
@@ -475,17 +474,6 @@ def test_a_place_that_is_not_there_is_said_before_anything_is_tagged(here):
     sound(here / "good.wav")
     said = run("predict", "no-posterior", "good.wav", "-o", "nosuch/x.csv", code=1).stderr
     assert "the folder nosuch does not exist; make it first" in said
-
-
-def test_a_report_on_other_clips_leaves_the_evaluation_alone(net, here):
-    shutil.copytree(net, "run")
-    waves = np.stack([tone(0.5, RATE, seed=seed) for seed in range(6)])
-    for name, count in (("first.h5", 6), ("second.h5", 3)):
-        write(name, waves[:count], np.eye(3, dtype=bool)[np.arange(count) % 3], LABELS, Task.ONE_OF_K, RATE)
-    run("evaluate", "run", "--data", "first.h5", "--draws", 0, "-o", "run/evaluation")
-    run("report", "run", "--data", "second.h5", "--draws", 0, "-o", "elsewhere.html")
-    assert Evaluation.load("run/evaluation").provenance["stores"] == ["first.h5"]
-    assert (here / "elsewhere.html").is_file()
 
 
 def test_a_temperature_of_few_and_easy_clips_is_warned_of(net, here):
