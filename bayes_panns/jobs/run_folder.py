@@ -20,8 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import tomli_w
-
+from bayes_panns.core import toml
 from bayes_panns.core.choices import SplitRule
 from bayes_panns.core.digests import read_sealed, sealed
 from bayes_panns.core.errors import FitError
@@ -256,7 +255,7 @@ class RunFolder:
             write_json(sealed(resumable.model_dump(mode="json", exclude_none=True)), self.resumable)
         if changed:
             with whole_file(self.recipe) as part:
-                part.write_text(tomli_w.dumps(table), encoding="utf-8")
+                part.write_text(toml.dumps(table), encoding="utf-8")
 
     def _recipe_digest(self) -> str:
         """The digest of the recipe as it is written."""

@@ -7,10 +7,10 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from bayes_panns.bayes import Strategy
+from bayes_panns.core import toml
 from bayes_panns.core.choices import ShortClips, Task
 from bayes_panns.core.digests import DIGEST, sealed, unsealed
 from bayes_panns.core.errors import PosteriorError
@@ -95,7 +95,7 @@ class Header(BaseModel):
 
     def toml(self) -> str:
         """The text of ``posterior.toml``, with its digest."""
-        return tomli_w.dumps(sealed(self.model_dump(mode="json", exclude_none=True)))
+        return toml.dumps(sealed(self.model_dump(mode="json", exclude_none=True)))
 
 
 def read(folder: Path) -> Header:
@@ -110,7 +110,7 @@ def read(folder: Path) -> Header:
     if path.stat().st_size > _LARGEST:
         raise PosteriorError(f"{path}: is damaged: it has {path.stat().st_size} bytes, and a header at most {_LARGEST}")
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = toml.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise PosteriorError(f"{path}: is damaged: {error}") from error
     version = table.get("format_version")

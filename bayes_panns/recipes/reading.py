@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from bayes_panns.bayes.strategy import Strategy
+from bayes_panns.core import toml
 from bayes_panns.core.errors import RecipeError, SettingError
 from bayes_panns.recipes.run import Kind, Run
 
@@ -171,7 +172,7 @@ def _find(recipe: str | Path, kind: Kind) -> Path:
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return toml.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: is not valid TOML: {error}") from error
 
