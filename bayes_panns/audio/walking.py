@@ -3,7 +3,7 @@
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -122,6 +122,11 @@ def find(folder: str | Path) -> list[Path]:
         passed = found.passed_over() or f"nothing in it ends in {', '.join(sorted(NATIVE))} or the like"
         raise AudioError(f"{printable(str(folder))}: holds no sound file ({passed})")
     return list(found.files)
+
+
+def find_others(folder: str | Path, endings: Collection[str]) -> list[Path]:
+    """Every file below ``folder`` with one of these endings, lower case, where :func:`walk` looks; sorted by path."""
+    return sorted(path for path in _files(Path(folder), [], []) if path.suffix.lower() in endings)
 
 
 def similar(path: Path) -> list[Path]:

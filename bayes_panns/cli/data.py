@@ -47,7 +47,7 @@ _LENGTHS = ("folder", "timed")
 @click.option(
     "--sample-rate", type=click.Choice(["32000", "16000", "8000"]), help="In Hz, one of PANNs' three [32000]."
 )
-@click.option("--channel", metavar="mix|left|right|N", help="What to take of files with several channels [mix].")
+@click.option("--channel", type=options.Channel(), help="Which channel of the files; mix is the mean of all [mix].")
 @click.option(
     "--exclude",
     default="",

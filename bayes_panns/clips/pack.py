@@ -18,6 +18,7 @@ from bayes_panns.audio.notes import Note
 from bayes_panns.audio.recording import Recording, channel_index
 from bayes_panns.audio.walking import similar
 from bayes_panns.clips.catalogs import Catalog, Clip
+from bayes_panns.clips.catalogs.catalog import exists
 from bayes_panns.clips.label_counts import label_remarks, named
 from bayes_panns.clips.writer import StoreWriter
 from bayes_panns.core import progress
@@ -68,8 +69,8 @@ def pack(
     is kept. One that cannot be read is skipped and counted, whatever the reason. Memory grows neither with the number
     of clips nor with the length of the recordings. The output's place is checked before anything is decoded. Logged as
     warnings: what is wrong with clips that could be read, such as that they are truncated or silent, which the
-    provenance counts too; labels that lost all their clips because none of the files could be read, and a one-of-K
-    store with a single label.
+    provenance counts too; labels that lost all their clips because none of the files could be read, a single label,
+    one that all clips have, and labels of very different numbers of clips.
 
     Args:
         catalog: What to pack.
@@ -261,7 +262,7 @@ def _waveform(clip: Clip, sample_rate: int, seconds: float, channel: str) -> _He
     except AudioError as error:
         # A store is passed on to others, who need not see where the recordings were.
         reason = str(error).removeprefix(f"{printable(str(clip.path))}: ")
-        near = [] if clip.path.exists() else [printable(each.name) for each in similar(clip.path)]
+        near = [] if exists(clip.path) else [printable(each.name) for each in similar(clip.path)]
         return f"{reason}; there are {' and '.join(near[:3])}" if near else reason
     except MemoryError:
         return "needs more memory than there is"

@@ -77,7 +77,7 @@ def fit_temperature(
         >>> round(fit_temperature(logits, target, "one-of-k", prior_sd=np.inf), 2)  # 3 of 4: 2 / log(3)
         1.82
         >>> round(fit_temperature(logits, target, "one-of-k"), 2)  # Four clips do not outweigh the prior.
-        1.11
+        1.18
 
     Args:
         logits: ``(T, N, K)``, before softmax or sigmoid: T draws for N clips that were not used in the fit.

@@ -158,6 +158,14 @@ class TestTable:
         table = text(tmp_path / "t.csv", "file,labels,start,end", "r.wav,dog,1,2", "gone.wav,cat,1,2")
         report = pack(folder(table, seconds=1), tmp_path / "s.h5", sample_rate=RATE)
         assert (report.packed, report.skipped) == (1, (("gone.wav 1-2", "no such file"),))
+        text(table, "file,labels,start,end", "r.wav,dog,1,2", f"{'x' * 300}.wav,cat,1,2")
+        assert len(pack(folder(table, seconds=1), tmp_path / "s.h5", sample_rate=RATE).skipped) == 1
+
+    def test_a_length_other_than_the_one_it_was_cut_for_is_refused(self, tmp_path):
+        sound(tmp_path / "r.wav")
+        table = text(tmp_path / "t.csv", "file,labels,start,end", "r.wav,dog,1,9")
+        with pytest.raises(StoreError, match="is cut into clips of 10 s, and clips of 2 s would lose"):
+            pack(folder(table), tmp_path / "s.h5", seconds=2)
 
     def test_options_for_times_are_refused_without_them(self, tmp_path):
         sound(tmp_path / "r.wav")
@@ -170,8 +178,8 @@ class TestTable:
     def test_a_length_that_is_none(self, tmp_path):
         sound(tmp_path / "r.wav")
         table = text(tmp_path / "t.csv", "file,labels,start,end", "r.wav,dog,1,2")
-        for seconds in (0, -1, float("nan")):
-            with pytest.raises(StoreError, match="ask for a positive length"):
+        for seconds in (0, -1, 1e-9, float("nan")):
+            with pytest.raises(StoreError, match=r"cannot be cut; ask for 0\.01 s or more"):
                 folder(table, seconds=seconds)
 
 
@@ -291,6 +299,13 @@ class TestAudacity:
         text(tmp_path / "a.selections.txt", RAVEN + "\tSpecies", "1\tS\t1\t2\t3\t1\t2\tdog")
         with pytest.raises(StoreError, match=r"a.wav: has labels in .*a.selections.txt and in .*a.txt; remove one"):
             folder(tmp_path)
+
+    def test_tables_in_linked_folders_and_names_of_other_systems(self, tmp_path):
+        sound(tmp_path / "disk" / "cafe\u0301.WAV")
+        text(tmp_path / "disk" / "caf\u00e9.txt", "1\t2\tdog")
+        (tmp_path / "in").mkdir()
+        (tmp_path / "in" / "linked").symlink_to(tmp_path / "disk")
+        assert spans(folder(tmp_path / "in", seconds=1)) == [("linked/cafe\u0301.WAV", 1, 2, ["dog"])]
 
 
 class TestCrowsetta:

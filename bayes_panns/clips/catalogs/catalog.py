@@ -69,6 +69,22 @@ def span_name(recording: str, start: float, end: float) -> str:
     return f"{recording} {start:.10g}-{end:.10g}"
 
 
+def exists(path: Path) -> bool:
+    """Whether a listed file is there; one whose name no file system takes, or that is out of reach, is not."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a folder is there, as :func:`exists`."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
 class SoundFiles:
     """Finds a listed file under the name it has on disk.
 
@@ -82,20 +98,20 @@ class SoundFiles:
 
     def locate(self, path: Path) -> Path:
         """The file itself or the only one that fits, or else ``path``."""
-        if path.is_file():
+        if exists(path):
             return path
         names, stems = self._inside(self._folder(path.parent))
         fits = names.get(folded(path.name)) or stems.get(folded(path.stem), [])
         exact = [file for file in fits if file.stem == path.stem]
-        fits = [file for file in (exact or fits) if file.is_file()]
+        fits = [file for file in (exact or fits) if exists(file)]
         return fits[0] if len(fits) == 1 else path
 
     def _folder(self, path: Path) -> Path:
         """The folder itself or the only one that fits, or else ``path``."""
-        if path.is_dir() or path.parent == path:
+        if is_folder(path) or path.parent == path:
             return path
         names, _ = self._inside(self._folder(path.parent))
-        fits = [each for each in names.get(folded(path.name), []) if each.is_dir()]
+        fits = [each for each in names.get(folded(path.name), []) if is_folder(each)]
         return fits[0] if len(fits) == 1 else path
 
     def _inside(self, folder: Path) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:
@@ -103,7 +119,7 @@ class SoundFiles:
         if folder not in self._below:
             names: dict[str, list[Path]] = {}
             stems: dict[str, list[Path]] = {}
-            for each in sorted(folder.iterdir()) if folder.is_dir() else []:
+            for each in sorted(folder.iterdir()) if is_folder(folder) else []:
                 names.setdefault(folded(each.name), []).append(each)
                 if each.suffix.lower() in SUFFIXES:
                     stems.setdefault(folded(each.stem), []).append(each)
@@ -149,7 +165,7 @@ def first_there(source: Path, *places: str) -> Path:
 def first_with(folders: Sequence[Path], files: Sequence[Path]) -> Path:
     """The first folder that holds one of the files, relative paths, or else the first of all."""
     sounds = SoundFiles()
-    return next((each for each in folders if any(sounds.locate(each / file).is_file() for file in files)), folders[0])
+    return next((each for each in folders if any(exists(sounds.locate(each / file)) for file in files)), folders[0])
 
 
 def require_any_file(listed_in: Path, clips: tuple[Clip, ...]) -> tuple[Clip, ...]:
@@ -158,7 +174,7 @@ def require_any_file(listed_in: Path, clips: tuple[Clip, ...]) -> tuple[Clip, ..
     Raises:
         StoreError: No file exists.
     """
-    if not any(clip.path.is_file() for clip in clips):
+    if not any(exists(clip.path) for clip in clips):
         raise StoreError(
             f"{listed_in}: none of its files exists: {named_files([clip.name for clip in clips])}; put the recordings "
             "where the data set has them"

@@ -4,8 +4,10 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from bayes_panns.audio.walking import SUFFIXES, find_others, walk
 from bayes_panns.clips.catalogs.catalog import Catalog, Clip, find_sounds, named_files, require_any_file
 from bayes_panns.clips.catalogs.label_files import (
+    ENDINGS,
     OF_ONE_RECORDING,
     LabelFile,
     Reading,
@@ -154,15 +156,11 @@ def _label_files(source: Path) -> dict[Path, LabelFile]:
         return {}
     sounds: Recordings | None = None
     found = {}
-    for path in sorted(source.rglob("*")):
-        if path.suffix.lower() not in {".txt", ".tsv", ".csv"} or not path.is_file():
-            continue
-        if any(part.startswith(".") for part in path.relative_to(source).parts):
-            continue
+    for path in find_others(source, ENDINGS):
         kind = recognise(path)
         if kind is None and path.stat().st_size == 0:
             # A track without labels says nothing of what it is, but that it lies beside a recording.
-            sounds = sounds or Recordings(find_sounds(source))
+            sounds = sounds or Recordings(walk(source).files)
             kind = None if sounds.of(path) is None else LabelFile.AUDACITY
         if kind in OF_ONE_RECORDING:
             found[path] = kind
@@ -181,7 +179,7 @@ def _timed(
     root = source if source.is_dir() else source.parent
     if name == "folder" and source.is_dir():
         _refuse_both(source, files)
-    recordings = Recordings(find_sounds(source) if source.is_dir() else _sounds_beside(source))
+    recordings = Recordings(walk(source).files if source.is_dir() else _sounds_beside(source))
     stretches: list[Stretch] = []
     for path, kind in files.items():
         found = read_stretches(path, kind, recordings, root, reading)
@@ -212,12 +210,12 @@ def _timed(
 
 
 def _sounds_beside(table: Path) -> list[Path]:
-    return [path for path in find_sounds(table.absolute().parent) if path.parent == table.absolute().parent]
+    return [path for path in sorted(table.absolute().parent.iterdir()) if path.suffix.lower() in SUFFIXES]
 
 
 def _refuse_both(source: Path, files: dict[Path, LabelFile]) -> None:
     """Refuse a folder of class folders that holds files of timed labels too."""
-    folders = sorted({path.relative_to(source).parts[0] for path in find_sounds(source) if path.parent != source})
+    folders = sorted({path.relative_to(source).parts[0] for path in walk(source).files if path.parent != source})
     if len(folders) > 1:
         first, kind = next(iter(files.items()))
         raise StoreError(

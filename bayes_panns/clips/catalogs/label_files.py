@@ -11,6 +11,8 @@ from typing import Annotated
 
 from pydantic import BeforeValidator
 
+from bayes_panns.audio.walking import folded
+from bayes_panns.clips.catalogs.catalog import exists
 from bayes_panns.clips.catalogs.labels import separated
 from bayes_panns.clips.catalogs.listed import ListedFiles, leaves, native
 from bayes_panns.clips.catalogs.tables import Fold, Name, Seconds, UserRow, columns_of, one_line_errors, read_table
@@ -27,6 +29,9 @@ class LabelFile(Enum):
     GENERIC = "generic-seq of crowsetta"
     SIMPLE = "simple-seq of crowsetta"
 
+
+ENDINGS = frozenset({".txt", ".tsv", ".csv"})
+"""How the files' names end, lower case."""
 
 OF_ONE_RECORDING = (LabelFile.RAVEN, LabelFile.AUDACITY, LabelFile.SIMPLE)
 """The kinds that lie beside their recording; the others name theirs."""
@@ -94,6 +99,12 @@ class Recordings:
 
     def __init__(self, files: Sequence[Path]) -> None:
         self.files = files
+        self._called: dict[str, list[Path]] = {}
+        self._begins: dict[str, list[Path]] = {}
+        for file in files:
+            self._called.setdefault(folded(file.name), []).append(file)
+            for name in {folded(file.name), folded(file.stem)}:
+                self._begins.setdefault(name, []).append(file)
 
     def of(self, table: Path) -> Path | None:
         """The recording whose name the table's begins with, in its folder or else anywhere; None if there is none.
@@ -103,20 +114,17 @@ class Recordings:
         Raises:
             StoreError: It may be one of several.
         """
-        fitting = [
-            (len(name), file)
-            for file in self.files
-            for name in (file.name, file.stem)
-            if table.name.startswith(f"{name}.")
-        ]
-        near = [each for each in fitting if each[1].parent == table.parent] or fitting
-        longest = sorted({file for size, file in near if size == max(near)[0]})
-        if len(longest) > 1:
+        parts = folded(table.name).split(".")
+        fitting = [self._begins.get(".".join(parts[:count]), []) for count in range(len(parts) - 1, 0, -1)]
+        near = [[file for file in files if file.parent == table.parent] for files in fitting]
+        # The longest name first.
+        found = next(filter(None, [*near, *fitting]), [])
+        if len(found) > 1:
             raise StoreError(
-                f"{table}: may be of {longest[0]} or of {longest[1]}; rename the one that it is not of, or give the "
-                "table the whole name of its recording, as in a.wav.txt"
+                f"{table}: may be of {found[0]} or of {found[1]}; rename the one that it is not of, or give the table "
+                "the whole name of its recording, as in a.wav.txt"
             )
-        return longest[0] if longest else None
+        return found[0] if found else None
 
     def called(self, name: str, where: str) -> Path | None:
         """The recording of this name, in any folder; None if there is none.
@@ -124,12 +132,10 @@ class Recordings:
         Raises:
             StoreError: There are several.
         """
-        fitting = [file for file in self.files if file.name == name]
-        if len(fitting) > 1:
-            raise StoreError(
-                f"{where} names {name!r}, and both {fitting[0]} and {fitting[1]} are called so; rename one"
-            )
-        return fitting[0] if fitting else None
+        found = self._called.get(folded(name), [])
+        if len(found) > 1:
+            raise StoreError(f"{where} names {name!r}, and both {found[0]} and {found[1]} are called so; rename one")
+        return found[0] if found else None
 
 
 def read_stretches(table: Path, kind: LabelFile, recordings: Recordings, root: Path, reading: Reading) -> list[Stretch]:
@@ -285,7 +291,7 @@ def _raven_rows(table: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]
     """The columns, and each row with its line number. Raven quotes nothing, and may end each line with a tab."""
     with one_line_errors(table), table.open(newline="", encoding="utf-8-sig") as file:
         lines = list(enumerate(csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE), 1))
-    (_, header), *rest = [(number, values) for number, values in lines if values]
+    (_, header), *rest = [(number, values) for number, values in lines if any(map(str.strip, values))]
     columns = [name.strip() for name in header]
     rows = []
     for number, values in rest:
@@ -325,10 +331,10 @@ def _locator(table: Path, names: list[str], recordings: Recordings, reading: Rea
     def locate(name: str, where: str) -> Path:
         if reading.allow_outside or not leaves(name):
             path = listed.locate(name, where)
-            if path.is_file():
+            if exists(path):
                 return path
         path = listed.locate(short[name], where)
-        if not path.is_file():
+        if not exists(path):
             beside = recordings.called(short[name], f"{table}: {where}")
             path = path if beside is None else beside
         return path

@@ -7,7 +7,7 @@ passed on.
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from bayes_panns.clips.catalogs.catalog import SoundFiles
+from bayes_panns.clips.catalogs.catalog import SoundFiles, exists
 from bayes_panns.core.errors import StoreError
 
 
@@ -34,7 +34,7 @@ class ListedFiles:
         bases = (table.parent, *here.parents[:2])
         safe = [name for name in dict.fromkeys(names) if allow_outside or not leaves(name)]
         self.root = next(
-            (base for base in bases if any(self._sounds.locate(base / native(name)).is_file() for name in safe)),
+            (base for base in bases if any(exists(self._sounds.locate(base / native(name))) for name in safe)),
             table.parent,
         )
         self._real = self.root.resolve()
@@ -52,7 +52,7 @@ class ListedFiles:
         if leaves(name) and not self._allowed:
             self._refuse(name, where, "which is not below the folder of the table")
         path = self._sounds.locate(self.root / native(name))
-        if not self._allowed and path.is_file() and not path.resolve().is_relative_to(self._real):
+        if not self._allowed and exists(path) and not path.resolve().is_relative_to(self._real):
             self._refuse(name, where, f"which is a link that leads out of {self.root}")
         return path
 

@@ -22,6 +22,9 @@ SLIVER = 0.1
 SLACK = 0.1
 """Seconds by which a stretch may end after its recording: programs differ in how long they say that a file is."""
 
+LEAST = 0.01
+"""Seconds; the shortest clips. Of shorter ones an hour would make millions."""
+
 _POINT = 1e-6
 """Seconds; a stretch of less is a point, and times are rounded to it."""
 
@@ -96,8 +99,8 @@ def cut(stretches: Sequence[Stretch], cutting: Cutting) -> tuple[tuple[str, ...]
         StoreError: A stretch ends before it begins or after its recording, or two lines on a recording contradict each
             other.
     """
-    if not (math.isfinite(cutting.seconds) and cutting.seconds > 0):
-        raise StoreError(f"clips of {cutting.seconds} s cannot be cut; ask for a positive length")
+    if not (math.isfinite(cutting.seconds) and cutting.seconds >= LEAST):
+        raise StoreError(f"clips of {cutting.seconds} s cannot be cut; ask for {LEAST} s or more")
     of_recording: dict[Path, list[Stretch]] = {}
     for stretch in stretches:
         of_recording.setdefault(stretch.path, []).append(stretch)
