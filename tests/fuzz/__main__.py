@@ -118,6 +118,8 @@ def _all(options: argparse.Namespace, home: Path, work: Path) -> int:
         if text:
             failed[kind] += 1
             print(text, flush=True)
+        if (ended := done.total()) % 200 == 0:
+            print(f"{ended} inputs after {time.monotonic() - started:.0f} s", flush=True)
     print(_table(done, failed, slowest))
     print(f"{len(tasks)} inputs in {time.monotonic() - started:.0f} s, {sum(failed.values())} failures")
     return int(bool(failed))
