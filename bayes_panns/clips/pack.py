@@ -131,8 +131,14 @@ def pack(
             else:
                 notes += [(clip.name, note) for note in sound.notes]
                 beyond += bool(sound.waveform.abs().max() > 1)
-                own = {"fold": clip.fold, "source": clip.source, "seconds": sound.seconds}
-                writer.add(clip.name, sound.waveform, clip.labels, **own)
+                writer.add(
+                    clip.name,
+                    sound.waveform,
+                    clip.labels,
+                    fold=clip.fold,
+                    source=clip.source,
+                    seconds=sound.seconds,
+                )
                 packed[list(clip.labels)] += 1
             bar.advance()
         if not len(writer):
