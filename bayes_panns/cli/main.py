@@ -38,7 +38,7 @@ LINES = "lines"
 
 SECTIONS = {
     "First look": ("demo",),
-    "Clips": ("pack", "inspect"),
+    "Clips": ("pack", "repack", "inspect"),
     "Fits": ("pretrain", "finetune", "widths", "crossval", "check-start"),
     "Predictions": ("predict", "embed"),
     "Evaluation": ("evaluate", "calibrate", "report"),

@@ -85,9 +85,16 @@ def recognised(
         advice = f"import it as {' or '.join(kinds)}" if kinds else "it cannot be imported"
         raise CheckpointError(f"{path}: {others[0]} is not a network of {kind} checkpoints; {advice}")
     nearest = min(among, key=lambda name: len(set(shapes.items()) ^ set(known[name].shapes.items())))
-    most_similar = "" if net is not None else ", the most similar one"
+    why = "" if net is not None else ", the most similar one"
+    if net is None and (published := _published(path)) in among:
+        nearest, why = published, ", whose published file has its name"
     difference = _difference(shapes, known[nearest].shapes)
-    raise CheckpointError(f"{path}: does not fit the network {nearest}{most_similar}: {difference}")
+    raise CheckpointError(f"{path}: does not fit the network {nearest}{why}: {difference}")
+
+
+def _published(path: Path) -> str:
+    """The network that was published in a file of this name; empty if none was."""
+    return next((each.net for each in PUBLISHED.values() if each.file == path.name and each.net), "")
 
 
 def default_rate(net: str) -> int:
@@ -117,7 +124,7 @@ def _one_of(path: Path, found: list[str], net: str | None, rate: int | None) -> 
         raise CheckpointError(
             f"{path}: its spectrogram is of {rate} Hz, which {found[0]} does not take; leave --net out"
         )
-    published = next((each.net for each in PUBLISHED.values() if each.file == path.name), None)
+    published = _published(path)
     if published in at_rate:
         return published
     if len(at_rate) > 1:

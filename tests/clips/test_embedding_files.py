@@ -1,7 +1,10 @@
 """Embeddings of other programs: every kind of file, and every way in which it can be wrong."""
 
 import json
+import random
 import sqlite3
+import struct
+import zipfile
 
 import numpy as np
 import pytest
@@ -259,6 +262,54 @@ def span(start, end):
     return np.array([start, end], dtype="<f8").tobytes()
 
 
+class TestArchivesOfStrangers:
+    """No more is asked of memory than the file is worth."""
+
+    def forged(self, path, shape, kind="<f4"):
+        text = f"{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("X.npy", b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text + bytes(400))
+        return path
+
+    @pytest.mark.parametrize("shape", [(10**9, 1024), (101, 1), (-4, -25)])
+    def test_arrays_are_as_large_as_they_say(self, tmp_path, shape):
+        with pytest.raises(StoreError, match=r"cannot be read as .npz: X.npy says that it has \d+ bytes, and is not"):
+            embeddings(self.forged(tmp_path / "a.npz", shape))
+
+    def test_an_array_of_objects_is_not_unpickled(self, tmp_path):
+        with pytest.raises(StoreError, match="an array of Python objects; save texts with dtype=str"):
+            embeddings(npz(tmp_path / "a.npz", X=VECTORS, labels=np.array([{}, 1, 2, 3], dtype=object)))
+        arrays = {"X": VECTORS, "mine": np.array([{}], dtype=object)}
+        assert len(embeddings(npz(tmp_path / "b.npz", **arrays)).embedding) == 4, "it is not read"
+
+    def test_an_archive_of_zeros_that_is_far_larger_than_its_file(self, tmp_path):
+        with (
+            zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+            archive.open("X.npy", "w") as part,
+        ):
+            text = b"{'descr': '<f4', 'fortran_order': False, 'shape': (70000, 1024), }\n"
+            part.write(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text)
+            for _ in range(70):
+                part.write(bytes(4 * 1024 * 1000))
+        assert (tmp_path / "a.npz").stat().st_size < 2_000_000
+        with pytest.raises(StoreError, match=r"it unpacks from \d+ to 286720\d+ bytes"):
+            embeddings(tmp_path / "a.npz")
+
+    def test_a_flipped_bit_is_refused_or_changes_nothing(self, tmp_path):
+        path = npz(tmp_path / "a.npz", X=VECTORS, labels=LABELS, model="BirdNET")
+        whole, chosen, before = path.read_bytes(), random.Random(0), embeddings(path)
+        for _ in range(50):
+            changed = bytearray(whole)
+            changed[chosen.randrange(len(whole))] ^= 1 << chosen.randrange(8)
+            path.write_bytes(changed)
+            try:
+                found = embeddings(path)
+            except StoreError:
+                continue
+            assert (found.embedding == before.embedding).all()
+            assert (found.catalog, found.model) == (before.catalog, before.model)
+
+
 class TestHoplite:
     """Databases as perch-hoplite 1.0 writes them."""
 
@@ -320,6 +371,25 @@ class TestHoplite:
         before = {path: path.read_bytes() for path in database.iterdir()}
         embeddings(database)
         assert {path: path.read_bytes() for path in database.iterdir()} == before
+
+    def test_a_view_in_place_of_a_table_is_refused(self, database):
+        """It may be computed, and have any number of rows."""
+        with sqlite3.connect(database / "hoplite.sqlite") as made:
+            made.executescript(
+                "ALTER TABLE windows RENAME TO kept; CREATE VIEW windows AS WITH RECURSIVE n(i) AS "
+                "(SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i AS id, 1 AS recording_id, x'00' AS offsets FROM n;"
+            )
+        with pytest.raises(StoreError, match="windows is a view, not a table"):
+            embeddings(database)
+
+    def test_recordings_that_are_there_twice_do_not_multiply_the_windows(self, database):
+        with sqlite3.connect(database / "hoplite.sqlite") as made:
+            made.executescript(
+                "DROP TABLE recordings; CREATE TABLE recordings (id INTEGER, filename TEXT, deployment_id INTEGER);"
+                "INSERT INTO recordings VALUES (1, 'a.wav', 1), (1, 'b.wav', 1), (2, 'c.wav', 1);"
+            )
+        with pytest.raises(StoreError, match="two recordings or deployments have the same id"):
+            embeddings(database)
 
     def test_what_to_install_is_said(self, database, monkeypatch):
         import sys

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import random
 import re
 
 import numpy as np
@@ -15,6 +16,7 @@ from bayes_panns.cli import main
 from bayes_panns.clips import ClipSet, Task, write
 from bayes_panns.core.errors import CheckpointError
 from bayes_panns.interop import PUBLISHED, import_checkpoint
+from bayes_panns.interop.checkpoints import _read
 from bayes_panns.nets import NETS, build
 from bayes_panns.posterior import load
 
@@ -407,6 +409,44 @@ def test_a_damaged_file_is_one_line(saved, tmp_path, damage, new):
     assert result.stderr.count("\n") == 1
     assert f"{path}: " in result.stderr
     assert not (tmp_path / "p").exists()
+
+
+def test_a_flipped_bit_is_refused_or_changes_nothing(saved):
+    """PyTorch itself reads most of these files without a word."""
+    path = saved({"model": {"a.weight": torch.randn(40, 3), "a.bias": torch.arange(40.0)}, "iteration": 7})
+    whole, chosen, before, silent = path.read_bytes(), random.Random(0), _read(path), 0
+    for _ in range(50):
+        changed = bytearray(whole)
+        changed[chosen.randrange(len(whole))] ^= 1 << chosen.randrange(8)
+        path.write_bytes(changed)
+        try:
+            state, content = _read(path)
+        except CheckpointError:
+            silent += reads_otherwise(path, before[0])
+            continue
+        assert content["iteration"] == before[1]["iteration"]
+        assert all(torch.equal(state[name], value) for name, value in before[0].items())
+    assert silent > 5
+
+
+def reads_otherwise(path, state):
+    """Whether PyTorch reads other numbers from a file, without an error."""
+    try:
+        found = torch.load(path, weights_only=True)["model"]
+        return not all(torch.equal(found[name], value) for name, value in state.items())
+    except Exception:
+        return False
+
+
+def test_old_files_have_no_checksums_and_it_is_said(saved, caplog):
+    import_checkpoint(saved(state_dict(), _use_new_zipfile_serialization=False), "panns", labels=LABELS)
+    assert "format before 1.6, which has no checksums" in caplog.text
+
+
+def test_views_of_a_few_bytes_are_not_summed(saved):
+    claims = {"a.weight": torch.zeros(()).expand(10**12), "b.weight": torch.zeros(()).half().expand(10**12)}
+    with pytest.raises(CheckpointError, match="its tensors claim to be far larger than the file"):
+        import_checkpoint(saved(claims), "panns", labels=LABELS)
 
 
 def test_missing_labels_and_missing_files_are_errors(saved, tmp_path):

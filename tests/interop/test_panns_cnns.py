@@ -153,6 +153,16 @@ def test_another_network_of_panns_is_refused_by_name(saved, name):
     assert "mn10" not in str(error.value)
 
 
+def test_weights_that_fit_no_network_are_told_by_the_files_name(saved):
+    state = {name: value for name, value in weightless("cnn14").items() if "conv_block3" not in name}
+    for file, told in (
+        ("Cnn14_mAP=0.431.pth", "the network cnn14, whose published file has its name: conv_block3"),
+        ("mine.pth", r"the network cnn\S*, the most similar one: conv_block3"),
+    ):
+        with pytest.raises(CheckpointError, match=f"does not fit {told}"):
+            import_checkpoint(saved(state, file), "panns", labels=LABELS)
+
+
 def test_a_network_of_the_same_weights_that_is_not_supported_is_refused_by_its_files_name(saved, thin):
     path = saved(weightless("cnn14") | window(1024), "Cnn14_DecisionLevelAvg_mAP=0.4.pth")
     with pytest.raises(CheckpointError, match="is a Cnn14_DecisionLevelAvg, which is not supported; supported are"):

@@ -111,7 +111,7 @@ def test_clips_without_labels_or_without_their_names_are_refused(downstream, tmp
     write(tmp_path / "three.h5", waveform, np.eye(4, 3, dtype=bool), ("x", "y", "z"), Task.MULTI_LABEL, 8000)
     with h5py.File(tmp_path / "three.h5", "r+") as file:
         del file["label_names"]
-        del file.attrs["task"]
+        del file.attrs["task"], file.attrs["sha256"]
     posterior = types.SimpleNamespace(task=Task.MULTI_LABEL, labels=("a", "b"), sample_rate=8000)
     with pytest.raises(StoreError, match=r"three.h5: has 3 labels without names, but the posterior has 2"):
         evaluate_clips(posterior, ClipSet(tmp_path / "three.h5"))

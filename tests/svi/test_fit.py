@@ -1,5 +1,6 @@
 import json
 import os
+import random
 import signal
 import threading
 
@@ -394,3 +395,22 @@ def test_the_checkpoint_of_a_fit_that_trains_other_parts_is_told(store, tmp_path
 def test_features_are_kept_in_one_of_three_places(store, keep):
     with pytest.raises(ValueError, match=r"tape|use Embeddings"):
         Features(ClipSet(store), LogMel(RATE), Task.ONE_OF_K, keep=keep)
+
+
+def test_a_flipped_bit_in_a_checkpoint_is_refused_or_changes_nothing(store, tmp_path):
+    first = job(store, tmp_path, epochs=2)
+    first.run()
+    path = tmp_path / "checkpoint.pt"
+    whole, chosen, refused = path.read_bytes(), random.Random(0), 0
+    before, again = state(first), job(store, tmp_path, epochs=2)
+    for _ in range(50):
+        changed = bytearray(whole)
+        changed[chosen.randrange(len(whole))] ^= 1 << chosen.randrange(8)
+        path.write_bytes(changed)
+        try:
+            again.load_checkpoint()
+        except FitError as error:
+            refused += "delete it to start again" in str(error)
+            continue
+        assert all(torch.equal(before[name], value) for name, value in state(again).items())
+    assert refused > 25
