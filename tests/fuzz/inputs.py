@@ -12,7 +12,7 @@ import numpy as np
 
 from tests.fuzz.kinds import KINDS, Command, Kind
 from tests.fuzz.mutations import Mutation, splice
-from tests.fuzz.seals import reseal
+from tests.fuzz.seals import reseal, unseal
 from tests.harness.fork_server import ForkServer, Result
 
 SECONDS, BYTES_RESIDENT = 10, 2 << 30
@@ -59,8 +59,11 @@ class Input:
                 content = mutate(np.random.default_rng(seed), content)
                 names.append(_name(mutate))
         file.write_bytes(content)
-        if self.kind.run is not None and rng.random() < 0.5:
-            reseal(folder / self.kind.run)
+        if rng.random() < 0.5:
+            if self.kind.run is not None:
+                reseal(folder / self.kind.run)
+            elif file.suffix == ".h5":
+                unseal(file)
         command = self.kind.commands[rng.integers(len(self.kind.commands))]
         place = str(file.relative_to(folder))
         words = tuple(word.replace("HOME", str(home)).replace("FILE", place) for word in command)

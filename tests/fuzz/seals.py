@@ -9,6 +9,8 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import h5py
+
 from bayes_panns.core.digests import DIGEST, digest_of, sha256_of
 
 
@@ -32,6 +34,16 @@ def reseal(run: Path) -> None:
     _json(run / "resume.json", {"recipes": []})
     lines = (run / "metrics.jsonl").read_bytes().split(b"\n")
     (run / "metrics.jsonl").write_bytes(b"\n".join(_line(line, {}) for line in lines))
+
+
+def unseal(store: Path) -> None:
+    """Take the digests out of a store, as stores of earlier versions and of PANNs have none."""
+    try:
+        with h5py.File(store, "r+") as file:
+            file.attrs.pop("sha256", None)
+            file.pop("digest", None)
+    except (OSError, RuntimeError, KeyError, ValueError):
+        pass
 
 
 def _replaced(text: bytes, key: str, value: str) -> bytes:
