@@ -267,8 +267,8 @@ def _warn_of_empty(source: Path, labels: list[str]) -> None:
     if labels and others:
         lost = "the recordings have no labels" if len(labels) == 1 else "they are no labels"
         logger.warning(
-            f"{source}: {named_files(others, 'folder')} hold no sound, so {lost}; put sound into them, or ignore this "
-            "if they are no classes"
+            f"{source}: has {named_files(others, 'folder')} without sound, so {lost}; put sound there, or ignore this "
+            "if that is no class"
         )
 
 
