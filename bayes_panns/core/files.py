@@ -119,12 +119,13 @@ def require_folder(path: Path) -> None:
 
 
 @contextmanager
-def locked(folder: Path, *, wait: bool = False) -> Iterator[bool]:
+def locked(folder: Path, *, wait: bool = False, shared: bool = False) -> Iterator[bool]:
     """Lock an existing folder against other processes until the block ends; a killed process loses its locks.
 
     Args:
         folder: The folder.
         wait: Whether to wait for a lock that another process has.
+        shared: Whether others may have a shared lock at the same time.
 
     Yields:
         Whether the lock is ours: False where another one holds it. True where the file system has no locks.
@@ -138,7 +139,8 @@ def locked(folder: Path, *, wait: bool = False) -> Iterator[bool]:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+            fcntl.flock(descriptor, kind | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             yield False
             return

@@ -216,14 +216,18 @@ class RunFolder:
             )
 
     @contextmanager
-    def claimed(self, *, resume: bool) -> Iterator[None]:
+    def claimed(self, *, resume: bool, shared: bool = False) -> Iterator[None]:
         """The folder, made if it is missing, for the fit in this block alone.
+
+        Args:
+            resume: Whether there may be something in it.
+            shared: Whether other blocks that share it may run at the same time, but no fit.
 
         Raises:
             FitError: Another fit is running there; or there is something in it and ``resume`` is False.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        with locked(self.path) as ours:
+        with locked(self.path, shared=shared) as ours:
             if not ours:
                 raise FitError(
                     f"{self.path}: another fit is running there, or a command that writes there; wait for it, or "
@@ -317,13 +321,13 @@ def unless_fitting(path: str | Path) -> Iterator[None]:
     """A block that writes at ``path``: into the run there, or that is around it, no fit writes meanwhile.
 
     Raises:
-        FitError: A fit is running there, or another such block.
+        FitError: A fit is running there.
     """
     run = RunFolder.around(path)
     if run is None:
         yield
     else:
-        with run.claimed(resume=True):
+        with run.claimed(resume=True, shared=True):
             yield
 
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from click.testing import CliRunner
 
 from bayes_panns.cli import main
 from bayes_panns.clips import Task, write
+from bayes_panns.core.files import locked
 
 RATE = 8000
 COMMAND = (sys.executable, "-c", "from bayes_panns.cli import main; main()")
@@ -41,7 +43,8 @@ def home(tmp_path_factory):
     label, seconds = np.arange(12) % 2, np.arange(RATE // 2) / RATE
     waveform = 0.3 * np.sin(2 * np.pi * np.array([400, 1500])[label][:, None] * seconds)
     waveform += 0.01 * np.random.default_rng(0).normal(size=waveform.shape)
-    write(folder / "clips.h5", waveform, np.eye(2, dtype=bool)[label], ("low", "high"), Task.ONE_OF_K, RATE)
+    target = np.eye(2, dtype=bool)[label]
+    write(folder / "clips.h5", waveform, target, ("low", "high"), Task.ONE_OF_K, RATE, fold=np.arange(12) // 2 % 2)
     soundfile.write(folder / "low.wav", waveform[0], RATE)
     (folder / "quick.toml").write_text(
         "[data]\nvalidation = 0.2\n[fit]\nepochs = 1\nbatch_size = 8\nspec_augment = false\n"
@@ -131,3 +134,28 @@ def _read(terminal):
         return os.read(terminal, 65536)
     except OSError:
         return b""
+
+
+WRITERS = {
+    "calibrate": ("calibrate", "{run}", "--draws", 1, "--coverage", 0.5),
+    "evaluate": ("evaluate", "{run}", "--data", "{home}/clips.h5", "--draws", 1, "-o", "{run}/evaluation"),
+    "widths": ("widths", "{run}", "--data", "{home}/clips.h5", "-o", "{run}/posterior"),
+    "check-start": ("check-start", "{run}"),
+    "crossval": ("crossval", "{home}/quick.toml", "--data", "{home}/clips.h5", "-o", "{run}", "--resume"),
+}
+
+
+@pytest.mark.parametrize("command", WRITERS)
+def test_what_writes_into_a_run_waits_for_its_fit(home, tmp_path, command):
+    run_folder = shutil.copytree(home / "run", tmp_path / "run")
+    arguments = [str(word).format(run=run_folder, home=home) for word in WRITERS[command]]
+    before = {path: path.read_bytes() for path in run_folder.rglob("*") if path.is_file()}
+    with locked(run_folder):
+        assert "another fit is running there, or a command that writes there" in run(*arguments, code=1).stderr
+    assert {path: path.read_bytes() for path in run_folder.rglob("*") if path.is_file()} == before
+
+
+def test_what_scores_a_run_may_do_so_at_once(home, tmp_path):
+    run_folder = shutil.copytree(home / "run", tmp_path / "run")
+    with locked(run_folder, shared=True):
+        run("evaluate", run_folder, "--data", home / "clips.h5", "--draws", 1, "-o", run_folder / "evaluation")

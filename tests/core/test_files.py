@@ -15,6 +15,7 @@ from bayes_panns.core import files
 from bayes_panns.core.errors import OutputError
 from bayes_panns.core.files import (
     is_part,
+    locked,
     remove_abandoned,
     require_parent,
     require_space,
@@ -361,3 +362,10 @@ def test_parts_of_writers_that_are_alive_stay(tmp_path):
     with writer("file", tmp_path / "a"):
         remove_abandoned(tmp_path)
         assert len(names(tmp_path)) == 1
+
+
+def test_locks_are_for_one_or_shared(tmp_path):
+    with locked(tmp_path, shared=True) as first, locked(tmp_path, shared=True) as second, locked(tmp_path) as alone:
+        assert (first, second, alone) == (True, True, False)
+    with locked(tmp_path) as alone, locked(tmp_path, shared=True) as shared:
+        assert (alone, shared) == (True, False)

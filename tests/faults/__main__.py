@@ -95,12 +95,10 @@ def main() -> int:
             folder.mkdir()
             try:
                 borne = case(bench, server, folder, random.Random(f"{given.seed} {number}"))
-            except NotBorneError as error:
-                borne = "NOT BORNE"
-                failures.append(f"{kind}, {name}, case {number}: {error}")
-            except Exception:
-                borne = "NOT BORNE"
-                failures.append(f"{kind}, {name}, case {number}: {traceback.format_exc()}")
+            except Exception as error:
+                known, borne = isinstance(error, NotBorneError), "NOT BORNE"
+                failures.append(f"{kind}, {name}, case {number}: {error if known else traceback.format_exc()}")
+                print(f"\n{failures[-1]}", flush=True)
             finally:
                 servers.put(server)
                 shutil.rmtree(folder, ignore_errors=True)
@@ -119,8 +117,6 @@ def main() -> int:
         for each in both:
             each.close()
     _print(counts)
-    for failure in failures:
-        print(f"\n{failure}")
     total = sum(sum(each.values()) for each in counts.values())
     print(f"\n{total} faults, {len(failures)} not borne, {time.monotonic() - started:.0f} s, seed {given.seed}")
     return 1 if failures else 0

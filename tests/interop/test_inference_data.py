@@ -1,6 +1,7 @@
 import sys
 import warnings
 from itertools import islice
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from bayes_panns.bayes import Settings, Strategy, mirrored_draws
 from bayes_panns.cli import main
 from bayes_panns.clips import ClipSet, Task, write
 from bayes_panns.core.errors import BayesPannsError, PosteriorError, StoreError
-from bayes_panns.interop import to_inference_data
+from bayes_panns.interop import export_arviz, to_inference_data
 from bayes_panns.posterior import Calibration, Posterior, save
 from bayes_panns.recipes import read_strategy
 
@@ -121,6 +122,15 @@ def test_the_command_writes_netcdf(arviz, store, tmp_path):
     assert (data.attrs["mirrored"], data.attrs["net"]) == (1, "resnet14-narrow")
     result = CliRunner().invoke(main, ["export", str(tmp_path / "p"), "-o", str(out), "--folds", "1"])
     assert result.exit_code == 2
+
+
+def test_a_disk_without_room_is_told_before_hdf5_writes(arviz, store, tmp_path, monkeypatch):
+    """A full disk crashes the process in HDF5."""
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
+    with pytest.raises(OSError, match="the disk is full; free some space, or write elsewhere") as caught:
+        export_arviz(build("det-flip"), tmp_path / "draws.nc", draws=2)
+    assert caught.value.filename == str(tmp_path / "draws.nc")
+    assert not list(tmp_path.iterdir())
 
 
 def test_without_arviz_it_says_what_to_install(monkeypatch):

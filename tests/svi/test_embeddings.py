@@ -241,7 +241,7 @@ def job(store, folder, *, features="embeddings", seed=0, **settings):
 
 def metrics(folder):
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
+    return [{name: value for name, value in line.items() if name not in ("seconds", "digest")} for line in lines]
 
 
 def state(fit):
@@ -340,3 +340,19 @@ def test_a_batch_takes_each_view_of_a_clip_as_often(store):
 def test_views_are_for_embeddings_only():
     with pytest.raises(ValueError, match=r'Views are of embeddings; set fit.features = "embeddings"'):
         FitSettings(views=2)
+
+
+def test_two_processes_that_embed_at_once_keep_the_clips_of_both(store, monkeypatch, count):
+    clips, add = ClipSet(store), Embeddings._add
+
+    def meanwhile(self, *arguments):
+        add(self, *arguments)
+        monkeypatch.setattr(Embeddings, "_add", add)
+        # Another process has read the file before this one writes it.
+        Embeddings(clips.select(indices=np.arange(8, 12)), network(), Task.ONE_OF_K)
+
+    monkeypatch.setattr(Embeddings, "_add", meanwhile)
+    Embeddings(clips.select(indices=np.arange(4)), network(), Task.ONE_OF_K)
+    count()
+    Embeddings(clips.select(indices=np.array([0, 1, 2, 3, 8, 9, 10, 11])), network(), Task.ONE_OF_K)
+    assert count() == 1, "the one that is computed again to see that the file is still right"

@@ -1,6 +1,7 @@
 import json
 import os
 import random
+import resource
 import signal
 import threading
 
@@ -395,6 +396,21 @@ def test_the_checkpoint_of_a_fit_that_trains_other_parts_is_told(store, tmp_path
 def test_features_are_kept_in_one_of_three_places(store, keep):
     with pytest.raises(ValueError, match=r"tape|use Embeddings"):
         Features(ClipSet(store), LogMel(RATE), Task.ONE_OF_K, keep=keep)
+
+
+def test_a_line_of_metrics_is_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    append_metrics(path, {"epoch": 1.0, "step": 1})
+    before = path.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 10, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"File too large|disk is full") as caught:
+            append_metrics(path, {"epoch": 2.0, "step": 2})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert caught.value.filename == str(path)
+    assert path.read_bytes() == before
 
 
 def test_a_flipped_bit_in_a_checkpoint_is_refused_or_changes_nothing(store, tmp_path):
