@@ -234,7 +234,7 @@ class _Heard:
         self._seconds += samples / decoder.rate
         if decoder.promised is not None:
             self._missing += max(0, decoder.promised - samples) / decoder.rate
-        elif decoder.share < 1:
+        elif 0 < decoder.share < 1:
             self._missing += samples * (1 / decoder.share - 1) / decoder.rate
         self._damage = self._damage or decoder.failure
 

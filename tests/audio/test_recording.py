@@ -240,6 +240,19 @@ def test_of_a_truncated_file_what_is_there_is_read_and_the_rest_is_a_note(path, 
     assert recording.notes == ()
 
 
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_file_that_ends_anywhere_in_its_head_is_read_or_refused_in_one_line(path, form, monkeypatch):
+    monkeypatch.setattr("bayes_panns.audio.recording.program", lambda: None)
+    content = bytes(FORMATS[form]())
+    for length in (*range(1, 80), *range(80, 800, 17)):
+        path.write_bytes(content[:length])
+        with Recording(path, RATE) as recording:
+            try:
+                list(recording)
+            except AudioError as error:
+                assert "\n" not in str(error)
+
+
 def test_damage_ends_the_sound_or_is_skipped(path):
     flac = encoded(sound(8), "FLAC")
     flac[len(flac) // 2 : len(flac) // 2 + 300] = JUNK[:300]
