@@ -53,6 +53,11 @@ class PackReport:
     excluded: int
     notes: tuple[tuple[str, Note], ...] = ()
 
+    @property
+    def noted(self) -> str:
+        """How many clips have a note of each kind, such as ``3 truncated, 1 silent``; empty if none has."""
+        return ", ".join(f"{count} {kind}" for kind, count in Counter(note.kind for _, note in self.notes).items())
+
 
 def pack(
     catalog: Catalog,

@@ -157,6 +157,7 @@ def test_notes_are_counted_and_said_once_a_kind(recordings, tmp_path, caplog):
         ("cow/b.wav", "cancelled"),
         ("hen/00.wav", "clipped"),
     ]
+    assert report.noted == "1 truncated, 2 cancelled, 1 clipped"
     provenance = Store(tmp_path / "a.h5").provenance
     assert provenance["notes"] == {"truncated": 1, "cancelled": 2, "clipped": 1}
     assert provenance["note_examples"]["truncated"]["cow/05.wav"].startswith("is truncated: it promises 0.16 s")
