@@ -71,10 +71,6 @@ class Input:
         words = tuple(word.replace("HOME", str(home)).replace("FILE", place) for word in command)
         return file, words, tuple(names)
 
-    def mutations(self, home: Path, folder: Path) -> int:
-        """How many mutations it has."""
-        return len(self.write(home, folder)[2])
-
 
 def _name(mutate: Mutation) -> str:
     return mutate.__qualname__.partition(".")[0]
