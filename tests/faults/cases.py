@@ -75,6 +75,8 @@ def one_line(result: Result, *codes: int) -> None:
     if result.traceback or result.returncode not in codes:
         raise NotBorneError(f"exit code {result.returncode}: {result.stderr[-1500:]}")
     told = [line for line in result.stderr.splitlines() if line.startswith(("bayes-panns: ", "Error: "))]
+    # What `inspect --verify` finds is its result.
+    told += [line for line in result.stdout.splitlines() if ": damaged: " in line]
     if result.returncode in (1, 2) and len(told) != 1:
         raise NotBorneError(f"{len(told)} lines of errors: {result.stderr[-1500:]}")
 
