@@ -138,6 +138,23 @@ def test_files_outside(tmp_path):
     run("pack", "folder", table, "-o", tmp_path / "s.h5", *PACK, "--allow-outside")
 
 
+def test_a_table_in_a_folder_that_is_not_read_is_named(tmp_path):
+    sound(tmp_path / "in" / "a.wav")
+    text(tmp_path / "in" / "tags.csv", "file,labels", "a.wav,dog")
+    told = run("pack", "folder", tmp_path / "in", "-o", tmp_path / "s.h5", *PACK).stderr
+    assert "its clips are unlabelled; if" in told
+    assert "tags.csv lists their labels, name it instead" in told
+
+
+def test_one_channel(tmp_path):
+    (tmp_path / "in").mkdir()
+    soundfile.write(tmp_path / "in" / "a.wav", np.tile([0.1, 0.3], (4000, 1)), RATE)
+    for channel, level in (("mix", 0.2), ("right", 0.3), ("1", 0.1)):
+        run("pack", "folder", tmp_path / "in", "-o", tmp_path / "s.h5", *PACK, "--channel", channel)
+        assert Store(tmp_path / "s.h5").waveform([0]).mean() == pytest.approx(level, abs=1e-3)
+    assert "--channel" in run("pack", "folder", tmp_path, "-o", tmp_path / "s.h5", "--channel", "up", code=2).stderr
+
+
 def test_skipped_files_are_exit_code_3(tmp_path):
     sound(tmp_path / "a.wav")
     table = text(tmp_path / "t.csv", "file,labels", "a.wav,a", "gone.wav,b")
