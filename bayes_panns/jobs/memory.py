@@ -28,7 +28,8 @@ from bayes_panns.core.digests import read_sealed, sealed
 from bayes_panns.core.errors import FitError
 from bayes_panns.core.strict_json import write_json
 from bayes_panns.jobs.fit import fit
-from bayes_panns.jobs.run_folder import Inputs, RunFolder
+from bayes_panns.jobs.inputs import Inputs
+from bayes_panns.jobs.run_folder import SECOND_FIT, RunFolder
 from bayes_panns.jobs.splits import divide
 from bayes_panns.jobs.starting import takes_all_clips
 from bayes_panns.posterior import load
@@ -128,7 +129,7 @@ def check_start(folder: str | Path, *, factor: float | None = None, device: str 
     if recorded is not None and recorded.continued:
         logger.warning(f"{run.path}: was continued to more epochs, and the second fit is not: the schedules differ too")
     logger.info(f"fitting again from widths that are {factor:g} times as large")
-    with run.claimed(resume=True), tempfile.TemporaryDirectory(prefix=".check-start-", dir=run.path) as place:
+    with run.claimed(resume=True), tempfile.TemporaryDirectory(prefix=SECOND_FIT, dir=run.path) as place:
         second = fit(recipe, Path(place) / "run", device=device, widen=factor)
         if not second.complete:
             return None
