@@ -209,9 +209,11 @@ def test_an_interruption_loses_nothing_that_was_computed(posterior, tmp_path, nu
 
 
 def test_an_error_keeps_what_was_written_and_an_empty_part_is_removed(tmp_path):
-    with pytest.raises(OSError, match="full"), options.results(tmp_path / "a.csv") as write:
-        write("one\n")
+    def write(_):
         raise OSError("full")
+
+    with pytest.raises(OSError, match="full"), options.results(tmp_path / "a.csv") as first:
+        write(first("one\n"))
     assert (tmp_path / "a.csv.part").read_text() == "one\n"
     with pytest.raises(OSError, match="full"), options.results(tmp_path / "b.csv"):
         raise OSError("full")
