@@ -1,6 +1,7 @@
 """An open file of bytes, and views of it: stretches of it and bytes of our own, one after the other."""
 
 import os
+import select
 import stat
 import sys
 import tempfile
@@ -19,6 +20,9 @@ STANDARD_INPUT = Path("-")
 
 _COPIED = 1 << 20
 """Bytes of a pipe that are copied at a time."""
+
+_PATIENCE = 5.0
+"""Seconds for which a pipe is waited for."""
 
 Piece = bytes | tuple[int, int]
 """Bytes of our own, or the first byte of a stretch of a file and the one after its last."""
@@ -90,11 +94,24 @@ def _opened(path: Path) -> FileIO:
         return _copied(sys.stdin.buffer)
     kind = path.stat().st_mode
     if stat.S_ISFIFO(kind):
-        with path.open("rb") as pipe:
+        with _of_pipe(path) as pipe:
             return _copied(pipe)
     if not stat.S_ISREG(kind):
         raise AudioError(f"{shown(path)}: is not a file")
     return path.open("rb", buffering=0)
+
+
+def _of_pipe(path: Path) -> BinaryIO:
+    """A named pipe that somebody writes; an ordinary opening would wait for a writer for ever."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        if not select.select([descriptor], [], [], _PATIENCE)[0]:
+            raise AudioError(f"{shown(path)}: is a pipe into which nothing was written for {_PATIENCE:g} s")
+        os.set_blocking(descriptor, True)
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
 
 
 def _copied(pipe: BinaryIO) -> FileIO:

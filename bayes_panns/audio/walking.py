@@ -1,6 +1,7 @@
 """Folders searched for sound files, and what is passed over in them."""
 
 import os
+import stat
 import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterator
@@ -78,7 +79,7 @@ class Walk:
         if self.unreadable:
             folder, reason = self.unreadable[0]
             more = f" and {len(self.unreadable) - 1} more" if len(self.unreadable) > 1 else ""
-            said.append(f"what cannot be looked into: {printable(str(folder))}{more} ({reason})")
+            said.append(f"what cannot be read: {printable(str(folder))}{more} ({reason})")
         if self.repeated:
             more = f" and {len(self.repeated) - 1} more" if len(self.repeated) > 1 else ""
             said.append(f"links to folders that are here anyway: {printable(str(self.repeated[0]))}{more}")
@@ -172,8 +173,15 @@ def _files(folder: Path, unreadable: list[tuple[Path, str]], repeated: list[Path
             if entry.name.startswith("."):
                 continue
             path = here / entry.name
-            if entry.is_dir():
-                (linked if entry.is_symlink() else below).append(path)
-            elif not path.is_dir():
+            try:
+                mode = entry.stat().st_mode
+            except OSError:  # A link to nothing or to itself: whoever reads it says so.
                 yield path
+                continue
+            if stat.S_ISDIR(mode):
+                (linked if entry.is_symlink() else below).append(path)
+            elif stat.S_ISREG(mode):
+                yield path
+            else:
+                unreadable.append((path, "is a pipe or a device"))
         waiting += reversed(below)

@@ -14,6 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bayes_panns.audio import views
 from bayes_panns.audio.files import read
 from bayes_panns.audio.recording import Recording, duration
 from bayes_panns.audio.resampling import resample
@@ -484,3 +485,10 @@ def test_standard_input(monkeypatch):
     monkeypatch.setattr(sys, "stdin", None)
     with pytest.raises(AudioError, match="standard input: is closed"):
         read("-", RATE)
+
+
+def test_a_pipe_that_nobody_writes_is_given_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(views, "_PATIENCE", 0.05)
+    os.mkfifo(tmp_path / "pipe.wav")
+    with pytest.raises(AudioError, match=r"pipe.wav: is a pipe into which nothing was written for 0.05 s"):
+        read(tmp_path / "pipe.wav", RATE)

@@ -87,3 +87,13 @@ def test_similar_names(tmp_path):
     files(tmp_path, unicodedata.normalize("NFD", "Café.WAV"), "other.wav")
     assert [path.name for path in similar(tmp_path / "café.wav")] == [unicodedata.normalize("NFD", "Café.WAV")]
     assert similar(tmp_path / "no" / "café.wav") == []
+
+
+def test_links_to_themselves_pipes_and_devices_hold_nothing_up(tmp_path):
+    (tmp_path / "a.wav").touch()
+    (tmp_path / "loop.wav").symlink_to("loop.wav")
+    (tmp_path / "gone.wav").symlink_to("nowhere")
+    os.mkfifo(tmp_path / "pipe.wav")
+    found = walk(tmp_path)
+    assert [path.name for path in found.files] == ["a.wav", "gone.wav", "loop.wav"]
+    assert "pipe.wav (is a pipe or a device)" in found.passed_over()
