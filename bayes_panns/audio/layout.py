@@ -92,7 +92,7 @@ def layout(source: Source, *, seconds: float | None = None) -> Layout:
     if name and (inside := chunks.mp3_inside(source)):
         return Layout("MP3 in WAV", tuple(mpeg.joined(source, *inside, seconds=seconds)), demuxers)
     if name:
-        return Layout(name, (chunks.chunked(source) or Stream(),), demuxers)
+        return Layout(name, tuple(chunks.joined(source)) or (Stream(),), demuxers)
     frames = tuple(mpeg.joined(source, start, source.size, seconds=seconds))
     if frames:
         return Layout("MP3", frames, "mp3")

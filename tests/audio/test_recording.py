@@ -492,3 +492,24 @@ def test_a_pipe_that_nobody_writes_is_given_up(tmp_path, monkeypatch):
     os.mkfifo(tmp_path / "pipe.wav")
     with pytest.raises(AudioError, match=r"pipe.wav: is a pipe into which nothing was written for 0.05 s"):
         read(tmp_path / "pipe.wav", RATE)
+
+
+def test_joined_wavs_are_read_one_after_the_other(tmp_path):
+    first, second = encoded(sound(1), "WAV"), encoded(np.stack([sound(2), sound(2)], 1), "WAV", rate=2 * RATE)
+    (tmp_path / "a.wav").write_bytes(first)
+    (tmp_path / "b.wav").write_bytes(second)
+    (tmp_path / "both.wav").write_bytes(first + second + first)
+    expected = torch.cat([read(tmp_path / name, RATE) for name in ("a.wav", "b.wav", "a.wav")])
+    assert torch.equal(read(tmp_path / "both.wav", RATE), expected)
+    (tmp_path / "cut.wav").write_bytes(first + second[:-4000])
+    with Recording(tmp_path / "cut.wav", RATE) as recording:
+        assert sum(map(len, recording)) < len(expected)
+    assert [note.kind for note in recording.notes] == ["truncated"]
+
+
+def test_a_chunk_without_its_byte_of_padding_hides_nothing(tmp_path):
+    plain = bytes(encoded(sound(), "WAV"))
+    body = plain[12:36] + b"LIST" + struct.pack("<I", 3) + b"abc" + plain[36:]
+    (tmp_path / "a.wav").write_bytes(b"RIFF" + struct.pack("<I", 4 + len(body)) + b"WAVE" + body)
+    (tmp_path / "b.wav").write_bytes(plain)
+    assert torch.equal(read(tmp_path / "a.wav", RATE), read(tmp_path / "b.wav", RATE))
