@@ -324,6 +324,9 @@ class TestFolder:
             folder(path)
         for header, match in (
             ("file,labels,labels", "has the column 'labels' more than once"),
+            ("file;labels", "it has file;labels; its fields are separated by semicolons: save it with commas"),
+            ("file\tlabels", "its fields are separated by tabs: save it with commas"),
+            ("File, labels", "it has File,  labels; write the names in small letters and without spaces around them"),
             ("file,label", "lacks the columns labels; it has file, label"),
             ("file,labels,", "not understood: ''"),
         ):

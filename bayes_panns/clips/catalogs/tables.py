@@ -140,11 +140,25 @@ def require_distinct(table: Path, rows: Iterable[tuple[int, _Row]], key: Callabl
         first[name] = line
 
 
+def _hint(columns: Sequence[str], missing: Sequence[str]) -> str:
+    """What to do, where another separator or another way to write the names explains what is missing; or nothing."""
+    if len(columns) == 1:
+        for sign, called in ((";", "semicolons"), ("\t", "tabs")):
+            if sign in columns[0]:
+                return f"; its fields are separated by {called}: save it with commas"
+    if {name.strip().casefold() for name in columns} >= {name.casefold() for name in missing}:
+        return "; write the names in small letters and without spaces around them"
+    return ""
+
+
 def _check_columns(table: Path, columns: list[str], row: type[BaseModel], also: Sequence[str]) -> None:
     known = {field.alias or name: field.is_required() for name, field in row.model_fields.items()}
     missing = [name for name, required in known.items() if required and name not in columns]
     if missing:
-        raise StoreError(f"{table}: lacks the columns {', '.join(missing)}; it has {', '.join(columns) or 'none'}")
+        hint = _hint(columns, missing)
+        raise StoreError(
+            f"{table}: lacks the columns {', '.join(missing)}; it has {', '.join(columns) or 'none'}{hint}"
+        )
     repeated = [name for name, count in Counter(columns).items() if count > 1 and name in known]
     if repeated:
         raise StoreError(f"{table}: has the column {repeated[0]!r} more than once; keep one of them")
