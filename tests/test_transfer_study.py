@@ -226,8 +226,12 @@ def test_each_folds_temperature_is_the_others(lines):
     temperature = tempered(det)[1].provenance["temperature"]
     expected = det[1].tempered(temperature).uncertainty.probability
     np.testing.assert_allclose(soft.uncertainty.probability[:30], expected)
-    # It is the best one of fold 2, the only other.
-    at = {t: det[2].tempered(t).metrics["cal/nll"] for t in (0.99 * temperature, temperature, 1.01 * temperature)}
+
+    def loss(at):
+        """The NLL of fold 2, the only other, and that of the weak prior of the temperature."""
+        return len(det[2].uncertainty.probability) * det[2].tempered(at).metrics["cal/nll"] + 2 * np.log(at) ** 2
+
+    at = {t: loss(t) for t in (0.99 * temperature, temperature, 1.01 * temperature)}
     assert min(at, key=at.get) == temperature
 
 

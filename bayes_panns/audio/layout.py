@@ -108,7 +108,7 @@ def _flac(source: Source, start: int, seconds: float | None) -> list[Stream]:
     while place >= 0 and (seconds is None or promised < seconds):
         head = source.at(place, 26)
         # STREAMINFO comes first, 34 bytes long.
-        if head[:4] == b"fLaC" and head[4:5] in (b"\x00", b"\x80") and head[5:8] == b"\x00\x00\x22":
+        if len(head) == 26 and head[:4] == b"fLaC" and head[4:5] in (b"\x00", b"\x80") and head[5:8] == b"\x00\x00\x22":
             starts.append(place)
             rate = int.from_bytes(head[18:21], "big") >> 4
             promised += (int.from_bytes(head[21:26], "big") & _FLAC_COUNT) / max(rate, 1)

@@ -20,6 +20,7 @@ from bayes_panns.audio.resampling import resampler
 from bayes_panns.audio.views import Source, shown
 from bayes_panns.core.choices import SoundNote
 from bayes_panns.core.errors import AudioError, SettingError
+from bayes_panns.core.magnitude import usable
 
 __all__ = ["Note", "Recording", "duration"]
 
@@ -209,16 +210,13 @@ class _Part:
         else:
             with np.errstate(over="ignore", invalid="ignore"):
                 mono = block.mean(axis=1)
-        with np.errstate(over="ignore", invalid="ignore"):
-            finite = np.isfinite(mono.sum())
-        if not finite:
-            wrong = np.flatnonzero(~np.isfinite(mono))
-            if len(wrong):
-                at = self.read + int(wrong[0])
-                raise AudioError(
-                    f"{self._name}: holds samples that are not finite numbers; the first is sample {at:,} (at "
-                    f"{at / self._decoder.rate:.3f} s)"
-                )
+        if not (fine := usable(mono)).all():
+            first = int(np.flatnonzero(~fine)[0])
+            at, value = self.read + first, float(mono[first])
+            what = f"as large as {value:.2g}" if math.isfinite(value) else "that are not finite numbers"
+            raise AudioError(
+                f"{self._name}: holds samples {what}; the first is sample {at:,} (at {at / self._decoder.rate:.3f} s)"
+            )
         listener.hear(block, mono, mixed=channel is None)
         return mono
 
@@ -236,7 +234,7 @@ class _Heard:
         self._seconds += samples / decoder.rate
         if decoder.promised is not None:
             self._missing += max(0, decoder.promised - samples) / decoder.rate
-        elif decoder.share < 1:
+        elif 0 < decoder.share < 1:
             self._missing += samples * (1 / decoder.share - 1) / decoder.rate
         self._damage = self._damage or decoder.failure
 

@@ -67,14 +67,15 @@ class Source:
 
     def at(self, place: int, length: int) -> bytes:
         """Up to ``length`` bytes from ``place`` on; fewer at the file's end."""
-        if length <= 0 or place < 0:
+        # A damaged header may name a place that no file has.
+        if length <= 0 or not 0 <= place < self.size:
             return b""
         self._file.seek(place)
         return self._file.read(length)
 
     def into(self, place: int, target: memoryview) -> int:
         """Fill ``target`` from ``place`` on; returns how many bytes that are."""
-        self._file.seek(place)
+        self._file.seek(min(place, self.size))
         return self._file.readinto(target) or 0
 
     def close(self) -> None:

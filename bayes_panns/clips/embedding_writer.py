@@ -21,6 +21,7 @@ from bayes_panns.core import progress
 from bayes_panns.core.choices import Holds, Task
 from bayes_panns.core.errors import StoreError
 from bayes_panns.core.files import require_parent, whole_file
+from bayes_panns.core.magnitude import LARGEST, usable
 
 _CHUNK = 1 << 17
 """About the bytes of a chunk on disk."""
@@ -126,12 +127,12 @@ def checked_embedding(path: Path, embedding: np.ndarray) -> np.ndarray:
     with np.errstate(over="ignore"):
         rows = np.ascontiguousarray(given, dtype=np.float32)
     for start in range(0, len(rows), _ROWS):
-        finite = np.isfinite(rows[start : start + _ROWS]).all(axis=1)
-        if not finite.all():
-            row = start + int(np.flatnonzero(~finite)[0])
+        fine = usable(rows[start : start + _ROWS]).all(axis=1)
+        if not fine.all():
+            row = start + int(np.flatnonzero(~fine)[0])
             raise StoreError(
-                f"{path}: the embedding in row {row}, counted from 0, holds numbers that are not finite in float32; "
-                "leave it out"
+                f"{path}: the embedding in row {row}, counted from 0, holds numbers that are not finite in float32, or "
+                f"beyond {LARGEST:g}; leave it out"
             )
     return rows
 

@@ -3,6 +3,7 @@
 :mod:`~bayes_panns.clips.store_format` describes the file. It may be a stranger's: see :mod:`~bayes_panns.clips.hdf5`.
 """
 
+import math
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -22,6 +23,7 @@ from bayes_panns.clips.store_format import DATASETS, FULL_SCALE, check_indices, 
 from bayes_panns.clips.store_header import read_header
 from bayes_panns.core.choices import Holds, Task
 from bayes_panns.core.errors import StoreError
+from bayes_panns.core.magnitude import usable
 
 _BLOCK = 1 << 26
 """Bytes of clips that are read at once to verify them."""
@@ -200,10 +202,12 @@ class Store:
             self._require_unchanged()
             self._check_digests(raw, rows)
         if raw.dtype.kind == "f":
-            if not (finite := np.isfinite(raw).all(axis=1)).all():
-                name = self.names[int(np.asarray(indices)[~finite][0])]
-                what = "samples" if self.samples else "values"
-                raise StoreError(f"{self.path}: clip {name!r} holds {what} that are not finite numbers; pack it again")
+            if not (fine := usable(raw)).all():
+                row = int(np.flatnonzero(~fine.all(axis=1))[0])
+                name, first = self.names[int(np.asarray(indices)[row])], float(raw[row][~fine[row]][0])
+                what = f"as large as {first:.2g}" if math.isfinite(first) else "that are not finite numbers"
+                kind = "samples" if self.samples else "values"
+                raise StoreError(f"{self.path}: clip {name!r} holds {kind} {what}; pack it again")
             return raw.astype(np.float32, copy=False)
         return np.divide(raw, np.float32(FULL_SCALE), dtype=np.float32)
 

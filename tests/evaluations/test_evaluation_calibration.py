@@ -188,7 +188,7 @@ class TestOfTheFormatBefore:
         evaluation().save(folder)
         path = folder / "evaluation.json"
         table = json.loads(path.read_text())
-        del table["calibration"]
+        del table["calibration"], table["digest"]
         table["provenance"] |= provenance
         path.write_text(json.dumps(table))
         return Evaluation.load(folder)

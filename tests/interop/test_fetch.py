@@ -200,7 +200,7 @@ GARBAGE = {
     "a compressed file": (lines("200 OK", "Content-Encoding: gzip", body=b"no gzip"), r"compresses the file \(gzip\)"),
     "no answer": (lambda handler: None, "cannot be reached"),
     "nonsense": (lambda handler: handler.wfile.write(b"\0\xff\n" * 50), "cannot be reached"),
-    "a reason that steers a terminal": (lines("503 \x1b[2Jbusy"), r"answered 503  \[2Jbusy; try again later"),
+    "a reason that steers a terminal": (lines("503 \x1b[2Jbusy"), r"answered 503 \\x1b\[2Jbusy; try again later"),
     "a loop": (lines("302 Found", "Location: /net%3D1.pth", "Content-Length: 0"), "Exceeded 30 redirects"),
     "a place that is none": (lines("302 Found", "Location: http://[", "Content-Length: 0"), "cannot be reached"),
     "chunks that are none": (lines("200 OK", "Transfer-Encoding: chunked", body=b"zz\r\n"), "stopped after 0 bytes"),

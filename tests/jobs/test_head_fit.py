@@ -58,7 +58,7 @@ def test_a_run_keeps_what_was_chosen_and_the_power(fitted):
     assert posterior.power.clips == 48
     again = load(folder)
     assert again.power == posterior.power
-    assert read_header(folder / "posterior")["format_version"] == 6
+    assert read_header(folder / "posterior")["format_version"] == 7
     (line,) = read_metrics(folder / "metrics.jsonl")
     assert line["step"] == posterior.provenance["steps"] < 100
 

@@ -162,7 +162,6 @@ def test_a_store_that_has_changed_is_refused(stores, tmp_path, recipe, what):
     fit(recipe(str(store), epochs=1), tmp_path / "run")
     with h5py.File(store, "r+") as file:
         file[what][:] = np.roll(file[what][:], 1, axis=0)
-        del file.attrs["sha256"]
     with pytest.raises(FitError, match=r"clips.h5: is not the store that the run in .*run was started with"):
         fit(recipe(str(store), epochs=1), tmp_path / "run", resume=True)
 

@@ -11,7 +11,7 @@ def test_text_for_charts_has_no_formulas_and_no_control_characters():
     assert plain("a$b_c$") == r"a\$b_c\$"
     assert plain("_hidden").endswith("_hidden")
     assert not plain("_hidden").startswith("_")
-    assert plain("line\nbreak\x00") == "line break "
+    assert plain("line\nbreak\x00") == r"line\nbreak\x00"
     assert plain("x" * 99) == "x" * 27 + "…"
 
 
