@@ -207,7 +207,7 @@ def _digest_file(path: Path) -> Path:
 def _require_unchanged(path: Path) -> None:
     """Check a file against the SHA-256 that was written beside it when it was downloaded, if one was."""
     kept = _digest_file(path)
-    if kept.is_file() and kept.read_text(encoding="utf-8").split()[:1] != [sha256_of(path)]:
+    if kept.is_file() and kept.read_text(encoding="utf-8", errors="replace").split()[:1] != [sha256_of(path)]:
         raise CheckpointError(f"{path}: has changed since {kept.name} was written; delete both and fetch it again")
 
 

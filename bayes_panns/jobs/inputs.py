@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from bayes_panns.clips import ClipSet, Store
 from bayes_panns.core.choices import Holds
-from bayes_panns.core.digests import digest_of
+from bayes_panns.core.digests import DIGEST, digest_of
 from bayes_panns.posterior.header import Header, read
 from bayes_panns.recipes import Run, is_function, read_strategy
 
@@ -92,7 +92,6 @@ class Resumable(BaseModel):
         continued: How often it was continued to more epochs, oldest first.
         frozen_points: Whether frozen weights without a width of their own are points. They were drawn in runs of older
             versions, which do not say.
-        recipes: :func:`recipe_digest` of the recipes that ``run.toml`` may hold; empty in runs of older versions.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -101,7 +100,6 @@ class Resumable(BaseModel):
     inputs: Inputs
     continued: tuple[Continued, ...] = ()
     frozen_points: bool = False
-    recipes: tuple[str, ...] = ()
 
 
 def posterior_at(path: str | Path) -> Path:
@@ -111,9 +109,11 @@ def posterior_at(path: str | Path) -> Path:
 
 
 def recipe_digest(table: Mapping[str, Any]) -> str:
-    """The digest of a recipe as it is in ``run.toml``, without its description and the places of its inputs."""
+    """The digest that ``run.toml`` has of its recipe, without the description and the places of the inputs."""
     data = {key: value for key, value in table.get("data", {}).items() if key not in ("stores", "labels")}
-    rest = {key: value for key, value in table.items() if key not in ("data", "description", "guide", "upstream")}
+    rest = {
+        key: value for key, value in table.items() if key not in ("data", "description", "guide", "upstream", DIGEST)
+    }
     return digest_of({**rest, "data": data})
 
 

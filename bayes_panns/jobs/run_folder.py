@@ -1,8 +1,8 @@
 """The folder of a run: every path in it, its lock, and what must be unchanged when its fit is resumed.
 
 ============== ======================================================================================
-``run.toml``     the recipe as it was run
-``resume.json``  digests of the fit's inputs and of the recipe, and its own; how often the fit was continued
+``run.toml``     the recipe as it was run, and its digest
+``resume.json``  digests of the fit's inputs, and its own; how often the fit was continued
 ``metrics.jsonl`` what the fit logged after each epoch
 ``checkpoint.pt`` all that a resumed fit needs
 ``features.bin`` the clips' log-mels, while a fit with ``features = "disk"`` is under way
@@ -21,7 +21,7 @@ from typing import Any
 
 from bayes_panns.core import toml
 from bayes_panns.core.choices import SplitRule
-from bayes_panns.core.digests import read_sealed, sealed
+from bayes_panns.core.digests import DIGEST, read_sealed, sealed
 from bayes_panns.core.errors import FitError
 from bayes_panns.core.files import locked, remove_abandoned, require_folder, whole_file
 from bayes_panns.core.strict_json import write_json
@@ -124,6 +124,11 @@ class RunFolder:
         enough = fitted.get("converged") or fitted.get("epochs", 0) >= self.read_recipe().fit.epochs
         return bool(fitted.get("complete")) and bool(enough)
 
+    @property
+    def sealed(self) -> bool:
+        """Whether the recipe that was run has a digest; in runs of older versions it has none."""
+        return self.is_run and DIGEST in self._recipe_table()
+
     def read_recipe(self) -> Run:
         """The recipe as it was run.
 
@@ -136,8 +141,8 @@ class RunFolder:
         """
         if not self.is_run:
             raise FitError(f"{self.path}: there is no run ({RUN_TOML} is missing)")
-        recipe, recorded = read_run(self.recipe), self.read_resumable()
-        if recorded is not None and recorded.recipes and self._recipe_digest() not in recorded.recipes:
+        recipe, table = read_run(self.recipe), self._recipe_table()
+        if table.get(DIGEST, recipe_digest(table)) != recipe_digest(table):
             raise FitError(
                 f"{self.recipe}: is not the recipe that was run: it was changed by hand or damaged; restore it, or "
                 "fit again in another folder"
@@ -150,9 +155,11 @@ class RunFolder:
         """What the run was started with; None for a run of an older version.
 
         Raises:
-            FitError: ``resume.json`` is damaged, or of a newer version.
+            FitError: ``resume.json`` is damaged, missing or of a newer version.
         """
         if not self.resumable.is_file():
+            if self.sealed:
+                raise FitError(f"{self.resumable}: is missing; restore it, or fit again in another folder")
             return None
         try:
             table = read_sealed(self.resumable)
@@ -240,29 +247,20 @@ class RunFolder:
     def write(self, recipe: Run, resumable: Resumable) -> None:
         """Write down what is run; what is written already stays as it is.
 
-        The recipe becomes one of ``resumable.recipes``.
-
         Raises:
             OSError: The folder cannot be written.
         """
-        table = recipe.model_dump(mode="json", exclude_none=True)
-        changed = not self.is_run or self.read_recipe() != recipe
-        recorded = self.read_resumable()
-        # What is there lacks the keys of later versions, and has another digest for that.
-        recipes = [] if recorded is None else list(recorded.recipes)
-        recipes += [self._recipe_digest()] if self.is_run else []
-        recipes += [recipe_digest(table)] if changed else []
-        resumable = resumable.model_copy(update={"recipes": tuple(dict.fromkeys(recipes))})
-        # Before the recipe: a run begins with that, and whatever is read of it fits one of the digests.
-        if recorded != resumable:
+        # Before the recipe: a run begins with that.
+        if self.read_resumable() != resumable:
             write_json(sealed(resumable.model_dump(mode="json", exclude_none=True)), self.resumable)
-        if changed:
+        if not self.is_run or self.read_recipe() != recipe:
+            table = recipe.model_dump(mode="json", exclude_none=True)
             with whole_file(self.recipe) as part:
-                part.write_text(toml.dumps(table), encoding="utf-8")
+                part.write_text(toml.dumps({**table, DIGEST: recipe_digest(table)}), encoding="utf-8")
 
-    def _recipe_digest(self) -> str:
-        """The digest of the recipe as it is written."""
-        return recipe_digest(toml.loads(self.recipe.read_text(encoding="utf-8")))
+    def _recipe_table(self) -> dict[str, Any]:
+        """The recipe as it is written, and its digest."""
+        return toml.loads(self.recipe.read_text(encoding="utf-8"))
 
     def _sweep(self) -> None:
         """Remove what killed commands left; the folder is locked."""

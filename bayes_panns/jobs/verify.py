@@ -81,7 +81,8 @@ def _parts(run: RunFolder) -> dict[str, Callable[[], str]]:
 
     def recipe() -> str:
         run.read_recipe()
-        return "verified" if run.read_resumable() is not None else "read; an earlier version kept no digests"
+        run.read_resumable()
+        return "verified" if run.sealed else "read; an earlier version kept no digest of it"
 
     def metrics() -> str:
         if count := damaged_lines(run.metrics):

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from bayes_panns.bayes.strategy import Strategy
 from bayes_panns.core import toml
+from bayes_panns.core.digests import DIGEST
 from bayes_panns.core.errors import RecipeError, SettingError
 from bayes_panns.recipes.run import Kind, Run
 
@@ -59,6 +60,8 @@ def read_run(
     given += [_Override(option, key, value) for option, (key, value) in options.items() if value is not None]
     path = _find(recipe, "runs")
     table = _load(path)
+    # That of a run's own recipe, which whoever takes it for another run may change.
+    table.pop(DIGEST, None)
     for override in given:
         override.put(table)
     return _validate(Run, table, str(path), given)

@@ -25,6 +25,7 @@ from bayes_panns.audio.front_end import FrontEnd
 from bayes_panns.bayes import BayesianNet
 from bayes_panns.clips import ClipSet, Store
 from bayes_panns.core import progress
+from bayes_panns.core.archives import check_npz
 from bayes_panns.core.choices import Holds, Task
 from bayes_panns.core.errors import RecipeError
 from bayes_panns.core.files import locked, whole_file
@@ -168,6 +169,7 @@ class Embeddings:
         if not path.is_file():
             return {}
         try:
+            check_npz(path)
             with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 digests, embeddings = arrays["digest"], arrays["embedding"]
             if embeddings.shape != (len(digests), self._size) or embeddings.dtype != np.float32:

@@ -30,8 +30,10 @@ def reseal(run: Path) -> None:
         header.write_bytes(text)
     if evaluation.is_dir():
         _json(evaluation / "evaluation.json", {"sha256": sha256_of(evaluation / "predictions.npz")})
-    # Without digests of recipes, as older runs have none, any recipe goes.
-    _json(run / "resume.json", {"recipes": []})
+    _json(run / "resume.json", {})
+    # Without its digest, as in older runs, any recipe goes.
+    recipe = (run / "run.toml").read_bytes()
+    (run / "run.toml").write_bytes(re.sub(rb'(?m)^digest = "[0-9a-f]*"\n', b"", recipe))
     lines = (run / "metrics.jsonl").read_bytes().split(b"\n")
     (run / "metrics.jsonl").write_bytes(b"\n".join(_line(line, {}) for line in lines))
 

@@ -398,9 +398,10 @@ def test_a_file_without_a_known_checksum_that_has_changed_is_refused(published, 
     (tmp_path / "net.pth").write_bytes(CONTENT[:-1])
     with pytest.raises(CheckpointError, match=r"net.pth: has changed since net.pth.sha256 was written; delete both"):
         fetch("net", tmp_path / "net.pth")
-    (tmp_path / "net.pth.sha256").write_text("")
-    with pytest.raises(CheckpointError, match="has changed since"):
-        fetch("net", tmp_path / "net.pth")
+    for damaged in (b"", b"\xff"):
+        (tmp_path / "net.pth.sha256").write_bytes(damaged)
+        with pytest.raises(CheckpointError, match="has changed since"):
+            fetch("net", tmp_path / "net.pth")
 
 
 def test_an_interrupted_download_that_cannot_be_checked_starts_anew(server, published, tmp_path):

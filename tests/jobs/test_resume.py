@@ -13,7 +13,7 @@ from bayes_panns.core.errors import FitError
 from bayes_panns.core.files import locked
 from bayes_panns.jobs import RunFolder, calibrate, divide, evaluate_posterior, fit, held_out, inputs
 from bayes_panns.posterior import freezing, load, save, save_calibration
-from bayes_panns.recipes import replaced
+from bayes_panns.recipes import read_run, replaced
 
 
 def same_weights(one, other):
@@ -39,11 +39,17 @@ def finished(stores, tmp_path_factory, recipe):
 
 
 def as_older_versions_wrote(run, *keys):
-    """Leave out what they did not write into ``resume.json``."""
+    """Leave out the digest of ``run.toml``, and what they did not write into ``resume.json``."""
+    without_digest(run)
     path = RunFolder(run).resumable
     table = {key: value for key, value in json.loads(path.read_text()).items() if key not in {"digest", *keys}}
     table["inputs"] = {key: table["inputs"][key] for key in ("stores", "upstream", "guide") if key in table["inputs"]}
     path.write_text(json.dumps({**table, "format_version": 1}))
+
+
+def without_digest(run):
+    path = RunFolder(run).recipe
+    path.write_text("".join(line for line in path.read_text().splitlines(True) if not line.startswith("digest")))
 
 
 @pytest.fixture
@@ -131,6 +137,7 @@ def test_a_complete_run_without_its_checkpoint_cannot_be_continued(stores, run, 
 def test_the_same_store_by_another_path_goes_on(stores, run, recipe, monkeypatch, recorded):
     if not recorded:
         # As older versions left it.
+        without_digest(run)
         (run / "resume.json").unlink()
     monkeypatch.chdir(run)
     relative = recipe("../" * 20 + stores["upstream"].lstrip("/"), validation=0.3)
@@ -205,6 +212,7 @@ def test_a_large_store_without_digests_is_compared_by_clips_spread_over_it(store
 
 
 def test_another_store_is_refused_in_a_run_that_recorded_none(stores, tmp_path, run, recipe):
+    without_digest(run)
     (run / "resume.json").unlink()
     copy = str(shutil.copy(stores["upstream"], tmp_path / "copy.h5"))
     with pytest.raises(FitError, match=r"was started with data.stores = "):
@@ -258,11 +266,23 @@ def test_a_resume_json_that_was_changed_is_told_from_the_one_written(stores, run
         fit(recipe(stores["upstream"], validation=0.3), run, resume=True)
 
 
+def test_a_run_without_its_resume_json_is_not_taken_for_an_old_one(stores, run, recipe):
+    RunFolder(run).resumable.unlink()
+    with pytest.raises(FitError, match=r"resume.json: is missing; restore it"):
+        fit(recipe(stores["upstream"], validation=0.3), run, resume=True)
+
+
+def test_the_recipe_of_a_run_can_be_taken_for_another(stores, run, tmp_path):
+    path = shutil.copy(RunFolder(run).recipe, tmp_path / "mine.toml")
+    path.write_text(path.read_text().replace("epochs = 2", "epochs = 1"))
+    assert read_run(path).fit.epochs == 1
+
+
 def test_a_run_of_an_older_version_goes_on(stores, tmp_path, recipe, interrupted):
     quick = recipe(stores["upstream"])
     with interrupted():
         fit(quick, tmp_path / "run")
-    as_older_versions_wrote(tmp_path / "run", "recipes")
+    as_older_versions_wrote(tmp_path / "run")
     assert fit(quick, tmp_path / "run", resume=True).complete
 
 
@@ -395,7 +415,7 @@ def test_an_old_run_keeps_the_clips_that_it_held_out(stores, tmp_path, recipe, i
         fit(old, tmp_path / "run")
     run = RunFolder(tmp_path / "run")
     run.recipe.write_text(run.recipe.read_text().replace('split = "prefix"\n', ""))
-    as_older_versions_wrote(run.path, "recipes")
+    as_older_versions_wrote(run.path)
     before = held_out(run.path)
     assert before.names == divide(old)[0].names
     now = replaced(old, {"data.split": "stratified"})
@@ -426,8 +446,9 @@ def test_an_old_run_goes_on_drawing_what_it_froze(stores, points, tmp_path, reci
             assert not fit(quick, tmp_path / "run").complete
     path = RunFolder(tmp_path / "run").resumable
     if recorded:
-        as_older_versions_wrote(tmp_path / "run", "recipes", "frozen_points")
+        as_older_versions_wrote(tmp_path / "run", "frozen_points")
     else:
+        without_digest(tmp_path / "run")
         path.unlink()
     resumed = fit(quick, tmp_path / "run", resume=True)
     assert resumed.complete

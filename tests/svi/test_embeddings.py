@@ -10,6 +10,7 @@ import torch
 from bayes_panns.audio.front_end import LogMel
 from bayes_panns.bayes import BayesianNet, MeanField, OneOfK, guide_from_strategy, logits_under, mean_weights
 from bayes_panns.clips import ClipSet, Task, write
+from bayes_panns.core import archives
 from bayes_panns.core.errors import FitError, RecipeError
 from bayes_panns.nets import backbone, build
 from bayes_panns.recipes import read_strategy
@@ -152,8 +153,10 @@ def test_another_head_is_the_same_backbone(embedded, store, count):
     assert count() == 1
 
 
-@pytest.mark.parametrize("damage", ["truncated", "a byte", "no file of ours", "another width", "other embeddings"])
-def test_a_damaged_file_is_told_and_mended(embedded, store, damage, count):
+@pytest.mark.parametrize(
+    "damage", ["truncated", "a byte", "no file of ours", "another width", "other embeddings", "a bomb"]
+)
+def test_a_damaged_file_is_told_and_mended(embedded, store, damage, count, monkeypatch):
     right, _ = embedded(store)
     path = kept(store)
     content = bytearray(path.read_bytes())
@@ -166,6 +169,9 @@ def test_a_damaged_file_is_told_and_mended(embedded, store, damage, count):
         path.write_bytes(content)
     elif damage == "no file of ours":
         path.write_text("hello")
+    elif damage == "a bomb":
+        monkeypatch.setattr(archives, "FREE", 1 << 10)
+        np.savez_compressed(path, digest=digest, embedding=np.zeros((100_000, embedding.shape[1]), np.float32))
     else:
         wrong = embedding[:, :5] if damage == "another width" else 1.1 * embedding
         with path.open("wb") as file:
@@ -174,6 +180,7 @@ def test_a_damaged_file_is_told_and_mended(embedded, store, damage, count):
     again, said = embedded(store)
     assert f"{path}: " in said
     assert "computed again" in said
+    assert ("unpacks from" in said) == (damage == "a bomb"), "it is refused before it is unpacked"
     assert count() >= CLIPS
     assert torch.equal(again, right)
     assert "read from" in embedded(store)[1]
