@@ -484,3 +484,23 @@ def test_standard_input(monkeypatch):
     monkeypatch.setattr(sys, "stdin", None)
     with pytest.raises(AudioError, match="standard input: is closed"):
         read("-", RATE)
+
+
+def test_joined_wavs_are_read_one_after_the_other(path):
+    samples, notes = heard(path, encoded(sound(1), "WAV") + encoded(sound(1, RATE // 2), "WAV", rate=RATE // 2))
+    assert len(samples) == 2 * RATE
+    assert notes == []
+    assert duration(path) == 2
+
+
+def test_a_wav_without_the_byte_after_an_odd_chunk(path):
+    whole = encoded(sound(), "WAV")
+    odd = b"LIST" + struct.pack("<I", 7) + b"INFOabc"
+    samples, _ = heard(path, whole[:36] + odd + whole[36:])
+    assert (samples == heard(path, whole)[0]).all()
+
+
+def test_an_mp3_whose_end_is_damaged_has_a_note(path):
+    whole = mp3(sound(), counted=False)
+    assert heard(path, whole + bytes(range(1, 200)) * 10)[1] == [str(SoundNote.TRUNCATED)]
+    assert heard(path, whole + b"TAG" + bytes(125) + bytes(4096))[1] == []
