@@ -20,8 +20,9 @@ _BLOCKS = (0x02, 0x11, 0x31)
 """Those of codecs that say how many samples a block has: Microsoft's and IMA's ADPCM, GSM 6.10."""
 
 _MOST_CHUNKS = 10_000
-_MOST_JOINED = 1000
-_LARGEST_HEAD = 1 << 16
+_MOST_FORMAT = 1 << 12
+"""Bytes of a chunk that says how the samples are coded; it has some dozens."""
+
 _WRAPPED = 1 << 32
 
 
@@ -45,8 +46,8 @@ class _Data:
         block: Bytes of a sample of all channels, or of a codec's block; 0 if unknown.
         samples: Samples of each channel in a block.
         counted: Samples of each channel that a chunk of its own promises.
-        head: The chunks before it that matter, as bytes.
-        padded: Whether every chunk before it is followed by the byte that makes its length even, as it must be.
+        before: The chunks before it.
+        padded: Whether a byte follows each of these that has an odd length, as should be.
     """
 
     chunk: _Chunk
@@ -54,28 +55,8 @@ class _Data:
     block: int = 0
     samples: int = 1
     counted: int | None = None
-    head: bytes = b""
+    before: tuple[_Chunk, ...] = ()
     padded: bool = True
-
-
-class _Stretch:
-    """A stretch of a file, as if it were a file of its own."""
-
-    def __init__(self, source: Source, begin: int, end: int):
-        self._source, self._begin, self.size = source, begin, end - begin
-
-    def at(self, place: int, length: int) -> bytes:
-        """Up to ``length`` bytes from ``place`` on."""
-        return self._source.at(self._begin + place, min(length, self.size - place)) if place >= 0 else b""
-
-    def moved(self, stream: Stream) -> Stream:
-        """A stream of the stretch as one of the file."""
-        pieces = stream.pieces or ((0, self.size),)
-        begin = self._begin
-        return replace(
-            stream,
-            pieces=tuple(each if isinstance(each, bytes) else (each[0] + begin, each[1] + begin) for each in pieces),
-        )
 
 
 def mp3_inside(source: Source) -> tuple[int, int] | None:
@@ -89,28 +70,36 @@ def mp3_inside(source: Source) -> tuple[int, int] | None:
 
 
 def joined(source: Source) -> list[Stream]:
-    """The samples of a file made of chunks, or of several WAV files one behind the other; empty if none are found."""
-    begins = [0]
-    while len(begins) < _MOST_JOINED and _begins_wav(source, begins[-1]):
-        end = begins[-1] + 8 + int.from_bytes(source.at(begins[-1] + 4, 4), "little")
-        another = next((place for place in (end, end + end % 2) if _begins_wav(source, place)), None)
-        if another is None:
+    """The samples of a file made of chunks, and of the WAV files that follow it, as ``cat`` leaves them."""
+    streams, start = list[Stream](), 0
+    while (stream := chunked(_Rest(source, start))) is not None:
+        after = start + 8 + int.from_bytes(source.at(start + 4, 4), "little")
+        more = all(source.at(at, 4) == b"RIFF" and source.at(at + 8, 4) == b"WAVE" for at in (start, after))
+        end = after if more else source.size
+        if start or more:
+            # libsndfile refuses a file in which another begins.
+            pieces = stream.pieces or ((0, end - start),)
+            moved = (each if isinstance(each, bytes) else (start + each[0], start + each[1]) for each in pieces)
+            stream = replace(stream, pieces=tuple(moved))
+        streams.append(stream)
+        if not more:
             break
-        begins.append(another)
-    if len(begins) == 1:
-        stream = chunked(source)
-        return [] if stream is None else [stream]
-    stretches = [_Stretch(source, *ends) for ends in zip(begins, [*begins[1:], source.size], strict=True)]
-    streams = ((stretch, chunked(stretch)) for stretch in stretches)
-    return [stretch.moved(stream) for stretch, stream in streams if stream is not None]
+        start = after
+    return streams
 
 
-def _begins_wav(source: Source, place: int) -> bool:
-    head = source.at(place, 12)
-    return head[:4] == b"RIFF" and head[8:] == b"WAVE"
+class _Rest:
+    """The bytes of a file from a place on."""
+
+    def __init__(self, source: Source, start: int) -> None:
+        self.size, self._source, self._start = source.size - start, source, start
+
+    def at(self, place: int, length: int) -> bytes:
+        """See :meth:`.Source.at`."""
+        return self._source.at(self._start + place, length) if place >= 0 else b""
 
 
-def chunked(source: "Source | _Stretch") -> Stream | None:
+def chunked(source: Source | _Rest) -> Stream | None:
     """The samples of a file made of chunks; None if it is of another kind, or so damaged that none are found."""
     magic = source.at(0, 16)
     if magic[:4] in (b"RIFF", b"RIFX", b"RF64", b"BW64") and source.at(8, 4) == b"WAVE":
@@ -130,7 +119,7 @@ _W64_TAIL = b"\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a"
 _W64_RIFF = b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00"
 
 
-def _walk(source: "Source | _Stretch", start: int, order: str) -> Iterator[_Chunk]:
+def _walk(source: Source | _Rest, start: int, order: str) -> Iterator[_Chunk]:
     """The chunks of IFF and RIFF from ``start`` on, as far as their headers go."""
     for _ in range(_MOST_CHUNKS):
         head = source.at(start, 8)
@@ -138,22 +127,18 @@ def _walk(source: "Source | _Stretch", start: int, order: str) -> Iterator[_Chun
             return
         (length,) = struct.unpack(f"{order}I", head[4:])
         yield _Chunk(head[:4], start + 4, start + 8, length)
-        start += 8 + length
-        # The byte that makes a length even is sometimes forgotten.
-        if length % 2 and not (_is_chunk(source, start, 8) and not _is_chunk(source, start + 1, 8)):
-            start += 1
+        end = start + 8 + length
+        # Some programs leave out the byte that should follow an odd length.
+        start = end + (length % 2 and not (_is_chunk(source, end, 8) and not _is_chunk(source, end + 1, 8)))
 
 
-def _wav(source: "Source | _Stretch") -> _Data | None:
+def _wav(source: Source | _Rest) -> _Data | None:
     """The samples of a WAV file, as its chunks say."""
     order = ">" if source.at(0, 4) == b"RIFX" else "<"
     codec, block, samples, counted = 0, 0, 1, None
-    head, padded, expected = b"", True, 16
+    before, place, padded = list[_Chunk](), 12, True
     for chunk in _walk(source, 12, order):
-        padded = padded and chunk.field == expected
-        expected = chunk.start + chunk.length + chunk.length % 2 + 4
-        if chunk.name in (b"fmt ", b"fact") and chunk.length < _LARGEST_HEAD:
-            head += source.at(chunk.field - 4, 8 + chunk.length) + b"\0" * (chunk.length % 2)
+        padded, place = padded and chunk.start == place + 8, chunk.start + chunk.length + chunk.length % 2
         if chunk.name == b"fmt ":
             fields = source.at(chunk.start, 40).ljust(40, b"\0")
             codec, block = (struct.unpack_from(f"{order}H", fields, at)[0] for at in (0, 12))
@@ -165,11 +150,12 @@ def _wav(source: "Source | _Stretch") -> _Data | None:
         elif chunk.name == b"fact" and chunk.length >= 4:
             (counted,) = struct.unpack(f"{order}I", source.at(chunk.start, 4).ljust(4, b"\0"))
         elif chunk.name == b"data":
-            return _Data(chunk, codec, block, samples, counted, head, padded)
+            return _Data(chunk, codec, block, samples, counted, tuple(before), padded)
+        before.append(chunk)
     return None
 
 
-def _of_wav(source: "Source | _Stretch", magic: bytes) -> Stream | None:
+def _of_wav(source: Source | _Rest, magic: bytes) -> Stream | None:
     data = _wav(source)
     if data is None:
         return None
@@ -200,16 +186,22 @@ def _of_wav(source: "Source | _Stretch", magic: bytes) -> Stream | None:
         most = data.counted if whole - data.samples < data.counted < whole + data.samples else None
         promised = most if most is not None and promised is not None and promised <= whole else promised
     stream = _stream(source, chunk, there, patches, promised, most)
-    if magic == b"RIFF" and not data.padded:
-        # libsndfile does not find the samples: it gets a header with what it needs.
-        size = min(there, _WRAPPED - 1)
-        lengths = struct.pack("<I", min(4 + len(data.head) + 8 + size, _WRAPPED - 1)), struct.pack("<I", size)
-        head = b"RIFF" + lengths[0] + b"WAVE" + data.head + b"data" + lengths[1]
-        stream = replace(stream, pieces=(head, (chunk.start, chunk.start + there)))
-    return stream
+    return stream if data.padded else replace(stream, pieces=_rebuilt(source, data, there, order))
 
 
-def _of_aiff(source: "Source | _Stretch") -> Stream | None:
+def _rebuilt(source: Source | _Rest, data: _Data, there: int, order: str) -> tuple[Piece, ...]:
+    """A WAV file with no more than the chunks that are needed, in the right places."""
+    head = b""
+    for chunk in data.before:
+        if chunk.name in (b"fmt ", b"fact"):
+            held = source.at(chunk.start, min(chunk.length, _MOST_FORMAT))
+            head += chunk.name + struct.pack(f"{order}I", len(held)) + held + b"\0" * (len(held) % 2)
+    sizes = [struct.pack(f"{order}I", min(size, _WRAPPED - 1)) for size in (12 + len(head) + there, there)]
+    start = data.chunk.start
+    return (source.at(0, 4) + sizes[0] + b"WAVE" + head + b"data" + sizes[1], (start, start + there))
+
+
+def _of_aiff(source: Source | _Rest) -> Stream | None:
     counted, block = None, 0
     for chunk in _walk(source, 12, ">"):
         if chunk.name == b"COMM":
@@ -229,7 +221,7 @@ def _of_aiff(source: "Source | _Stretch") -> Stream | None:
     return None
 
 
-def _of_au(source: "Source | _Stretch", order: str) -> Stream | None:
+def _of_au(source: Source | _Rest, order: str) -> Stream | None:
     head = source.at(0, 24)
     if len(head) < 24:
         return None
@@ -242,7 +234,7 @@ def _of_au(source: "Source | _Stretch", order: str) -> Stream | None:
     return _stream(source, chunk, there, patches, promised, None)
 
 
-def _of_caf(source: "Source | _Stretch") -> Stream | None:
+def _of_caf(source: Source | _Rest) -> Stream | None:
     block, at = 0, 8
     for _ in range(_MOST_CHUNKS):
         head = source.at(at, 12)
@@ -263,7 +255,7 @@ def _of_caf(source: "Source | _Stretch") -> Stream | None:
     return None
 
 
-def _of_w64(source: "Source | _Stretch") -> Stream | None:
+def _of_w64(source: Source | _Rest) -> Stream | None:
     block, at = 0, 40
     for _ in range(_MOST_CHUNKS):
         head = source.at(at, 24)
@@ -285,12 +277,7 @@ def _of_w64(source: "Source | _Stretch") -> Stream | None:
 
 
 def _stream(
-    source: "Source | _Stretch",
-    chunk: _Chunk,
-    there: int,
-    patches: dict[int, bytes],
-    promised: int | None,
-    most: int | None,
+    source: Source | _Rest, chunk: _Chunk, there: int, patches: dict[int, bytes], promised: int | None, most: int | None
 ) -> Stream:
     pieces: tuple[Piece, ...] | None = overlaid(chunk.start + there, patches) if patches else None
     cut = promised is None and not _unknown(chunk.length) and there < chunk.length < 1 << 62
@@ -302,7 +289,7 @@ def _unknown(declared: int) -> bool:
     return declared == 0 or 0x7FFFF000 <= declared <= 0x80000FFF or declared >= 0xFFFFF000
 
 
-def _extent(source: "Source | _Stretch", chunk: _Chunk, ends: int, *, word: int = 8) -> int:
+def _extent(source: Source | _Rest, chunk: _Chunk, ends: int, *, word: int = 8) -> int:
     """How many bytes of samples there are.
 
     Args:
@@ -323,7 +310,7 @@ def _extent(source: "Source | _Stretch", chunk: _Chunk, ends: int, *, word: int 
     return chunk.length if source.size - end < word or followed else rest
 
 
-def _is_chunk(source: "Source | _Stretch", place: int, word: int) -> bool:
+def _is_chunk(source: Source | _Rest, place: int, word: int) -> bool:
     head = source.at(place, word)
     length = int.from_bytes(head[4:], "little"), int.from_bytes(head[4:], "big")
     return all(32 <= byte < 127 for byte in head[:4]) and place + word + min(length) <= source.size + 1

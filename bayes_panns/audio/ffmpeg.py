@@ -51,6 +51,7 @@ SUFFIXES = frozenset(
         ".ts",
         ".m2ts",
         ".mts",
+        ".mxf",
         ".dsf",
         ".dff",
         ".ogv",
@@ -201,7 +202,8 @@ class Ffmpeg:
             if found := re.match(r"\[info\]\s+Duration: (\d+):(\d\d):(\d\d\.\d+)", text):
                 hours, minutes, seconds = found.groups()
                 self._duration = 3600 * int(hours) + 60 * int(minutes) + float(seconds)
-            if "[error]" in text or "[fatal]" in text:
+            # What the writer of AU says is not about the sound: it counts the time of joined files anew.
+            if ("[error]" in text or "[fatal]" in text) and not text.startswith("[au @"):
                 self._said.append(text)
 
     def _error(self) -> str:

@@ -43,6 +43,11 @@ _FOREIGN = (
     (8, b"AVI LIST", "AVI", "avi"),
     (0, b"\x00\x00\x01\xba", "MPEG video", "mpeg"),
     (0, b"DSD ", "DSD", "dsf"),
+    (0, b"\x06\x0e\x2b\x34\x02\x05\x01\x01", "MXF", "mxf"),
+    (0, b"ajkg", "Shorten", "shn"),
+    (0, b".SoX", "SoX's own format", "sox"),
+    (0, b"XoS.", "SoX's own format", "sox"),
+    (0, b"nut/multimedia container", "NUT", "nut"),
     (0, b"FRM8", "DSD", "iff"),
 )
 """The place and the bytes that tell a kind of file, its name, and ffmpeg's demuxer for it."""
@@ -79,7 +84,11 @@ def layout(source: Source, *, seconds: float | None = None) -> Layout:
             return Layout(name, demuxers=demuxers)
     if len(head) > 2 and head[0] == 0xFF and head[1] & 0xF6 == 0xF0:
         return Layout("AAC", demuxers="aac")
-    if source.at(start, 1) == b"G" == source.at(start + 188, 1) == source.at(start + 376, 1):
+    # Camcorders put a time of 4 bytes before each packet of 188.
+    if any(
+        all(source.at(start + first + number * length, 1) == b"G" for number in range(3))
+        for first, length in ((0, 188), (4, 192))
+    ):
         return Layout("MPEG transport stream", demuxers="mpegts")
     name, demuxers = next(
         ((name, demuxers) for place, magic, name, demuxers in _KNOWN if head[place:].startswith(magic)), ("", "")

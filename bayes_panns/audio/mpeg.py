@@ -25,6 +25,9 @@ _SURE = 4
 _JUNK = 1 << 18
 """Bytes in front of the first frame that are searched."""
 
+_FEW = 512
+"""Fewer bytes after the last frame are not worth a word."""
+
 _DECODER_DELAY = 529
 """Samples that a decoder of layer 3 adds in front."""
 
@@ -105,7 +108,7 @@ def joined(source: Source, start: int, end: int, *, seconds: float | None = None
         # As it is, without Python between the decoder and the file.
         return [_stream(source, runs[0], last=True, complete=True, plain=True)]
     return [
-        _stream(source, run, last=number == len(runs) - 1, complete=complete)
+        _stream(source, run, last=number == len(runs) - 1, complete=complete, end=end)
         for number, run in enumerate(runs)
         if run.frames
     ]
@@ -226,7 +229,7 @@ def _is_plain(source: Source, run: _Run, start: int, end: int) -> bool:
     return alone and _count(run.info, header.tag)[0] == run.frames
 
 
-def _stream(source: Source, run: _Run, *, last: bool, complete: bool, plain: bool = False) -> Stream:
+def _stream(source: Source, run: _Run, *, last: bool, complete: bool, end: int = 0, plain: bool = False) -> Stream:
     header = _header(run.first)
     assert header is not None
     version, layer = header.kind[:2]
@@ -234,6 +237,8 @@ def _stream(source: Source, run: _Run, *, last: bool, complete: bool, plain: boo
     damage = f"has {run.lost} damaged bytes" if run.lost else ""
     if last and complete and not damage and _is_cut(source, run.ranges[-1][1]):
         damage = "ends within a frame"
+    if last and complete and not damage and (after := _after(source, run.ranges[-1][1], end)):
+        damage = f"has {after} bytes at its end that are no sound"
     promised = counted * header.samples - trimmed if counted and complete else None
     if run.info:
         info = _corrected(run.info, header.tag, run, counted)
@@ -248,6 +253,17 @@ def _is_cut(source: Source, place: int) -> bool:
     word = source.at(place, 4)
     header = _header(word) if len(word) == 4 else None
     return header is not None and place + header.length > source.size
+
+
+def _after(source: Source, place: int, end: int) -> int:
+    """How many bytes that are no tag follow the last frame; 0 if they are few or zeros."""
+    while place < end and (length := _tag(source, place)):
+        place += length
+    # Tags of APE's kind without a header are known by their ends.
+    tail = source.at(max(place, end - 160), min(160, max(0, end - place)))
+    known = b"APETAGEX" in tail or source.at(place, 11) == b"LYRICSBEGIN"
+    few = end - place < _FEW or not source.at(place, _FEW).strip(b"\0")
+    return 0 if known or few else end - place
 
 
 def _fields(info: bytes, tag: int) -> tuple[int, int]:

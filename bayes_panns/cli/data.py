@@ -169,6 +169,7 @@ def pack(
     if labels is not None and min_count > 1:
         raise click.UsageError("--min-count drops labels, and --labels keeps all of a set; give one of them")
     require_folder(out.parent)
+    options.require_output(out, [source, *([] if labels is None else [labels])])
     patterns = [pattern for pattern in exclude.split(",") if pattern]
     if catalog == NAME:
         table = embeddings(source, **extras)
@@ -178,8 +179,10 @@ def pack(
         if seconds is not None and catalog in _LENGTHS:
             extras["seconds"] = seconds
         sound: dict[str, Any] = {} if channel is None else {"channel": channel}
+        clips = _refined(CATALOGS[catalog](source, **extras), labels, folds, seed)
+        options.require_output(out, [clip.path for clip in clips.clips])
         report = pack_catalog(
-            _refined(CATALOGS[catalog](source, **extras), labels, folds, seed),
+            clips,
             out,
             sample_rate=int(sample_rate or 32000),
             seconds=seconds,

@@ -238,8 +238,15 @@ def require_output(output: Path | None, inputs: Sequence[Path] = ()) -> None:
     if output is None or is_special(output):
         return
     require_parent(output)
-    if output.exists() and any(str(path) != STDIN and output.samefile(path) for path in inputs if path.exists()):
+    if output.is_file() and any(_is_same(output, path) for path in inputs if str(path) != STDIN):
         raise OutputError(f"{output}: is one of the files to read; choose another file to write")
+
+
+def _is_same(output: Path, path: Path) -> bool:
+    try:
+        return output.samefile(path)
+    except (OSError, ValueError):  # It is missing, or no file system takes its name.
+        return False
 
 
 def write(text: str, output: Path | None) -> None:

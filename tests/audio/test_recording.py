@@ -513,3 +513,9 @@ def test_a_chunk_without_its_byte_of_padding_hides_nothing(tmp_path):
     (tmp_path / "a.wav").write_bytes(b"RIFF" + struct.pack("<I", 4 + len(body)) + b"WAVE" + body)
     (tmp_path / "b.wav").write_bytes(plain)
     assert torch.equal(read(tmp_path / "a.wav", RATE), read(tmp_path / "b.wav", RATE))
+
+
+def test_an_mp3_whose_end_is_damaged_has_a_note(path):
+    whole = mp3(sound(), counted=False)
+    assert heard(path, whole + bytes(range(1, 200)) * 10)[1] == [str(SoundNote.TRUNCATED)]
+    assert heard(path, whole + b"TAG" + bytes(125) + bytes(4096))[1] == []

@@ -196,3 +196,14 @@ def test_a_checkpoint_of_another_network_is_refused_in_a_line(here):
 @pytest.mark.parametrize("words", [("--window", "nan"), ("--hop", "inf"), ("--hop", "-0.1"), ("--window", "0")])
 def test_lengths_of_windows_that_are_no_lengths_are_wrong_usage(words, here):
     assert "Invalid value" in run("predict", "no-posterior", "no.wav", *words, code=2).stderr
+
+
+@pytest.mark.parametrize("out", ["set/dog/0.wav", "t.csv"])
+def test_pack_does_not_write_onto_what_it_reads(here, out):
+    for name in ("dog/0.wav", "cat/0.wav"):
+        sound(here / "set" / name)
+    table(here / "t.csv", "file,labels", "set/dog/0.wav,dog")
+    before = (here / out).read_bytes()
+    source = "t.csv" if out == "t.csv" else "set"
+    assert "is one of the files to read" in run("pack", "folder", source, "-o", out, code=1).stderr
+    assert (here / out).read_bytes() == before

@@ -112,3 +112,47 @@ def test_audiosets_ids_are_ids(tmp_path):
     sound(tmp_path / "a.wav")
     with pytest.raises(StoreError, match=r"line 1 has the id '\.\./\.\./\.\./x1', which is no id of YouTube's"):
         audioset(tmp_path)
+
+
+ROWS = "file,labels,start,end\na.wav,dog,0,0.05\nb.wav,cat,0.05,0.1\n"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        ROWS.encode("utf-16"),
+        ROWS.replace("file,labels,start", "File , Labels,START").encode("utf-8-sig"),
+        ROWS.replace(",", ";").replace("0.", "0,").encode(),
+        ROWS.replace(",", "\t").replace("0.", "0,").encode(),
+        ROWS.replace("\n", "\r\n").encode() + b",,,\r\n\r\n",
+    ],
+)
+def test_tables_as_spreadsheets_write_them(tmp_path, content):
+    for name in ("a.wav", "b.wav"):
+        sound(tmp_path / name)
+    (tmp_path / "t.csv").write_bytes(content)
+    catalog = folder(tmp_path / "t.csv", seconds=0.05)
+    assert catalog.labels == ("cat", "dog")
+    assert [(clip.name, clip.labels) for clip in catalog.clips] == [("a.wav 0-0.05", (1,)), ("b.wav 0.05-0.1", (0,))]
+
+
+@pytest.mark.parametrize(
+    ("rows", "match"),
+    [
+        ("a.wav,dog\n./a.wav,cat\n", "line 3 lists './a.wav', the same file as 'a.wav' of line 2"),
+        ("a.wav,dog\nA.WAV,cat\n", "line 3 lists 'A.WAV', the same file as 'a.wav' of line 2"),
+        ("a.wav,dog\0\n", "line 2 holds a zero byte"),
+    ],
+)
+def test_rows_that_would_change_a_label_without_a_word(tmp_path, rows, match):
+    sound(tmp_path / "a.wav")
+    (tmp_path / "t.csv").write_text("file,labels\n" + rows)
+    with pytest.raises(StoreError, match=match):
+        folder(tmp_path / "t.csv")
+
+
+def test_a_comma_between_quotes_is_no_decimal_sign_where_commas_stand_between_fields(tmp_path):
+    sound(tmp_path / "a.wav")
+    (tmp_path / "t.csv").write_text('file,labels,start,end\na.wav,dog,"0,01",1\n')
+    with pytest.raises(StoreError, match="line 2 has start '0,01', which is not a number"):
+        folder(tmp_path / "t.csv")

@@ -143,7 +143,7 @@ class TestTable:
 
     def test_columns_that_are_wrong(self, tmp_path):
         sound(tmp_path / "r.wav")
-        with pytest.raises(StoreError, match="lacks the columns end"):
+        with pytest.raises(StoreError, match="lacks the column end"):
             folder(text(tmp_path / "t.csv", "file,labels,start", "r.wav,dog,1"))
         with pytest.raises(StoreError, match="not understood: 'species'; known are file, labels, start, end, fold, "):
             folder(text(tmp_path / "t.csv", "file,labels,start,end,species", "r.wav,dog,1,2,x"))

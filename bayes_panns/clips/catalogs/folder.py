@@ -25,8 +25,6 @@ from bayes_panns.core.text import readable
 
 logger = logging.getLogger(__name__)
 
-logger = logging.getLogger(__name__)
-
 
 class _Row(UserRow):
     file: Name
@@ -265,7 +263,8 @@ def _warn_of_empty(source: Path, labels: list[str]) -> None:
         if not each.name.startswith(".") and each.is_dir() and each.name not in labels
     )
     if labels and others:
-        lost = "the recordings have no labels" if len(labels) == 1 else "they are no labels"
+        none = "they are no labels" if len(others) > 1 else "it is no label"
+        lost = "the recordings have no labels" if len(labels) == 1 else none
         logger.warning(
             f"{source}: has {named_files(others, 'folder')} without sound, so {lost}; put sound there, or ignore this "
             "if that is no class"
@@ -293,4 +292,17 @@ def _labelled_by_table(table: Path, reading: Reading) -> tuple[Path, tuple[str, 
         )
         for (line, row), of_clip in zip(rows, columns, strict=True)
     )
+    _refuse_one_file_twice(table, rows, clips)
     return listed.root, labels, task, require_any_file(table, clips)
+
+
+def _refuse_one_file_twice(table: Path, rows: list[tuple[int, _Row]], clips: tuple[Clip, ...]) -> None:
+    """Refuse one file under two names, such as a.wav and ./a.wav: its clips could have different labels."""
+    first: dict[Path, tuple[int, str]] = {}
+    for (line, row), clip in zip(rows, clips, strict=True):
+        earlier, name = first.setdefault(clip.path, (line, row.file))
+        if name != row.file:
+            raise StoreError(
+                f"{table}: line {line} lists {row.file!r}, the same file as {name!r} of line {earlier}; remove one of "
+                "them"
+            )

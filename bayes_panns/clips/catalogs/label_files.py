@@ -15,7 +15,16 @@ from bayes_panns.audio.walking import folded
 from bayes_panns.clips.catalogs.catalog import exists
 from bayes_panns.clips.catalogs.labels import separated
 from bayes_panns.clips.catalogs.listed import ListedFiles, leaves, native
-from bayes_panns.clips.catalogs.tables import Fold, Name, Seconds, UserRow, columns_of, one_line_errors, read_table
+from bayes_panns.clips.catalogs.tables import (
+    Fold,
+    Name,
+    Seconds,
+    UserRow,
+    columns_of,
+    encoding_of,
+    one_line_errors,
+    read_table,
+)
 from bayes_panns.clips.catalogs.timed import Stretch
 from bayes_panns.core.errors import StoreError
 
@@ -77,11 +86,11 @@ def recognise(path: Path) -> LabelFile | None:
     if suffix not in {".txt", ".tsv"}:
         return None
     try:
-        with path.open(encoding="utf-8-sig", errors="replace") as file:
+        with path.open(encoding=encoding_of(path), errors="replace") as file:
             start = file.read(_START)
-    except OSError:
+    except (OSError, UnicodeError):
         return None
-    first = next((line for line in start.splitlines() if line.strip()), "")
+    first = next((line for line in start.split("\n") if line.strip()), "")
     if {BEGIN, END} <= {name.strip() for name in first.split("\t")}:
         return LabelFile.RAVEN
     return LabelFile.AUDACITY if _TRACK.fullmatch(first) else None
@@ -241,7 +250,7 @@ def _simple(table: Path, recording: Path, name: str, reading: Reading) -> list[S
 
 def _audacity(table: Path, recording: Path, name: str, reading: Reading) -> list[Stretch]:
     with one_line_errors(table):
-        lines = table.read_text(encoding="utf-8-sig").splitlines()
+        lines = table.read_text(encoding=encoding_of(table)).split("\n")
     found = []
     for (_, before), (number, line) in pairwise([(0, ""), *enumerate(lines, 1)]):
         where = f"{table}: line {number}"
@@ -289,7 +298,7 @@ def _raven(table: Path, recordings: Recordings, root: Path, reading: Reading) ->
 
 def _raven_rows(table: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
     """The columns, and each row with its line number. Raven quotes nothing, and may end each line with a tab."""
-    with one_line_errors(table), table.open(newline="", encoding="utf-8-sig") as file:
+    with one_line_errors(table), table.open(newline="", encoding=encoding_of(table)) as file:
         lines = list(enumerate(csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE), 1))
     (_, header), *rest = [(number, values) for number, values in lines if any(map(str.strip, values))]
     columns = [name.strip() for name in header]

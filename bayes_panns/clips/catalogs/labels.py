@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field
 
 from bayes_panns.clips.catalogs.catalog import Catalog, Clip
-from bayes_panns.clips.catalogs.tables import PublishedRow, one_line_errors, read_table
+from bayes_panns.clips.catalogs.tables import PublishedRow, encoding_of, one_line_errors, read_table
 from bayes_panns.clips.splits import recording_folds
 from bayes_panns.core.choices import Task
 from bayes_panns.core.errors import StoreError
@@ -56,7 +56,7 @@ def read_labels(table: str | Path) -> tuple[str, ...]:
 
 def _listed_labels(table: Path) -> tuple[str, ...]:
     with one_line_errors(table):
-        lines = [line.strip() for line in table.read_text(encoding="utf-8-sig").splitlines()]
+        lines = [line.strip() for line in table.read_text(encoding=encoding_of(table)).split("\n")]
     first: dict[str, int] = {}
     for number, label in enumerate(lines, 1):
         if label in first:

@@ -4,14 +4,15 @@ The table of a published data set may have more columns than are read. A table t
 (:class:`UserRow`): a column that is not understood would be ignored without a word.
 """
 
+import codecs
 import csv
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TextIO, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo
 
 from bayes_panns.core.errors import StoreError
 
@@ -34,8 +35,14 @@ Fold = Annotated[int, Field(ge=0, lt=2**31)]
 Name = Annotated[str, Field(min_length=1)]
 """Text that may not be empty."""
 
-Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-"""A time in seconds."""
+
+def _with_point(value: object, info: ValidationInfo) -> object:
+    # Where commas stand between the fields, 1,000 is more likely a thousand.
+    return value.replace(",", ".") if isinstance(value, str) and info.context != "," else value
+
+
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(_with_point)]
+"""A time in seconds, with a decimal comma only where something else stands between the fields."""
 
 
 def _inside(name: str) -> str:
@@ -63,7 +70,7 @@ def read_table(table: Path, row: type[_Row], *, also: Sequence[str] = ()) -> lis
     """The rows of a CSV file with a header, each with its line number.
 
     Args:
-        table: The file, in UTF-8.
+        table: The file, in UTF-8 or Excel's UTF-16; commas, semicolons or tabs stand between its fields.
         row: What a row holds. Fields that have a default are columns that may be missing.
         also: Columns that a table of another kind may have, for the error that lists the known ones.
 
@@ -74,30 +81,66 @@ def read_table(table: Path, row: type[_Row], *, also: Sequence[str] = ()) -> lis
     if not table.is_file():
         raise StoreError(f"{table}: no such file; name the folder that the data set was unpacked to")
     rows = []
-    with one_line_errors(table), table.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file, strict=True)
-        columns = list(reader.fieldnames or ())
+    with one_line_errors(table), table.open(newline="", encoding=encoding_of(table)) as file:
+        reader, columns = _reader(file)
+        columns = _as_known(columns, row)
         _check_columns(table, columns, row, also)
         for values in reader:
-            # DictReader marks a long row by the key None and a short one by the value None.
-            if None in values or None in values.values():
+            # A spreadsheet writes a row that was emptied as nothing but commas.
+            if not any(map(str.strip, values)):
+                continue
+            if len(values) != len(columns):
                 raise StoreError(
                     f"{table}: line {reader.line_num} does not have {len(columns)} fields, as the first line does; put "
                     "a field that holds a comma in quotes"
                 )
-            rows.append((reader.line_num, _checked(table, reader.line_num, values, row)))
+            fields = dict(zip(columns, values, strict=True))
+            rows.append((reader.line_num, _checked(table, reader.line_num, fields, row, reader.dialect.delimiter)))
+            # A store would cut the text there.
+            if any("\0" in value for value in values):
+                raise StoreError(f"{table}: line {reader.line_num} holds a zero byte; save the table as text again")
     if not rows:
         raise StoreError(f"{table}: lists no clips; name a CSV file with a row a clip")
     return rows
 
 
 def columns_of(table: Path) -> list[str]:
-    """The first line of a CSV file as its columns; none if it cannot be read as CSV."""
+    """The first line of a CSV file as its columns, lower case; none if it cannot be read as CSV."""
     try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            return next(csv.reader(file, strict=True), [])
-    except (OSError, UnicodeDecodeError, csv.Error):
+        with table.open(newline="", encoding=encoding_of(table)) as file:
+            return [name.strip().lower() for name in _reader(file)[1]]
+    except (OSError, UnicodeError, csv.Error):
         return []
+
+
+def encoding_of(table: Path) -> str:
+    """The encoding of a text file: UTF-8, or the UTF-16 of Excel's "Unicode text", which begins with a mark.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    with table.open("rb") as file:
+        return "utf-16" if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+
+
+def _reader(file: TextIO) -> tuple[Any, list[str]]:
+    """The rows of a CSV file, and its columns, which are its first line.
+
+    Spreadsheets put semicolons between the fields in countries that write decimal commas, and others put tabs.
+    """
+    first = file.readline()
+    delimiter = next((sign for sign in ",;\t" if sign in first), ",")
+    file.seek(0)
+    reader = csv.reader(file, delimiter=delimiter, strict=True)
+    return reader, next(reader, [])
+
+
+def _as_known(columns: list[str], row: type[BaseModel]) -> list[str]:
+    """The columns of a user's table as they are known, whatever their letter case and the spaces around them."""
+    if row.model_config.get("extra") != "forbid":
+        return columns
+    known = {name.lower(): name for name in row.model_fields}
+    return [known.get(name.strip().lower(), name) for name in columns]
 
 
 def read_lines(table: Path, fields: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
@@ -113,7 +156,7 @@ def read_lines(table: Path, fields: tuple[str, ...]) -> Iterator[tuple[int, dict
     Raises:
         StoreError: The file cannot be read or is not CSV, or a row does not have these fields.
     """
-    with one_line_errors(table), table.open(newline="", encoding="utf-8-sig") as file:
+    with one_line_errors(table), table.open(newline="", encoding=encoding_of(table)) as file:
         reader = csv.reader(file, skipinitialspace=True, strict=True)
         for values in reader:
             if not values or values[0].startswith("#"):
@@ -140,25 +183,12 @@ def require_distinct(table: Path, rows: Iterable[tuple[int, _Row]], key: Callabl
         first[name] = line
 
 
-def _hint(columns: Sequence[str], missing: Sequence[str]) -> str:
-    """What to do, where another separator or another way to write the names explains what is missing; or nothing."""
-    if len(columns) == 1:
-        for sign, called in ((";", "semicolons"), ("\t", "tabs")):
-            if sign in columns[0]:
-                return f"; its fields are separated by {called}: save it with commas"
-    if {name.strip().casefold() for name in columns} >= {name.casefold() for name in missing}:
-        return "; write the names in small letters and without spaces around them"
-    return ""
-
-
 def _check_columns(table: Path, columns: list[str], row: type[BaseModel], also: Sequence[str]) -> None:
     known = {field.alias or name: field.is_required() for name, field in row.model_fields.items()}
     missing = [name for name, required in known.items() if required and name not in columns]
     if missing:
-        hint = _hint(columns, missing)
-        raise StoreError(
-            f"{table}: lacks the columns {', '.join(missing)}; it has {', '.join(columns) or 'none'}{hint}"
-        )
+        what = f"column{'s'[: len(missing) != 1]} {', '.join(missing)}"
+        raise StoreError(f"{table}: lacks the {what}; it has {', '.join(columns) or 'none'}")
     repeated = [name for name, count in Counter(columns).items() if count > 1 and name in known]
     if repeated:
         raise StoreError(f"{table}: has the column {repeated[0]!r} more than once; keep one of them")
@@ -170,9 +200,9 @@ def _check_columns(table: Path, columns: list[str], row: type[BaseModel], also: 
         )
 
 
-def _checked(table: Path, line: int, values: dict[str, str], row: type[_Row]) -> _Row:
+def _checked(table: Path, line: int, values: dict[str, str], row: type[_Row], delimiter: str) -> _Row:
     try:
-        return row.model_validate(values)
+        return row.model_validate(values, context=delimiter)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         column = str(first["loc"][0])
@@ -191,7 +221,9 @@ def one_line_errors(table: Path) -> Iterator[None]:
     """
     try:
         yield
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise StoreError(f"{table}: cannot be read as CSV in UTF-8 ({error}); save it in that format") from error
+    except UnicodeError as error:
+        raise StoreError(f"{table}: is not in UTF-8 ({error}); save it in that encoding") from error
+    except csv.Error as error:
+        raise StoreError(f"{table}: cannot be read as CSV ({error}); correct it") from error
     except OSError as error:
         raise StoreError(f"{table}: cannot be read ({error.strerror}); check its permissions") from error
