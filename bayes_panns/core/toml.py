@@ -2,6 +2,7 @@
 
 import tomllib
 from collections.abc import Callable, Mapping
+from datetime import date, time
 from typing import Any
 
 import tomli_w
@@ -25,7 +26,7 @@ def loads(text: str) -> dict[str, Any]:
     """The table in a text.
 
     Raises:
-        tomllib.TOMLDecodeError: It is not valid TOML.
+        tomllib.TOMLDecodeError: It is not valid TOML, or holds a date, which no file of this package has.
     """
     try:
         table = tomllib.loads(text)
@@ -55,4 +56,6 @@ def _mapped(value: Any, change: Callable[[str], str]) -> Any:
         return {change(key): _mapped(each, change) for key, each in value.items()}
     if isinstance(value, list | tuple):
         return [_mapped(each, change) for each in value]
+    if isinstance(value, date | time):
+        raise tomllib.TOMLDecodeError(f"it holds the date or time {value}, and no value is one")
     return value

@@ -41,7 +41,7 @@ class Calibration(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    temperature: Annotated[float, Field(ge=1e-3, le=1e3)]
     threshold: Annotated[float, Field(ge=0, le=1)]
     coverage: Annotated[float, Field(gt=0, lt=1)]
     draws: Annotated[int, Field(ge=0)]

@@ -3,17 +3,20 @@
 It ends with a digest of all that it says, which is checked when it is read. Headers before format 7 have none.
 """
 
+import math
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from bayes_panns.bayes import Strategy
+from bayes_panns.clips.store_format import HIGHEST_RATE, LONGEST
 from bayes_panns.core import toml
 from bayes_panns.core.choices import ShortClips, Task
 from bayes_panns.core.digests import DIGEST, sealed, unsealed
 from bayes_panns.core.errors import PosteriorError
+from bayes_panns.core.strict_json import defined
 from bayes_panns.nets.embeddings import takes_embeddings
 from bayes_panns.posterior.calibration import Calibration, Power
 
@@ -27,6 +30,33 @@ _LARGEST = 1 << 24
 
 _SHORTEST = 1e-3
 """The shortest clips of sound, in seconds."""
+
+
+class _Upstream(BaseModel):
+    """What is read of the provenance of the posterior that a fit started from."""
+
+    folder: str
+    data: tuple[str, ...] = ()
+    checkpoint: str = ""
+
+
+class _Provenance(BaseModel):
+    """What is read of a provenance, which may say anything else too."""
+
+    epochs: float = 0
+    clips: int = 0
+    data: tuple[str, ...] = ()
+    folds: Literal["all"] | tuple[int, ...] = "all"
+    complete: bool = True
+    converged: bool = True
+    tempered: bool = False
+    kl_weight: float = 1
+    weights: Annotated[int, Field(ge=1)] = 1
+    effective_parameters: float = 0
+    at_prior: int = 0
+    checkpoint: str = ""
+    versions: dict[str, Any] = {}
+    upstream: _Upstream | None = None
 
 
 class Header(BaseModel):
@@ -57,7 +87,7 @@ class Header(BaseModel):
     format_version: Annotated[int, Field(ge=1)]
     net: str
     task: Task
-    sample_rate: Annotated[int, Field(ge=0)]
+    sample_rate: Annotated[int, Field(ge=0, le=HIGHEST_RATE)]
     clip_seconds: Annotated[float, Field(ge=0, le=86400, allow_inf_nan=False)]
     embeddings_of: str | None = None
     labels: Annotated[tuple[str, ...], Field(min_length=1)]
@@ -78,6 +108,24 @@ class Header(BaseModel):
             raise ValueError(f"{value} does not fit what the network takes")
         return value
 
+    @field_validator("provenance")
+    @classmethod
+    def _readable(cls, value: dict[str, Any]) -> dict[str, Any]:
+        value = _defined(value)
+        _Provenance.model_validate(value)
+        return value
+
+    @field_validator("metrics")
+    @classmethod
+    def _finite(cls, value: dict[str, float]) -> dict[str, float]:
+        return defined(value)
+
+    @model_validator(mode="after")
+    def _as_long_as_clips_of_stores(self) -> Self:
+        if self.sample_rate * self.clip_seconds > LONGEST:
+            raise ValueError(f"clips of {self.clip_seconds:g} s are longer than {LONGEST} samples")
+        return self
+
     @model_validator(mode="after")
     def _powers_fit_the_labels(self) -> Self:
         if self.power is not None:
@@ -96,6 +144,17 @@ class Header(BaseModel):
     def toml(self) -> str:
         """The text of ``posterior.toml``, with its digest."""
         return toml.dumps(sealed(self.model_dump(mode="json", exclude_none=True)))
+
+
+def _defined(value: Any) -> Any:
+    """A value without the numbers in it that are not finite, at any depth."""
+    if isinstance(value, dict):
+        return {key: _defined(each) for key, each in value.items() if not _undefined(each)}
+    return [_defined(each) for each in value if not _undefined(each)] if isinstance(value, list | tuple) else value
+
+
+def _undefined(value: Any) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 def read(folder: Path) -> Header:

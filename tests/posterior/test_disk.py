@@ -1,5 +1,6 @@
 """What is on disk beside the weights: the header's values, the clips of the fit, and files of other people."""
 
+import datetime
 import random
 import re
 import tomllib
@@ -40,6 +41,15 @@ def posterior_of(guide="det"):
         ("format_version", 0),
         ("short_clips", "loop"),
         ("task", "two-of-k"),
+        ("sample_rate", 10**12),
+        ("provenance", {"epochs": "many"}),
+        ("provenance", {"data": 5}),
+        ("provenance", {"upstream": {"folder": 4}}),
+        ("provenance", {"weights": 0}),
+        (
+            "calibration",
+            {"temperature": 1e-300, "threshold": 0, "coverage": 0.5, "draws": 1, "clips": [1, 1], "data": []},
+        ),
     ],
 )
 def test_values_that_cannot_be_are_refused(tmp_path, key, value):
@@ -49,6 +59,37 @@ def test_values_that_cannot_be_are_refused(tmp_path, key, value):
     with pytest.raises(PosteriorError, match=rf"posterior.toml: is damaged: {key}") as error:
         load(tmp_path / "p")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("clip_seconds", 80000.0, "clips of 80000 s are longer than"),
+        ("provenance", {"when": datetime.date(2024, 1, 1)}, "it holds the date or time 2024-01-01"),
+    ],
+)
+def test_headers_that_would_fill_the_memory_or_hold_dates_are_refused(tmp_path, key, value, message):
+    save(posterior_of(), tmp_path / "p")
+    path = tmp_path / "p" / "posterior.toml"
+    path.write_text(tomli_w.dumps({**tomllib.loads(path.read_text()), key: value}))
+    with pytest.raises(PosteriorError, match=rf"posterior.toml: is damaged: {message}"):
+        load(tmp_path / "p")
+
+
+def test_what_is_not_finite_is_left_out_of_a_posterior_that_is_saved_again(tmp_path):
+    save(posterior_of(), tmp_path / "p")
+    path = tmp_path / "p" / "posterior.toml"
+    header = tomllib.loads(path.read_text())
+    del header["digest"]
+    header |= {
+        "provenance": {"steps": 3, "upstream": {"folder": "a", "x": float("nan")}},
+        "metrics": {"a": float("inf")},
+    }
+    path.write_text(tomli_w.dumps(header))
+    posterior = load(tmp_path / "p")
+    assert posterior.provenance == {"steps": 3, "upstream": {"folder": "a"}}
+    assert posterior.metrics == {}
+    save(posterior, tmp_path / "again")
 
 
 def test_saving_again_keeps_files_that_are_not_its_own(tmp_path):

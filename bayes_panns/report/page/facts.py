@@ -7,6 +7,9 @@ from typing import Any
 from bayes_panns.report.formatting import count_of, exact
 from bayes_panns.report.sources import Source
 
+_FIT = {"epochs", "clips", "data", "tempered", "complete", "kl_weight"}
+"""What the provenance of a fit says, but for those of the oldest versions."""
+
 
 def facts_of(source: Source) -> list[tuple[str, str]]:
     """The facts about a source, as pairs of a term and a text."""
@@ -40,7 +43,7 @@ def _posterior(header: Mapping[str, Any], *, single: bool) -> Iterator[tuple[str
     if "checkpoint" in provenance:
         yield "Imported from", provenance["checkpoint"]
     # An imported checkpoint was fitted elsewhere and has no epochs.
-    if "epochs" in provenance:
+    if provenance.keys() >= _FIT:
         if single:
             folds = _folds(provenance.get("folds", "all"))
             clips = count_of(provenance["clips"], "clip")
