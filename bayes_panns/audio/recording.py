@@ -15,12 +15,12 @@ from torch import Tensor
 from bayes_panns.audio.decoders import Decoder, Refused, Sndfile, dropped
 from bayes_panns.audio.ffmpeg import MISSING, Ffmpeg, program
 from bayes_panns.audio.layout import Layout, layout
+from bayes_panns.audio.magnitude import usable
 from bayes_panns.audio.notes import Listener, Note
 from bayes_panns.audio.resampling import resampler
 from bayes_panns.audio.views import Source, shown
 from bayes_panns.core.choices import SoundNote
 from bayes_panns.core.errors import AudioError, SettingError
-from bayes_panns.core.magnitude import usable
 
 __all__ = ["Note", "Recording", "duration"]
 

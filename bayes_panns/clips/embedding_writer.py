@@ -7,6 +7,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from bayes_panns.audio.magnitude import LARGEST, usable
 from bayes_panns.clips.store_format import (
     DATASETS,
     DIGEST_BYTES,
@@ -21,7 +22,6 @@ from bayes_panns.core import progress
 from bayes_panns.core.choices import Holds, Task
 from bayes_panns.core.errors import StoreError
 from bayes_panns.core.files import require_parent, whole_file
-from bayes_panns.core.magnitude import LARGEST, usable
 
 _CHUNK = 1 << 17
 """About the bytes of a chunk on disk."""

@@ -16,6 +16,7 @@ import h5py
 import numpy as np
 import torch
 
+from bayes_panns.audio.magnitude import usable
 from bayes_panns.clips.hdf5 import StoreFile
 from bayes_panns.clips.rows import read_rows
 from bayes_panns.clips.seals import checked
@@ -23,7 +24,6 @@ from bayes_panns.clips.store_format import DATASETS, FULL_SCALE, check_indices, 
 from bayes_panns.clips.store_header import read_header
 from bayes_panns.core.choices import Holds, Task
 from bayes_panns.core.errors import StoreError
-from bayes_panns.core.magnitude import usable
 
 _BLOCK = 1 << 26
 """Bytes of clips that are read at once to verify them."""

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import soundfile
 
+from bayes_panns.audio.magnitude import LARGEST, usable
 from bayes_panns.audio.recording import Recording
 from bayes_panns.clips import Store, Task, write_embeddings
 from bayes_panns.core.errors import AudioError, StoreError
-from bayes_panns.core.magnitude import LARGEST, usable
 
 
 @pytest.mark.parametrize("value", [2 * LARGEST, -1e30, math.nan, math.inf])
