@@ -1,6 +1,7 @@
 """Predictions for clip sets and for sound files."""
 
 import dataclasses
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,11 +9,13 @@ import pytest
 import soundfile
 import torch
 
+from bayes_panns.audio.recording import Recording
 from bayes_panns.bayes import Settings, Strategy
-from bayes_panns.clips import ClipSet, Task, write
-from bayes_panns.core.errors import AudioError, PredictionError
+from bayes_panns.clips import ClipSet, Task, folder, pack, write
+from bayes_panns.core.choices import SoundNote
+from bayes_panns.core.errors import AudioError, PredictionError, SettingError
 from bayes_panns.posterior import Calibration, Ensemble, Posterior
-from bayes_panns.predictions import decompose, predict, recordings, tag
+from bayes_panns.predictions import FileTags, Skipped, decompose, predict, recordings, tag, tag_each, tagging
 
 RATE = 8000
 
@@ -28,6 +31,7 @@ def posterior():
 
 
 def sound(path, seconds, rate=RATE):
+    path.parent.mkdir(parents=True, exist_ok=True)
     soundfile.write(path, 0.1 * np.random.default_rng(0).normal(size=round(seconds * rate)), rate)
     return path
 
@@ -163,3 +167,135 @@ def test_draws_are_those_that_were_made(posterior, tmp_path):
     assert made(both, 0) == (2, 0)
     assert made(Ensemble([posterior, posterior]), 3) == (4, 4)
     assert made(Ensemble([point, point]), 7) == (2, 0)
+
+
+def test_files_come_one_by_one_and_a_long_one_in_parts(posterior, tmp_path, monkeypatch):
+    monkeypatch.setattr(recordings, "CLIPS", 4)
+    monkeypatch.setattr("bayes_panns.predictions.windows.MOST", 2)
+    (tmp_path / "bad.wav").write_bytes(b"nothing")
+    files = [sound(tmp_path / "long.wav", 9.5), tmp_path / "bad.wav", sound(tmp_path / "short.wav", 0.5)]
+    each = list(tag_each(posterior, files, 0))
+    assert [(Path(one.file).name, getattr(one, "complete", None)) for one in each] == [
+        ("long.wav", False),
+        ("long.wav", False),
+        ("long.wav", True),
+        ("bad.wav", None),
+        ("short.wav", True),
+    ]
+    together = tag(posterior, files, 0)
+    assert together.windows == tuple(window for one in each if isinstance(one, FileTags) for window in one.windows)
+    assert together.skipped == tuple(one for one in each if isinstance(one, Skipped))
+    assert [len(one.windows) for one in each if isinstance(one, FileTags)] == [4, 4, 2, 1]
+    monkeypatch.undo()
+    np.testing.assert_allclose(
+        tag(posterior, files, 0).uncertainty.probability, together.uncertainty.probability, rtol=1e-4
+    )
+
+
+def test_nothing_is_read_ahead_of_who_takes_the_tags(posterior, tmp_path, monkeypatch):
+    monkeypatch.setattr(recordings, "CLIPS", 1)
+    tagged = tag_each(posterior, [sound(tmp_path / "a.wav", 1), tmp_path / "later.wav"], 0)
+    assert next(tagged).file == str(tmp_path / "a.wav")
+    sound(tmp_path / "later.wav", 1)
+    assert next(tagged).file == str(tmp_path / "later.wav")
+
+
+class Failing:
+    """A recording that fails after some blocks."""
+
+    def __init__(self, blocks, error):
+        self.blocks, self.error, self.notes = blocks, error, ()
+
+    def __call__(self, path, rate, **how):
+        return self if "odd" in str(path) else Recording(path, rate, **how)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+    def __iter__(self):
+        yield from (0.1 * torch.randn(RATE // 2) for _ in range(self.blocks))
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(5, "Input/output error"),
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: not enough memory"),
+        UnicodeDecodeError("utf-8", b"x", 0, 1, "no"),
+        AudioError("odd.wav: is damaged"),
+    ],
+)
+@pytest.mark.parametrize("blocks", [0, 1, 5])
+def test_whatever_goes_wrong_with_one_file_costs_no_other(posterior, tmp_path, monkeypatch, error, blocks):
+    monkeypatch.setattr(recordings, "Recording", Failing(blocks, error))
+    tags = tag(posterior, [tmp_path / "odd.wav", sound(tmp_path / "x.wav", 1)], draws=0)
+    ends = [window.end for window in tags.windows if "odd" in window.file]
+    assert ends == {0: [], 1: [0.5], 5: [1, 2, 2.5]}[blocks]
+    assert tags.windows[-1].file == str(tmp_path / "x.wav")
+    if blocks:
+        ((file, note),) = tags.notes
+        assert (file, note.kind) == (str(tmp_path / "odd.wav"), SoundNote.TRUNCATED)
+        assert note.text.startswith(f"reading stopped after {blocks / 2:.1f} s (")
+    else:
+        assert [skipped.file for skipped in tags.skipped] == [str(tmp_path / "odd.wav")]
+        assert "odd.wav: " in tags.skipped[0].reason
+
+
+def test_where_memory_is_too_small_for_a_batch_its_files_are_predicted_one_by_one(posterior, tmp_path, monkeypatch):
+    real = tagging.predict_waveforms
+
+    def small(predictor, groups, draws):
+        if sum(map(len, groups)) > 2:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        return real(predictor, groups, draws)
+
+    monkeypatch.setattr(tagging, "predict_waveforms", small)
+    files = [sound(tmp_path / f"{name}.wav", seconds) for name, seconds in (("a", 2), ("b", 3), ("c", 1))]
+    tags = tag(posterior, files, draws=0)
+    assert [Path(window.file).name for window in tags.windows] == ["a.wav", "a.wav", "c.wav"]
+    assert [skipped.file for skipped in tags.skipped] == [str(files[1])]
+    with pytest.raises(AudioError, match=r"b\.wav: there is too little memory"):
+        tag(posterior, [files[1]], draws=0)
+
+
+def test_another_error_of_the_network_is_no_files_fault(posterior, tmp_path, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("shapes do not fit")
+
+    monkeypatch.setattr(tagging, "predict_waveforms", broken)
+    with pytest.raises(RuntimeError, match="shapes"):
+        tag(posterior, [sound(tmp_path / "x.wav", 1)], draws=0)
+
+
+def test_a_short_file_is_tagged_as_packed_and_evaluated(tmp_path):
+    """A posterior that was fitted to padded clips pads a file as stores do."""
+    torch.manual_seed(0)
+    made = Posterior.build(
+        net="resnet14-narrow",
+        labels=("a", "b", "c"),
+        task=Task.ONE_OF_K,
+        sample_rate=RATE,
+        clip_seconds=1.0,
+        short_clips="pad",
+    )
+    path = sound(tmp_path / "s" / "a" / "x.wav", 0.3)
+    pack(folder(tmp_path / "s"), tmp_path / "s.h5", sample_rate=RATE, seconds=1.0)
+    packed = predict(made, ClipSet(tmp_path / "s.h5"), 3)
+    np.testing.assert_allclose(tag(made, path, 3).uncertainty.probability, packed.probability, atol=1e-4)
+
+
+def test_a_channel_of_choice(posterior, tmp_path):
+    left, right = (0.1 * np.random.default_rng(seed).normal(size=RATE) for seed in (1, 2))
+    for name, channels in (("both", np.stack([left, right], 1)), ("left", left), ("right", right)):
+        soundfile.write(tmp_path / f"{name}.wav", channels, RATE, subtype="FLOAT")
+    alone = {name: tag(posterior, tmp_path / f"{name}.wav", 0).uncertainty.probability for name in ("left", "right")}
+    for channel, name in (("left", "left"), ("right", "right"), ("2", "right")):
+        found = tag(posterior, tmp_path / "both.wav", 0, channel=channel).uncertainty.probability
+        np.testing.assert_allclose(found, alone[name], rtol=1e-5)
+    with pytest.raises(SettingError, match="channel 'middle'"):
+        tag(posterior, tmp_path / "both.wav", 0, channel="middle")

@@ -2,13 +2,16 @@
 
 import itertools
 import math
+import weakref
 
 import pytest
-from hypothesis import example, given
+import torch
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bayes_panns.core.errors import BayesPannsError, PredictionError
-from bayes_panns.predictions.windows import cut, in_samples
+from bayes_panns.predictions import windows
+from bayes_panns.predictions.windows import cut, cut_stream, in_samples
 
 
 @given(st.integers(1, 10_000), st.integers(1, 10_000), st.integers(1, 10_000))
@@ -53,3 +56,52 @@ def test_lengths_are_rounded_to_samples():
     assert in_samples(1 / 16_000, 16_000, "hop") == 1
     assert in_samples(0.1, 44_100, "hop") == 4410
     assert in_samples(2.00001, 8000, "window") == 16_000
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.integers(0, 600),
+    st.integers(1, 250),
+    st.integers(2, 300),
+    st.lists(st.integers(5, 150), min_size=1, max_size=5),
+    st.sampled_from([1, 500, 1 << 24]),
+    st.sampled_from([1, 3, 32]),
+)
+@example(samples=1010, window=1000, hop=3, blocks=[77], held=1 << 24, most=32)
+@example(samples=1000, window=1000, hop=3, blocks=[1000], held=1 << 24, most=1)
+@example(samples=3000, window=10, hop=1400, blocks=[100], held=1, most=32)
+def test_a_stream_is_cut_as_the_whole_file(samples, window, hop, blocks, held, most):
+    whole, pieces, at = torch.arange(samples, dtype=torch.float32), [], 0
+    for size in itertools.cycle(blocks):
+        if at >= samples:
+            break
+        pieces.append(whole[at : at + size])
+        at += size
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(windows, "_HELD", held)
+        patch.setattr(windows, "MOST", most)
+        runs = list(cut_stream(pieces, window, hop))
+    starts, length = cut(samples, window, hop) if samples else ([], 0)
+    assert [start for run in runs for start in run.starts] == starts
+    for run in runs:
+        assert len(run.starts) <= most
+        for start, waveform in zip(run.starts, run.waveforms, strict=True):
+            assert torch.equal(waveform, whole[start : start + length])
+
+
+def test_a_stream_is_cut_while_it_comes_and_what_has_passed_is_let_go():
+    alive = weakref.WeakSet()
+
+    def blocks():
+        for _ in range(5000):
+            block = torch.zeros(100)
+            alive.add(block)
+            yield block
+            del block
+            # 32 windows, and the last window's worth of samples.
+            assert len(alive) < 40
+
+    runs = cut_stream(blocks(), 100, 100)
+    next(runs)
+    assert alive
+    assert sum(len(run.starts) for run in runs) == 5000 - 32
