@@ -71,7 +71,8 @@ def test_skipped_files_are_counted_and_the_exit_code_is_3(posterior, tmp_path):
     assert f"skipped {bad}: cannot be read" in result.stderr
     assert f"warning: {tmp_path}/silent.wav: " in result.stderr
     assert f"{out}: 2 files tagged, 1 skipped, 1 silent" in result.stderr
-    assert {row["file"] for row in csv.DictReader(out.read_text().splitlines())} == {str(good), f"{tmp_path}/silent.wav"}
+    rows = csv.DictReader(out.read_text().splitlines())
+    assert {row["file"] for row in rows} == {str(good), f"{tmp_path}/silent.wav"}
     embedded = run("embed", posterior, good, bad, "-o", tmp_path / "e.npz", code=3)
     assert "1 rows of" in embedded.stderr
     assert "1 file embedded, 1 skipped" in embedded.stderr
@@ -155,7 +156,7 @@ def test_a_cell_that_begins_like_a_formula_is_quoted(posterior, tmp_path, monkey
         assert next(csv.DictReader(Path("t.csv").read_text().splitlines()))["file"] == "'=1+2.wav"
 
 
-@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "utf-8"])
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
 def test_any_terminal_can_be_printed_to(posterior, odd, encoding):
     """In a process of its own: the streams are made by Python."""
     environment = {**os.environ, "PYTHONIOENCODING": encoding, "OMP_NUM_THREADS": "1"}

@@ -281,7 +281,6 @@ def test_a_short_file_is_tagged_as_packed_and_evaluated(tmp_path):
         task=Task.ONE_OF_K,
         sample_rate=RATE,
         clip_seconds=1.0,
-        short_clips="pad",
     )
     path = sound(tmp_path / "s" / "a" / "x.wav", 0.3)
     pack(folder(tmp_path / "s"), tmp_path / "s.h5", sample_rate=RATE, seconds=1.0)
