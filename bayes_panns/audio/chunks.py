@@ -16,6 +16,9 @@ _MP3 = (0x50, 0x55)
 _PLAIN = (1, 3, 6, 7)
 """WAV's numbers of codecs that have as many bytes for each sample: PCM, float, A-law, mu-law."""
 
+_BLOCKS = (0x02, 0x11, 0x31)
+"""Those of codecs that say how many samples a block has: Microsoft's and IMA's ADPCM, GSM 6.10."""
+
 _MOST_CHUNKS = 10_000
 _WRAPPED = 1 << 32
 
@@ -100,8 +103,9 @@ def _wav(source: Source) -> _Data | None:
             codec, block = (struct.unpack_from(f"{order}H", fields, at)[0] for at in (0, 12))
             if codec == 0xFFFE:  # The number is the start of a longer name.
                 (codec,) = struct.unpack_from(f"{order}H", fields, 24)
-            elif codec not in _PLAIN and chunk.length >= 20:
+            elif codec in _BLOCKS and chunk.length >= 20:
                 (samples,) = struct.unpack_from(f"{order}H", fields, 18)
+            block = block if codec in (*_PLAIN, *_BLOCKS) else 0
         elif chunk.name == b"fact" and chunk.length >= 4:
             (counted,) = struct.unpack(f"{order}I", source.at(chunk.start, 4).ljust(4, b"\0"))
         elif chunk.name == b"data":

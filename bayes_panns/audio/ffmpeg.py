@@ -74,7 +74,7 @@ _LINES, _LINE = 50, 500
 @lru_cache(maxsize=1)
 def _packaged() -> str | None:
     try:
-        import imageio_ffmpeg
+        import imageio_ffmpeg  # type: ignore[import-untyped]
     except ImportError:
         return None
     try:
@@ -128,7 +128,8 @@ class Ffmpeg:
             )
         except OSError as error:
             raise Refused(f"is {name}, and ffmpeg cannot be started ({error.strerror})") from error
-        self.promised, self.failure, self._name, self._ended = None, damage, name, False
+        self.promised: int | None = None
+        self.failure, self._name, self._ended = damage, name, False
         self._said: deque[str] = deque(maxlen=_LINES)
         self._duration: float | None = None
         self._listener = threading.Thread(target=self._listen, daemon=True)

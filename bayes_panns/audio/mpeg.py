@@ -101,6 +101,9 @@ def joined(source: Source, start: int, end: int, *, seconds: float | None = None
         seconds: How much is needed; frames beyond are not looked for.
     """
     runs, complete = _runs(source, start, end, seconds)
+    if len(runs) == 1 and complete and _is_plain(source, runs[0], start, end):
+        # As it is, without Python between the decoder and the file.
+        return [_stream(source, runs[0], last=True, complete=True, plain=True)]
     return [
         _stream(source, run, last=number == len(runs) - 1, complete=complete)
         for number, run in enumerate(runs)
@@ -213,7 +216,17 @@ def after_tags(source: Source) -> int:
     return min(place, source.size)
 
 
-def _stream(source: Source, run: _Run, *, last: bool, complete: bool) -> Stream:
+def _is_plain(source: Source, run: _Run, start: int, end: int) -> bool:
+    """Whether a file is one stream with a true count, perhaps with the tags around it that libsndfile knows."""
+    header = _header(run.first)
+    if header is None or not run.info or len(run.ranges) != 1 or end != source.size:
+        return False
+    (first, last), ahead = run.ranges[0], after_tags(source)
+    alone = ahead == start == first - len(run.info) and (last == end or source.at(last, 3) == b"TAG")
+    return alone and _count(run.info, header.tag)[0] == run.frames
+
+
+def _stream(source: Source, run: _Run, *, last: bool, complete: bool, plain: bool = False) -> Stream:
     header = _header(run.first)
     assert header is not None
     version, layer = header.kind[:2]
@@ -227,7 +240,7 @@ def _stream(source: Source, run: _Run, *, last: bool, complete: bool) -> Stream:
     else:
         info = _made(run.first, version, run.frames) if layer == 3 else b""
     pieces: tuple[Piece, ...] = (info, *run.ranges) if info else tuple(run.ranges)
-    return Stream(pieces, promised, damage=damage)
+    return Stream(None if plain else pieces, promised, damage=damage)
 
 
 def _is_cut(source: Source, place: int) -> bool:

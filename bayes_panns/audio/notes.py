@@ -10,6 +10,9 @@ from bayes_panns.core.choices import SoundNote
 FULL_SCALE = 0.999
 """From here on a sample counts as at full scale."""
 
+BEYOND = 1.5
+"""A peak beyond which float samples are not clipped, since they go on where others would end."""
+
 MUCH_CLIPPED = 0.01
 """The share of samples at full scale from which on a file is clipped. Music that is mastered loud stays below it."""
 
@@ -70,7 +73,7 @@ class Listener:
 
     def notes(self) -> list[Note]:
         """What was heard."""
-        found = []
+        found: list[Note] = []
         if not self._samples:
             return found
         if self._peak <= FAINTEST:
@@ -78,7 +81,7 @@ class Listener:
         elif self._peak >= FAR_BEYOND:
             text = f"has a peak of {self._peak:,.0f} times full scale: its samples are not at the scale of -1 to 1"
             found.append(Note(SoundNote.SCALE, text))
-        elif (share := self._full / self._samples) >= MUCH_CLIPPED:
+        elif self._peak <= BEYOND and (share := self._full / self._samples) >= MUCH_CLIPPED:
             found.append(Note(SoundNote.CLIPPED, f"is clipped: {share:.1%} of its samples are at full scale"))
         if self._unrelated > 0 and self._peak > FAINTEST and self._mixed <= CANCELLED * self._unrelated:
             text = (

@@ -158,10 +158,10 @@ class _Part:
     def blocks(self, listener: Listener) -> Iterator[Tensor]:
         decoder, rate = self._decoder, self._decoder.rate
         stream = resampler(rate, self._rate, exact=self._recording._exact)
-        # From where a period of the two rates begins, early enough for all that the resampler looks at.
+        # From where a period of the two rates begins, early enough for all that the resampler looks at and needs.
         divisor = math.gcd(rate, self._rate)
         period, made = rate // divisor, self._rate // divisor
-        periods = max(0, self._first // made - -(-stream.reach // period)) if stream.reach else self._first // made
+        periods = max(0, self._first // made - -(-max(stream.reach, stream.least) // period))
         self.read = decoder.skip(periods * period) if periods else 0
         drop, done = self._first - periods * made, 0
         self.ended = self.read < periods * period

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from io import FileIO
 from itertools import accumulate
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 from bayes_panns.core.errors import AudioError
 from bayes_panns.core.text import printable
@@ -97,7 +97,7 @@ def _opened(path: Path) -> FileIO:
 
 
 def _copied(pipe: BinaryIO) -> FileIO:
-    file = cast(FileIO, tempfile.TemporaryFile(buffering=0))  # noqa: SIM115
+    file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
     try:
         while block := pipe.read(_COPIED):
             file.write(block)

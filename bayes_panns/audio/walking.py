@@ -162,7 +162,7 @@ def _files(folder: Path, unreadable: list[tuple[Path, str]], repeated: list[Path
         except OSError as error:
             unreadable.append((here, error.strerror or str(error)))
             continue
-        below = []
+        below: list[Path] = []
         for entry in inside:
             if entry.name.startswith("."):
                 continue

@@ -133,7 +133,14 @@ class StoreWriter:
         )
 
     def add(
-        self, name: str, waveform: Array, target: Array, *, fold: int | None = None, source: str | None = None
+        self,
+        name: str,
+        waveform: Array,
+        target: Array,
+        *,
+        fold: int | None = None,
+        source: str | None = None,
+        seconds: float | None = None,
     ) -> None:
         """Append one clip.
 
@@ -144,6 +151,7 @@ class StoreWriter:
             target: K bools, or the indices of the labels that hold.
             fold: The clip's fold, from 0 up. Either all clips of a store have one, or none has.
             source: The recording that the clip was cut from, where it is known.
+            seconds: The sound's own length, if the samples are not all of it or more.
 
         Raises:
             StoreError: The clip does not fit, or the disk is full.
@@ -173,7 +181,7 @@ class StoreWriter:
         self._names.append(name)
         self._folds.append(fold)
         self._sources.append(source or "")
-        self._seconds.append(len(sound) / self.sample_rate)
+        self._seconds.append(len(sound) / self.sample_rate if seconds is None else seconds)
         if row == len(self._waveform) - 1:
             with self._one_line_errors():
                 self._flush(self._file)

@@ -1,13 +1,16 @@
 """What a catalog is, and the parts that the data sets share: their folders and their sound files."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bayes_panns.audio.files import SUFFIXES, find
+from bayes_panns.audio.walking import SUFFIXES, folded, walk
 from bayes_panns.core.choices import Task
 from bayes_panns.core.errors import AudioError, StoreError
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -57,31 +60,63 @@ class Catalog:
 
 
 class SoundFiles:
-    """Finds a listed file, or the same recording under another sound suffix: data sets are often re-encoded."""
+    """Finds a listed file under the name it has on disk.
+
+    That is the name in the list; or one that differs from it in letter case or in Unicode's normal form, as names from
+    another system do; or the same with another ending, since data sets are often re-encoded. Folders above the file are
+    found in the first two ways. Where several files fit, none is taken.
+    """
 
     def __init__(self) -> None:
-        self._by_stem: dict[Path, dict[str, Path]] = {}
+        self._below: dict[Path, tuple[dict[str, list[Path]], dict[str, list[Path]]]] = {}
 
     def locate(self, path: Path) -> Path:
-        """The file itself, the same name with another sound suffix, or, if there is neither, ``path``."""
+        """The file itself or the only one that fits, or else ``path``."""
         if path.is_file():
             return path
-        if path.parent not in self._by_stem:
-            there = sorted(path.parent.iterdir()) if path.parent.is_dir() else []
-            self._by_stem[path.parent] = {file.stem: file for file in there if file.suffix.lower() in SUFFIXES}
-        return self._by_stem[path.parent].get(path.stem, path)
+        names, stems = self._inside(self._folder(path.parent))
+        fits = names.get(folded(path.name)) or stems.get(folded(path.stem), [])
+        exact = [file for file in fits if file.stem == path.stem]
+        fits = [file for file in (exact or fits) if file.is_file()]
+        return fits[0] if len(fits) == 1 else path
+
+    def _folder(self, path: Path) -> Path:
+        """The folder itself or the only one that fits, or else ``path``."""
+        if path.is_dir() or path.parent == path:
+            return path
+        names, _ = self._inside(self._folder(path.parent))
+        fits = [each for each in names.get(folded(path.name), []) if each.is_dir()]
+        return fits[0] if len(fits) == 1 else path
+
+    def _inside(self, folder: Path) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:
+        """What is in a folder by name, and its sound files by name without the ending."""
+        if folder not in self._below:
+            names: dict[str, list[Path]] = {}
+            stems: dict[str, list[Path]] = {}
+            for each in sorted(folder.iterdir()) if folder.is_dir() else []:
+                names.setdefault(folded(each.name), []).append(each)
+                if each.suffix.lower() in SUFFIXES:
+                    stems.setdefault(folded(each.stem), []).append(each)
+            self._below[folder] = names, stems
+        return self._below[folder]
 
 
 def find_sounds(folder: Path) -> list[Path]:
-    """Every sound file below ``folder``, as :func:`bayes_panns.audio.files.find`.
+    """Every sound file below ``folder``; what is passed over is logged. See :func:`bayes_panns.audio.walking.walk`.
 
     Raises:
         StoreError: There is none.
     """
     try:
-        return find(folder)
+        found = walk(folder)
     except AudioError as error:
         raise StoreError(str(error)) from error
+    passed = found.passed_over()
+    if not found.files:
+        raise StoreError(f"{folder}: holds no sound file{f' ({passed})' if passed else ''}")
+    if passed:
+        logger.info(f"{folder}: {passed}")
+    return list(found.files)
 
 
 def require_folder(source: str | Path, dataset: str, contents: str) -> Path:
@@ -110,7 +145,7 @@ def require_any_file(listed_in: Path, clips: tuple[Clip, ...]) -> tuple[Clip, ..
     return clips
 
 
-def named_files(names: Sequence[str]) -> str:
-    """How many files, and the names of the first three."""
+def named_files(names: Sequence[str], what: str = "file") -> str:
+    """How many files, or what else they are, and the names of the first three."""
     more = ", ..." if len(names) > 3 else ""
-    return f"{len(names)} file{'s'[: len(names) != 1]} ({', '.join(names[:3])}{more})"
+    return f"{len(names)} {what}{'s'[: len(names) != 1]} ({', '.join(names[:3])}{more})"

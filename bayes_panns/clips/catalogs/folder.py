@@ -1,5 +1,6 @@
 """Recordings of one's own: a folder of class folders, a folder without classes, or a CSV file."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,9 @@ from bayes_panns.clips.catalogs.labels import labels_of, separated, without_rare
 from bayes_panns.clips.catalogs.tables import Fold, Name, UserRow, read_table, require_distinct
 from bayes_panns.core.choices import Task
 from bayes_panns.core.errors import StoreError
+from bayes_panns.core.text import readable
+
+logger = logging.getLogger(__name__)
 
 
 class _Row(UserRow):
@@ -54,8 +58,9 @@ def folder(source: Path, *, min_count: int = 1) -> Catalog:
 def _labelled_by_folder(source: Path) -> tuple[tuple[str, ...], Task, tuple[Clip, ...]]:
     found = {path: path.relative_to(source) for path in find_sounds(source)}
     labels = sorted({place.parts[0] for place in found.values() if len(place.parts) > 1})
+    _warn_of_empty(source, labels)
     if len(labels) < 2:
-        return (), Task.UNLABELLED, tuple(Clip(path, place.as_posix()) for path, place in found.items())
+        return (), Task.UNLABELLED, tuple(Clip(path, readable(place.as_posix())) for path, place in found.items())
     loose = [place.name for place in found.values() if len(place.parts) == 1]
     if loose:
         raise StoreError(
@@ -63,8 +68,23 @@ def _labelled_by_folder(source: Path) -> tuple[tuple[str, ...], Task, tuple[Clip
             "one of them"
         )
     column = {label: index for index, label in enumerate(labels)}
-    clips = tuple(Clip(path, place.as_posix(), (column[place.parts[0]],)) for path, place in found.items())
-    return tuple(labels), Task.ONE_OF_K, clips
+    clips = tuple(Clip(path, readable(place.as_posix()), (column[place.parts[0]],)) for path, place in found.items())
+    return tuple(readable(label) for label in labels), Task.ONE_OF_K, clips
+
+
+def _warn_of_empty(source: Path, labels: list[str]) -> None:
+    """Warn of folders that could be classes, and hold no sound."""
+    others = sorted(
+        each.name
+        for each in source.iterdir()
+        if not each.name.startswith(".") and each.is_dir() and each.name not in labels
+    )
+    if labels and others:
+        lost = "the recordings have no labels" if len(labels) == 1 else "they are no labels"
+        logger.warning(
+            f"{source}: has {named_files(others, 'folder')} without sound, so {lost}; put sound there, or ignore this "
+            "if that is no class"
+        )
 
 
 def _labelled_by_table(table: Path) -> tuple[Path, tuple[str, ...], Task, tuple[Clip, ...]]:
