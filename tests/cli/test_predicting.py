@@ -168,6 +168,7 @@ def test_any_terminal_can_be_printed_to(posterior, odd, encoding):
     assert result.returncode == 3, result.stderr
     assert b"Traceback" not in result.stderr
     assert b"\x1b" not in result.stdout + result.stderr
+    assert "+-" in result.stdout.decode("ascii")
     assert len(result.stdout.splitlines()) == 1 + len(ODD)
 
 
