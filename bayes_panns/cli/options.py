@@ -266,7 +266,8 @@ def results(output: Path | None) -> Iterator[Callable[[str], None]]:
         plain = (sys.stdout.encoding or "ascii").lower().replace("-", "") != "utf8"
         # A bar on the same terminal would be written into.
         with progress.hidden(sys.stdout.isatty()):
-            yield lambda text: click.echo(text.replace("±", "+-") if plain else text, nl=False)
+            # Not click.echo, which takes an ASCII stream for UTF-8.
+            yield lambda text: print(text.replace("±", "+-") if plain else text, end="", flush=True)
         return
     with growing_file(output) as file:
 
