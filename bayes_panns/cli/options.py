@@ -269,9 +269,12 @@ def results(output: Path | None) -> Iterator[Callable[[str], None]]:
         A function that writes a piece of text, so that it survives even a kill.
     """
     if output is None:
+        # ASCII has no ±, and who reads cp1252 from a pipe may take it for UTF-8.
+        plain = (sys.stdout.encoding or "ascii").lower().replace("-", "") != "utf8"
         # A bar on the same terminal would be written into.
         with progress.hidden(sys.stdout.isatty()):
-            yield lambda text: click.echo(text, nl=False)
+            # Not click.echo, which takes an ASCII stream for UTF-8.
+            yield lambda text: print(text.replace("±", "+-") if plain else text, end="", flush=True)
         return
     with growing_file(output) as file:
 

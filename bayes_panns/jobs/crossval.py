@@ -20,6 +20,7 @@ from bayes_panns.core.strict_json import write_json
 from bayes_panns.evaluations import Evaluation, compare
 from bayes_panns.jobs.evaluate import evaluate_posterior
 from bayes_panns.jobs.fit import fit
+from bayes_panns.jobs.inputs import contents
 from bayes_panns.jobs.run_folder import RunFolder
 from bayes_panns.jobs.splits import run_clips
 from bayes_panns.metrics import Interval
@@ -277,6 +278,9 @@ def _scored(
         same = kept.draws == posterior.draws_made(posterior.draws_for(draws))
         same &= _resolved(kept.provenance["stores"]) == _resolved(stores)
         same &= _resolved(kept.provenance["ood"]) == _resolved(ood)
+        if "contents" in kept.provenance:  # Older evaluations go by the places alone.
+            now = contents(ClipSet(stores)) + contents(ClipSet(ood) if ood else None)
+            same &= kept.provenance["contents"] == now
         # Older evaluations do not say of which tensors they are.
         digest = kept.provenance.get("sha256")
         if same and digest in (None, read_header(run.posterior)["sha256"]):

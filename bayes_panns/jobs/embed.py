@@ -151,7 +151,9 @@ def _write_parquet(path: Path, embedding: np.ndarray, columns: Mapping[str, Any]
     vectors = arrow.FixedSizeListArray.from_arrays(arrow.array(embedding.ravel()), embedding.shape[1])
     rest = {key: arrow.array(list(value)) for key, value in _as_text(path, columns).items()}
     table = arrow.table({**rest, "model": [model] * len(embedding), "embedding": vectors})
-    arrow.parquet.write_table(table, path)
+    # Arrow opens no path that is not valid UTF-8.
+    with path.open("wb") as file:
+        arrow.parquet.write_table(table, file)
 
 
 def _write_csv(path: Path, embedding: np.ndarray, columns: Mapping[str, Any], model: str) -> None:

@@ -12,6 +12,7 @@ from bayes_panns.clips import ClipSet
 from bayes_panns.core.choices import Task
 from bayes_panns.core.errors import StoreError
 from bayes_panns.evaluations import Evaluation
+from bayes_panns.jobs.inputs import contents
 from bayes_panns.jobs.leaks import count_leaks
 from bayes_panns.posterior import Ensemble, Predictor, require_inputs
 from bayes_panns.posterior.disk import read_header
@@ -89,6 +90,7 @@ def evaluate_clips(
         "stores": [str(store.path) for store in clips.stores],
         "folds": "all" if clips.folds is None else sorted({int(fold) for fold in clips.folds}),
         "ood": [] if ood is None else [str(store.path) for store in ood.stores],
+        "contents": contents(clips) + contents(ood),
     }
     power = posterior.exponent(draws)
     if power is not None:

@@ -102,6 +102,15 @@ class Resumable(BaseModel):
     frozen_points: bool = False
 
 
+def contents(clips: ClipSet | None) -> list[str]:
+    """A digest of each store of a set, of what it says of its clips and of the clips themselves.
+
+    Only of stores that keep digests of their clips: the others would have to be read.
+    """
+    stores = () if clips is None else clips.stores
+    return [sha256(f"{_about(store)}{_content(store)}".encode()).hexdigest() for store in stores if store.verifiable]
+
+
 def posterior_at(path: str | Path) -> Path:
     """The folder of the posterior that is at ``path``, or in the run at ``path``."""
     inside = Path(path) / POSTERIOR

@@ -41,10 +41,6 @@ def sound(path, seconds=1.0, channels=1):
     return path
 
 
-def rows(path):
-    return list(csv.DictReader(io.StringIO(Path(path).read_text(encoding="utf-8"))))
-
-
 @pytest.fixture(scope="module")
 def posterior(tmp_path_factory):
     torch.manual_seed(0)
@@ -75,7 +71,8 @@ def test_skipped_files_are_counted_and_the_exit_code_is_3(posterior, tmp_path):
     assert f"skipped {bad}: cannot be read" in result.stderr
     assert f"warning: {tmp_path}/silent.wav: " in result.stderr
     assert f"{out}: 2 files tagged, 1 skipped, 1 silent" in result.stderr
-    assert {row["file"] for row in rows(out)} == {str(good), f"{tmp_path}/silent.wav"}
+    rows = csv.DictReader(out.read_text().splitlines())
+    assert {row["file"] for row in rows} == {str(good), f"{tmp_path}/silent.wav"}
     embedded = run("embed", posterior, good, bad, "-o", tmp_path / "e.npz", code=3)
     assert "1 rows of" in embedded.stderr
     assert "1 file embedded, 1 skipped" in embedded.stderr
@@ -143,7 +140,8 @@ def test_a_track_and_embeddings_of_odd_names(posterior, odd, tmp_path):
     for ending in ("npz", "csv", "parquet"):
         if ending == "parquet":
             pytest.importorskip("pyarrow")
-        run("embed", posterior, odd, "-o", tmp_path / f"e.{ending}")
+        run("embed", posterior, odd, "-o", tmp_path / f"caf\udce9.{ending}")
+        (tmp_path / f"caf\udce9.{ending}").rename(tmp_path / f"e.{ending}")
         run("pack", "embeddings", tmp_path / f"e.{ending}", "-o", tmp_path / f"{ending}.h5")
         assert any(r"caf\xe9.wav" in name for name in Store(tmp_path / f"{ending}.h5").names)
 
@@ -156,10 +154,10 @@ def test_a_cell_that_begins_like_a_formula_is_quoted(posterior, tmp_path, monkey
         ("embed", posterior, "=1+2.wav", "-o", "t.csv"),
     ):
         run(*command)
-        assert rows("t.csv")[0]["file"] == "'=1+2.wav"
+        assert next(csv.DictReader(Path("t.csv").read_text().splitlines()))["file"] == "'=1+2.wav"
 
 
-@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "utf-8"])
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
 def test_any_terminal_can_be_printed_to(posterior, odd, encoding):
     """In a process of its own: the streams are made by Python."""
     environment = {**os.environ, "PYTHONIOENCODING": encoding, "OMP_NUM_THREADS": "1"}
@@ -170,14 +168,17 @@ def test_any_terminal_can_be_printed_to(posterior, odd, encoding):
     assert result.returncode == 3, result.stderr
     assert b"Traceback" not in result.stderr
     assert b"\x1b" not in result.stdout + result.stderr
+    assert "+-" in result.stdout.decode("ascii")
     assert len(result.stdout.splitlines()) == 1 + len(ODD)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_an_interruption_loses_nothing_that_was_computed(posterior, tmp_path, number):
-    """The last of the files is a pipe that nobody writes to."""
+    """The last of the files is a pipe whose writer never ends."""
     sound(tmp_path / "a.wav", 300.0)
     os.mkfifo(tmp_path / "z.wav")
+    writer = os.open(tmp_path / "z.wav", os.O_RDWR)
+    os.write(writer, b"RIFF")
     out = tmp_path / "tags.json"
     out.write_text("before")
     arguments = [posterior, tmp_path / "a.wav", tmp_path / "z.wav", "--draws", 0, "--format", "json", "-o", out]
@@ -193,7 +194,8 @@ def test_an_interruption_loses_nothing_that_was_computed(posterior, tmp_path, nu
     assert "another process is writing it" in run("predict", *arguments, code=1).stderr
     process.send_signal(number)
     _, stderr = process.communicate(timeout=30)
-    assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -9}[number]
+    os.close(writer)
+    assert process.returncode == {signal.SIGTERM: 143, signal.SIGKILL: -9}[number]
     assert out.read_text() == "before"
     if number == signal.SIGKILL:
         # Cut off, but each window is on a line of its own.
@@ -209,11 +211,9 @@ def test_an_interruption_loses_nothing_that_was_computed(posterior, tmp_path, nu
 
 
 def test_an_error_keeps_what_was_written_and_an_empty_part_is_removed(tmp_path):
-    def write(_):
+    with pytest.raises(OSError, match="full"), options.results(tmp_path / "a.csv") as write:  # noqa: PT012
+        write("one\n")
         raise OSError("full")
-
-    with pytest.raises(OSError, match="full"), options.results(tmp_path / "a.csv") as first:
-        write(first("one\n"))
     assert (tmp_path / "a.csv.part").read_text() == "one\n"
     with pytest.raises(OSError, match="full"), options.results(tmp_path / "b.csv"):
         raise OSError("full")

@@ -10,7 +10,7 @@ from bayes_panns.cli.streams import show_any_text
     ("encoding", "expected"),
     [
         ("utf-8", "café 日 0.86±0.23 −1 \\udce9".encode()),
-        ("cp1252", b"caf\xe9 \\u65e5 0.86+-0.23 -1 \\udce9"),
+        ("cp1252", b"caf\xe9 \\u65e5 0.86\xb10.23 -1 \\udce9"),
         ("ascii", b"caf\\xe9 \\u65e5 0.86+-0.23 -1 \\udce9"),
         ("utf-16-le", "café 日 0.86±0.23 −1 \\udce9".encode("utf-16-le")),
     ],
