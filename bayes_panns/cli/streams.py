@@ -7,7 +7,7 @@ import sys
 _PLAIN = {"±": "+-", "−": "-", "↑": "^", "↓": "v", "∞": "inf", "\u00a0": " ", "–": "-", "…": "..."}
 """Signs of our own tables, in ASCII."""
 
-_ERRORS = "bayes_panns.plain"
+_ERRORS = "plain-signs"
 
 
 def show_any_text() -> None:

@@ -3,6 +3,7 @@
 import importlib
 import json
 import math
+import shutil
 import sys
 import types
 from dataclasses import replace
@@ -15,7 +16,7 @@ from pyro.infer.autoguide import AutoNormal
 from scipy import stats
 
 from bayes_panns.cli import main
-from bayes_panns.clips import Task, write
+from bayes_panns.clips import Store, Task, write
 from bayes_panns.core.errors import FitError, OutputError, RecipeError, SettingError, StoreError
 from bayes_panns.jobs import crossval, write_results
 from bayes_panns.posterior import load
@@ -358,3 +359,14 @@ def test_a_single_fold_has_no_spread(result):
     assert spread.mean == result.evaluations["flip"][0][1].metrics["cal/nll"]
     assert math.isnan(spread.deviation)
     assert math.isnan(spread.low)
+
+
+def test_an_evaluation_of_a_store_that_has_changed_in_its_place_is_made_again(store, tmp_path):
+    outside = shutil.copy(store, tmp_path / "outside.h5")
+    options = {"guides": ["det"], "folds": [1, 2], "draws": 0, "ood": [outside]}
+    first = crossval(recipe(store), tmp_path / "cv", **options)
+    clips = Store(outside)
+    write(outside, -0.5 * clips.waveform(range(6)), clips.target()[:6], clips.labels, clips.task, clips.sample_rate)
+    second = crossval(recipe(store), tmp_path / "cv", resume=True, **options)
+    names = [each.evaluations["det"][0][1].ood_names for each in (first, second)]
+    assert len(names[0]) > len(names[1]) == 6
