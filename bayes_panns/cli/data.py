@@ -169,7 +169,7 @@ def pack(
     if labels is not None and min_count > 1:
         raise click.UsageError("--min-count drops labels, and --labels keeps all of a set; give one of them")
     require_folder(out.parent)
-    options.require_output(out, [source, *([] if labels is None else [labels])])
+    options.require_other(out, [source, *([] if labels is None else [labels])])
     patterns = [pattern for pattern in exclude.split(",") if pattern]
     if catalog == NAME:
         table = embeddings(source, **extras)
@@ -180,7 +180,7 @@ def pack(
             extras["seconds"] = seconds
         sound: dict[str, Any] = {} if channel is None else {"channel": channel}
         clips = _refined(CATALOGS[catalog](source, **extras), labels, folds, seed)
-        options.require_output(out, [clip.path for clip in clips.clips])
+        options.require_other(out, [clip.path for clip in clips.clips])
         report = pack_catalog(
             clips,
             out,

@@ -238,6 +238,15 @@ def require_output(output: Path | None, inputs: Sequence[Path] = ()) -> None:
     if output is None or is_special(output):
         return
     require_parent(output)
+    require_other(output, inputs)
+
+
+def require_other(output: Path, inputs: Sequence[Path]) -> None:
+    """Check that a file to write is none of those that are read meanwhile.
+
+    Raises:
+        OutputError: It is one of them.
+    """
     if output.is_file() and any(_is_same(output, path) for path in inputs if str(path) != STDIN):
         raise OutputError(f"{output}: is one of the files to read; choose another file to write")
 
