@@ -50,6 +50,7 @@ class UncertaintyAccumulator:
         covariance: Whether to keep the covariance between labels too: some 20 x N x K x K numbers.
         power: The power of the mean of the draws, shape ``(1,)`` or ``(K,)``, if there is one: see
             :func:`~bayes_panns.metrics.apply_power`.
+        samples: Whether to keep the draws themselves too: T x N x K numbers.
 
     Raises:
         ValueError: ``task`` is neither.
@@ -64,6 +65,7 @@ class UncertaintyAccumulator:
         mirrored: bool = False,
         covariance: bool = False,
         power: NDArray[np.floating] | None = None,
+        samples: bool = False,
     ):
         check_task(task)
         self.task = task
@@ -72,6 +74,7 @@ class UncertaintyAccumulator:
         self.power = power
         self.draws = 0
         self._groups: list[_Sums] = []
+        self._samples: list[Tensor] | None = [] if samples else None
 
     @torch.no_grad()
     def update(self, probabilities: Tensor) -> None:
@@ -97,6 +100,8 @@ class UncertaintyAccumulator:
             self._groups[group] = self._groups[group] + draw
         else:
             self._groups.append(draw)
+        if self._samples is not None:
+            self._samples.append(p.float())
         self.draws += 1
 
     @torch.no_grad()
@@ -115,6 +120,7 @@ class UncertaintyAccumulator:
         parts["mutual_information"] = parts["mutual_information"].clamp(min=0)
         return Uncertainty(
             **{name: value.cpu().numpy() for name, value in parts.items() if not name.startswith("clip_")},
+            samples=self._kept(parts),
             standard_error=StandardError(
                 **{name: error.cpu().numpy() for name, error in errors.items() if name != "mean"}
             ),
@@ -142,6 +148,19 @@ class UncertaintyAccumulator:
         parts["entropy"] = entropy(p, self.task)
         parts["expected_entropy"] = sums.entropy / sums.draws
         return parts | {"mutual_information": parts["entropy"] - parts["expected_entropy"]}
+
+    def _kept(self, parts: dict[str, Tensor]) -> NDArray[np.float32] | None:
+        """The draws, ``(N, T, K)``; with a power they have the mean and the variance of ``parts``."""
+        if self._samples is None:
+            return None
+        samples = torch.stack(self._samples, dim=1)
+        if self.power is not None:
+            mean = samples.mean(dim=1, keepdim=True)
+            variance = samples.var(dim=1, keepdim=True, correction=0)
+            wanted = parts["epistemic"].unsqueeze(1)
+            scale = torch.where(variance > 0, wanted / variance, 0).sqrt()
+            samples = (parts["probability"].unsqueeze(1) + (samples - mean) * scale).clamp(0, 1).float()
+        return samples.cpu().numpy()
 
     def _powered(self, parts: dict[str, Tensor]) -> dict[str, Tensor]:
         """The mean at the power, with the draws' shares of its variance; ``mean`` is the mean before it."""

@@ -24,7 +24,12 @@ _COVARIANCES = 1 << 22
 
 
 def predict(
-    posterior: Predictor, clips: ClipSet, draws: Draws | None = None, *, covariance: bool = False
+    posterior: Predictor,
+    clips: ClipSet,
+    draws: Draws | None = None,
+    *,
+    covariance: bool = False,
+    samples: bool = False,
 ) -> Uncertainty:
     """Predict every clip of a set, in memory that does not grow with the set.
 
@@ -34,6 +39,7 @@ def predict(
         draws: Posterior draws a clip; 0 is one pass at the posterior mean, ``"moments"`` one that propagates moments.
             By default as many as :meth:`~bayes_panns.posterior.Posterior.draws_for` says.
         covariance: Whether to keep the covariance between labels too: N x K x K numbers.
+        samples: Whether to keep every draw's probabilities too: N x T x K numbers. There are none of moments.
 
     Raises:
         PosteriorError: Moments are asked for, and the posterior cannot propagate them.
@@ -41,7 +47,10 @@ def predict(
     draws = posterior.draws_for(draws)
     most = _COVARIANCES // len(posterior.labels) ** 2 if covariance else CLIPS
     return concatenate(
-        [predict_waveforms(posterior, waveforms, draws, covariance=covariance) for waveforms in _batches(clips, most)]
+        [
+            predict_waveforms(posterior, waveforms, draws, covariance=covariance, samples=samples)
+            for waveforms in _batches(clips, most)
+        ]
     )
 
 
@@ -61,7 +70,12 @@ def predict_logits(posterior: Posterior, clips: ClipSet, draws: int = 20) -> NDA
 
 
 def predict_waveforms(
-    posterior: Predictor, waveforms: Tensor | Sequence[Tensor], draws: Draws, *, covariance: bool = False
+    posterior: Predictor,
+    waveforms: Tensor | Sequence[Tensor],
+    draws: Draws,
+    *,
+    covariance: bool = False,
+    samples: bool = False,
 ) -> Uncertainty:
     """Predict waveforms in memory.
 
@@ -71,15 +85,16 @@ def predict_waveforms(
             are shorter than its clips, if it was fitted so.
         draws: As in :func:`predict`.
         covariance: As in :func:`predict`.
+        samples: As in :func:`predict`.
     """
     power = posterior.exponent(draws)
     if draws == "moments":
         loc, deviations = posterior.moments(waveforms)
         return from_moments(loc, deviations, posterior.probability, posterior.task, covariance=covariance, power=power)
     if isinstance(posterior, Ensemble) and posterior.powered and posterior.draws_made(draws):
-        return _mixed(posterior, waveforms, draws, covariance)
+        return _mixed(posterior, waveforms, draws, covariance, samples)
     accumulator = UncertaintyAccumulator(
-        posterior.task, mirrored=posterior.mirrored, covariance=covariance, power=power
+        posterior.task, mirrored=posterior.mirrored, covariance=covariance, power=power, samples=samples
     )
     for probability in posterior.draws(waveforms, draws):
         accumulator.update(probability)
@@ -89,12 +104,18 @@ def predict_waveforms(
     return replace(result, draws=made) if made else result
 
 
-def _mixed(ensemble: Ensemble, waveforms: Tensor | Sequence[Tensor], draws: int, covariance: bool) -> Uncertainty:
+def _mixed(
+    ensemble: Ensemble, waveforms: Tensor | Sequence[Tensor], draws: int, covariance: bool, samples: bool
+) -> Uncertainty:
     """The mixture of the members' predictions, each at its own power; without standard errors."""
     parts = []
     for number, member in enumerate(ensemble.members):
         accumulator = UncertaintyAccumulator(
-            member.task, mirrored=member.mirrored, covariance=covariance, power=member.exponent(draws)
+            member.task,
+            mirrored=member.mirrored,
+            covariance=covariance,
+            power=member.exponent(draws),
+            samples=samples,
         )
         for probability in member.draws(waveforms, ensemble.share(draws), seed=ensemble.member_seed(number)):
             accumulator.update(probability)

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from bayes_panns.predictions.accumulate import entropy
 from bayes_panns.predictions.uncertainty import Uncertainty, joined
@@ -14,12 +15,17 @@ def concatenate(parts: Sequence[Uncertainty]) -> Uncertainty:
     """Join batches of clips, in order.
 
     Args:
-        parts: At least one, all of the same task, labels and number of draws, and all with the covariance or none.
+        parts: At least one, all of the same task, labels and number of draws, and all with the covariance or none, and
+            all with the samples or
+            none.
 
     Raises:
         ValueError: There are none, or they differ.
     """
-    forms = {(part.task, part.draws, part.probability.shape[1], part.covariance is None) for part in parts}
+    forms = {
+        (part.task, part.draws, part.probability.shape[1], part.covariance is None, part.samples is None)
+        for part in parts
+    }
     if len(forms) != 1:
         raise ValueError("predictions can be joined if they have the same task, labels and number of draws")
     errors = joined([part.standard_error for part in parts], np.concatenate)
@@ -88,4 +94,10 @@ def mixture(parts: Sequence[Uncertainty]) -> Uncertainty:
         task=first.task,
         covariance=covariance,
         mean=None if all(part.mean is None for part in parts) else mean,
+        samples=None if any(part.samples is None for part in parts) else _all_samples(parts),
     )
+
+
+def _all_samples(parts: Sequence[Uncertainty]) -> NDArray[np.float32]:
+    """The draws of all members, ``(N, T, K)``."""
+    return np.concatenate([part.samples for part in parts if part.samples is not None], axis=1)

@@ -69,6 +69,7 @@ def tag(
     window: float | None = None,
     hop: float | None = None,
     channel: str = "mix",
+    samples: bool = False,
 ) -> Tags:
     """Tag sound files, and keep all tags in memory; :func:`tag_each` gives them file by file.
 
@@ -84,6 +85,7 @@ def tag(
         window: Seconds; by default the length of the clips that the posterior was fitted to.
         hop: Seconds from one window's start to the next; by default the window.
         channel: ``mix``, ``left``, ``right`` or the number of a channel from 1.
+        samples: Whether to keep every draw's probabilities too; there are none of moments.
 
     Raises:
         PosteriorError: Moments are asked for, and the posterior cannot propagate them.
@@ -91,7 +93,7 @@ def tag(
         PredictionError: The posterior takes embeddings; or the window or hop is not finite, or shorter than one sample.
     """
     parts, skipped = list[FileTags](), list[Skipped]()
-    for each in tag_each(posterior, files, draws, window=window, hop=hop, channel=channel):
+    for each in tag_each(posterior, files, draws, window=window, hop=hop, channel=channel, samples=samples):
         if isinstance(each, Skipped):
             skipped.append(each)
         else:
@@ -118,6 +120,7 @@ def tag_each(
     window: float | None = None,
     hop: float | None = None,
     channel: str = "mix",
+    samples: bool = False,
 ) -> Iterator[FileTags | Skipped]:
     """Tag sound files one after the other, in memory that grows neither with their lengths nor with their number.
 
@@ -138,7 +141,11 @@ def tag_each(
     made = posterior.draws_for(draws)
     posterior.warn_of_other_draws(made)
     pieces = computed(
-        files, cutting, lambda groups: predict_waveforms(posterior, groups, made), Uncertainty.take, doing="tagging"
+        files,
+        cutting,
+        lambda groups: predict_waveforms(posterior, groups, made, samples=samples),
+        Uncertainty.take,
+        doing="tagging",
     )
     return (each if isinstance(each, Skipped) else _tags(posterior, each) for each in pieces)
 

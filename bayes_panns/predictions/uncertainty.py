@@ -99,6 +99,9 @@ class Uncertainty:
             off the diagonal it is all of the labels' covariance (the law of total covariance). For one-of-K its rows
             add up to 0, before any power.
         mean: ``(N, K)``, the mean of the draws before the power; None without a power.
+        samples: ``(N, T, K)``, float32, if they were asked for: the probabilities p_t under each draw. Where there is a
+            power they are moved, so that their mean is ``probability`` and their variance ``epistemic``, up to what
+            leaves [0, 1] and is cut off; they then no longer add up to 1 over the labels.
     """
 
     probability: NDArray[np.float64]
@@ -113,6 +116,7 @@ class Uncertainty:
     task: str
     covariance: NDArray[np.float64] | None = None
     mean: NDArray[np.float64] | None = None
+    samples: NDArray[np.float32] | None = None
 
     @property
     def mean_of_draws(self) -> NDArray[np.float64]:
