@@ -16,8 +16,7 @@ def concatenate(parts: Sequence[Uncertainty]) -> Uncertainty:
 
     Args:
         parts: At least one, all of the same task, labels and number of draws, and all with the covariance or none, and
-            all with the samples or
-            none.
+            all with the samples or none.
 
     Raises:
         ValueError: There are none, or they differ.
