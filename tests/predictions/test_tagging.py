@@ -249,10 +249,10 @@ def test_whatever_goes_wrong_with_one_file_costs_no_other(posterior, tmp_path, m
 def test_where_memory_is_too_small_for_a_batch_its_files_are_predicted_one_by_one(posterior, tmp_path, monkeypatch):
     real = tagging.predict_waveforms
 
-    def small(predictor, groups, draws):
+    def small(predictor, groups, draws, **kept):
         if sum(map(len, groups)) > 2:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
-        return real(predictor, groups, draws)
+        return real(predictor, groups, draws, **kept)
 
     monkeypatch.setattr(tagging, "predict_waveforms", small)
     files = [sound(tmp_path / f"{name}.wav", seconds) for name, seconds in (("a", 2), ("b", 3), ("c", 1))]
@@ -264,7 +264,7 @@ def test_where_memory_is_too_small_for_a_batch_its_files_are_predicted_one_by_on
 
 
 def test_another_error_of_the_network_is_no_files_fault(posterior, tmp_path, monkeypatch):
-    def broken(*_):
+    def broken(*_, **__):
         raise RuntimeError("shapes do not fit")
 
     monkeypatch.setattr(tagging, "predict_waveforms", broken)
