@@ -7,15 +7,17 @@ import griffe
 
 _ROLE = re.compile(r":(?:func|class|meth|mod|data|attr|exc):`([^`]+)`")
 _LITERAL = re.compile(r"::$", re.MULTILINE)
+_EXAMPLE = re.compile(r"^( *)Example:$", re.MULTILINE)
 
 
 class PlainRoles(griffe.Extension):
-    """``:class:`.Store``` becomes ``Store``; a paragraph that ends in two colons ends in one."""
+    """``:class:`.Store``` becomes ``Store``; a paragraph that ends in two colons ends in one; an example is a block of code."""
 
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
         """Rewrite the docstring of an object once it is read."""
         if obj.docstring:
-            obj.docstring.value = _LITERAL.sub(":", _ROLE.sub(_code, obj.docstring.value))
+            text = _ROLE.sub(_code, obj.docstring.value)
+            obj.docstring.value = _EXAMPLE.sub(r"\1Examples:", _LITERAL.sub(":", text))
 
 
 def _code(match: re.Match[str]) -> str:

@@ -28,6 +28,8 @@ COMMANDS = "commands"
 FILES = "files"
 LANGUAGES = {".py": "python", ".toml": "toml", ".json": "json", ".cff": "yaml"}
 PICTURES = {".png", ".svg", ".webp"}
+SHOWN = {".toml", ".py", ".md"}
+"""The endings of the files that the page of a folder lists."""
 
 _FENCE = re.compile(r"^( *)(`{3,}|~{3,}).*?^\1\2`*~* *$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"(\]\()([^)\s]+)(\))")
@@ -55,9 +57,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for name, command in sorted(main.commands.items()):
         text = command_page(name, command)
         files.append(File.generated(config, f"{COMMANDS}/{name}.md", content=text))
-    waiting = [
-        (file.src_uri, text_of(file)) for file in files.documentation_pages() if file.src_uri != f"{FILES}/index.md"
-    ]
+    waiting = [(file.src_uri, file.content_string) for file in files.documentation_pages()]
     known = set()
     while waiting:
         page, text = waiting.pop()
@@ -107,18 +107,17 @@ def origin(page: str) -> str:
     """The path in the checkout of what a page shows."""
     if page.startswith(f"{FILES}/"):
         path = page.removeprefix(f"{FILES}/")
+        if path.endswith("/index.md"):
+            return path
         return path if (ROOT / path).is_file() else path.removesuffix(".md")
     return f"docs/{page}"
 
 
 def shown_at(path: str) -> str:
-    """The page of a file of the checkout."""
+    """The page of a file of the checkout, or of a folder, whose path ends with a slash."""
+    if path.endswith("/"):
+        return f"{FILES}/{path}index.md"
     return f"{FILES}/{path}" if path.endswith(".md") else f"{FILES}/{path}.md"
-
-
-def text_of(file: File) -> str:
-    """The Markdown of a page."""
-    return file.content_string
 
 
 def outside_fences(markdown: str, change: Any) -> str:
@@ -136,8 +135,9 @@ def checkout_path(page: str, target: str) -> str | None:
     if not path or re.match(r"[a-z]+:", target):
         return None
     joined = posixpath.normpath(posixpath.join(posixpath.dirname(origin(page)), path))
-    if (ROOT / joined).is_dir():
-        joined = f"{joined}/README.md"
+    if (ROOT / joined).is_dir() and not joined.startswith("docs"):
+        readme = f"{joined}/README.md"
+        return readme if (ROOT / readme).is_file() else f"{joined}/"
     return joined
 
 
@@ -148,7 +148,7 @@ def linked_files(page: str, markdown: str) -> list[str]:
     def note(text: str) -> str:
         for link in _LINK.finditer(text):
             path = checkout_path(page, link[2])
-            if path and not path.startswith(("docs/", "..")) and (ROOT / path).is_file():
+            if path and not path.startswith(("docs/", "..")) and (ROOT / path).exists():
                 found.append(path)
         return text
 
@@ -164,7 +164,7 @@ def turned(page: str, link: re.Match[str]) -> str:
     heading = link[2].partition("#")[2]
     if path.startswith("docs/"):
         place = path.removeprefix("docs/")
-    elif (ROOT / path).is_file():
+    elif (ROOT / path).exists():
         place = f"{FILES}/{path}" if Path(path).suffix in PICTURES else shown_at(path)
     else:
         return link[0]  # MkDocs warns of it
@@ -174,6 +174,8 @@ def turned(page: str, link: re.Match[str]) -> str:
 
 def file_page(path: str) -> str:
     """A page that shows a file of the checkout: Markdown as it is, a notebook by its cells, the rest as code."""
+    if path.endswith("/"):
+        return folder_page(path)
     text = (ROOT / path).read_text(encoding="utf-8")
     if path.endswith(".md"):
         return text
@@ -181,6 +183,12 @@ def file_page(path: str) -> str:
         return notebook_page(path, text)
     language = LANGUAGES.get(Path(path).suffix, "text")
     return f"# {Path(path).name}\n\n`{path}`\n\n{fenced(text, language)}\n"
+
+
+def folder_page(path: str) -> str:
+    """A page that lists the files of a folder."""
+    names = [file.name for file in sorted((ROOT / path).iterdir()) if file.suffix in SHOWN]
+    return "\n".join([f"# {path}", "", *(f"- [{name}]({name})" for name in names), ""])
 
 
 def notebook_page(path: str, text: str) -> str:
@@ -236,7 +244,7 @@ def options_table(command: click.Command, context: click.Context) -> str:
     rows = ["| option | what |", "|---|---|"]
     for parameter in command.get_params(context):
         record = parameter.get_help_record(context)
-        if record is not None:
+        if record is not None and record[1]:
             names, text = record
             rows.append(f"| `{names.replace('|', chr(0x2223))}` | {escaped(text).replace('|', chr(92) + '|')} |")
     return "\n".join(rows)

@@ -43,8 +43,7 @@ class RotatedHead(MeanField):
 
     Args:
         model: The model.
-        init_scale: As for :class:`MeanField`; of the factors. :meth:`align` replaces them.
-        **options: As for :class:`MeanField`.
+        **options: As for :class:`MeanField`. ``init_scale`` is that of the factors, and :meth:`align` replaces it.
 
     Attributes:
         axes: The buffers U, V and phi0 as ``left``, ``right`` and ``centre``.
