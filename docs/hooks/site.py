@@ -33,6 +33,7 @@ SHOWN = {".toml", ".py", ".md"}
 
 _FENCE = re.compile(r"^( *)(`{3,}|~{3,}).*?^\1\2`*~* *$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"(\]\()([^)\s]+)(\))")
+_EXTERNAL = re.compile(r'<a [^>]*href="(https?://[^"]+)"')
 _EQUATION = re.compile(r'<(span|div) class="arithmatex">\\(\(|\[)(.*?)\\(?:\)|\])</\1>', re.DOTALL)
 
 
@@ -83,9 +84,18 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     return outside_fences(markdown, lambda text: _LINK.sub(lambda link: turned(page.file.src_uri, link), text))
 
 
-def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+def on_page_content(content: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Make MathML of equations."""
-    return _EQUATION.sub(mathml, html)
+    return _EQUATION.sub(mathml, content)
+
+
+def on_post_build(config: MkDocsConfig) -> None:
+    """List the links that lead out of the site, for who wants to check them."""
+    site = Path(config.site_dir)
+    found: set[str] = set()
+    for page in site.rglob("*.html"):
+        found.update(html.unescape(link) for link in _EXTERNAL.findall(page.read_text(encoding="utf-8")))
+    (site / "external-links.txt").write_text("\n".join([*sorted(found), ""]), encoding="utf-8")
 
 
 # Equations
