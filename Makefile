@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo examples notebooks study test long faults fuzz lint clean
+.PHONY: demo docs examples notebooks study test long faults fuzz lint clean
 
 $(VENV)/.current: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -14,6 +14,10 @@ $(VENV)/.current: pyproject.toml
 
 demo: $(VENV)/.current
 	$(BIN)/bayes-panns demo -o demo
+
+# The documentation site, into site/: open site/index.html. It needs no network to be read, and any warning is an error.
+docs: $(VENV)/.current
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 
 # Every example in full, into examples/executed: what a script prints, a notebook as a page and as .ipynb. What is there
 # and newer than its source is kept; `make examples/executed/anatomy.html` runs that one alone.
@@ -69,4 +73,4 @@ lint: $(VENV)/.current
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) build demo *.egg-info
+	rm -rf $(VENV) build demo site *.egg-info

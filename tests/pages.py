@@ -114,4 +114,6 @@ def parsed(group, words):
         group.commands[name].make_context(name, rest)
     except click.exceptions.Exit:  # --help, --version
         return True
+    except click.BadParameter as error:
+        return "does not exist" in error.message  # a file of the reader's
     return True

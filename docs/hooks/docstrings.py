@@ -11,7 +11,7 @@ _EXAMPLE = re.compile(r"^( *)Example:$", re.MULTILINE)
 
 
 class PlainRoles(griffe.Extension):
-    """``:class:`.Store``` becomes ``Store``; a paragraph that ends in two colons ends in one; an example is a block of code."""
+    """A role becomes code, two colons at the end of a paragraph become one, and an example a block of code."""
 
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
         """Rewrite the docstring of an object once it is read."""

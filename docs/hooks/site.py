@@ -31,6 +31,9 @@ PICTURES = {".png", ".svg", ".webp"}
 SHOWN = {".toml", ".py", ".md"}
 """The endings of the files that the page of a folder lists."""
 
+BOOSTS = {f"{FILES}/": 0.2, "reference/": 0.4, f"{COMMANDS}/": 0.7}
+"""How much a word counts in a search, by the beginning of a page's path; 1 elsewhere."""
+
 _FENCE = re.compile(r"^( *)(`{3,}|~{3,}).*?^\1\2`*~* *$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"(\]\()([^)\s]+)(\))")
 _EXTERNAL = re.compile(r'<a [^>]*href="(https?://[^"]+)"')
@@ -41,9 +44,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Put the commands into the navigation, by the sections of the help."""
     from bayes_panns.cli.main import SECTIONS
 
-    sections = [
-        {title: [{name: f"{COMMANDS}/{name}.md"} for name in names]} for title, names in SECTIONS.items()
-    ]
+    sections = [{title: [{name: f"{COMMANDS}/{name}.md"} for name in names]} for title, names in SECTIONS.items()]
     for entry in config.nav or []:
         for title, pages in entry.items() if isinstance(entry, dict) else ():
             if title == "Commands":
@@ -67,20 +68,19 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
                 continue
             known.add(target)
             if (ROOT / target).suffix in PICTURES:
-                files.append(
-                    File.generated(config, f"{FILES}/{target}", abs_src_path=str(ROOT / target))
-                )
+                files.append(File.generated(config, f"{FILES}/{target}", abs_src_path=str(ROOT / target)))
                 continue
             content = file_page(target)
-            files.append(
-                File.generated(config, shown_at(target), content=content, inclusion=InclusionLevel.NOT_IN_NAV)
-            )
+            files.append(File.generated(config, shown_at(target), content=content, inclusion=InclusionLevel.NOT_IN_NAV))
             waiting.append((shown_at(target), content))
     return files
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Turn links to files of the checkout to the pages that show them."""
+    """Turn links to files of the checkout to the pages that show them, and let the search find explanations first."""
+    for prefix, boost in BOOSTS.items():
+        if page.file.src_uri.startswith(prefix):
+            page.meta.setdefault("search", {"boost": boost})
     return outside_fences(markdown, lambda text: _LINK.sub(lambda link: turned(page.file.src_uri, link), text))
 
 
