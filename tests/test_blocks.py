@@ -1,4 +1,4 @@
-"""Every code block of every page runs, on a folder of tiny recordings, stores and posteriors; or is at least understood."""
+"""Every code block of every page runs, on tiny recordings, stores and posteriors; or is at least understood."""
 
 import shutil
 from pathlib import Path
@@ -52,6 +52,10 @@ def of(language):
 
 def sound(seconds, seed):
     return (0.1 * np.random.default_rng(seed).normal(size=round(RATE * seconds))).astype(np.float32)
+
+
+RUNNING = sorted({block.page for block in of("python") if title(block.page) not in ELSEWHERE})
+"""The pages whose Python runs here."""
 
 
 @pytest.fixture(scope="module")
@@ -124,20 +128,14 @@ def test_a_recipe_is_read(block, tmp_path):
 def given(page):
     """The names that the first block of a page takes for granted."""
     logmel, waveforms = torch.randn(4, 64, 64), torch.randn(2, round(RATE * SECONDS))
+    labels, files = np.array(["a", "b", "a"]), np.array(["x.wav"] * 3)
     return {
-        "embeddings.md": {
-            "np": np,
-            "vectors": np.eye(3),
-            "labels": np.array(["a", "b", "a"]),
-            "files": np.array(["x"] * 3),
-        },
+        "embeddings.md": {"np": np, "vectors": np.eye(3), "labels": labels, "files": files},
         "pyro.md": {"logmel": logmel, "label": torch.tensor([0, 1, 2, 0]), "waveforms": waveforms},
     }.get(page.name, {})
 
 
-@pytest.mark.parametrize(
-    "page", sorted({b.page for b in of("python")} - {DOCS.parent / e for e in ELSEWHERE}), ids=title
-)
+@pytest.mark.parametrize("page", RUNNING, ids=title)
 def test_the_python_of_a_page_runs(page, home, monkeypatch):
     monkeypatch.setitem(NETS, "resnet54", NETS["resnet14-narrow"])  # the same code, in a hundredth of the time
     if "load(" in page.read_text(encoding="utf-8") and "fit(" not in page.read_text(encoding="utf-8"):
