@@ -198,7 +198,8 @@ class EventFinder:
         """End the open events of some labels."""
         self._open &= ~which
         for k in np.flatnonzero(which):
-            assert self._peak is not None and self._file is not None
+            assert self._peak is not None
+            assert self._file is not None
             event = _event(self._file, self.labels[k], self._onset[k], self._offset[k], self._peak[:, k])
             long = event.offset - event.onset >= self.rules.least - _SLACK
             if long and event.probability >= self.rules.probability:

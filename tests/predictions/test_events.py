@@ -2,6 +2,7 @@
 
 import tracemalloc
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -127,7 +128,7 @@ def test_parts_of_a_recording_give_the_events_of_the_whole(case):
     whole = EventFinder(["a", "b"], rules).add(tags(samples, window=window, hop=hop))
     finder, found = EventFinder(["a", "b"], rules), []
     edges = [0, *cuts, len(samples)]
-    for first, last in zip(edges, edges[1:], strict=False):
+    for first, last in pairwise(edges):
         part = tags(samples[first:last], window=window, hop=hop, first=first, complete=last == len(samples))
         found += finder.add(part)
     assert found == whole
