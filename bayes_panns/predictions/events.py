@@ -175,7 +175,7 @@ class EventFinder:
         while self._covering and self._time < until:
             end = min(until, min(each for each, _ in self._covering))
             if end > self._time:
-                drawn = np.mean([each for _, each in self._covering], axis=0, dtype=np.float64)
+                drawn = np.asarray(np.mean([each for _, each in self._covering], axis=0, dtype=np.float64))
                 yield from self._stretch(self._time, end, drawn)
                 self._time = end
             self._covering = deque(each for each in self._covering if each[0] > end)
