@@ -8,7 +8,7 @@ from bayes_panns.predictions.embedding import Embedded, embed_clips, embed_each,
 from bayes_panns.predictions.events import Event, EventFinder, EventRules, find_events
 from bayes_panns.predictions.gaussian_logits import from_moments
 from bayes_panns.predictions.recordings import Piece, Skipped, none_read
-from bayes_panns.predictions.tagging import FileTags, Tags, tag, tag_each
+from bayes_panns.predictions.tagging import FileTags, Tagger, Tags, tag, tag_each
 from bayes_panns.predictions.tally import LabelCount, Tally, Totals
 from bayes_panns.predictions.uncertainty import Draws, StandardError, Uncertainty, scores
 from bayes_panns.predictions.windows import Window
@@ -25,6 +25,7 @@ __all__ = [
     "Piece",
     "Skipped",
     "StandardError",
+    "Tagger",
     "Tags",
     "Tally",
     "Totals",
