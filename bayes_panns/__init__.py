@@ -20,7 +20,7 @@ import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["__version__", "evaluate", "fit", "load", "predict"]
+__all__ = ["__version__", "evaluate", "fit", "learn", "load", "predict"]
 
 __version__ = "0.1.0"
 
@@ -30,6 +30,7 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 _FACADE = {
     "evaluate": ("bayes_panns.jobs", "evaluate_posterior"),
     "fit": ("bayes_panns.jobs", "fit"),
+    "learn": ("bayes_panns.interop.learning", "learn"),
     "load": ("bayes_panns.posterior", "load"),
     "predict": ("bayes_panns.predictions", "tag"),
 }
@@ -37,6 +38,7 @@ _FACADE = {
 
 if TYPE_CHECKING:
     from bayes_panns.jobs.evaluate import evaluate_posterior as evaluate
+    from bayes_panns.interop.learning import learn as learn
     from bayes_panns.jobs.fit import fit as fit
     from bayes_panns.posterior import load
     from bayes_panns.predictions import tag as predict

@@ -7,12 +7,18 @@ from bayes_panns.bayes.likelihoods import Likelihood
 
 
 def logistic_regression(
-    views: Tensor, target: Tensor, labels: int, likelihood: Likelihood, *, bias_prior_scale: float
+    views: Tensor,
+    target: Tensor,
+    labels: int,
+    likelihood: Likelihood,
+    *,
+    bias_prior_scale: float,
+    prior_scale: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
     """Weight ``(K, E)`` and bias ``(K,)`` of the most probable last layer, by L-BFGS.
 
-    Each view counts as 1 / V of a clip. The prior of the weights is Normal(0, 1) in units of the embeddings' spread,
-    the root of their mean variance, so that it means the same for any backbone.
+    Each view counts as 1 / V of a clip. The weights have a Normal prior in units of the embeddings' spread, the root of
+    their mean variance, so that it means the same for any backbone.
 
     Args:
         views: Embeddings, shape ``(N, V, E)``.
@@ -20,6 +26,7 @@ def logistic_regression(
         labels: K.
         likelihood: The likelihood of the labels.
         bias_prior_scale: The standard deviation of the bias under the prior, at the mean embedding.
+        prior_scale: The standard deviation of the weights under it, in those units.
     """
     clips, count, size = views.shape
     flat = views.flatten(0, 1).double()
@@ -36,7 +43,7 @@ def logistic_regression(
         optimizer.zero_grad()
         logits = centred @ weight.T + bias
         fit = likelihood(logits, repeated).log_prob(repeated.to(logits) if repeated.is_floating_point() else repeated)
-        penalty = weight.square().sum() + (bias / bias_prior_scale).square().sum()
+        penalty = (weight / prior_scale).square().sum() + (bias / bias_prior_scale).square().sum()
         total = (penalty / 2 - fit.sum() / count) / clips
         total.backward()
         return total

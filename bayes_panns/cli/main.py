@@ -37,7 +37,7 @@ LINES = "lines"
 """The attribute of a message that has several lines, ``extra={LINES: True}``; in others a line break is escaped."""
 
 SECTIONS = {
-    "First look": ("demo",),
+    "First look": ("demo", "learn"),
     "Clips": ("pack", "repack", "inspect"),
     "Fits": ("pretrain", "finetune", "widths", "crossval", "check-start"),
     "Predictions": ("predict", "embed"),

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bayes_panns import __version__
 from bayes_panns.clips.embedding_writer import write_embeddings
@@ -21,7 +22,12 @@ _CLIPS = 64
 
 
 def repack(
-    source: str | Path, output: str | Path, *, sample_rate: int | None = None, labels: Sequence[str] | None = None
+    source: str | Path,
+    output: str | Path,
+    *,
+    sample_rate: int | None = None,
+    labels: Sequence[str] | None = None,
+    folds: NDArray[np.integer] | None = None,
 ) -> Store:
     """Write a store again: with what it does not say, and with digests.
 
@@ -32,6 +38,7 @@ def repack(
         output: The store to write; one that is there is replaced.
         sample_rate: The rate of its clips, in Hz, if the store does not say it. Nothing is resampled.
         labels: K label names, if it has none.
+        folds: The clips' folds, ``(clips,)``; by default those that it has.
 
     Returns:
         The new store.
@@ -53,6 +60,7 @@ def repack(
     if sample_rate is None:
         store.require_rate()
     target = store.target()
+    folds = store.folds if folds is None else folds
     provenance = {**store.provenance, "repacked": store.path.name, "bayes_panns": __version__}
     if store.holds == Holds.EMBEDDINGS:
         if sample_rate is not None:
@@ -65,7 +73,7 @@ def repack(
             store.task,
             model=store.model,
             names=store.names,
-            fold=store.folds,
+            fold=folds,
             source=None if store.sources is None else store.sources.tolist(),
             provenance=provenance,
         )
@@ -90,7 +98,7 @@ def repack(
                     store.names[clip],
                     waveform,
                     target[clip],
-                    fold=None if store.folds is None else int(store.folds[clip]),
+                    fold=None if folds is None else int(folds[clip]),
                     source=None if store.sources is None else str(store.sources[clip]),
                     seconds=None if store.seconds is None else float(store.seconds[clip]),
                 )

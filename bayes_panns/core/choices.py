@@ -56,6 +56,16 @@ class Holds(Choice):
     EMBEDDINGS = "embeddings", "a vector that a model has made of the sound"
 
 
+class RecordingsBy(Choice):
+    """How clips of one recording are recognised, which a fit must not be both fitted to and scored on."""
+
+    AUTO = "auto", "the first of the others that the clips speak for"
+    SOURCES = "sources", "a column source, or the file that a labelled stretch is of"
+    FOLDERS = "folders", "sub-folders"
+    NAMES = "names", "file names that differ only in a number, a letter or a time at their end"
+    FILES = "files", "every file is a recording of its own"
+
+
 class SoundNote(Choice):
     """What a user should know of a sound file that could be read."""
 

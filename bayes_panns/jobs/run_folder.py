@@ -10,6 +10,8 @@
 ``evaluation/``  the run's evaluation, if one was kept
 ``start.json``   what is left of the start in its widths, if that was checked
 ``report.html``  its report, if one was made
+``learn.json``   what ``learn`` made the run of; beside it then are its clips, their embeddings, a cross-validation and
+                 the evaluation of a baseline
 ============== ======================================================================================
 """
 
@@ -31,6 +33,9 @@ from bayes_panns.recipes import Run, read_run, replaced
 from bayes_panns.svi import CHECKPOINT, METRICS
 
 RUN_TOML = "run.toml"
+
+LEARN, LEARN_CLIPS, LEARN_CROSSVAL = "learn.json", "clips.h5", "crossval"
+"""What ``learn`` has in the run's folder before the run: what it was told, the clips, and their cross-validation."""
 
 SECOND_FIT = ".check-start-"
 """What the name of the folder of a second fit begins with, inside that of the run."""
@@ -274,8 +279,12 @@ class RunFolder:
             file.unlink(missing_ok=True)
 
     def _require_empty(self) -> None:
-        # A fit that was killed before it wrote its recipe may have left this.
-        if any(place != self.resumable or self.is_run for place in self.path.iterdir()):
+        # A fit that was killed before it wrote its recipe may have left the first of these.
+        known = {self.resumable.name}
+        if (self.path / LEARN).is_file():
+            clips = Path(LEARN_CLIPS).with_suffix(".embeddings").name
+            known |= {LEARN, LEARN_CLIPS, clips, LEARN_CROSSVAL, self.evaluation.name}
+        if self.is_run or any(place.name not in known for place in self.path.iterdir()):
             raise FitError(
                 f"{self.path}: is not empty; resume the run there with --resume, or choose another folder with -o"
             )

@@ -192,7 +192,7 @@ def with_labels(catalog: Catalog, labels: Sequence[str], task: Task | None = Non
     return replace(catalog, labels=tuple(labels), task=task, clips=tuple(clips))
 
 
-def with_folds(catalog: Catalog, folds: int, seed: int = 0) -> Catalog:
+def with_folds(catalog: Catalog, folds: int, seed: int = 0, *, fewer: bool = False) -> Catalog:
     """The catalog with folds 1 to ``folds``, each of whole recordings; of one-of-K clips each has all labels alike.
 
     A clip without a source is a recording of its own. :func:`~bayes_panns.clips.splits.recording_folds` says how.
@@ -201,6 +201,7 @@ def with_folds(catalog: Catalog, folds: int, seed: int = 0) -> Catalog:
         catalog: A catalog without folds.
         folds: How many, 2 or more.
         seed: The same seed gives the same folds.
+        fewer: Whether there may be fewer, where there are too few recordings for so many.
 
     Raises:
         StoreError: The catalog has folds, or too few recordings.
@@ -219,7 +220,7 @@ def with_folds(catalog: Catalog, folds: int, seed: int = 0) -> Catalog:
         label = np.array([clip.labels[0] for clip in catalog.clips])
     found = recording_folds(recording, label, folds, seed)
     made = int(found.max()) + 1
-    if made < folds:
+    if made < (2 if fewer else folds):
         raise StoreError(
             f"{catalog.root}: its {len(numbers)} recordings make no more than {made} folds, so that a fold has most "
             f"labels; ask for {made} at most"
@@ -227,5 +228,5 @@ def with_folds(catalog: Catalog, folds: int, seed: int = 0) -> Catalog:
             else f"{catalog.root}: all clips are of one recording, which cannot be divided into folds"
         )
     clips = tuple(replace(clip, fold=1 + int(fold)) for clip, fold in zip(catalog.clips, found, strict=True))
-    logger.info(f"{len(clips)} clips of {len(numbers)} recordings in {folds} folds, by the seed {seed}")
-    return replace(catalog, clips=clips, options={**catalog.options, "folds": folds, "seed": seed})
+    logger.info(f"{len(clips)} clips of {len(numbers)} recordings in {made} folds, by the seed {seed}")
+    return replace(catalog, clips=clips, options={**catalog.options, "folds": made, "seed": seed})
