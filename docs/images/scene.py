@@ -1,4 +1,6 @@
-"""A minute of sound with known content, for the picture on the first page: clips of a store over noise, and strange sounds.
+"""A minute of sound with known content, for the picture on the first page.
+
+Clips of a store over noise, then strange sounds:
 
     python docs/images/scene.py stores/esc10.h5 stores/fsdd.h5 minute.wav
 
