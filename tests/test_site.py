@@ -190,7 +190,7 @@ def test_a_search_finds_its_page_first(site, opened):
 @pytest.mark.parametrize("width", [1280, 390])
 def test_no_page_is_wider_than_the_screen(site, browser, width):
     page = browser.new_page(viewport={"width": width, "height": 800})
-    for name in ("index", "start", "results", "strategies/index", "mathematics/natural-gradient", "reference/metrics"):
+    for name in ("index", "results", "strategies/index", "mathematics/natural-gradient", "commands/predict"):
         page.goto((site.folder / f"{name}.html").as_uri())
         assert page.evaluate("document.documentElement.scrollWidth") <= width, name
     page.close()
