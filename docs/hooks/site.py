@@ -102,12 +102,15 @@ def on_post_build(config: MkDocsConfig) -> None:
 
 
 def mathml(match: re.Match[str]) -> str:
-    """An equation in TeX as MathML, with the TeX as its annotation."""
+    """An equation in TeX as MathML."""
     tex = html.unescape(match[3]).strip()
     try:
-        return convert(tex, display="block" if match[2] == "[" else "inline")
+        made = convert(tex, display="block" if match[2] == "[" else "inline")
     except Exception as error:
         raise PluginError(f"an equation that cannot be read: {tex} ({error})") from error
+    if "&amp;" in made or "\\" in made:
+        raise PluginError(f"an equation with a command that MathML is not made of: {tex}")
+    return made.replace("<mi>log</mi>", '<mi>log</mi><mspace width="0.17em"/>')
 
 
 # Links to files of the checkout
