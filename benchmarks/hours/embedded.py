@@ -63,9 +63,8 @@ def embedded_hour(
             file.unlink(missing_ok=True)
         windows = np.array([(window.start, window.end) for window in found.windows])
         text = json.dumps([asdict(event) for event in truth])
-        with whole_file(kept) as part_of:
-            with open(part_of, "wb") as out:
-                np.savez(out, embedding=found.embedding, windows=windows, truth=np.array(text))
+        with whole_file(kept) as unfinished, unfinished.open("wb") as out:
+            np.savez(out, embedding=found.embedding, windows=windows, truth=np.array(text))
     with np.load(kept) as read:
         truth = [Truth(**event) for event in json.loads(str(read["truth"]))]
         return Hour(name, read["embedding"], read["windows"], truth)

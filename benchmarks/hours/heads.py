@@ -5,7 +5,6 @@ import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import numpy as np
 import soundfile
 
 from bayes_panns.clips import pack
@@ -24,7 +23,7 @@ logger = logging.getLogger(__name__)
 HEADS: Mapping[str, str] = {
     "background-class": "one-of-k, on single clips; clips of background are a class of their own",
     "negatives": "multi-label, on single clips; clips of background have no label",
-    "annotated": "multi-label, on annotated recordings of the kind that will be searched; the rest of them is background",
+    "annotated": "multi-label, on annotated recordings of the kind that is searched; the rest is background",
 }
 """What is compared, each with what it is."""
 
@@ -94,13 +93,3 @@ def _write(path: Path, rows: Iterator[tuple[str, str, float, float, str]]) -> No
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["file", "labels", "start", "end", "source"])
         writer.writerows((name, labels, repr(start), repr(end), source) for name, labels, start, end, source in rows)
-
-
-def targets(labels: tuple[str, ...], windows: np.ndarray, truth: list) -> np.ndarray:
-    """``(N, K)``, whether a window holds a tenth of an event, or is filled to a tenth by it, as ``pack timed`` has it."""
-    found = np.zeros((len(windows), len(labels)), dtype=bool)
-    for event in truth:
-        held = np.minimum(windows[:, 1], event.offset) - np.maximum(windows[:, 0], event.onset)
-        least = 0.1 * np.minimum(event.offset - event.onset, windows[:, 1] - windows[:, 0])
-        found[(held > 0) & (held >= least), labels.index(event.label)] = True
-    return found

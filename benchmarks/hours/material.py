@@ -67,7 +67,7 @@ class Material:
             # Some clips decode to more than full scale.
             scale = max(1.0, float(np.abs(samples).max()))
             self._read[path] = np.round(samples / scale * 32767).astype(np.int16)
-        return self._read[path].astype(np.float32) / 32767
+        return self._read[path].astype(np.float32) / np.float32(32767)
 
     def event(self, path: Path) -> NDArray[np.float32]:
         """What is heard in a clip, without the silence before and after it."""

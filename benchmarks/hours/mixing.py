@@ -11,7 +11,7 @@ SECONDS = 3600.0
 """Of an hour."""
 
 A_LABEL = (2.0, 40.0)
-"""Events a label and hour: each hour draws its own mean between these, even on a logarithmic scale, and then a number."""
+"""Events a label and hour: each hour draws its own mean between these, even in the logarithm, and then a number."""
 
 SOURCES = (2, 6)
 """Recordings that an hour's events of a label are taken from: it is the same dog that barks."""
@@ -93,21 +93,20 @@ def _background(material: Material, seconds: float, random: np.random.Generator)
     return sound[: round(seconds * RATE)]
 
 
-def _placed(
-    material: Material, label: str, sound: NDArray, under: NDArray, random: np.random.Generator
-) -> list[Truth]:
+def _placed(material: Material, label: str, sound: NDArray, under: NDArray, random: np.random.Generator) -> list[Truth]:
     """Add the events of a label to the sound."""
     seconds = len(sound) / RATE
-    mean = np.exp(random.uniform(*np.log(A_LABEL))) * seconds / SECONDS
+    mean = float(np.exp(random.uniform(*np.log(A_LABEL)))) * seconds / SECONDS
     sources = material.events[label]
-    chosen = random.choice(list(sources), min(len(sources), random.integers(SOURCES[0], SOURCES[1] + 1)), replace=False)
+    many = min(len(sources), int(random.integers(SOURCES[0], SOURCES[1] + 1)))
+    chosen = random.choice(list(sources), many, replace=False)
     found = list[Truth]()
     for _ in range(random.poisson(mean)):
-        source = random.choice(chosen)
+        source = str(random.choice(chosen))
         event = material.event(sources[source][random.integers(len(sources[source]))])
-        length = len(event) / RATE
+        length: float = len(event) / RATE
         for _ in range(_TRIES):
-            onset = random.uniform(0, seconds - length)
+            onset = float(random.uniform(0, seconds - length))
             if all(onset > each.offset + APART or onset + length + APART < each.onset for each in found):
                 break
         else:
@@ -118,8 +117,9 @@ def _placed(
         event[:fade] *= np.linspace(0, 1, fade, dtype=np.float32)
         event[len(event) - fade :] *= np.linspace(1, 0, fade, dtype=np.float32)
         snr = random.uniform(*SNR)
-        below = np.mean(under[first : first + len(event)].astype(np.float64) ** 2)
-        gain = np.sqrt(max(below, 1e-10) / max(np.mean(event.astype(np.float64) ** 2), 1e-12)) * 10 ** (snr / 20)
+        below = float(np.mean(under[first : first + len(event)].astype(np.float64) ** 2))
+        power = float(np.mean(event.astype(np.float64) ** 2))
+        gain = np.sqrt(max(below, 1e-10) / max(power, 1e-12)) * 10 ** (snr / 20)
         sound[first : first + len(event)] += (gain * event)[: len(sound) - first]
         found.append(Truth(label, first / RATE, first / RATE + length, snr, source))
     return found
