@@ -8,6 +8,7 @@ from bayes_panns.jobs.fit import Fitted, determined, fit
 from bayes_panns.jobs.labels import label_set
 from bayes_panns.jobs.memory import StartMemory, WidthMemory, check_start, read_start_memory
 from bayes_panns.jobs.run_folder import RUN_TOML, RunFolder, unless_fitting
+from bayes_panns.jobs.score import score
 from bayes_panns.jobs.splits import divide, held_out
 from bayes_panns.jobs.verify import Verification, verify
 from bayes_panns.jobs.widths import with_fisher_widths
@@ -36,6 +37,7 @@ __all__ = [
     "label_set",
     "read_start_memory",
     "run_folder",
+    "score",
     "unless_fitting",
     "verify",
     "with_fisher_widths",

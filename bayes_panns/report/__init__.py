@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from bayes_panns.report.page.render import render_page, write_report
     from bayes_panns.report.reading import read_sources
     from bayes_panns.report.sources import Scoring, Source, SourcePart
+    from bayes_panns.report.text.event_scores import render_event_scores
     from bayes_panns.report.text.memory import start_table
     from bayes_panns.report.text.summaries import describe
     from bayes_panns.report.text.tables import crossval_latex, crossval_table
@@ -23,6 +24,7 @@ else:
             "bayes_panns.report.page.render": ["render_page", "write_report"],
             "bayes_panns.report.reading": ["read_sources"],
             "bayes_panns.report.sources": ["Scoring", "Source", "SourcePart"],
+            "bayes_panns.report.text.event_scores": ["render_event_scores"],
             "bayes_panns.report.text.memory": ["start_table"],
             "bayes_panns.report.text.summaries": ["describe"],
             "bayes_panns.report.text.tables": ["crossval_latex", "crossval_table"],
@@ -43,6 +45,7 @@ __all__ = [
     "describe",
     "metric_name",
     "read_sources",
+    "render_event_scores",
     "render_page",
     "render_tags",
     "save",
