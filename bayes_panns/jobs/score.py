@@ -73,8 +73,8 @@ def score(
         for label in stretch.labels
     ]
     if labels is None:
-        labels = tuple(sorted({event.label for event in [*truth, *events]}))
-    unknown = sorted({event.label for event in truth} - set(labels))
+        labels = tuple(sorted({span.label for span in truth} | {event.label for event in events}))
+    unknown = sorted({span.label for span in truth} - set(labels))
     if unknown:
         logger.warning(f"{annotations}: the posterior does not know {', '.join(unknown)}; these are not scored")
     kept = [event for event in events if event.file in lengths]
