@@ -17,6 +17,9 @@ BACKGROUND = ("background", "none", "silence")
 BAND = 0.9
 """The share of the draws between an event's ``low`` and ``high``."""
 
+_SHARPNESS = 8
+"""The exponent of the soft maximum over an event's time; chosen on the development hours of ``docs/events.md``."""
+
 _SLACK = 1e-6
 """Seconds; times that differ by less are the same."""
 
@@ -99,10 +102,12 @@ class EventFinder:
 
     The event is there with probability::
 
-        mean_d max_{t in event} p_d(t)
+        mean_d [ mean_{t in event} p_d(t)^8 ]^(1/8)
 
-    The maximum is taken within a draw, and not of the means: the draws that agree on when the label is heard make a
-    surer event than those that do not. ``low`` and ``high`` are quantiles of the draws' maxima.
+    with the mean over the time in which the label is heard. The brackets are a soft maximum within a draw, at least the
+    mean over the event and at most its maximum: draws that each hear the label, if not at the same moment, make an
+    event more probable than the mean at any moment. The maximum itself is too sure, for it takes the luckiest moment.
+    ``low`` and ``high`` are quantiles of the draws' soft maxima. The probability is never below the threshold.
 
     Example:
         >>> finder = EventFinder(posterior.labels, EventRules(threshold=0.5, gap=1.0))  # doctest: +SKIP
@@ -132,7 +137,8 @@ class EventFinder:
         self._time = -math.inf
         self._open = np.zeros(count, dtype=bool)
         self._onset, self._offset = np.zeros(count), np.zeros(count)
-        self._peak: NDArray[np.float64] | None = None
+        self._heard = np.zeros(count)
+        self._powers: NDArray[np.float64] | None = None
 
     def add(self, tags: FileTags) -> list[Event]:
         """Take the next windows of a recording.
@@ -185,24 +191,26 @@ class EventFinder:
         heard = drawn.mean(axis=0) >= self._threshold
         apart = start - self._offset > self.rules.gap + _SLACK
         yield from self._close(self._open & (apart | ~heard & (end - self._offset > self.rules.gap + _SLACK)))
-        if self._peak is None:
-            self._peak = np.zeros_like(drawn)
+        if self._powers is None:
+            self._powers = np.zeros_like(drawn)
         begins = heard & ~self._open
-        self._onset[begins] = start
-        self._peak[:, begins] = 0
+        self._onset[begins], self._heard[begins], self._powers[:, begins] = start, 0, 0
         self._open |= heard
         self._offset[heard] = end
-        self._peak[:, heard] = np.maximum(self._peak[:, heard], drawn[:, heard])
+        self._heard[heard] += end - start
+        self._powers[:, heard] += (end - start) * drawn[:, heard] ** _SHARPNESS
 
     def _close(self, which: NDArray[np.bool_]) -> Iterator[Event]:
         """End the open events of some labels."""
         self._open &= ~which
         for k in np.flatnonzero(which):
-            assert self._peak is not None
+            assert self._powers is not None
             assert self._file is not None
-            event = _event(self._file, self.labels[k], self._onset[k], self._offset[k], self._peak[:, k])
+            of_draws = (self._powers[:, k] / self._heard[k]) ** (1 / _SHARPNESS)
+            event = _event(self._file, self.labels[k], self._onset[k], self._offset[k], of_draws)
             long = event.offset - event.onset >= self.rules.least - _SLACK
-            if long and event.probability >= self.rules.probability:
+            # Rounding must not drop an event at the very threshold.
+            if long and event.probability >= self.rules.probability - 1e-9:
                 yield event
 
 

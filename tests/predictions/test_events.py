@@ -45,18 +45,19 @@ def spans(events):
 
 
 def test_windows_that_follow_each_other_are_one_event():
-    (event,) = find_events(["dog"], [tags(certain([0.1, 0.75, 0.5, 0.25]))])
-    assert event == Event("a.wav", "dog", 1.0, 3.0, 0.75, 0.75, 0.75)
+    (event,) = find_events(["dog"], [tags(certain([0.1, 0.75, 0.75, 0.25]))])
+    assert event == Event("a.wav", "dog", 1.0, 3.0, *[pytest.approx(0.75)] * 3)
 
 
-def test_the_probability_is_the_mean_of_the_draws_maxima_and_not_the_maximum_of_their_means():
+def test_the_probability_is_the_mean_of_the_draws_soft_maxima_and_not_the_maximum_of_their_means():
     # The two draws hear it at different times: each is sure that it is there.
     drawn = np.array([[1.0, 0.0], [0.0, 1.0]])[:, :, None]
     (event,) = find_events(["dog"], [tags(drawn)])
-    assert (event.onset, event.offset, event.probability) == (0.0, 2.0, 1.0)
+    assert (event.onset, event.offset) == (0.0, 2.0)
+    assert event.probability == pytest.approx(0.5 ** (1 / 8))
     # One draw hears it, the other never does.
     (event,) = find_events(["dog"], [tags(np.array([[1.0, 0.0], [1.0, 0.0]])[:, :, None])])
-    assert event.probability == 0.5
+    assert event.probability == pytest.approx(0.5)
     assert (event.low, event.high) == pytest.approx((0.05, 0.95))
 
 
@@ -166,7 +167,8 @@ def _by_grid(samples, window, hop, rules, step=0.5):
                 groups.append([i])
         for group in groups:
             onset, offset = times[group[0]], times[group[-1]] + step
-            probability = drawn[group].max(axis=0).mean()
+            probability = ((drawn[group] ** 8).mean(axis=0) ** (1 / 8)).mean()
+            assert probability >= threshold - 1e-9
             if offset - onset >= rules.least and probability >= rules.probability:
                 yield label, onset, offset, round(probability, 5)
 
