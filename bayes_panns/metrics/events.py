@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -197,12 +197,32 @@ def by_events(
     Raises:
         KeyError: An event is of a recording that ``units`` does not have.
     """
+
+    def fitting(there: NDArray[np.float64], here: NDArray[np.float64]) -> NDArray[np.bool_]:
+        fits = np.abs(there[:, None, 0] - here[None, :, 0]) <= collar
+        if offset_share is not None:
+            allowed = np.maximum(collar, offset_share * (there[:, 1] - there[:, 0]))
+            fits &= np.abs(there[:, None, 1] - here[None, :, 1]) <= allowed[:, None]
+        return fits
+
+    return _one_to_one(truth, found, labels, units, fitting)
+
+
+def _one_to_one(
+    truth: Iterable[Timed],
+    found: Iterable[Timed],
+    labels: Sequence[str],
+    units: Units,
+    fitting: Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.bool_]],
+) -> EventCounts:
+    """Match the events of each file and label, of which ``fitting`` says which may be: ``(A, 2)``, ``(B, 2)`` times."""
     hits, alarms, misses = (np.zeros((units.count, len(labels)), dtype=np.int64) for _ in range(3))
     there, here = _grouped(truth, labels, units), _grouped(found, labels, units)
     for key in {*there, *here}:
         file, k = key
         real, called = there.get(key, []), here.get(key, [])
-        pairs = _matched(_fitting(real, called, collar, offset_share))
+        fits = fitting(_times(real), _times(called))
+        pairs = _matched([np.flatnonzero(row).tolist() for row in fits])
         for index, event in enumerate(real):
             (hits if index in pairs else misses)[units.of(file, event.onset), k] += 1
         taken = set(pairs.values())
@@ -210,6 +230,23 @@ def by_events(
             if index not in taken:
                 alarms[units.of(file, event.onset), k] += 1
     return EventCounts(hits, alarms, misses)
+
+
+def by_overlap(truth: Iterable[Timed], found: Iterable[Timed], labels: Sequence[str], units: Units) -> EventCounts:
+    """Compare event by event, where any overlap is enough: what counting events needs.
+
+    As many as possible are matched one to one, so an event that is found in two pieces is a hit and an alarm.
+
+    Args:
+        truth: The annotated events.
+        found: The found events.
+        labels: K label names; events of others are left out.
+        units: What to count by. A match is of the annotated event's unit.
+
+    Raises:
+        KeyError: An event is of a recording that ``units`` does not have.
+    """
+    return _one_to_one(truth, found, labels, units, _overlapping)
 
 
 @dataclass(frozen=True)
@@ -365,16 +402,8 @@ def _held(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]
     return np.maximum(both, 0)
 
 
-def _fitting(
-    real: Sequence[Timed], called: Sequence[Timed], collar: float, offset_share: float | None
-) -> list[list[int]]:
-    """For each annotated event the found ones that match it."""
-    there, here = _times(real), _times(called)
-    fits = np.abs(there[:, None, 0] - here[None, :, 0]) <= collar
-    if offset_share is not None:
-        allowed = np.maximum(collar, offset_share * (there[:, 1] - there[:, 0]))
-        fits &= np.abs(there[:, None, 1] - here[None, :, 1]) <= allowed[:, None]
-    return [np.flatnonzero(row).tolist() for row in fits]
+def _overlapping(there: NDArray[np.float64], here: NDArray[np.float64]) -> NDArray[np.bool_]:
+    return _held(there, here) > 0
 
 
 def _matched(fitting: Sequence[Sequence[int]]) -> dict[int, int]:

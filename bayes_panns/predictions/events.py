@@ -53,7 +53,7 @@ class EventRules:
         threshold: A label is heard where its probability is at least this; one for all labels, or one for each of K.
         gap: Seconds; an interruption that is no longer is part of the event.
         least: Seconds; a shorter event is left out.
-        probability: An event of a lower probability is left out.
+        probability: An event of a lower probability is left out; one for all labels, or one for each of K.
         background: Labels of these names make no events, in any letter case: such as the class of a one-of-K task that
             stands for everything else.
 
@@ -64,20 +64,20 @@ class EventRules:
     threshold: float | tuple[float, ...] = 0.5
     gap: float = 0.0
     least: float = 0.0
-    probability: float = 0.0
+    probability: float | tuple[float, ...] = 0.0
     background: tuple[str, ...] = BACKGROUND
 
     def __post_init__(self) -> None:
-        each = self.threshold if isinstance(self.threshold, tuple) else (self.threshold,)
-        for value in each:
+        for value in _each(self.threshold):
             if not 0 < value <= 1:
                 raise SettingError(f"a threshold of {value:g}: must be above 0 and at most 1")
         for name in ("gap", "least"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise SettingError(f"{name} {value:g} s: must be 0 s or more")
-        if not 0 <= self.probability <= 1:
-            raise SettingError(f"a least probability of {self.probability:g}: must be from 0 to 1")
+        for value in _each(self.probability):
+            if not 0 <= value <= 1:
+                raise SettingError(f"a least probability of {value:g}: must be from 0 to 1")
 
     def thresholds(self, labels: Sequence[str]) -> NDArray[np.float64]:
         """The threshold of each of K labels, ``(K,)``; infinite for those that make no events.
@@ -85,12 +85,28 @@ class EventRules:
         Raises:
             SettingError: There are thresholds for another number of labels.
         """
-        if isinstance(self.threshold, tuple) and len(self.threshold) != len(labels):
-            raise SettingError(f"{len(self.threshold)} thresholds for {len(labels)} labels; give one for each, or one")
-        found = np.broadcast_to(np.asarray(self.threshold, dtype=np.float64), (len(labels),)).copy()
+        found = _a_label(self.threshold, labels, "thresholds")
         names = {name.casefold() for name in self.background}
         found[[label.casefold() in names for label in labels]] = np.inf
         return found
+
+    def least_probabilities(self, labels: Sequence[str]) -> NDArray[np.float64]:
+        """The least probability of an event of each of K labels, ``(K,)``.
+
+        Raises:
+            SettingError: There are some for another number of labels.
+        """
+        return _a_label(self.probability, labels, "least probabilities")
+
+
+def _each(values: float | tuple[float, ...]) -> tuple[float, ...]:
+    return values if isinstance(values, tuple) else (values,)
+
+
+def _a_label(values: float | tuple[float, ...], labels: Sequence[str], what: str) -> NDArray[np.float64]:
+    if isinstance(values, tuple) and len(values) != len(labels):
+        raise SettingError(f"{len(values)} {what} for {len(labels)} labels; give one for each, or one for all")
+    return np.broadcast_to(np.asarray(values, dtype=np.float64), (len(labels),)).copy()
 
 
 class EventFinder:
@@ -127,6 +143,7 @@ class EventFinder:
         self.labels = tuple(labels)
         self.rules = EventRules() if rules is None else rules
         self._threshold = self.rules.thresholds(self.labels)
+        self._least = self.rules.least_probabilities(self.labels)
         self.drop()
 
     def drop(self) -> None:
@@ -210,7 +227,7 @@ class EventFinder:
             event = _event(self._file, self.labels[k], self._onset[k], self._offset[k], of_draws)
             long = event.offset - event.onset >= self.rules.least - _SLACK
             # Rounding must not drop an event at the very threshold.
-            if long and event.probability >= self.rules.probability - 1e-9:
+            if long and event.probability >= self._least[k] - 1e-9:
                 yield event
 
 

@@ -14,6 +14,7 @@ from bayes_panns.metrics import (
     Units,
     by_events,
     by_intersection,
+    by_overlap,
     by_segments,
     error_rate,
     f1,
@@ -90,6 +91,12 @@ def test_one_found_event_matches_one_annotated_event():
     found = [Span("a.wav", "bark", 1.15, 2.15), Span("a.wav", "bark", 0.9, 1.9)]
     assert totals(by_events(truth, found, ["bark"], units)) == [[2], [0], [0]]
     assert totals(by_events(truth, found[:1], ["bark"], units)) == [[1], [0], [1]]
+
+
+def test_any_overlap_is_enough_to_count():
+    truth = [Span("a.wav", "bark", 1.0, 9.0), Span("a.wav", "bark", 11.0, 12.0)]
+    found = [Span("a.wav", "bark", 0.0, 2.0), Span("a.wav", "bark", 3.0, 11.5), Span("a.wav", "bark", 12.0, 13.0)]
+    assert totals(by_overlap(truth, found, ["bark"], Units({"a.wav": 20.0}))) == [[2], [1], [0]]
 
 
 def test_an_event_that_is_found_in_pieces_is_found():

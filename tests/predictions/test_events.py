@@ -72,6 +72,8 @@ def test_a_gap_joins_and_least_drops():
 def test_an_event_of_a_low_probability_is_left_out():
     heard = certain([0.5, 0, 0.9])
     assert spans(find_events(["a"], [tags(heard)], EventRules(probability=0.6))) == [(2, 3)]
+    found = find_events(["a", "b"], [tags(np.full((1, 1, 2), 0.75))], EventRules(probability=(0.8, 0.75)))
+    assert [event.label for event in found] == ["b"]
 
 
 def test_edges_of_overlapping_windows_lie_where_half_of_them_hear_it():
@@ -210,6 +212,8 @@ def test_rules_that_make_no_sense_are_refused(values, said):
 def test_what_does_not_fit_is_refused():
     with pytest.raises(SettingError, match="2 thresholds for 1 labels"):
         EventFinder(["a"], EventRules(threshold=(0.5, 0.5)))
+    with pytest.raises(SettingError, match="2 least probabilities for 1 labels"):
+        EventFinder(["a"], EventRules(probability=(0.5, 0.5)))
     without = tags(certain([0.5]))
     without = replace(without, uncertainty=replace(without.uncertainty, samples=None))
     with pytest.raises(PredictionError, match="samples=True"):
