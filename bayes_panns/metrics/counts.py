@@ -24,8 +24,10 @@ _CHAINS, _STEPS, _BURN = 8, 400, 100
 _MOST = 1 << 21
 """The most cells that are drawn in a step: fewer chains of very many labels."""
 
-_KIND, _ROW = 0.5, 1.0
-"""The Dirichlet prior of the kinds' shares, for each kind; and the weight, in clips, of the prior of a row."""
+_KIND, _ROW, _ERROR = 0.5, 4.0, 0.2
+"""The Dirichlet prior of the kinds' shares, for each kind; the weight of the prior of a row of the confusion, in clips;
+and what of it is put on errors besides. They were chosen by simulation: a row of few clips without an error says less
+than that there are none. See ``docs/deciding.md``."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +156,7 @@ def count_events(
     hits, misses, alarms = (np.asarray(each, dtype=np.float64) for each in (hits, misses, alarms))
     pooled = (hits.sum() + 0.5) / (hits.sum() + misses.sum() + 1)
     shape = (draws, len(events))
-    recall = random.beta(hits + _ROW * pooled, misses + _ROW * (1 - pooled), size=shape)
+    recall = random.beta(hits + _ROW * pooled + _ERROR / 2, misses + _ROW * (1 - pooled) + _ERROR / 2, size=shape)
     rate = random.gamma(alarms + 0.5, size=shape) * share
     # A found event is false with probability rate / (rate + recall x density); all densities are as likely.
     false = _truncated_poisson(rate, events, random)
@@ -190,7 +192,7 @@ def _drawn(called: NDArray[np.integer], table: NDArray[np.float64], together: fl
     random = np.random.default_rng(seed)
     units = np.rint(called / together).astype(np.int64)
     chains = int(np.clip(_MOST // table.size, 1, _CHAINS))
-    prior = table + _ROW * _expected(table)
+    prior = table + _prior(table)
     shape = (chains, *table.shape)
     problems, kinds, _ = table.shape
     share = random.dirichlet(np.ones(kinds), size=(chains, problems))
@@ -214,8 +216,8 @@ def _drawn(called: NDArray[np.integer], table: NDArray[np.float64], together: fl
     return np.concatenate(drawn).astype(np.float64) * scale[:, None]
 
 
-def _expected(table: NDArray[np.float64]) -> NDArray[np.float64]:
-    """What a row of the confusion is expected to be before its clips are seen, ``(B, C, D)``: that of all rows pooled.
+def _prior(table: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The Dirichlet prior of each row of the confusion, in clips, ``(B, C, D)``.
 
     Of a square table, right as often as all clips are, and otherwise any other label. Of K tables of two rows, each
     row as it is over all labels.
@@ -223,8 +225,7 @@ def _expected(table: NDArray[np.float64]) -> NDArray[np.float64]:
     problems, kinds, calls = table.shape
     if problems > 1:
         total = table.sum(axis=0, keepdims=True) + 0.5
-        return np.broadcast_to(total / total.sum(axis=-1, keepdims=True), table.shape)
+        return np.broadcast_to(_ROW * total / total.sum(axis=-1, keepdims=True) + _ERROR / 2, table.shape)
     right = (np.trace(table[0]) + 0.5) / (table.sum() + 1)
-    return np.broadcast_to(
-        np.where(np.eye(kinds, calls, dtype=bool), right, (1 - right) / max(1, calls - 1)), table.shape
-    )
+    wrong = (_ROW * (1 - right) + _ERROR) / max(1, calls - 1)
+    return np.broadcast_to(np.where(np.eye(kinds, calls, dtype=bool), _ROW * right, wrong), table.shape)

@@ -5,6 +5,7 @@ from bayes_panns.predictions.clip_sets import predict, predict_logits
 from bayes_panns.predictions.combine import concatenate, mixture
 from bayes_panns.predictions.deciding import Decided, decide
 from bayes_panns.predictions.embedding import Embedded, embed_clips, embed_each, embed_files
+from bayes_panns.predictions.fit_decisions import fit_confusion, fit_decisions, usual_scores
 from bayes_panns.predictions.gaussian_logits import from_moments
 from bayes_panns.predictions.recordings import Piece, Skipped, none_read
 from bayes_panns.predictions.tagging import FileTags, Tags, tag, tag_each
@@ -33,6 +34,8 @@ __all__ = [
     "embed_clips",
     "embed_each",
     "embed_files",
+    "fit_confusion",
+    "fit_decisions",
     "from_moments",
     "mixture",
     "none_read",
@@ -41,4 +44,5 @@ __all__ = [
     "scores",
     "tag",
     "tag_each",
+    "usual_scores",
 ]
