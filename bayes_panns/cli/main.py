@@ -41,7 +41,7 @@ SECTIONS = {
     "Clips": ("pack", "repack", "inspect"),
     "Fits": ("pretrain", "finetune", "widths", "crossval", "check-start"),
     "Predictions": ("predict", "embed"),
-    "Evaluation": ("evaluate", "calibrate", "report"),
+    "Evaluation": ("evaluate", "calibrate", "report", "score"),
     "Published models": ("fetch", "import", "export"),
 }
 """The commands by what people do with them, in the order of the help."""

@@ -105,12 +105,17 @@ def predict(
       ffmpeg -i talk.mkv -f wav - | bayes-panns predict runs/esc10 -
       bayes-panns predict runs/det-0 --with runs/det-1 --with runs/det-2 dog.wav
     """
+    from bayes_panns.jobs import ResultsFolder, predict_to
     from bayes_panns.posterior import choose_device, load_all
+    from bayes_panns.report import require_format
 
     place, chosen = None if out is None else Path(out), [TagFormat(form) for form in dict.fromkeys(forms)]
     rules = _rules(threshold, merge_gap, least, event_probability)
     folder = _is_folder(out, chosen, resume, files)
-    if not folder:
+    if folder:
+        assert place is not None
+        ResultsFolder(place).require(resume=resume)
+    else:
         of_folder = (resume, jobs is not None, bool(rules), abstain_above is not None)
         names = ("--resume", "--jobs", "--threshold, --merge-gap, --least and --event-probability", "--abstain-above")
         for name, given in zip(names, of_folder, strict=True):
@@ -123,9 +128,6 @@ def predict(
         form = chosen[0] if chosen else TagFormat.TABLE
         _tag(loaded, paths, form, place, draws=draws, window=window, hop=hop, channel=channel)
         return
-    from bayes_panns.jobs import predict_to
-    from bayes_panns.report import require_format
-
     assert place is not None
     summary = predict_to(
         loaded,

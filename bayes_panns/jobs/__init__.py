@@ -10,6 +10,7 @@ from bayes_panns.jobs.memory import StartMemory, WidthMemory, check_start, read_
 from bayes_panns.jobs.predict import predict_to
 from bayes_panns.jobs.results import Entry, ResultsFolder
 from bayes_panns.jobs.run_folder import RUN_TOML, RunFolder, unless_fitting
+from bayes_panns.jobs.score import score
 from bayes_panns.jobs.splits import divide, held_out
 from bayes_panns.jobs.verify import Verification, verify
 from bayes_panns.jobs.widths import with_fisher_widths
@@ -41,6 +42,7 @@ __all__ = [
     "predict_to",
     "read_start_memory",
     "run_folder",
+    "score",
     "unless_fitting",
     "verify",
     "with_fisher_widths",

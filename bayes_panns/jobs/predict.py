@@ -114,7 +114,8 @@ def predict_to(
         raise SettingError("several jobs need a posterior that is on disk; save it first, or use one job")
     results = ResultsFolder(out)
     with results.claimed():
-        _require_same(results, manifest, resume)
+        results.require(resume=resume)
+        _require_same(results, manifest)
         before = results.recordings() if results.exists else []
         finished = [entry for entry in before if entry.skipped is None and (results.path / entry.record).is_file()]
         planned = plan(named, finished)
@@ -320,19 +321,15 @@ def _digest(posterior: Posterior) -> str:
     return digest_of({"labels": posterior.labels, "tensors": sums})
 
 
-def _require_same(results: ResultsFolder, manifest: dict[str, Any], resume: bool) -> None:
-    """Check that the folder is empty, or can be gone on with.
+def _require_same(results: ResultsFolder, manifest: dict[str, Any]) -> None:
+    """Check that the results that are there, if any, can be gone on with.
 
     Raises:
-        ResultsError: It holds results that are not gone on with, or of another posterior or other options.
+        ResultsError: They are of another posterior or other options.
     """
-    shown = printable(str(results.path))
     if not results.exists:
-        if any(results.path.iterdir()):
-            raise ResultsError(f"{shown}: is not empty, and holds no results of predict; choose another folder")
         return
-    if not resume:
-        raise ResultsError(f"{shown}: holds results already; go on with --resume, or choose another folder")
+    shown = printable(str(results.path))
     for key, now in manifest.items():
         was = results.manifest.get(key)
         if key == "posterior":

@@ -25,7 +25,7 @@ from typing import Any
 from bayes_panns.audio.notes import Note
 from bayes_panns.core.choices import SoundNote
 from bayes_panns.core.errors import ResultsError
-from bayes_panns.core.files import locked, remove_abandoned, require_folder, whole_file
+from bayes_panns.core.files import is_part, locked, remove_abandoned, require_folder, whole_file
 from bayes_panns.core.strict_json import dumps, write_json
 from bayes_panns.core.text import printable
 from bayes_panns.predictions.records import Record
@@ -172,6 +172,30 @@ class ResultsFolder:
         if entry.skipped is not None:
             raise ResultsError(f"{printable(entry.file)}: was skipped, and has no record")
         return Record.open(self.path / entry.record)
+
+    def require(self, *, resume: bool) -> None:
+        """Check, before any work, that results can be written here.
+
+        Args:
+            resume: Whether to go on with results that are here.
+
+        Raises:
+            ResultsError: The folder holds results and ``resume`` is False, or it holds something else.
+            OutputError: It cannot be written.
+        """
+        require_folder(self.path)
+        shown = printable(str(self.path))
+        if self.exists and not resume:
+            raise ResultsError(f"{shown}: holds results already; go on with --resume, or choose another folder")
+        others = (
+            []
+            if self.exists or not self.path.is_dir()
+            else [place for place in self.path.iterdir() if not is_part(place)]
+        )
+        if others:
+            raise ResultsError(
+                f"{shown}: is a folder with other files, such as {printable(others[0].name)}; choose another"
+            )
 
     @contextmanager
     def claimed(self) -> Iterator[None]:

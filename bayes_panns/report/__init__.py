@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from bayes_panns.report.reading import read_sources
     from bayes_panns.report.recordings import RECORDING_FORMATS, parquet_tags, require_format
     from bayes_panns.report.sources import Scoring, Source, SourcePart
+    from bayes_panns.report.text.event_scores import render_event_scores
     from bayes_panns.report.text.memory import start_table
     from bayes_panns.report.text.summaries import describe
     from bayes_panns.report.text.tables import crossval_latex, crossval_table
@@ -26,6 +27,7 @@ else:
             "bayes_panns.report.reading": ["read_sources"],
             "bayes_panns.report.recordings": ["RECORDING_FORMATS", "parquet_tags", "require_format"],
             "bayes_panns.report.sources": ["Scoring", "Source", "SourcePart"],
+            "bayes_panns.report.text.event_scores": ["render_event_scores"],
             "bayes_panns.report.text.memory": ["start_table"],
             "bayes_panns.report.text.summaries": ["describe"],
             "bayes_panns.report.text.tables": ["crossval_latex", "crossval_table"],
@@ -49,6 +51,7 @@ __all__ = [
     "metric_name",
     "parquet_tags",
     "read_sources",
+    "render_event_scores",
     "render_page",
     "render_tags",
     "require_format",

@@ -34,7 +34,7 @@ _COLUMNS = 1400
 
 _WIDTH, _DPI = 16.0, 120
 _LEFT, _RIGHT = 1.15, 0.25
-_SPECTROGRAM, _LINES, _LANE, _STRIP = 1.05, 0.95, 0.26, 0.12
+_SPECTROGRAM, _LINES, _LANE, _STRIP = 1.05, 0.95, 0.4, 0.12
 _GAP, _BETWEEN, _TOP = 0.05, 0.42, 0.85
 """Inches."""
 
@@ -83,17 +83,20 @@ def timeline(record: Record, *, channel: str = "mix") -> Figure:
     height = _SPECTROGRAM + _LANE + _LINES + 2 * _STRIP + (_STRIP if marked else 0) + 4 * _GAP
     total = _TOP + len(rows) * (height + _BETWEEN)
     figure = Figure(figsize=(_WIDTH, total))
-    _headline(figure, record, shown, total)
-    most = [max(1e-3, max(float(values.max(initial=0)) for values in kind)) for kind in _parts_of_entropy(columns)]
+    kinds = [row.aleatoric for row in columns], [row.mutual_information for row in columns]
+    most = [max(1e-3, *(float(values.max(initial=0)) for values in kind)) for kind in kinds]
+    others = any(event.label not in {record.labels[k] for k in shown} for event in events)
+    _headline(figure, record, shown, others, most, total)
     for number, (span, row) in enumerate(zip(rows, columns, strict=True)):
         panels = _Panels(figure, total, _TOP + number * (height + _BETWEEN), span)
         _draw_spectrogram(panels.below(_SPECTROGRAM), mels[number], span, sound)
         _draw_events(panels.below(_LANE), [each for each in events if _within(each, span)], record, shown)
-        _draw_lines(panels.below(_LINES), row, record, shown)
-        _draw_strip(panels.below(_STRIP), row, row.entropy - row.mutual_information, "aleatoric", most[0])
-        _draw_strip(panels.below(_STRIP), row, row.mutual_information, "epistemic", most[1])
+        _draw_lines(panels.below(_LINES), row, shown)
+        _draw_strip(panels.below(_STRIP), row, row.aleatoric / most[0], "aleatoric", "Greys")
+        _draw_strip(panels.below(_STRIP), row, row.mutual_information / most[1], "epistemic", "Oranges")
         if marked:
-            _draw_marks(panels.below(_STRIP), row)
+            marks = np.where(row.outside, 1.0, np.where(row.left, 0.4, 0.0))
+            _draw_strip(panels.below(_STRIP), row, marks, "outside, left", "Reds")
         panels.times(record.recorded_at)
     return figure
 
@@ -111,6 +114,16 @@ class _Row:
     mutual_information: NDArray[np.float32]
     outside: NDArray[np.bool_]
     left: NDArray[np.bool_]
+
+    @property
+    def aleatoric(self) -> NDArray[np.float32]:
+        """The part of the entropy that is not epistemic, in nats."""
+        return self.entropy - self.mutual_information
+
+    def edges(self) -> NDArray[np.float64]:
+        """Where each window is drawn from, and the last one's end: where they overlap, up to where the next begins."""
+        found: NDArray[np.float64] = np.append(self.start, self.end[-1:])
+        return found
 
 
 _FIELDS = tuple(field.name for field in fields(_Row))
@@ -169,10 +182,6 @@ def _most_heard(record: Record, events: Sequence[Event], rows: Sequence[_Row]) -
     return [int(k) for position, k in enumerate(order) if position == 0 or heard[k] or peak[k] >= 0.1]
 
 
-def _parts_of_entropy(rows: Sequence[_Row]) -> tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]]:
-    return [row.entropy - row.mutual_information for row in rows], [row.mutual_information for row in rows]
-
-
 def _spectrogram(
     path: Path, rows: Sequence[tuple[float, float]], channel: str
 ) -> tuple[list[NDArray[np.float32]], bool]:
@@ -192,7 +201,8 @@ def _spectrogram(
     used = power.any(axis=1)
     power = power[np.maximum.accumulate(np.where(used, np.arange(len(power)), 0))]
     level = 10 * np.log10(power.clip(min=1e-12))
-    level -= level.max()
+    # A single click is not to darken all the rest.
+    level -= np.quantile(level.max(axis=1), 0.98)
     return [part.T for part in np.split(level, len(rows))], sound
 
 
@@ -263,27 +273,26 @@ def _time(seconds: float, recorded_at: datetime | None, length: float) -> str:
     return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
 
 
-def _headline(figure: Figure, record: Record, shown: Sequence[int], total: float) -> None:
-    place = _LEFT / _WIDTH
-    name = printable(Path(record.file).name)
-    when = "" if record.recorded_at is None else f"    {record.recorded_at:%Y-%m-%d %H:%M:%S %Z}".rstrip()
-    figure.text(place, 1 - 0.28 / total, f"{name}{when}", fontsize=11, color=INK, va="center", parse_math=False)
-    x = place
-    for index, k in enumerate(shown):
-        label = printable(record.labels[k])
-        label = label if len(label) <= 28 else f"{label[:27]}…"
-        figure.text(x, 1 - 0.58 / total, "■", fontsize=9, color=PALETTE[index], va="center")
-        figure.text(x + 0.011, 1 - 0.58 / total, label, fontsize=8, color=INK, va="center", parse_math=False)
-        x += 0.022 + 0.0058 * len(label)
-    figure.text(
-        1 - _RIGHT / _WIDTH,
-        1 - 0.28 / total,
-        "lines: probability, with the central 90 % of the draws",
-        fontsize=7,
-        color=INK,
-        va="center",
-        ha="right",
-    )
+def _headline(
+    figure: Figure, record: Record, shown: Sequence[int], others: bool, most: Sequence[float], total: float
+) -> None:
+    """The name, when it was recorded, and what the colours mean."""
+    x, first, second = _LEFT / _WIDTH, 1 - 0.28 / total, 1 - 0.58 / total
+    name, recorded = printable(Path(record.file).name), record.recorded_at
+    when = "" if recorded is None else f"    {recorded:%Y-%m-%d %H:%M:%S} {recorded.tzname() or ''}"
+    style: dict[str, Any] = {"color": INK, "va": "center", "parse_math": False}
+    figure.text(x, first, f"{name}{when}", fontsize=11, **style)
+    named = [(printable(record.labels[k]), PALETTE[index]) for index, k in enumerate(shown)]
+    for label, color in [*named, *([("others", PALETTE[-1])] if others else [])]:
+        short = label if len(label) <= 28 else f"{label[:27]}…"
+        figure.text(x, second, "■", fontsize=9, color=color, va="center")
+        figure.text(x + 0.011, second, short, fontsize=8, **style)
+        x += 0.022 + 0.0058 * len(short)
+    right = 1 - _RIGHT / _WIDTH
+    lines = "lines: probability, with the central 90 % of the draws"
+    strips = f"strips: aleatoric 0 to {most[0]:.2g} nats, epistemic 0 to {most[1]:.2g} nats"
+    figure.text(right, first, lines, fontsize=7, ha="right", **style)
+    figure.text(right, second, strips, fontsize=7, ha="right", **style)
 
 
 def _draw_spectrogram(ax: Axes, mels: NDArray[np.float32], span: tuple[float, float], sound: bool) -> None:
@@ -319,52 +328,35 @@ def _within(event: Event, span: tuple[float, float]) -> bool:
 
 
 def _draw_events(ax: Axes, events: Sequence[Event], record: Record, shown: Sequence[int]) -> None:
-    colors = {record.labels[k]: PALETTE[index] for index, k in enumerate(shown)}
-    lanes = sorted(
-        {event.label for event in events}, key=lambda label: list(colors).index(label) if label in colors else 99
-    )
-    ax.set_ylim(max(1, len(lanes)), 0)
+    """A lane for each label with a line, and one for all others; surer events are darker."""
+    lanes = {record.labels[k]: index for index, k in enumerate(shown)}
     for event in events:
-        color = colors.get(event.label, PALETTE[-1])
-        lane = lanes.index(event.label)
-        ax.barh(
-            lane + 0.5,
-            event.offset - event.onset,
-            left=event.onset,
-            height=0.8,
-            color=color,
-            alpha=0.25 + 0.75 * event.probability,
-        )
-    ax.set_yticks([0.5 * max(1, len(lanes))], ["events"])
+        lane = lanes.get(event.label, len(shown))
+        color = PALETTE[lane if event.label in lanes else -1]
+        length = event.offset - event.onset
+        alpha = 0.25 + 0.75 * event.probability
+        ax.barh(lane + 0.5, length, left=event.onset, height=0.8, color=color, alpha=alpha)
+    others = any(event.label not in lanes for event in events)
+    count = max(1, len(shown) + others)
+    ax.set_ylim(count, 0)
+    ax.set_yticks([count / 2], ["events"])
 
 
-def _draw_lines(ax: Axes, row: _Row, record: Record, shown: Sequence[int]) -> None:
-    middle = (row.start + row.end) / 2
+def _draw_lines(ax: Axes, row: _Row, shown: Sequence[int]) -> None:
+    edges = row.edges()
     for index, k in reversed(list(enumerate(shown))):
         color = PALETTE[index]
-        ax.fill_between(middle, row.low[:, k], row.high[:, k], color=color, alpha=0.25, linewidth=0, step="mid")
-        ax.step(middle, row.probability[:, k], where="mid", color=color, linewidth=0.9)
+        low, high = (np.append(values[:, k], values[-1:, k]) for values in (row.low, row.high))
+        ax.fill_between(edges, low, high, color=color, alpha=0.25, linewidth=0, step="post")
+        ax.stairs(row.probability[:, k], edges, baseline=None, color=color, linewidth=0.9)
     ax.set_ylim(-0.03, 1.03)
     ax.set_yticks([0, 0.5, 1])
     ax.grid(axis="y", color=FAINT, linewidth=0.5)
     ax.set_axisbelow(True)
 
 
-def _draw_strip(ax: Axes, row: _Row, values: NDArray[np.float32], name: str, most: float) -> None:
-    _draw_cells(ax, row, values / most, "Greys" if name == "aleatoric" else "Oranges")
-    ax.set_yticks([0.5], [name])
-
-
-def _draw_marks(ax: Axes, row: _Row) -> None:
-    _draw_cells(ax, row, np.where(row.outside, 1.0, np.where(row.left, 0.4, 0.0)), "Reds")
-    ax.set_yticks([0.5], ["outside, left"])
-
-
-def _draw_cells(ax: Axes, row: _Row, values: NDArray[np.floating], cmap: str) -> None:
+def _draw_strip(ax: Axes, row: _Row, values: NDArray[np.floating], name: str, cmap: str) -> None:
     ax.set_ylim(0, 1)
-    if not len(values):
-        return
-    # Where windows overlap, each is drawn up to where the next begins.
-    edges = np.append(row.start, row.end[-1])
-    edges = np.maximum.accumulate(edges)
-    ax.pcolormesh(edges, [0, 1], values[None], cmap=cmap, vmin=0, vmax=1, shading="flat", rasterized=True)
+    ax.set_yticks([0.5], [name])
+    if len(values):
+        ax.pcolormesh(row.edges(), [0, 1], values[None], cmap=cmap, vmin=0, vmax=1, shading="flat", rasterized=True)

@@ -53,7 +53,12 @@ def embedded(store: str, like: str, source: str | None, folder: Path) -> str:
 
 
 def backbone(source: str, clips: ClipSet) -> Posterior:
-    """The posterior that ``embedding = "pooled"`` starts from: the last layer is new, and nothing reads it here."""
+    """The posterior that ``embedding = "pooled"`` starts from: the last layer is new, and nothing reads it here.
+
+    Args:
+        source: The posterior with the backbone.
+        clips: What it is to embed: its windows are as long as these clips.
+    """
     upstream = load(source)
     posterior = Posterior.build(
         net=pooled(upstream.net),

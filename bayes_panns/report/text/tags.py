@@ -56,7 +56,7 @@ def tag_text(form: str, labels: Sequence[str], *, coverage: float | None = None,
     """What makes text of tags, file by file.
 
     Args:
-        form: ``json``, ``csv``, ``audacity`` or ``table``. All but ``audacity`` hold the label sets of a calibrated
+        form: ``table``, ``json``, ``csv`` or ``audacity``. All but ``audacity`` hold the label sets of a calibrated
             posterior.
         labels: K label names.
         coverage: The share of true labels that the label sets should contain, for a calibrated posterior.
@@ -191,10 +191,10 @@ class _Table(TagText):
 
 
 _FORMS: dict[TagFormat, type[TagText]] = {
+    TagFormat.TABLE: _Table,
     TagFormat.JSON: _Json,
     TagFormat.CSV: _Csv,
     TagFormat.AUDACITY: _Audacity,
-    TagFormat.TABLE: _Table,
 }
 
 
