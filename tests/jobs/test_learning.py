@@ -10,10 +10,11 @@ import soundfile
 from bayes_panns.clips import ClipSet, Task, write_embeddings
 from bayes_panns.core.choices import ClassShares
 from bayes_panns.core.errors import FitError, StoreError
-from bayes_panns.jobs import evaluate_posterior
-from bayes_panns.jobs.learning import Foundation, carry_out, make_plan, plan, run
+from bayes_panns.jobs import evaluate_posterior, fit
+from bayes_panns.jobs.learning import Foundation, baseline, carry_out, make_plan, plan, run
 from bayes_panns.metrics import accuracy
 from bayes_panns.posterior import load
+from bayes_panns.recipes import read_run
 from bayes_panns.report import read_sources
 from bayes_panns.report.page.facts import facts_of
 from bayes_panns.report.sources import Scoring
@@ -59,7 +60,9 @@ def quick(tmp_path_factory):
     path.write_text(recipe, encoding="utf-8")
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(run, "RECIPE", str(path))
-        yield
+        patched.setattr(baseline, "SCALES", (0.3, 1.0))
+        patched.setattr(baseline, "_ENOUGH", 0)
+        yield path
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +127,7 @@ def test_the_same_call_again_keeps_what_is_there(learned, monkeypatch):
 
 
 def test_what_was_stopped_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(plan, "FOLDS", 2)
     chosen = make_plan(vectors(tmp_path / "clips.h5", (4, 4)), tmp_path / "model", NETWORK)
     with monkeypatch.context() as patched:
         patched.setattr(run, "fit", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
@@ -150,7 +154,7 @@ def test_another_folder_is_left_alone(learned, tmp_path):
     (tmp_path / "kept").replace(learned.folder / "learn.json")
 
 
-def test_equal_classes_find_more_of_the_rare_ones(tmp_path):
+def test_equal_classes_find_more_of_the_rare_ones(tmp_path, quick):
     store, fresh = (
         vectors(tmp_path / f"{name}.h5", counts, seed=seed, distance=1.6, twice=1)
         for name, counts, seed in (("clips", (40, 40, 5), 0), ("fresh", (60, 60, 60), 1))
@@ -159,7 +163,9 @@ def test_equal_classes_find_more_of_the_rare_ones(tmp_path):
     for classes in ClassShares:
         chosen = make_plan(store, tmp_path / classes, NETWORK, classes=classes)
         assert any("classes are unequal (5 to 40 clips)" in remark for remark in chosen.remarks)
-        found[classes] = evaluate_posterior(carry_out(chosen, None).posterior, [fresh])
+        balanced = f"fit.selection.balanced={str(classes is ClassShares.EQUAL).lower()}"
+        recipe = read_run(quick, [balanced], stores=[store])
+        found[classes] = evaluate_posterior(fit(recipe, tmp_path / classes).posterior, [fresh])
     rare = {
         name: accuracy(each.uncertainty.probability[120:], each.target[120:]) for name, each in found.items()
     }
