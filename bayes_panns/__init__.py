@@ -37,8 +37,8 @@ _FACADE = {
 """Where each call is defined: module and name."""
 
 if TYPE_CHECKING:
-    from bayes_panns.jobs.evaluate import evaluate_posterior as evaluate
     from bayes_panns.interop.learning import learn as learn
+    from bayes_panns.jobs.evaluate import evaluate_posterior as evaluate
     from bayes_panns.jobs.fit import fit as fit
     from bayes_panns.posterior import load
     from bayes_panns.predictions import tag as predict

@@ -7,7 +7,7 @@ import click
 
 from bayes_panns.cli import options
 from bayes_panns.cli.main import exit_if_skipped, main
-from bayes_panns.core.choices import RecordingsBy
+from bayes_panns.core.choices import ClassShares, RecordingsBy
 
 
 @main.command()
@@ -30,8 +30,15 @@ from bayes_panns.core.choices import RecordingsBy
     type=click.Choice(RecordingsBy.words()),
     default=str(RecordingsBy.AUTO),
     show_default=True,
-    help="How clips of one recording are recognised: by the column source, sub-folders, the beginning of names, or each "
-    "file is one.",
+    help="How clips of one recording are recognised: by a column source, by sub-folders, by names, or every file "
+    "is one.",
+)
+@click.option(
+    "--classes",
+    type=click.Choice(ClassShares.words()),
+    default=str(ClassShares.AS_LABELLED),
+    show_default=True,
+    help="How frequent the classes are taken to be in the sounds to tag.",
 )
 @click.option("--plan", "only_plan", is_flag=True, help="Print the plan, and do nothing.")
 @click.option("--yes", is_flag=True, help="Start without asking.")
@@ -43,6 +50,7 @@ def learn(
     upstream: Path | None,
     seconds: float | None,
     recordings: str,
+    classes: str,
     only_plan: bool,
     yes: bool,
     seed: int,
@@ -65,7 +73,9 @@ def learn(
     from bayes_panns.interop.learning import plan_learning
     from bayes_panns.report.text.learning import plan_text, result_text
 
-    plan = plan_learning(clips, out, upstream=upstream, seconds=seconds, recordings=recordings, seed=seed)
+    plan = plan_learning(
+        clips, out, upstream=upstream, seconds=seconds, recordings=recordings, classes=classes, seed=seed
+    )
     click.echo(plan_text(plan), nl=False)
     if only_plan:
         return

@@ -73,7 +73,7 @@ def with_recordings(catalog: Catalog, by: RecordingsBy | str = RecordingsBy.AUTO
     ways: dict[RecordingsBy, Callable[[Clip], str | None]] = {
         RecordingsBy.SOURCES: lambda clip: clip.source or None,
         RecordingsBy.FOLDERS: lambda clip: _below_label(catalog, clip),
-        RecordingsBy.NAMES: lambda clip: recording_in(PurePosixPath(native(clip.name)).stem),
+        RecordingsBy.NAMES: lambda clip: recording_in(_place(catalog, clip).stem),
         RecordingsBy.FILES: lambda clip: None,
     }
     doubtful = False
@@ -166,9 +166,14 @@ def _ends(path: Path, size: int) -> bytes:
     return digest.digest()
 
 
+def _place(catalog: Catalog, clip: Clip) -> PurePosixPath:
+    """Where a clip is, below the root; in a table as it is written there, which may be Windows' way."""
+    return PurePosixPath(native(clip.name) if "csv" in catalog.options else clip.name)
+
+
 def _below_label(catalog: Catalog, clip: Clip) -> str | None:
     """The folders between a clip and its class folder, or the root where there are none."""
-    folders = PurePosixPath(native(clip.name)).parts[:-1]
+    folders = _place(catalog, clip).parts[:-1]
     below = folders if "csv" in catalog.options else folders[1:]
     return "/".join(below) or None
 

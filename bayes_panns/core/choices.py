@@ -66,6 +66,13 @@ class RecordingsBy(Choice):
     FILES = "files", "every file is a recording of its own"
 
 
+class ClassShares(Choice):
+    """How frequent the classes are taken to be among the sounds to tag."""
+
+    AS_LABELLED = "as-labelled", "as frequent as among the labelled clips"
+    EQUAL = "equal", "all equally frequent"
+
+
 class SoundNote(Choice):
     """What a user should know of a sound file that could be read."""
 

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from bayes_panns.core.choices import RecordingsBy
+from bayes_panns.core.choices import ClassShares, RecordingsBy
 from bayes_panns.core.errors import FitError
 from bayes_panns.interop.foundation import find_foundation, obtain
 from bayes_panns.jobs.learning import Learned, Plan, carry_out, make_plan
@@ -17,6 +17,7 @@ def plan_learning(
     upstream: str | Path | None = None,
     seconds: float | None = None,
     recordings: RecordingsBy | str = RecordingsBy.AUTO,
+    classes: ClassShares | str = ClassShares.AS_LABELLED,
     seed: int = 0,
 ) -> Plan:
     """What :func:`learn` would do; nothing is written or downloaded.
@@ -24,7 +25,7 @@ def plan_learning(
     The arguments and errors are those of :func:`learn`.
     """
     return make_plan(
-        source, folder, find_foundation(upstream), seconds=seconds, recordings=recordings, seed=seed
+        source, folder, find_foundation(upstream), seconds=seconds, recordings=recordings, classes=classes, seed=seed
     )
 
 
@@ -35,6 +36,7 @@ def learn(
     upstream: str | Path | None = None,
     seconds: float | None = None,
     recordings: RecordingsBy | str = RecordingsBy.AUTO,
+    classes: ClassShares | str = ClassShares.AS_LABELLED,
     seed: int = 0,
     device: str = "auto",
     plan: Plan | None = None,
@@ -43,8 +45,8 @@ def learn(
 
     Packs the clips, computes their features by a published network, fits a Bayesian last layer to all folds of
     recordings but one for each of them, scores every clip, fits the posterior that is kept, calibrates it, and writes
-    ``report.html``. What is there of an earlier call that was ended is kept, so the same call goes on. ``docs/learn.md``
-    has the details.
+    ``report.html``. What is there of an earlier call that was ended is kept, so the same call goes on. See
+    ``docs/learn.md``.
 
     Args:
         source: A folder with a sub-folder a class; a CSV of files and labels; labels with times, beside their
@@ -53,6 +55,7 @@ def learn(
         upstream: The posterior of the network to start from; by default EfficientAT's mn04, which is downloaded once.
         seconds: Length of the clips; by default chosen from how long the recordings are.
         recordings: How clips of one recording are recognised: :class:`~bayes_panns.core.choices.RecordingsBy`.
+        classes: How frequent the classes are taken to be: :class:`~bayes_panns.core.choices.ClassShares`.
         seed: Of folds and fits.
         device: Where to compute; see :func:`~bayes_panns.jobs.choose_device`.
         plan: What :func:`plan_learning` returned for the same arguments, so that the clips are not looked at again.
@@ -62,7 +65,7 @@ def learn(
             or the fit fails.
     """
     plan = plan or plan_learning(
-        source, folder, upstream=upstream, seconds=seconds, recordings=recordings, seed=seed
+        source, folder, upstream=upstream, seconds=seconds, recordings=recordings, classes=classes, seed=seed
     )
     start = None
     if plan.foundation is not None:

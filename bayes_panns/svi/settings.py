@@ -60,6 +60,9 @@ class Selection(BaseModel):
             variance, if the guide recipe has ``learn_prior``.
         kl_weights: The factors on ``fit.kl_weight`` to choose from.
         smoothing: How many clips of evenly spread labels the power's loss counts besides the training clips.
+        balanced: Whether one-of-K predictions are for clips in which all labels are equally frequent, instead of as
+            frequent as among the training clips: the logits less the logs of their shares (Saerens et al., 2002,
+            https://doi.org/10.1162/089976602753284446). What is learned is the same.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
@@ -68,6 +71,7 @@ class Selection(BaseModel):
     prior_scales: Annotated[list[_Positive], Field(min_length=1)] = [0.1, 0.15, 0.2, 0.3, 0.5]
     kl_weights: Annotated[list[_Positive], Field(min_length=1)] = [1.0, 0.3, 0.1]
     smoothing: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.3
+    balanced: bool = False
 
     @field_validator("folds")
     @classmethod

@@ -1,7 +1,6 @@
 """The simplest strong baseline of a last layer: logistic regression on the same features, in the same folds."""
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -27,6 +26,8 @@ def logistic_baseline(
     likelihood: Likelihood,
     folds: NDArray[np.integer],
     recordings: NDArray[np.integer],
+    *,
+    balanced: bool = False,
     seed: int = 0,
 ) -> NDArray[np.float64]:
     """The probabilities ``(N, K)`` that logistic regressions give clips of folds that they were not fitted to.
@@ -40,6 +41,7 @@ def logistic_baseline(
         likelihood: The likelihood.
         folds: The fold of each clip, ``(N,)``.
         recordings: The recording of each clip, ``(N,)``.
+        balanced: Whether they are for equally frequent labels, one a clip.
         seed: Of the inner folds.
     """
     found = np.zeros(truth.shape)
@@ -70,5 +72,8 @@ def logistic_baseline(
                     losses[index] += len(held) * nll(predicted(fit, held, scale), truth[held], likelihood.task)
             scale = SCALES[int(np.nanargmin(losses))] if losses.any() else 1.0
             found[outside] = predicted(inside, outside, scale)
+            if balanced:
+                found[outside] /= np.maximum(truth[inside].sum(axis=0), 0.5)
+                found[outside] /= found[outside].sum(axis=1, keepdims=True)
             bar.advance()
     return found

@@ -51,6 +51,7 @@ class Cost:
 
 
 def cost_of(catalog: Catalog, foundation: Foundation, folds: int) -> Cost:
+    """What it takes to learn from a catalog's clips with so many folds; a few clips are decoded and embedded."""
     clips, rate = len(catalog.clips), foundation.sample_rate
     step = max(1, clips // _TRIED)
     started, tried = time.perf_counter(), 0
@@ -69,6 +70,7 @@ def cost_of(catalog: Catalog, foundation: Foundation, folds: int) -> Cost:
 
 
 def memory(clips: int) -> int:
+    """Bytes of memory that learning from so many clips takes, about."""
     return _MEMORY + 30_000 * clips
 
 

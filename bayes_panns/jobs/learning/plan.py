@@ -1,8 +1,8 @@
 """What ``learn`` will do with somebody's clips, decided before anything is computed.
 
 How much is held out is a question of how much there is. Every fit that is scored is fitted to four fifths of the
-recordings, in a cross-validation, so that all clips are scored and the interval is as narrow as they allow. What is left
-to decide is what the posterior that is kept is fitted to:
+recordings, in a cross-validation, so that all clips are scored and the interval is as narrow as they allow. What is
+left to decide is what the posterior that is kept is fitted to:
 
 * with fewer than :data:`MANY` recordings, to all clips. A fifth of 40 recordings is 8: too few for label sets of a
   coverage of 0.9, and their accuracy would be known to within a fifth. The label sets rest on the predictions of the
@@ -12,7 +12,6 @@ to decide is what the posterior that is kept is fitted to:
   from clips that it has not heard, have the guarantee of split conformal prediction.
 """
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,16 +25,15 @@ from bayes_panns.audio.walking import walk
 from bayes_panns.clips import Catalog, ClipSet, Store, folder, with_folds
 from bayes_panns.clips.lengths import LENGTHS, Cut, choose_seconds, cut_long, lengths_of
 from bayes_panns.clips.recordings import Recognised, with_recordings
-from bayes_panns.core.choices import Holds, RecordingsBy, Task
+from bayes_panns.core.choices import ClassShares, Holds, RecordingsBy, Task
 from bayes_panns.core.digests import digest_of
 from bayes_panns.core.errors import AudioError, StoreError
 from bayes_panns.core.files import require_folder
 from bayes_panns.core.text import printable
-from bayes_panns.jobs.inputs import contents, posterior_at
+from bayes_panns.jobs.inputs import contents
 from bayes_panns.jobs.learning.cost import Cost, Foundation, cost_of, embedding_seconds, fit_seconds, memory
 from bayes_panns.jobs.learning.messages import only
 from bayes_panns.jobs.learning.remarks import LabelCount, file_remarks, label_remarks_of
-from bayes_panns.posterior.disk import read_header
 
 RECIPE = "rotated-head"
 """The run recipe of every fit."""
@@ -45,6 +43,7 @@ FOLDS = 5
 
 MANY, HELD_OUT = 1000, 0.2
 """From so many recordings on, this share of the clips is held out of the fit that is kept."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -65,6 +64,7 @@ class Plan:
         folds: Folds of the cross-validation.
         own_folds: Whether the clips had these folds.
         held_out: The share of clips that the posterior that is kept is not fitted to.
+        classes: How frequent the classes are taken to be.
         remarks: What a user should know or mend, a sentence each.
         skipped: Files that cannot be read, each with the reason.
         cost: What it will take.
@@ -89,6 +89,7 @@ class Plan:
     folds: int
     own_folds: bool
     held_out: float
+    classes: ClassShares
     remarks: tuple[str, ...]
     skipped: tuple[tuple[str, str], ...]
     cost: Cost
@@ -106,6 +107,7 @@ def make_plan(
     *,
     seconds: float | None = None,
     recordings: RecordingsBy | str = RecordingsBy.AUTO,
+    classes: ClassShares | str = ClassShares.AS_LABELLED,
     seed: int = 0,
 ) -> Plan:
     """Look at clips, and decide what to do with them; nothing is written.
@@ -117,16 +119,17 @@ def make_plan(
         foundation: The network to start from.
         seconds: Length of the clips; by default chosen from how long the recordings are.
         recordings: How clips of one recording are recognised.
+        classes: How frequent the classes are taken to be, where each clip has one label.
         seed: Of folds and fits.
 
     Raises:
         StoreError: There are no clips, no labels, or too few of them to learn and to check anything.
         OutputError: The folder cannot be written.
     """
-    source, place = Path(source), Path(folder)
+    source, place, classes = Path(source), Path(folder), ClassShares(classes)
     require_folder(place)
     if source.is_file() and h5py.is_hdf5(source):
-        return _of_store(Store(source), place, foundation, seconds, seed)
+        return _of_store(Store(source), place, foundation, seconds, classes, seed)
     catalog, length, skipped, cut, lengths = _cut_catalog(source, seconds, recordings)
     recognised = cut[0]
     _require_labels(source, catalog)
@@ -163,16 +166,19 @@ def make_plan(
         folds=folds,
         own_folds=own,
         held_out=HELD_OUT if len(numbers) >= MANY else 0.0,
+        classes=_shares(source, catalog.task, classes),
         remarks=tuple(remarks),
         skipped=skipped,
         cost=cost_of(catalog, foundation, folds),
         seed=seed,
-        digest=digest_of(_decides(catalog, foundation, seed)),
+        digest=digest_of(_decides(catalog, foundation) | {"seed": seed, "classes": classes}),
         catalog=catalog,
     )
 
 
-def _of_store(store: Store, place: Path, foundation: Foundation, seconds: float | None, seed: int) -> Plan:
+def _of_store(
+    store: Store, place: Path, foundation: Foundation, seconds: float | None, classes: ClassShares, seed: int
+) -> Plan:
     """The plan for a store, whose clips stay as they are."""
     clips = ClipSet(store)
     if seconds is not None and clips.holds == Holds.WAVEFORMS and seconds != clips.seconds_per_clip:
@@ -180,7 +186,7 @@ def _of_store(store: Store, place: Path, foundation: Foundation, seconds: float 
     sound = clips.holds == Holds.WAVEFORMS
     if sound and clips.sample_rate != foundation.sample_rate:
         raise StoreError(
-            f"{store.path}: its clips are of {clips.sample_rate} Hz, and the network takes {foundation.sample_rate} Hz; "
+            f"{store.path}: its clips are of {clips.sample_rate} Hz, and the network takes {foundation.sample_rate}; "
             f"pack it again with --sample-rate {foundation.sample_rate}"
         )
     if not clips.labels:
@@ -202,7 +208,9 @@ def _of_store(store: Store, place: Path, foundation: Foundation, seconds: float 
         labels=counts,
         clips=len(clips),
         recordings=number,
-        by="as the store says" if clips.sources is not None else "the store names none, so every clip is one of its own",
+        by="as the store says"
+        if clips.sources is not None
+        else "the store names none, so every clip is one of its own",
         seconds=clips.seconds_per_clip,
         length="the store's",
         foundation=foundation if sound else None,
@@ -210,11 +218,12 @@ def _of_store(store: Store, place: Path, foundation: Foundation, seconds: float 
         folds=made,
         own_folds=own,
         held_out=HELD_OUT if number >= MANY else 0.0,
+        classes=_shares(store.path, clips.task, classes),
         remarks=tuple(label_remarks_of(clips.labels, counts, len(clips), clips.task)),
         skipped=(),
         cost=Cost(0.0, each * len(clips), fit_seconds(len(clips), len(clips.labels), made), size, memory(len(clips))),
         seed=seed,
-        digest=digest_of({"store": contents(clips), "names": clips.names, "seed": seed, **_starts(foundation)}),
+        digest=digest_of({"store": contents(clips), "names": clips.names, "seed": seed, "classes": classes}),
         store=store.path,
         store_folds=None if own else np.asarray(folds, dtype=np.int64) + 1,
     )
@@ -276,14 +285,14 @@ def _require_labels(source: Path, catalog: Catalog) -> None:
         only = tuple({path.relative_to(source).parts[0] for path in walk(source).files if path.parent != source})
         if len(only) != 1:
             raise StoreError(
-                f"{source}: its recordings have no labels; put them into one sub-folder a class, or name a CSV with the "
-                "columns file and labels, or a table of labels with times"
+                f"{source}: its recordings have no labels; put them into one sub-folder a class, or name a CSV with "
+                "the columns file and labels, or a table of labels with times"
             )
     if len(only) == 1 and catalog.task is not Task.MULTI_LABEL:
         how = "; pack timed --exhaustive makes such clips, if all is labelled" if "labels" in catalog.options else ""
         raise StoreError(
-            f"{source}: has the one class {printable(only[0])!r}, and a sound can be told only from others; add a class "
-            f"such as background, with about as many clips of the same places in which it is not heard{how}"
+            f"{source}: has the one class {printable(only[0])!r}, and a sound can be told only from others; add a "
+            f"class such as background, with about as many clips of the same places in which it is not heard{how}"
         )
 
 
@@ -329,12 +338,25 @@ def _by(found: Recognised) -> str:
     return f"{words}, such as {printable(name)} with {clips} clips"
 
 
-def _decides(catalog: Catalog, foundation: Foundation, seed: int) -> dict[str, object]:
-    """All that decides the result."""
+def _shares(source: Path, task: Task, classes: ClassShares) -> ClassShares:
+    """How frequent the classes are taken to be.
+
+    Raises:
+        StoreError: Equal shares are asked for, and a clip may have several labels.
+    """
+    if classes is ClassShares.EQUAL and task is not Task.ONE_OF_K:
+        raise StoreError(
+            f"{source}: its clips have any number of labels, so there are no shares of classes; leave them"
+        )
+    return classes
+
+
+def _decides(catalog: Catalog, foundation: Foundation) -> dict[str, object]:
+    """What decides the result, but for the network."""
 
     def about(path: Path) -> list[int]:
         try:
-            status = os.stat(path)
+            status = path.stat()
         except OSError:
             return []
         return [status.st_size, status.st_mtime_ns]
@@ -343,12 +365,5 @@ def _decides(catalog: Catalog, foundation: Foundation, seed: int) -> dict[str, o
         [clip.name, list(clip.labels), clip.fold, clip.source, clip.start, clip.seconds, *about(clip.path)]
         for clip in catalog.clips
     ]
-    table = {"labels": catalog.labels, "task": catalog.task, "seconds": catalog.seconds, "seed": seed, "clips": clips}
-    return table | _starts(foundation)
-
-
-def _starts(foundation: Foundation) -> dict[str, object]:
-    """What identifies the network; nothing where it is the published one, which is still to be fetched."""
-    if foundation.posterior is None:
-        return {"rate": foundation.sample_rate}
-    return {"rate": foundation.sample_rate, "net": read_header(posterior_at(foundation.posterior))["sha256"]}
+    table = {"labels": catalog.labels, "task": catalog.task, "seconds": catalog.seconds, "clips": clips}
+    return table | {"sample_rate": foundation.sample_rate}

@@ -39,7 +39,7 @@ def label_remarks_of(labels: Sequence[str], counts: Sequence[LabelCount], clips:
     alone = np.flatnonzero((of_recordings == 1) & (number > 0))
     if len(alone):
         remarks.append(
-            f"{_labels(len(alone))} ({named(labels, alone)}) {'has' if len(alone) == 1 else 'have'} one recording only: "
+            f"{_labels(len(alone))} ({named(labels, alone)}) {'has' if len(alone) == 1 else 'have'} one recording: "
             "a fit that is scored on it has not heard the label, so it counts as wrong; add recordings"
         )
     few = np.flatnonzero((of_recordings > 1) & (of_recordings < _FEW))
@@ -87,8 +87,8 @@ def file_remarks(
         )
     if cut.sparse:
         remarks.append(
-            f"recordings of which less than half is taken, because they are so long: {cut.sparse}; their label is taken "
-            "to be true of every part, so better say where it is heard, in labels with times"
+            f"recordings of which less than half is taken, because they are so long: {cut.sparse}; their label is "
+            "taken to be true of every part, so better say where it is heard, in labels with times"
         )
     if cut.shortened:
         remarks.append(f"recordings that are a little longer than a clip and lose their end: {cut.shortened}")

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from bayes_panns.clips import ClipSet, pack, repack
+from bayes_panns.core.choices import ClassShares, Holds
 from bayes_panns.core.digests import digest_of, read_sealed, sealed
 from bayes_panns.core.errors import FitError
 from bayes_panns.core.files import locked, require_folder, require_space
@@ -88,6 +89,8 @@ def carry_out(plan: Plan, upstream: Path | None, *, device: str = "auto") -> Lea
             raise FitError(f"{place}: another command is learning there; wait for it, or choose another folder with -o")
         store, skipped = _packed(plan)
         recipe = read_run(RECIPE, stores=[store.resolve()], upstream=upstream and upstream.resolve(), seed=plan.seed)
+        if plan.classes is ClassShares.EQUAL:
+            recipe = replaced(recipe, {"fit.selection.balanced": True})
         logger.info(f"cross-validation over recordings, {plan.folds} folds")
         with only("ERROR", "jobs.fit", "svi", "clips", "posterior"):
             found = crossval(recipe, place / LEARN_CROSSVAL, device=device, resume=True)
@@ -102,7 +105,7 @@ def carry_out(plan: Plan, upstream: Path | None, *, device: str = "auto") -> Lea
         posterior = load(place, device=choose_device(device))
         _calibrate(plan, posterior, evaluation)
         logger.info("logistic regression, for comparison")
-        baseline = _kept(place / BASELINE, lambda: _regression(plan, posterior, store, evaluation, device))
+        baseline = _kept(place / BASELINE, lambda: _regression(plan, load(place), store, evaluation, device))
     return Learned(plan, posterior, evaluation, baseline, skipped, place)
 
 
@@ -150,7 +153,8 @@ def _packed(plan: Plan) -> tuple[Path, tuple[tuple[str, str], ...]]:
     if plan.store is not None:
         repack(plan.store, made, folds=plan.store_folds)
         return made, ()
-    assert plan.catalog is not None and plan.foundation is not None, "a plan is of a store or of a catalog"
+    assert plan.catalog is not None, "a plan is of a store or of a catalog"
+    assert plan.foundation is not None, "a catalog is of sound"
     report = pack(plan.catalog, made, sample_rate=plan.foundation.sample_rate, seconds=plan.seconds)
     logger.info(f"{made}: {report.packed} clips packed")
     return made, plan.skipped + report.skipped
@@ -198,12 +202,12 @@ def _calibrate(plan: Plan, posterior: Posterior, evaluation: Evaluation) -> None
     save_calibration(posterior)
 
 
-def _regression(
-    plan: Plan, posterior: Posterior, store: Path, evaluation: Evaluation, device: str
-) -> Evaluation:
+def _regression(plan: Plan, posterior: Posterior, store: Path, evaluation: Evaluation, device: str) -> Evaluation:
     """The evaluation of logistic regressions in the same folds."""
     clips = ClipSet(store)
     assert clips.folds is not None, "the folds were packed, or the store has them"
+    if posterior.takes == Holds.WAVEFORMS:
+        posterior.freeze(["backbone"])
     with only("WARNING", "svi"):
         data = Embeddings(clips, posterior.model, posterior.task, device=choose_device(device))
     p = logistic_baseline(
@@ -213,7 +217,8 @@ def _regression(
         posterior.model.likelihood,
         clips.folds,
         clips.recordings,
-        plan.seed,
+        balanced=plan.classes is ClassShares.EQUAL,
+        seed=plan.seed,
     )
     return Evaluation.of(
         decompose(torch.from_numpy(p)[None], posterior.task),

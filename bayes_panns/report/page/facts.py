@@ -64,6 +64,8 @@ def _scores(source: Source) -> Iterator[tuple[str, str]]:
         return
     provenance, uncertainty = evaluation.provenance, evaluation.uncertainty
     folds = ", each by the run of its fold" if len(source.scored) > 1 else _folds(provenance.get("folds", "all"))
+    if len(source.scored) == 1 and provenance.get("pooled", 1) > 1:
+        folds = f", each by one of {provenance['pooled']} fits that have not heard its fold"
     stores = _stores(provenance.get("stores", []))
     yield "Scored on", f"{count_of(len(evaluation.names), 'clip')}{stores}{folds}"
     if evaluation.ood is not None:

@@ -7,7 +7,7 @@ from textwrap import wrap
 import numpy as np
 from numpy.typing import NDArray
 
-from bayes_panns.core.choices import Task
+from bayes_panns.core.choices import ClassShares, Task
 from bayes_panns.core.text import printable
 from bayes_panns.evaluations import Evaluation
 from bayes_panns.jobs.learning import Learned, Plan
@@ -21,6 +21,9 @@ _LISTED = 20
 
 _WIDTH = 100
 """Letters in a line of the plan."""
+
+_UNEQUAL = 2.0
+"""Classes with so many times the clips of others are worth a word."""
 
 _PAIRS, _SUSPECTS = 3, 3
 """Confused pairs of labels, and clips with a doubtful label, that are named."""
@@ -76,7 +79,9 @@ def _check(plan: Plan) -> str:
 
 def _held_out(plan: Plan) -> str:
     if plan.held_out:
-        return f"a fifth of the recordings, for label sets; {plan.recordings} recordings are enough to learn from the rest"
+        return (
+            f"a fifth of the recordings, for label sets; {plan.recordings} recordings are enough to learn from the rest"
+        )
     return "nothing of the fit that is kept: with so few recordings every clip counts; the check is by the other fits"
 
 
@@ -85,8 +90,14 @@ def _imbalance(plan: Plan) -> str:
     if plan.task is not Task.ONE_OF_K:
         return "each label has its own probability, at its own share of the clips"
     ratio = max(counts) / min(counts)
-    kept = "clips count alike, so probabilities are right where classes are as frequent as here"
-    return f"{min(counts)} to {max(counts)} clips a class; {kept}" if ratio > 1.5 else "none to speak of"
+    if plan.classes is ClassShares.EQUAL:
+        return "probabilities are for classes that are equally frequent, however many clips they have here"
+    if ratio < _UNEQUAL:
+        return "none to speak of"
+    return (
+        f"{min(counts)} to {max(counts)} clips a class; probabilities are right where classes are as frequent as here; "
+        "--classes equal finds more of the rare ones, at the cost of the others"
+    )
 
 
 def _takes(plan: Plan) -> str:
@@ -139,7 +150,13 @@ def _scores(learned: Learned) -> Iterator[tuple[str, ...]]:
     evaluation, baseline = learned.evaluation, learned.baseline
     clips = count_of(len(evaluation.names), "clip")
     one = evaluation.task == Task.ONE_OF_K
-    yield f"{clips}, unheard", "accuracy (95 %)" if one else "mAP (95 %)", *(("per class",) if one else ()), "NLL", "ECE"
+    yield (
+        f"{clips}, unheard",
+        "accuracy (95 %)" if one else "mAP (95 %)",
+        *(("per class",) if one else ()),
+        "NLL",
+        "ECE",
+    )
     for name, each in (("this posterior", evaluation), ("logistic regression", baseline)):
         p, target, task = each.uncertainty.probability, each.target, each.task
         yield (

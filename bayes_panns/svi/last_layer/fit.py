@@ -2,6 +2,7 @@
 
 import logging
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from bayes_panns.bayes import BayesianNet, ComposedGuide, RotatedHead, effective_parameters
 from bayes_panns.core import progress
+from bayes_panns.core.choices import Task
 from bayes_panns.core.errors import FitError
 from bayes_panns.metrics import apply_power
 from bayes_panns.metrics.power import BOUNDS
@@ -37,6 +39,9 @@ _NEAR = 1.05
 
 _DRAWS = 200
 """Draws of the logits of each validation clip."""
+
+_SHIFTS, _SHIFTED = 3, 500
+"""Steps to the shift of the logits that takes the labels' shares out, and the most clips that it is seen on."""
 
 
 class HeadFit:
@@ -141,6 +146,8 @@ class HeadFit:
                 seed=settings.seed,
                 on_step=on_step,
             )
+        if selection.balanced and likelihood.task is Task.ONE_OF_K:
+            found = self._balanced(found, target, labels)
         # Without a cross-validation the width of the prior is the one of the greatest ELBO.
         best = int((found.nll + found.kl_weight * found.kl).argmin())
         self.step = found.steps
@@ -199,6 +206,27 @@ class HeadFit:
         elif min(power) < least * _NEAR or max(power) > most / _NEAR:
             logger.warning("the power is at a bound of its range, so little determines it; check the clips' labels")
         return choice
+
+    def _balanced(self, found: HeadPosterior, target: Tensor, labels: int) -> HeadPosterior:
+        """The posterior for equally frequent labels, after the power: their shares taken out of the logits."""
+        count = torch.bincount(target.flatten(), minlength=labels).to(found.bias_loc).clamp(min=0.5)
+        exponent = 1.0 if self.choice is None else self.choice.power[0]
+        wanted = -(count.log() - count.log().mean())
+        if not wanted.any():
+            return found
+        some = self.data.views[:: -(-len(self.data) // _SHIFTED), 0].to(self.device)
+
+        def log_odds(posterior: HeadPosterior) -> Tensor:
+            p = posterior.probability(some, self.model.likelihood, _DRAWS).clamp(min=1e-30).log() * exponent
+            return p - p.mean(dim=-1, keepdim=True)
+
+        before, factor, shifted = log_odds(found), 1 / exponent, found
+        # The mean over draws moves less than the logits of each.
+        for _ in range(_SHIFTS):
+            shifted = replace(found, bias_loc=found.bias_loc + factor * wanted @ found.axes.left.to(wanted))
+            moved = (log_odds(shifted) - before).median(dim=1).values
+            factor *= (wanted.square().sum() / (moved @ wanted).max().clamp(min=1e-6)).clamp(0.5, 2).item()
+        return replace(found, bias_loc=found.bias_loc + factor * wanted @ found.axes.left.to(wanted))
 
     def _recordings(self) -> NDArray[np.integer]:
         """Which recording each clip is of. Where none is known, clips that are the same are of one."""
