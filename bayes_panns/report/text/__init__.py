@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from bayes_panns.core.lazy import imported_when_used
 
 if TYPE_CHECKING:
+    from bayes_panns.report.text.findings import findings_text
     from bayes_panns.report.text.memory import start_table
     from bayes_panns.report.text.summaries import describe
     from bayes_panns.report.text.tables import crossval_latex, crossval_table
@@ -13,6 +14,7 @@ else:
     __getattr__ = imported_when_used(
         __name__,
         {
+            "bayes_panns.report.text.findings": ["findings_text"],
             "bayes_panns.report.text.memory": ["start_table"],
             "bayes_panns.report.text.summaries": ["describe"],
             "bayes_panns.report.text.tables": ["crossval_latex", "crossval_table"],
@@ -20,4 +22,13 @@ else:
         },
     )
 
-__all__ = ["TagText", "crossval_latex", "crossval_table", "describe", "render_tags", "start_table", "tag_text"]
+__all__ = [
+    "TagText",
+    "crossval_latex",
+    "crossval_table",
+    "describe",
+    "findings_text",
+    "render_tags",
+    "start_table",
+    "tag_text",
+]
