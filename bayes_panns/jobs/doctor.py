@@ -147,7 +147,7 @@ def _ffmpeg(folder: Path, tone: np.ndarray) -> Iterator[Finding]:
     yield Finding("decoders", "ffmpeg", Health.OK, f"{said.split(' Copyright')[0].splitlines()[0]}, {program}")
     plain, coded = folder / "tone.wav", folder / "tone.m4a"
     soundfile.write(plain, tone, _RATE)
-    command = [program, "-nostdin", "-loglevel", "error", "-i", plain, "-c:a", "aac", coded]
+    command = [program, "-nostdin", "-loglevel", "error", "-i", str(plain), "-c:a", "aac", str(coded)]
     made = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     if made.returncode:
         text = f"this ffmpeg cannot write it to try ({' '.join(made.stderr.split())[:200]})"
