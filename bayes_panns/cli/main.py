@@ -40,7 +40,7 @@ SECTIONS = {
     "First look": ("demo",),
     "Clips": ("pack", "repack", "inspect"),
     "Fits": ("pretrain", "finetune", "widths", "crossval", "check-start"),
-    "Predictions": ("predict", "embed"),
+    "Predictions": ("predict", "view", "embed"),
     "Evaluation": ("evaluate", "calibrate", "report"),
     "Published models": ("fetch", "import", "export"),
 }

@@ -57,7 +57,11 @@ def spectrogram(front_end: FrontEnd, waveform: NDArray[np.float32], *, top: floa
             :data:`DYNAMIC_RANGE` below.
     """
     mels = decibels(front_end, waveform)
-    top = float(mels.max()) if top is None else top
+    return picture(mels, float(mels.max()) if top is None else top)
+
+
+def picture(mels: NDArray[np.float32], top: float) -> Media:
+    """The picture of a spectrogram in dB, shape ``(mels, frames)``; ``top`` as for :func:`spectrogram`."""
     buffer = io.BytesIO()
     imsave(buffer, mels, format="webp", cmap="magma", origin="lower", vmin=top - DYNAMIC_RANGE, vmax=top)
     return Media("image/webp", buffer.getvalue())
