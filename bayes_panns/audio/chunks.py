@@ -5,7 +5,7 @@ it wrong. :func:`chunked` finds the samples that are there, and repairs the head
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 
 from bayes_panns.audio.views import Piece, Source, Stream, overlaid
@@ -113,6 +113,31 @@ def chunked(source: Source | _Rest) -> Stream | None:
     if magic == _W64_RIFF:
         return _of_w64(source)
     return None
+
+
+def contents(source: Source, wanted: Collection[bytes], *, most: int = 1 << 16) -> dict[bytes, bytes]:
+    """The contents of some chunks of a WAV file, such as ``bext``; nothing of other files.
+
+    Args:
+        source: The file.
+        wanted: Names of four bytes; of chunks of one name the first is taken.
+        most: Bytes of a chunk that are read.
+    """
+    magic, found = source.at(0, 4), dict[bytes, bytes]()
+    if magic not in (b"RIFF", b"RIFX", b"RF64", b"BW64") or source.at(8, 4) != b"WAVE":
+        return found
+    order, places = ">" if magic == b"RIFX" else "<", [12]
+    long = source.at(12, 36)
+    while places:
+        for chunk in _walk(source, places.pop(), order):
+            if chunk.name == b"data" and chunk.length == _WRAPPED - 1 and long[:4] == b"ds64":
+                # Its length in 64 bits; the walk goes on behind it.
+                (length,) = struct.unpack("<Q", long[16:24])
+                places, long = [chunk.start + length + length % 2], b""
+                break
+            if chunk.name in wanted and chunk.name not in found:
+                found[chunk.name] = source.at(chunk.start, min(chunk.length, most))
+    return found
 
 
 _W64_TAIL = b"\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a"

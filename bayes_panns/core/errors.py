@@ -41,6 +41,10 @@ class EvaluationError(BayesPannsError):
     """An evaluation that is missing, damaged, of a newer format, or does not fit another one."""
 
 
+class ResultsError(BayesPannsError):
+    """Results of predictions that are missing, damaged, of a newer format, or of another prediction."""
+
+
 class OutputError(BayesPannsError):
     """A place for results that cannot be written, or that holds something else."""
 

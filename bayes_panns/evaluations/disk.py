@@ -221,7 +221,7 @@ def _flat(uncertainty: Uncertainty, prefix: str) -> dict[str, NDArray]:
 
 
 def _named(parts: Uncertainty | StandardError) -> dict[str, NDArray]:
-    values = {field.name: getattr(parts, field.name) for field in fields(parts)}
+    values = {field.name: getattr(parts, field.name) for field in fields(parts) if field.name != "samples"}
     return {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
 
 
@@ -249,8 +249,8 @@ def _nested(arrays: dict[str, NDArray], prefix: str, clips: int, labels: int, ab
             found[name] = array
         return found
 
-    scalars = ("standard_error", "draws", "task")
-    parts = checked([field.name for field in fields(Uncertainty) if field.name not in scalars], prefix, finite=True)
+    others = ("standard_error", "draws", "task", "samples")
+    parts = checked([field.name for field in fields(Uncertainty) if field.name not in others], prefix, finite=True)
     errors = checked([field.name for field in fields(StandardError)], f"{prefix}standard_error/", finite=False)
     if not ((parts["probability"] >= 0) & (parts["probability"] <= 1)).all():
         raise ValueError(f"{prefix}probability holds values outside [0, 1]")

@@ -4,6 +4,7 @@ from bayes_panns.predictions.accumulate import UncertaintyAccumulator, decompose
 from bayes_panns.predictions.clip_sets import predict, predict_logits
 from bayes_panns.predictions.combine import concatenate, mixture
 from bayes_panns.predictions.embedding import Embedded, embed_clips, embed_each, embed_files
+from bayes_panns.predictions.events import Event, EventFinder, EventRules, find_events
 from bayes_panns.predictions.gaussian_logits import from_moments
 from bayes_panns.predictions.recordings import Piece, Skipped, none_read
 from bayes_panns.predictions.tagging import FileTags, Tags, tag, tag_each
@@ -13,6 +14,9 @@ from bayes_panns.predictions.windows import Window
 __all__ = [
     "Draws",
     "Embedded",
+    "Event",
+    "EventFinder",
+    "EventRules",
     "FileTags",
     "Piece",
     "Skipped",
@@ -26,6 +30,7 @@ __all__ = [
     "embed_clips",
     "embed_each",
     "embed_files",
+    "find_events",
     "from_moments",
     "mixture",
     "none_read",

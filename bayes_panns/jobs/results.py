@@ -1,0 +1,215 @@
+"""The folder of results of a prediction: every path in it, what is finished, and its lock.
+
+====================== ==========================================================================================
+``results.json``       what was predicted and how
+``recordings.jsonl``   a line for each finished or skipped recording
+``records/NAME.h5``    all numbers of a recording: :class:`~bayes_panns.predictions.records.Record`
+``NAME.csv``, ...      what ``--format`` asked for; NAME keeps the folders of the input
+``events.csv``         all events
+``summary.json``       recordings, hours, what was decided, counts
+``summary.txt``        the same, to read
+====================== ==========================================================================================
+
+A file that is there is whole. A recording is finished once it has its line, which is written last.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from bayes_panns.audio.notes import Note
+from bayes_panns.core.choices import SoundNote
+from bayes_panns.core.errors import ResultsError
+from bayes_panns.core.files import locked, remove_abandoned, require_folder, whole_file
+from bayes_panns.core.strict_json import dumps, write_json
+from bayes_panns.core.text import printable
+from bayes_panns.predictions.records import Record
+
+FORMAT = 1
+
+MANIFEST, RECORDINGS, RECORDS = "results.json", "recordings.jsonl", "records"
+EVENTS, SUMMARY_JSON, SUMMARY_TEXT = "events.csv", "summary.json", "summary.txt"
+
+OWN = (MANIFEST, RECORDINGS, RECORDS, EVENTS, SUMMARY_JSON, SUMMARY_TEXT)
+"""The names at the top of the folder that no recording's results may have."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What has become of a recording.
+
+    Attributes:
+        file: Its name, as it was given.
+        record: The path of its record below the results folder, with ``/``; empty if it was skipped.
+        seconds: Its length.
+        windows: How many windows it has.
+        recorded_at: When it was recorded, ISO 8601; None if that is unknown.
+        notes: What a user should know of it.
+        events: How many events it has.
+        skipped: Why it was skipped; None if it was not.
+        size: Its bytes.
+        mtime: When it was last changed, in seconds since 1970.
+    """
+
+    file: str
+    record: str = ""
+    seconds: float = 0.0
+    windows: int = 0
+    recorded_at: str | None = None
+    notes: tuple[Note, ...] = ()
+    events: int = 0
+    skipped: str | None = None
+    size: int = 0
+    mtime: float = 0.0
+
+    def line(self) -> str:
+        """The entry as a line of JSON."""
+        notes = [{"kind": str(note.kind), "text": note.text} for note in self.notes]
+        return dumps({**vars(self), "notes": notes})
+
+    @classmethod
+    def of_line(cls, line: str) -> "Entry":
+        """The entry of a line.
+
+        Raises:
+            ValueError: It is none.
+        """
+        try:
+            table = json.loads(line)
+            notes = tuple(Note(SoundNote(note["kind"]), note["text"]) for note in table.pop("notes"))
+            return cls(**table, notes=notes)
+        except (TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise ValueError("no entry of a recording") from error
+
+
+class ResultsFolder:
+    """The folder of results of a prediction, to read or to write.
+
+    To go through all that was found::
+
+        results = ResultsFolder("results")
+        for entry in results.recordings():
+            if entry.skipped is None:
+                with results.record(entry) as record:
+                    print(record.file, len(record), record.events())
+
+    Args:
+        path: The folder; it need not exist yet.
+
+    Attributes:
+        path: The folder.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    @property
+    def exists(self) -> bool:
+        """Whether results were begun here."""
+        return (self.path / MANIFEST).is_file()
+
+    @cached_property
+    def manifest(self) -> dict[str, Any]:
+        """What was predicted and how: the content of ``results.json``.
+
+        Raises:
+            ResultsError: The folder holds no results, or they are damaged or of a newer version.
+        """
+        if not self.exists:
+            what = f"{MANIFEST} is missing" if self.path.is_dir() else "no such folder"
+            raise ResultsError(
+                f"{printable(str(self.path))}: holds no results of predict ({what}); make them with predict -o FOLDER/"
+            )
+        place = self.path / MANIFEST
+        try:
+            table = json.loads(place.read_text(encoding="utf-8"))
+            version = int(table["format_version"])
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise ResultsError(f"{printable(str(place))}: is damaged; predict into another folder") from error
+        if version > FORMAT:
+            raise ResultsError(f"{printable(str(place))}: was written by a newer version of bayes_panns; update it")
+        return table
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The K label names."""
+        return tuple(self.manifest["labels"])
+
+    def recordings(self) -> list[Entry]:
+        """The finished and the skipped recordings, in the order in which they were named once all are done.
+
+        Raises:
+            ResultsError: ``recordings.jsonl`` is damaged.
+        """
+        place = self.path / RECORDINGS
+        if not place.is_file():
+            return []
+        lines = place.read_text(encoding="utf-8").split("\n")
+        # The last line is empty, or was cut off by a kill.
+        try:
+            return [Entry.of_line(line) for line in lines[:-1]]
+        except ValueError as error:
+            raise ResultsError(f"{printable(str(place))}: is damaged; predict into another folder") from error
+
+    def record(self, entry: Entry) -> AbstractContextManager[Record]:
+        """The record of a recording that was not skipped, open in a ``with`` block.
+
+        Raises:
+            ResultsError: It was skipped; or its record is missing or damaged.
+        """
+        if entry.skipped is not None:
+            raise ResultsError(f"{printable(entry.file)}: was skipped, and has no record")
+        return Record.open(self.path / entry.record)
+
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """The folder, made if it is missing, for this block alone; what killed writers left half-written is removed.
+
+        Raises:
+            ResultsError: Another process writes it.
+            OutputError: It cannot be written.
+        """
+        require_folder(self.path)
+        self.path.mkdir(parents=True, exist_ok=True)
+        with locked(self.path) as ours:
+            if not ours:
+                raise ResultsError(
+                    f"{printable(str(self.path))}: another process is writing it; wait for it, or choose another folder"
+                )
+            for folder, _, _ in os.walk(self.path):
+                remove_abandoned(Path(folder))
+            yield
+
+    def begin(self, manifest: Mapping[str, Any]) -> None:
+        """Write down what is predicted; the folder is claimed.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        write_json({"format_version": FORMAT, **manifest}, self.path / MANIFEST)
+        self.__dict__.pop("manifest", None)
+
+    def write_recordings(self, entries: Iterable[Entry]) -> None:
+        """Replace all entries.
+
+        Raises:
+            OSError: They cannot be written.
+        """
+        with whole_file(self.path / RECORDINGS) as part, part.open("w", encoding="utf-8", newline="") as file:
+            file.writelines(entry.line() for entry in entries)
+
+    def append(self, entry: Entry) -> None:
+        """Add the entry of a recording whose results are all written; it survives a kill.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        with (self.path / RECORDINGS).open("a", encoding="utf-8", newline="") as file:
+            file.write(entry.line())
+            file.flush()
+            os.fsync(file.fileno())

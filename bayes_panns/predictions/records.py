@@ -1,0 +1,324 @@
+"""All numbers of one recording in a file: written as they come in constant memory, read from anywhere.
+
+The file is HDF5, for N windows, K labels and E events:
+
+==========================  =========  =====  ==================================================================
+dataset                     shape      type   what
+==========================  =========  =====  ==================================================================
+start, end                  (N,)       f8     seconds
+probability                 (N, K)     f4     the mean of the draws
+aleatoric, epistemic        (N, K)     f4     their variances: :class:`~bayes_panns.predictions.Uncertainty`
+low, high                   (N, K)     f4     the central 90 % of the draws
+entropy,                    (N,)       f4     in nats
+mutual_information
+outside                     (N,)       bool   out of distribution
+left                        (N,)       bool   left to a person
+in_set                      (N, K)     bool   in the label set, for a calibrated posterior
+called                      (N, K)     bool   decided to be there, where decisions were asked for
+events/onset, offset        (E,)       f8     seconds
+events/label                (E,)       i4     its index
+events/probability,         (E,)       f4     :class:`~bayes_panns.predictions.events.Event`
+events/low, high
+==========================  =========  =====  ==================================================================
+
+Its attributes are file, path (absolute), labels (JSON texts, so that names of any bytes survive), seconds, recorded_at
+(ISO 8601; empty if unknown) and format_version.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, fields
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from bayes_panns.core.errors import ResultsError
+from bayes_panns.core.files import require_space, whole_file
+from bayes_panns.core.text import printable
+from bayes_panns.predictions.events import Event
+from bayes_panns.predictions.tagging import FileTags
+from bayes_panns.predictions.uncertainty import Uncertainty
+
+FORMAT = 1
+
+BAND = 0.9
+"""The share of the draws from ``low`` to ``high``."""
+
+_NORMAL_BAND = 1.6448536269514722
+"""Standard deviations on each side of a Normal's mean between which 90 % of it is."""
+
+_CHUNK = 1 << 16
+"""Bytes of a dataset that are compressed together."""
+
+_MARGIN = 1 << 22
+"""Bytes of disk that stay free, for what HDF5 holds back until the file is closed."""
+
+_EVENT_FIELDS = {"onset": "f8", "offset": "f8", "label": "i4", "probability": "f4", "low": "f4", "high": "f4"}
+
+
+@dataclass(frozen=True)
+class RecordWindows:
+    """The numbers of N windows of a recording with K labels; the table above says what they are.
+
+    Attributes:
+        start, end: ``(N,)``, seconds.
+        probability, aleatoric, epistemic, low, high: ``(N, K)``.
+        entropy, mutual_information: ``(N,)``, nats.
+        outside, left: ``(N,)``, whether.
+        in_set: ``(N, K)``, whether; None if the posterior was not calibrated.
+        called: ``(N, K)``, whether; None if no decisions were asked for.
+    """
+
+    start: NDArray[np.float64]
+    end: NDArray[np.float64]
+    probability: NDArray[np.float32]
+    aleatoric: NDArray[np.float32]
+    epistemic: NDArray[np.float32]
+    low: NDArray[np.float32]
+    high: NDArray[np.float32]
+    entropy: NDArray[np.float32]
+    mutual_information: NDArray[np.float32]
+    outside: NDArray[np.bool_]
+    left: NDArray[np.bool_]
+    in_set: NDArray[np.bool_] | None = None
+    called: NDArray[np.bool_] | None = None
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+
+_COLUMNS = tuple(field.name for field in fields(RecordWindows))
+
+
+def central_band(found: Uncertainty) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The central 90 % of the draws of each probability.
+
+    Without the draws themselves it is that of a Normal of the same mean and epistemic variance, cut off at 0 and 1.
+
+    Args:
+        found: Predictions for N clips; with ``samples`` where there are several draws.
+
+    Returns:
+        The 5 % and the 95 % quantile, each ``(N, K)``.
+    """
+    if found.samples is None:
+        deviation = _NORMAL_BAND * np.sqrt(found.epistemic)
+        low, high = found.probability - deviation, found.probability + deviation
+        return low.clip(0, 1).astype(np.float32), high.clip(0, 1).astype(np.float32)
+    tail = (1 - BAND) / 2
+    low, high = np.quantile(found.samples, [tail, 1 - tail], axis=1)
+    return low.astype(np.float32), high.astype(np.float32)
+
+
+def windows_of(
+    tags: FileTags,
+    *,
+    called: NDArray[np.bool_] | None = None,
+    left: NDArray[np.bool_] | None = None,
+    outside: NDArray[np.bool_] | None = None,
+) -> RecordWindows:
+    """What a record keeps of the predictions for N windows.
+
+    Args:
+        tags: The predictions; with the draws' samples, for their band.
+        called: ``(N, K)``, the decisions, if there are any.
+        left: ``(N,)``, the windows left to a person; by default none.
+        outside: ``(N,)``, the windows out of distribution; by default none.
+    """
+    found, none = tags.uncertainty, np.zeros(len(tags.windows), dtype=bool)
+    low, high = central_band(found)
+    return RecordWindows(
+        start=np.array([window.start for window in tags.windows]),
+        end=np.array([window.end for window in tags.windows]),
+        probability=found.probability.astype(np.float32),
+        aleatoric=found.aleatoric.astype(np.float32),
+        epistemic=found.epistemic.astype(np.float32),
+        low=low,
+        high=high,
+        entropy=found.entropy.astype(np.float32),
+        mutual_information=found.mutual_information.astype(np.float32),
+        outside=none if outside is None else outside,
+        left=none if left is None else left,
+        in_set=tags.sets,
+        called=called,
+    )
+
+
+class RecordWriter:
+    """Writes a recording's numbers as they come, in constant memory; the file is there whole or not at all.
+
+    A context manager. The same parts in the same order make the same bytes.
+
+    Args:
+        path: The file; its folder exists. One that is there is replaced.
+        labels: K label names.
+        file: The recording's name in results.
+        source: Its path.
+        recorded_at: When it was recorded, if that is known.
+
+    Raises:
+        OSError: The file cannot be written, or the disk is full.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        labels: Sequence[str],
+        file: str,
+        source: Path,
+        recorded_at: datetime | None = None,
+    ) -> None:
+        self.windows, self.seconds = 0, 0.0
+        self.events = 0
+        self._path, self._labels = path, tuple(labels)
+        self._attributes = {
+            "format_version": FORMAT,
+            "file": json.dumps(file),
+            "path": json.dumps(str(source.absolute())),
+            "labels": json.dumps(self._labels),
+            "recorded_at": "" if recorded_at is None else recorded_at.isoformat(),
+        }
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        self._part = self._stack.enter_context(whole_file(self._path))
+        self._file = self._stack.enter_context(h5py.File(self._part, "w"))
+        self._file.attrs.update(self._attributes)
+        group = self._file.create_group("events")
+        for name, kind in _EVENT_FIELDS.items():
+            group.create_dataset(name, shape=(0,), maxshape=(None,), dtype=kind, chunks=(256,))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Put the file into place, unless there was an error."""
+        if error is None:
+            self._file.attrs["seconds"] = self.seconds
+        self._stack.__exit__(kind, error, trace)
+
+    def add(self, windows: RecordWindows, events: Sequence[Event] = ()) -> None:
+        """Add the next windows, and events that were found by then.
+
+        Raises:
+            OSError: The disk is full.
+        """
+        columns = {name: value for name in _COLUMNS if (value := getattr(windows, name)) is not None}
+        require_space(self._part, sum(value.nbytes for value in columns.values()) + _MARGIN)
+        if not self.windows:
+            for name, value in columns.items():
+                self._create(name, value)
+        for name, value in columns.items():
+            _append(self._file[name], value)
+        if events:
+            number = {label: index for index, label in enumerate(self._labels)}
+            for name, data in self._file["events"].items():
+                values = [getattr(event, name) for event in events]
+                _append(data, np.array([number[value] for value in values] if name == "label" else values))
+        self.windows += len(windows)
+        self.events += len(events)
+        self.seconds = max(self.seconds, float(windows.end.max(initial=0)))
+
+    def _create(self, name: str, value: NDArray[Any]) -> None:
+        rest = value.shape[1:]
+        rows = max(1, _CHUNK // (value.itemsize * max(1, *rest, 1)))
+        self._file.create_dataset(
+            name,
+            shape=(0, *rest),
+            maxshape=(None, *rest),
+            dtype=value.dtype,
+            chunks=(min(rows, 1 << 10), *(max(1, each) for each in rest)),
+            compression="gzip",
+            compression_opts=1,
+            shuffle=True,
+        )
+
+
+class Record:
+    """A recording's numbers on disk.
+
+    Any part of them can be read::
+
+        with Record.open("results/records/night.h5") as record:
+            print(record.labels, len(record), record.windows(0, 10).probability)
+
+    Attributes:
+        labels: K label names.
+        file: The recording's name in results.
+        path: Where the recording was.
+        seconds: Up to where it was predicted.
+        recorded_at: When it was recorded, if that is known.
+    """
+
+    def __init__(self, file: h5py.File) -> None:
+        self._file = file
+        attributes = file.attrs
+        self.labels: tuple[str, ...] = tuple(json.loads(attributes["labels"]))
+        self.file: str = json.loads(attributes["file"])
+        self.path = Path(json.loads(attributes["path"]))
+        self.seconds = float(attributes["seconds"])
+        recorded = attributes["recorded_at"]
+        self.recorded_at = datetime.fromisoformat(recorded) if recorded else None
+
+    @classmethod
+    @contextmanager
+    def open(cls, path: str | Path) -> Iterator["Record"]:
+        """The record in a file, open in this block.
+
+        Raises:
+            ResultsError: The file is missing, damaged, or of a newer version.
+        """
+        shown = printable(str(path))
+        try:
+            file = h5py.File(path, "r")
+        except FileNotFoundError as error:
+            raise ResultsError(f"{shown}: is missing; predict again with --resume") from error
+        except (OSError, ValueError) as error:
+            raise ResultsError(f"{shown}: is no record of predictions, or is damaged") from error
+        with file:
+            try:
+                version = int(file.attrs["format_version"])
+                record = cls(file)
+                lengths = {len(file[name]) for name in _COLUMNS if name in file}
+            except (KeyError, ValueError, TypeError, OSError) as error:
+                raise ResultsError(f"{shown}: is no record of predictions, or is damaged") from error
+            if version > FORMAT:
+                raise ResultsError(f"{shown}: was written by a newer version of bayes_panns; update it")
+            if len(lengths) != 1:
+                raise ResultsError(f"{shown}: is damaged; predict again with --resume")
+            yield record
+
+    def __len__(self) -> int:
+        """How many windows there are."""
+        return len(self._file["start"])
+
+    def windows(self, first: int = 0, last: int | None = None) -> RecordWindows:
+        """The windows from ``first`` up to, and without, ``last``; by default all."""
+        found = {name: self._file[name][first:last] for name in _COLUMNS if name in self._file}
+        return RecordWindows(**found)
+
+    def events(self) -> list[Event]:
+        """All events, in the order of their onsets."""
+        columns = {name: self._file["events"][name][:] for name in _EVENT_FIELDS}
+        found = [
+            Event(
+                file=self.file,
+                label=self.labels[int(columns["label"][index])],
+                **{name: float(columns[name][index]) for name in _EVENT_FIELDS if name != "label"},
+            )
+            for index in range(len(columns["onset"]))
+        ]
+        return sorted(found, key=lambda event: (event.onset, event.offset, self.labels.index(event.label)))
+
+
+def _append(data: h5py.Dataset, values: NDArray[Any]) -> None:
+    there = len(data)
+    data.resize(there + len(values), axis=0)
+    data[there:] = values
