@@ -6,7 +6,7 @@ from bayes_panns.jobs.doctor import examine_machine
 from bayes_panns.jobs.embed import embed
 from bayes_panns.jobs.evaluate import evaluate_clips, evaluate_posterior
 from bayes_panns.jobs.fit import Fitted, determined, fit
-from bayes_panns.jobs.health import examine_posterior
+from bayes_panns.jobs.health import calibrations, examine_posterior
 from bayes_panns.jobs.labels import label_set
 from bayes_panns.jobs.memory import StartMemory, WidthMemory, check_start, read_start_memory
 from bayes_panns.jobs.run_folder import RUN_TOML, RunFolder, unless_fitting
@@ -25,6 +25,7 @@ __all__ = [
     "Verification",
     "WidthMemory",
     "calibrate",
+    "calibrations",
     "check_start",
     "choose_device",
     "crossval",

@@ -57,7 +57,7 @@ def examine_posterior(
     except BayesPannsError as error:
         yield Finding(AREA, "loading", Health.PROBLEM, reason(error), "do what the message says, or fit it again")
         return
-    yield from _of_calibration(posterior)
+    yield _of_calibration(posterior)
     if posterior.fitted_clips == FittedClips():
         text = "are not recorded, so an evaluation on them would go unnoticed"
         yield Finding(
@@ -142,22 +142,25 @@ def _fit(header: Header) -> Finding:
     return Finding(AREA, "fit", Health.NOTE if len(said) > 1 else Health.OK, ", ".join(said), "; ".join(todos))
 
 
-def _of_calibration(posterior: Posterior) -> Iterator[Finding]:
-    """Which calibrations the posterior has."""
+def calibrations(posterior: Posterior) -> list[str]:
+    """Which calibrations a posterior has, in words; empty if it has none."""
     have = []
     if posterior.power is not None:
         have.append(f"the power of its training clips ({posterior.power.folds} inner folds)")
     found = posterior.calibration
     if found is not None:
-        have.append(
-            f"temperature {found.temperature:.3g} and label sets of {found.coverage:.0%}, for {found.draws} draws"
-        )
+        sets = f"label sets of {found.coverage:.0%}"
+        have.append(f"temperature {found.temperature:.3g} and {sets}, for {found.draws} draws")
+    return have
+
+
+def _of_calibration(posterior: Posterior) -> Finding:
+    have = calibrations(posterior)
     if not have:
         todo = "bayes-panns calibrate POSTERIOR --data STORE, with clips that it was not fitted to"
-        yield Finding(AREA, "calibration", Health.NOTE, "none: its probabilities are as the fit left them", todo)
-        return
-    todo = "" if found is not None else "for label sets: bayes-panns calibrate POSTERIOR --data STORE"
-    yield Finding(AREA, "calibration", Health.OK, "; ".join(have), todo)
+        return Finding(AREA, "calibration", Health.NOTE, "none: its probabilities are as the fit left them", todo)
+    todo = "" if posterior.calibration is not None else "for label sets: bayes-panns calibrate POSTERIOR --data STORE"
+    return Finding(AREA, "calibration", Health.OK, "; ".join(have), todo)
 
 
 def _predicts(posterior: Posterior) -> Finding:

@@ -81,6 +81,21 @@ class Tiles:
             self._kept.move_to_end(key)
             return self._kept[key]
 
+    def stretch(self, path: Path, start: float, seconds: float) -> Media:
+        """The picture of any stretch, of at most :data:`COLUMNS` columns; it is not kept.
+
+        Args:
+            path: The recording.
+            start: Where it begins, in seconds.
+            seconds: How long it is.
+
+        Raises:
+            AudioError: The recording cannot be decoded there.
+        """
+        frames = max(1, -(-round(seconds * FRAMES) // COLUMNS))
+        pooled = self._pooled(path, start, seconds, frames)
+        return picture(pooled, float(pooled.max()))
+
     def _make(self, path: Path, seconds: float, start: float, level: int) -> Media:
         if path not in self._tops:
             self._tops[path] = self._loudest(path, seconds)
