@@ -117,7 +117,7 @@ def to_xarray(tags: Tags, *, band: Band | None = None) -> "xarray.Dataset":
             "start": ("window", [window.start for window in tags.windows], seconds),
             "end": ("window", [window.end for window in tags.windows], seconds),
         },
-        attrs={"task": found.task, "draws": found.draws, "bayes_panns": __version__},
+        attrs={"task": str(found.task), "draws": found.draws, "bayes_panns": __version__},
     )
     return dataset
 
@@ -152,7 +152,7 @@ def to_arviz(tags: Tags) -> "InferenceData":
             "label": [readable(label) for label in tags.labels],
         },
         dims=dims,
-        attrs={"inference_library": "bayes_panns", "inference_library_version": __version__, "task": found.task},
+        attrs={"inference_library": "bayes_panns", "inference_library_version": __version__, "task": str(found.task)},
         save_warmup=False,
     )
     return data
