@@ -217,6 +217,9 @@ class TagFormat(Choice):
     JSON = "json", "every number"
     CSV = "csv", "a row for each window and label"
     AUDACITY = "audacity", "a label track of one file"
+    PARQUET = "parquet", "a row for each window and label, for data frames"
+    RAVEN = "raven", "a selection table of the events of each recording"
+    PICTURE = "picture", "a timeline of each recording as PNG"
 
 
 class CheckpointKind(Choice):

@@ -3,7 +3,7 @@
 Counting what a classifier calls counts its mistakes too: with 1000 windows, 10 of them wrens, and a false alarm in 2 %
 of the others, 20 wrens are called that are none. Held-out clips say how often each kind is called what; from that and
 from the calls follows how many of each kind there are (Rogan and Gladen, 1978; for several kinds, Bayesian
-quantification). The posterior of the true counts is drawn by Gibbs sampling.
+quantification). The posterior of the true counts is drawn.
 
 It holds for recordings in which each kind is called as it was among the held-out clips, in whatever shares the kinds
 come (label shift). In noise, or at another microphone, the confusion is another, and no interval knows.
@@ -20,12 +20,18 @@ from scipy.stats import poisson
 LEVEL = 0.9
 """The share of the posterior that an interval holds."""
 
-_CHAINS, _STEPS, _BURN = 8, 400, 100
-_MOST = 1 << 21
-"""The most cells that are drawn in a step: fewer chains of very many labels."""
+_DRAWS, _CLIMBS, _STEPS = 1000, 20, 15
+"""How many draws, and for each how many steps to the most probable shares, and of the sampler from there."""
 
-_KIND, _ROW = 0.5, 1.0
-"""The Dirichlet prior of the kinds' shares, for each kind; and the weight, in clips, of the prior of a row."""
+_MOST, _BLOCKS = 1 << 21, 16
+"""The most cells that are drawn together, and how often: very many labels have fewer draws."""
+
+_TINY = 1e-300
+
+_KIND, _ROW, _ERROR = 0.5, 4.0, 0.2
+"""The Dirichlet prior of the kinds' shares, for each kind; the weight of the prior of a row of the confusion, in clips;
+and what of it is put on errors besides. They were chosen by simulation: a row of few clips without an error says less
+than that there are none. See ``docs/deciding.md``."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +40,7 @@ class Counts:
 
     Attributes:
         called: ``(K,)``, how many were called so.
-        value: ``(K,)``, the posterior mean of how many there are.
+        value: ``(K,)``, the posterior median of how many there are.
         low: ``(K,)``, the lower end of the interval.
         high: ``(K,)``, its upper end.
     """
@@ -154,7 +160,7 @@ def count_events(
     hits, misses, alarms = (np.asarray(each, dtype=np.float64) for each in (hits, misses, alarms))
     pooled = (hits.sum() + 0.5) / (hits.sum() + misses.sum() + 1)
     shape = (draws, len(events))
-    recall = random.beta(hits + _ROW * pooled, misses + _ROW * (1 - pooled), size=shape)
+    recall = random.beta(hits + _ROW * pooled + _ERROR / 2, misses + _ROW * (1 - pooled) + _ERROR / 2, size=shape)
     rate = random.gamma(alarms + 0.5, size=shape) * share
     # A found event is false with probability rate / (rate + recall x density); all densities are as likely.
     false = _truncated_poisson(rate, events, random)
@@ -172,14 +178,17 @@ def _truncated_poisson(
 
 
 def _counts(called: NDArray[np.float64], drawn: NDArray[np.float64], level: float) -> Counts:
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0, method="inverted_cdf")
-    return Counts(called, drawn.mean(axis=0), low, high)
+    shares = [(1 - level) / 2, 0.5, (1 + level) / 2]
+    low, middle, high = np.quantile(drawn, shares, axis=0, method="inverted_cdf")
+    return Counts(called, middle, low, high)
 
 
 def _drawn(called: NDArray[np.integer], table: NDArray[np.float64], together: float, seed: int) -> NDArray[np.float64]:
     """Draws of the true counts of B problems of C kinds and D calls: ``(draws, B, C)``.
 
-    Gibbs sampling of the kinds' shares, the confusion, and how many windows of each kind were called what.
+    Each draw has a confusion of its own, from the held-out clips alone: many windows would otherwise outvote few clips
+    on what the confusion is. Given it, the kinds' shares start at the most probable ones (Saerens et al., 2002) and are
+    then drawn, with how many windows of each kind were called what, by Gibbs sampling.
 
     Args:
         called: ``(B, D)``.
@@ -189,33 +198,36 @@ def _drawn(called: NDArray[np.integer], table: NDArray[np.float64], together: fl
     """
     random = np.random.default_rng(seed)
     units = np.rint(called / together).astype(np.int64)
-    chains = int(np.clip(_MOST // table.size, 1, _CHAINS))
-    prior = table + _ROW * _expected(table)
-    shape = (chains, *table.shape)
     problems, kinds, _ = table.shape
-    share = random.dirichlet(np.ones(kinds), size=(chains, problems))
-    rows = random.standard_gamma(np.broadcast_to(prior, shape))
+    prior = table + _prior(table)
+    block = int(np.clip(_MOST // table.size, 1, _DRAWS))
     drawn = []
-    for step in range(_BURN + _STEPS):
-        rows /= np.maximum(rows.sum(axis=-1, keepdims=True), 1e-300)
-        # P(kind | call), (chains, B, D, C).
-        joint = np.swapaxes(share[..., None] * rows, -1, -2) + 1e-300
-        assigned = random.multinomial(
-            np.broadcast_to(units, shape[:2] + units.shape[1:]), joint / joint.sum(-1, keepdims=True)
-        )
-        totals = assigned.sum(axis=-2)
-        share = random.standard_gamma(totals + _KIND)
-        share /= share.sum(axis=-1, keepdims=True)
-        rows = random.standard_gamma(prior + np.swapaxes(assigned, -1, -2))
-        if step >= _BURN:
-            drawn.append(totals)
+    for _ in range(max(1, min(_DRAWS, _MOST * _BLOCKS // table.size) // block)):
+        rows = random.standard_gamma(np.broadcast_to(prior, (block, *table.shape)))
+        rows /= np.maximum(rows.sum(axis=-1, keepdims=True), _TINY)
+        counts = np.broadcast_to(units, (block, *units.shape))
+        share = np.full((block, problems, kinds), 1 / kinds)
+        for _ in range(_CLIMBS):
+            totals = np.einsum("sbd,sbdc->sbc", counts, _kind_of_call(share, rows))
+            share = (totals + _KIND) / (totals + _KIND).sum(axis=-1, keepdims=True)
+        for _ in range(_STEPS):
+            totals = random.multinomial(counts, _kind_of_call(share, rows)).sum(axis=-2)
+            share = random.standard_gamma(totals + _KIND)
+            share /= np.maximum(share.sum(axis=-1, keepdims=True), _TINY)
+        drawn.append(totals)
     whole = units.sum(axis=-1)
     scale = np.divide(called.sum(axis=-1), whole, out=np.zeros(len(whole)), where=whole > 0)
     return np.concatenate(drawn).astype(np.float64) * scale[:, None]
 
 
-def _expected(table: NDArray[np.float64]) -> NDArray[np.float64]:
-    """What a row of the confusion is expected to be before its clips are seen, ``(B, C, D)``: that of all rows pooled.
+def _kind_of_call(share: NDArray[np.float64], rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """P(kind | call), ``(S, B, D, C)``, from the kinds' shares ``(S, B, C)`` and their confusion ``(S, B, C, D)``."""
+    joint = np.swapaxes(share[..., None] * rows, -1, -2) + _TINY
+    return joint / joint.sum(axis=-1, keepdims=True)
+
+
+def _prior(table: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The Dirichlet prior of each row of the confusion, in clips, ``(B, C, D)``.
 
     Of a square table, right as often as all clips are, and otherwise any other label. Of K tables of two rows, each
     row as it is over all labels.
@@ -223,8 +235,7 @@ def _expected(table: NDArray[np.float64]) -> NDArray[np.float64]:
     problems, kinds, calls = table.shape
     if problems > 1:
         total = table.sum(axis=0, keepdims=True) + 0.5
-        return np.broadcast_to(total / total.sum(axis=-1, keepdims=True), table.shape)
+        return np.broadcast_to(_ROW * total / total.sum(axis=-1, keepdims=True) + _ERROR / 2, table.shape)
     right = (np.trace(table[0]) + 0.5) / (table.sum() + 1)
-    return np.broadcast_to(
-        np.where(np.eye(kinds, calls, dtype=bool), right, (1 - right) / max(1, calls - 1)), table.shape
-    )
+    wrong = (_ROW * (1 - right) + _ERROR) / max(1, calls - 1)
+    return np.broadcast_to(np.where(np.eye(kinds, calls, dtype=bool), _ROW * right, wrong), table.shape)

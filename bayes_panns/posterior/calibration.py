@@ -4,7 +4,7 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from bayes_panns.core.choices import FittedTo, Score, Target
+from bayes_panns.core.choices import FittedTo, Score, Target, Task
 
 _Count = Annotated[int, Field(ge=0)]
 _Share = Annotated[float, Field(ge=0, le=1)]
@@ -119,6 +119,14 @@ class Confusion(BaseModel):
     cells: tuple[tuple[_Count, _Count, _Count], ...] = ()
     rates: tuple[tuple[_Count, _Count, _Count, _Count], ...] = ()
     worth: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1)]
+
+    def fits(self, labels: int, task: Task) -> bool:
+        """Whether it is of so many labels of a task."""
+        if len(self.worth) != labels:
+            return False
+        if task is Task.ONE_OF_K:
+            return not self.rates and all(max(truth, call) < labels for truth, call, _ in self.cells)
+        return not self.cells and len(self.rates) == labels
 
 
 class Calibration(BaseModel):

@@ -6,9 +6,10 @@ from bayes_panns.predictions.combine import concatenate, mixture
 from bayes_panns.predictions.deciding import Decided, decide
 from bayes_panns.predictions.embedding import Embedded, embed_clips, embed_each, embed_files
 from bayes_panns.predictions.events import Event, EventFinder, EventRules, find_events
+from bayes_panns.predictions.fit_decisions import fit_confusion, fit_decisions, usual_scores
 from bayes_panns.predictions.gaussian_logits import from_moments
 from bayes_panns.predictions.recordings import Piece, Skipped, none_read
-from bayes_panns.predictions.tagging import FileTags, Tags, tag, tag_each
+from bayes_panns.predictions.tagging import FileTags, Tagger, Tags, tag, tag_each
 from bayes_panns.predictions.tally import LabelCount, Tally, Totals
 from bayes_panns.predictions.uncertainty import Draws, StandardError, Uncertainty, scores
 from bayes_panns.predictions.windows import Window
@@ -25,6 +26,7 @@ __all__ = [
     "Piece",
     "Skipped",
     "StandardError",
+    "Tagger",
     "Tags",
     "Tally",
     "Totals",
@@ -38,6 +40,8 @@ __all__ = [
     "embed_each",
     "embed_files",
     "find_events",
+    "fit_confusion",
+    "fit_decisions",
     "from_moments",
     "mixture",
     "none_read",
@@ -46,4 +50,5 @@ __all__ = [
     "scores",
     "tag",
     "tag_each",
+    "usual_scores",
 ]

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from bayes_panns.core.choices import FittedTo, Task
 from bayes_panns.core.errors import PredictionError
 from bayes_panns.metrics.conformal import label_sets
-from bayes_panns.posterior import Calibration, Predictor
+from bayes_panns.posterior import Calibration, Predictor, Usual
 from bayes_panns.predictions.uncertainty import Uncertainty, scores
 
 MIDDLE = 0.5
@@ -78,7 +78,7 @@ def decided(
     if abstain_above is not None:
         refused |= uncertainty.entropy > abstain_above
     called[refused] = False
-    left: NDArray[np.bool_] = ~called.any(axis=1)
+    left = np.logical_not(called.any(axis=1))
     if uncertainty.task == Task.MULTI_LABEL:
         possible = refused.copy()
         if calibration is not None:
@@ -97,4 +97,9 @@ def outside_of(calibration: Calibration | None, uncertainty: Uncertainty) -> NDA
     usual = None if calibration is None else calibration.usual
     if usual is None:
         return np.zeros(len(uncertainty.probability), dtype=bool)
+    return above(usual, uncertainty)
+
+
+def above(usual: Usual, uncertainty: Uncertainty) -> NDArray[np.bool_]:
+    """Which windows have a score above the limit of what is usual, bool ``(N,)``."""
     return scores(uncertainty)[usual.score] > usual.limit
