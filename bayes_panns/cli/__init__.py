@@ -1,6 +1,29 @@
 """The command ``bayes-panns``: parse, call, print. Importing this package registers every command on :func:`main`."""
 
-from bayes_panns.cli import completion, data, demo, doctor, evaluating, exchange, fitting, predicting, viewing
+from bayes_panns.cli import (
+    completion,
+    data,
+    demo,
+    doctor,
+    evaluating,
+    exchange,
+    fitting,
+    predicting,
+    scoring,
+    viewing,
+)
 from bayes_panns.cli.main import main
 
-__all__ = ["completion", "data", "demo", "doctor", "evaluating", "exchange", "fitting", "main", "predicting", "viewing"]
+__all__ = [
+    "completion",
+    "data",
+    "demo",
+    "doctor",
+    "evaluating",
+    "exchange",
+    "fitting",
+    "main",
+    "predicting",
+    "scoring",
+    "viewing",
+]

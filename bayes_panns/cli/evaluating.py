@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from bayes_panns.metrics import Interval
     from bayes_panns.predictions import Draws
 
+_SHARE = options.Finite(0, 1, min_open=True, max_open=True)
+
 
 @main.command()
 @click.argument("posteriors", nargs=-1, required=True, type=options.FOLDER, metavar="POSTERIOR...")
@@ -45,7 +47,9 @@ def evaluate(
     """Score a posterior: how often it is right, and whether its uncertainty tells when it is wrong.
 
     Labels are matched by name; a store may lack some of the posterior's. Several posteriors of the same labels are
-    scored as one ensemble and share the --draws.
+    scored as one ensemble and share the --draws. Where the posterior has decisions, dec/coverage is the share of the
+    clips that they decide, dec/precision the share of their calls that are right, and dec/outside that of the clips
+    marked as unlike the held-out ones.
 
     \b
     Example:
@@ -96,6 +100,16 @@ def evaluate(
     show_default=True,
     help="The share of true labels that the label sets are to contain.",
 )
+@click.option("--precision", type=_SHARE, help="Decide: the share of each label's calls that is to be right.")
+@click.option("--risk", type=_SHARE, help="Decide: the share of decided windows that may be wrong; for one-of-K.")
+@click.option("--false-alarms", type=options.Finite(0, min_open=True), help="Decide: wrong calls of a label an hour.")
+@click.option(
+    "--confidence",
+    type=_SHARE,
+    default=0.9,
+    show_default=True,
+    help="How sure it is to be that decisions keep to that.",
+)
 @click.option("--draws", type=click.IntRange(min=0), help="Posterior draws [as for predict].")
 @options.device
 @options.guide_function
@@ -104,29 +118,47 @@ def calibrate(
     stores: tuple[Path, ...],
     folds: list[int] | None,
     coverage: float,
+    precision: float | None,
+    risk: float | None,
+    false_alarms: float | None,
+    confidence: float,
     draws: int | None,
     device: str,
     guide_function: str | None,
 ) -> None:
-    """Fit a temperature and label sets to held-out clips, and keep both with the posterior.
+    """Fit a temperature, label sets and decisions to held-out clips, and keep them with the posterior.
 
     Afterwards its probabilities are divided by the temperature, and predict adds to each window a set of labels that
     contains the true one as often as --coverage says. By default the clips are those that the run held out for
     validation. They must not include clips that the posterior was fitted to, or that it will be scored on.
 
+    With --precision, --risk or --false-alarms it also fits thresholds, one a label, by which windows are decided or
+    left to a person. A threshold is used only if these clips show, with the --confidence, that it keeps what was asked
+    for; a label with too few clips shares one with others, and a label without any is never decided. `inspect` shows
+    them.
+
     \b
     Example:
       bayes-panns calibrate runs/esc10 --coverage 0.9
+      bayes-panns calibrate runs/birds --data stores/birds.h5 --folds 4 --precision 0.95
+      bayes-panns calibrate runs/birds --data stores/birds.h5 --folds 4 --false-alarms 2
       bayes-panns calibrate runs/esc10/posterior --data stores/esc10.h5 --folds 4
     """
     from bayes_panns.jobs import calibrate as fit_calibration
     from bayes_panns.jobs import choose_device, held_out, unless_fitting
     from bayes_panns.posterior import load, save_calibration
 
+    asked = {"precision": precision, "risk": risk, "false-alarms": false_alarms}
+    given = {name: value for name, value in asked.items() if value is not None}
+    if len(given) > 1:
+        raise click.UsageError(f"{' and '.join(f'--{name}' for name in given)}: decisions have one target; name one")
+    target, value = next(iter(given.items()), (None, None))
     with unless_fitting(run):
         loaded = load(run, device=choose_device(device), guide_function=guide_function)
         clips = held_out(run, stores, folds=folds)
-        fit_calibration(loaded, clips, coverage=coverage, draws=draws)
+        fit_calibration(
+            loaded, clips, coverage=coverage, draws=draws, target=target, value=value, confidence=confidence
+        )
         save_calibration(loaded)
 
 

@@ -13,12 +13,14 @@ from scipy.special import expit, softmax
 from bayes_panns.core.choices import Task
 from bayes_panns.core.errors import EvaluationError
 from bayes_panns.evaluations import disk
+from bayes_panns.evaluations.decisions import decision_intervals, decision_metrics
 from bayes_panns.evaluations.measures import evaluate, intervals
 from bayes_panns.metrics.bootstrap import RESAMPLES, Interval, bootstrap
 from bayes_panns.metrics.conformal import label_sets, set_quality
 from bayes_panns.metrics.power import logits_of
 from bayes_panns.posterior import Calibration
 from bayes_panns.predictions import Draws, Uncertainty, concatenate, decompose, mixture
+from bayes_panns.predictions.deciding import decided
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,9 @@ class Evaluation:
         metrics = evaluate(uncertainty, target, uncertainty.task, ood) | {"draws": draws}
         if sets is not None:
             metrics |= {f"set/{name}": metric(sets, target) for name, metric in _SET_METRICS.items()}
+        if calibration is not None and calibration.decisions is not None:
+            made = decided(calibration, uncertainty)
+            metrics |= decision_metrics(made, target)
         return cls(
             metrics=metrics,
             uncertainty=uncertainty,
@@ -150,12 +155,16 @@ class Evaluation:
             resamples=resamples,
             seed=seed,
         )
-        if self.sets is None:
-            return found
-        return found | {
-            f"set/{name}": bootstrap(metric, self.sets, self.target, groups=self.groups, resamples=resamples, seed=seed)
-            for name, metric in _SET_METRICS.items()
-        }
+        settings: dict[str, Any] = {"groups": self.groups, "resamples": resamples, "seed": seed}
+        if self.sets is not None:
+            found |= {
+                f"set/{name}": bootstrap(metric, self.sets, self.target, **settings)
+                for name, metric in _SET_METRICS.items()
+            }
+        if self.calibration is not None and self.calibration.decisions is not None:
+            made = decided(self.calibration, self.uncertainty)
+            found |= decision_intervals(made, self.target, **settings)
+        return found
 
     def save(self, folder: str | Path) -> None:
         """Write to ``folder``, whole or not at all; an evaluation that is already there is replaced.

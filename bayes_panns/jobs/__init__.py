@@ -9,7 +9,10 @@ from bayes_panns.jobs.fit import Fitted, determined, fit
 from bayes_panns.jobs.health import calibrations, examine_posterior
 from bayes_panns.jobs.labels import label_set
 from bayes_panns.jobs.memory import StartMemory, WidthMemory, check_start, read_start_memory
+from bayes_panns.jobs.predict import predict_to
+from bayes_panns.jobs.results import Entry, ResultsFolder
 from bayes_panns.jobs.run_folder import RUN_TOML, RunFolder, unless_fitting
+from bayes_panns.jobs.score import score
 from bayes_panns.jobs.splits import divide, held_out
 from bayes_panns.jobs.verify import Verification, verify
 from bayes_panns.jobs.widths import with_fisher_widths
@@ -18,7 +21,9 @@ from bayes_panns.posterior import choose_device
 __all__ = [
     "RUN_TOML",
     "CrossValidation",
+    "Entry",
     "Fitted",
+    "ResultsFolder",
     "RunFolder",
     "Spread",
     "StartMemory",
@@ -39,8 +44,10 @@ __all__ = [
     "fit",
     "held_out",
     "label_set",
+    "predict_to",
     "read_start_memory",
     "run_folder",
+    "score",
     "unless_fitting",
     "verify",
     "with_fisher_widths",

@@ -1,20 +1,32 @@
 """Calibrating a posterior on held-out clips: a temperature, and a threshold for label sets."""
 
 import logging
+import math
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from bayes_panns.clips import ClipSet
-from bayes_panns.core.choices import Task
+from bayes_panns.core.choices import Target, Task
 from bayes_panns.core.errors import StoreError
+from bayes_panns.jobs.decisions_log import log_decisions
 from bayes_panns.jobs.evaluate import target_for
-from bayes_panns.metrics import apply_power, conformal_threshold, fit_temperature, label_sets
+from bayes_panns.metrics import conformal_threshold, fit_temperature, label_sets
+from bayes_panns.metrics.deciding import CONFIDENCE
 from bayes_panns.metrics.temperature import BOUNDS, PRIOR_SD
 from bayes_panns.posterior import Calibration, Posterior, require_inputs
 from bayes_panns.posterior.passes import NETWORK_DRAWS
-from bayes_panns.predictions import predict_logits
+from bayes_panns.predictions import (
+    Uncertainty,
+    UncertaintyAccumulator,
+    concatenate,
+    fit_confusion,
+    fit_decisions,
+    predict_logits,
+    usual_scores,
+)
+from bayes_panns.predictions.deciding import above
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +50,9 @@ def calibrate(
     coverage: float = 0.9,
     draws: int | None = None,
     seed: int = 0,
+    target: Target | str | None = None,
+    value: float | None = None,
+    confidence: float = CONFIDENCE,
 ) -> Calibration:
     """Fit a temperature, and a threshold for label sets, to clips that the posterior was not fitted to.
 
@@ -48,6 +63,11 @@ def calibrate(
     it stays, and both are fitted with it. Warnings are logged where the result is not worth much, such as a temperature
     that comes from the prior.
 
+    What is usual for such clips, and how each kind is called, is kept too: see
+    :func:`~bayes_panns.predictions.usual_scores` and :func:`~bayes_panns.predictions.fit_confusion`. With a ``target``
+    come thresholds for decisions that meet it (:func:`~bayes_panns.predictions.fit_decisions`). These three take all
+    clips; that one half has also set the temperature, a single number, does not show in their guarantees.
+
     Args:
         posterior: The posterior. Its ``calibration`` becomes the one returned; it is unchanged if an error is raised.
         clips: Held-out clips with the posterior's labels.
@@ -55,9 +75,14 @@ def calibrate(
         draws: Posterior draws; predict with as many. By default as many as
             :meth:`~bayes_panns.posterior.Posterior.draws_for` says, fewer of very many clips.
         seed: Seeds the split into halves.
+        target: What decisions are to meet, if any: ``precision``, ``risk`` or ``false-alarms``.
+        value: The precision of each label's calls, the share of decided windows that may be wrong, or the false alarms
+            of each label an hour.
+        confidence: How often, over sets of held-out clips, it is to be met.
 
     Raises:
         StoreError: The clips do not fit the posterior, or are too few for the coverage.
+        SettingError: A value is out of range, or cannot be shown with these clips.
     """
     require_inputs(posterior, clips)
     if draws is None:
@@ -65,17 +90,36 @@ def calibrate(
         most = _MOST_LOGITS // (len(clips) * len(posterior.labels))
         draws = max(NETWORK_DRAWS, min(int(posterior.draws_for(None)), most))
     first, second = clips.split(0.5, seed)
-    logits, target = predict_logits(posterior, first, draws), target_for(posterior, first)
+    logits, truth = predict_logits(posterior, first, draws), target_for(posterior, first)
     power = posterior.exponent(draws)
-    temperature = fit_temperature(logits, target, posterior.task, power=power)
+    temperature = fit_temperature(logits, truth, posterior.task, power=power)
     alone = temperature
     if len(first) < _FEW:
-        alone = fit_temperature(logits, target, posterior.task, power=power, prior_sd=np.inf)
-    probability = _probability(posterior, predict_logits(posterior, second, draws), temperature, draws)
+        alone = fit_temperature(logits, truth, posterior.task, power=power, prior_sd=np.inf)
+    other, other_truth = predict_logits(posterior, second, draws), target_for(posterior, second)
+    held = _uncertainty(posterior, other, temperature, draws)
     try:
-        threshold = conformal_threshold(probability, target_for(posterior, second), coverage)
+        threshold = conformal_threshold(held.probability, other_truth, coverage)
     except ValueError as error:
         raise StoreError(f"{clips.stores[0].path}: {error}; calibrate on more clips, or ask for less") from error
+    # Recordings are in one half each.
+    groups = np.concatenate([first.recordings, second.recordings + len(first)])
+    both = concatenate([_uncertainty(posterior, logits, temperature, draws), held])
+    everything = np.concatenate([truth, other_truth])
+    usual = usual_scores(both, groups)
+    outside = above(usual, both)
+    decisions = None
+    if target is not None:
+        decisions = fit_decisions(
+            both,
+            everything,
+            groups=groups,
+            aim=Target(target),
+            value=math.nan if value is None else value,
+            confidence=confidence,
+            seconds=clips.seconds_per_clip,
+            outside=outside,
+        )
     posterior.calibration = Calibration(
         temperature=temperature,
         threshold=threshold,
@@ -83,25 +127,30 @@ def calibrate(
         draws=draws if posterior.stochastic else 0,
         clips=(len(first), len(second)),
         data=tuple(store.path.name for store in clips.stores),
+        decisions=decisions,
+        usual=usual,
+        confusion=fit_confusion(both, everything, groups=groups, outside=outside),
     )
     logger.info(
         f"{posterior.folder or 'posterior'}: temperature {temperature:.3f}, fitted to {len(first)} clips; label sets "
         f"of coverage {coverage:g} contain every label of probability {threshold:.3f} or more, fitted to {len(second)} "
         "clips"
     )
-    _warn_if_undetermined(temperature, alone, _probability(posterior, logits, 1.0, draws), target, posterior.task)
-    _warn_of_large_sets(label_sets(probability, threshold), coverage)
+    _warn_if_undetermined(
+        temperature, alone, _uncertainty(posterior, logits, 1.0, draws).probability, truth, posterior.task
+    )
+    _warn_of_large_sets(label_sets(held.probability, threshold), coverage)
+    if decisions is not None:
+        log_decisions(decisions, posterior.labels)
     return posterior.calibration
 
 
-def _probability(
-    posterior: Posterior, logits: NDArray[np.floating], temperature: float, draws: int
-) -> NDArray[np.float64]:
-    """The mean over draws of the probabilities ``(N, K)`` of logits ``(T, N, K)``, at the posterior's power."""
-    scaled = torch.from_numpy(logits) / temperature
-    mean = posterior.model.likelihood.probability(scaled).double().mean(dim=0).numpy()
-    power = posterior.exponent(draws)
-    return mean if power is None else apply_power(mean, power, posterior.task)
+def _uncertainty(posterior: Posterior, logits: NDArray[np.floating], temperature: float, draws: int) -> Uncertainty:
+    """The predictions of logits ``(T, N, K)`` at a temperature and the posterior's power."""
+    accumulator = UncertaintyAccumulator(posterior.task, mirrored=posterior.mirrored, power=posterior.exponent(draws))
+    for draw in logits:
+        accumulator.update(posterior.model.likelihood.probability(torch.from_numpy(draw) / temperature))
+    return accumulator.result()
 
 
 def _warn_if_undetermined(

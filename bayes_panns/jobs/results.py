@@ -25,7 +25,7 @@ from typing import Any
 from bayes_panns.audio.notes import Note
 from bayes_panns.core.choices import SoundNote
 from bayes_panns.core.errors import ResultsError
-from bayes_panns.core.files import locked, remove_abandoned, require_folder, whole_file
+from bayes_panns.core.files import is_part, locked, remove_abandoned, require_folder, whole_file
 from bayes_panns.core.strict_json import dumps, write_json
 from bayes_panns.core.text import printable
 from bayes_panns.predictions.records import Record
@@ -45,6 +45,7 @@ class Entry:
 
     Attributes:
         file: Its name, as it was given.
+        path: Where it is, absolute; empty for standard input.
         record: The path of its record below the results folder, with ``/``; empty if it was skipped.
         seconds: Its length.
         windows: How many windows it has.
@@ -58,6 +59,7 @@ class Entry:
 
     file: str
     record: str = ""
+    path: str = ""
     seconds: float = 0.0
     windows: int = 0
     recorded_at: str | None = None
@@ -66,6 +68,11 @@ class Entry:
     skipped: str | None = None
     size: int = 0
     mtime: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """What its results are called: ``NAME.csv`` and so on."""
+        return self.record.removeprefix(f"{RECORDS}/").removesuffix(".h5")
 
     def line(self) -> str:
         """The entry as a line of JSON."""
@@ -166,6 +173,30 @@ class ResultsFolder:
             raise ResultsError(f"{printable(entry.file)}: was skipped, and has no record")
         return Record.open(self.path / entry.record)
 
+    def require(self, *, resume: bool) -> None:
+        """Check, before any work, that results can be written here.
+
+        Args:
+            resume: Whether to go on with results that are here.
+
+        Raises:
+            ResultsError: The folder holds results and ``resume`` is False, or it holds something else.
+            OutputError: It cannot be written.
+        """
+        require_folder(self.path)
+        shown = printable(str(self.path))
+        if self.exists and not resume:
+            raise ResultsError(f"{shown}: holds results already; go on with --resume, or choose another folder")
+        others = (
+            []
+            if self.exists or not self.path.is_dir()
+            else [place for place in self.path.iterdir() if not is_part(place)]
+        )
+        if others:
+            raise ResultsError(
+                f"{shown}: is a folder with other files, such as {printable(others[0].name)}; choose another"
+            )
+
     @contextmanager
     def claimed(self) -> Iterator[None]:
         """The folder, made if it is missing, for this block alone; what killed writers left half-written is removed.
@@ -181,9 +212,17 @@ class ResultsFolder:
                 raise ResultsError(
                     f"{printable(str(self.path))}: another process is writing it; wait for it, or choose another folder"
                 )
-            for folder, _, _ in os.walk(self.path):
-                remove_abandoned(Path(folder))
-            yield
+            self._sweep()
+            try:
+                yield
+            except BaseException:
+                # Other processes that wrote here were ended too.
+                self._sweep()
+                raise
+
+    def _sweep(self) -> None:
+        for folder, _, _ in os.walk(self.path):
+            remove_abandoned(Path(folder))
 
     def begin(self, manifest: Mapping[str, Any]) -> None:
         """Write down what is predicted; the folder is claimed.

@@ -23,7 +23,24 @@ from bayes_panns.metrics.classification import (
 )
 from bayes_panns.metrics.conformal import SetQuality, conformal_threshold, label_sets, set_quality
 from bayes_panns.metrics.detection import Detection, aupr, auroc, detection, fpr95
+from bayes_panns.metrics.events import (
+    EventCounts,
+    Intersections,
+    Span,
+    Timed,
+    Units,
+    by_events,
+    by_intersection,
+    by_overlap,
+    by_segments,
+    error_rate,
+    f1,
+    matched_any,
+    precision,
+    recall,
+)
 from bayes_panns.metrics.power import apply_power, fit_power, logits_of, power_losses
+from bayes_panns.metrics.psds import Psds, psds
 from bayes_panns.metrics.scoring import BrierSplit, brier, brier_split, nll
 from bayes_panns.metrics.selection import PAvPU, RiskCoverage, augrc, aurc, coverage_at_risk, pavpu, risk_coverage
 from bayes_panns.metrics.temperature import cross_fitted_temperatures, fit_temperature
@@ -31,11 +48,17 @@ from bayes_panns.metrics.temperature import cross_fitted_temperatures, fit_tempe
 __all__ = [
     "BrierSplit",
     "Detection",
+    "EventCounts",
+    "Intersections",
     "Interval",
     "PAvPU",
+    "Psds",
     "Reliability",
     "RiskCoverage",
     "SetQuality",
+    "Span",
+    "Timed",
+    "Units",
     "accuracy",
     "ace",
     "apply_power",
@@ -48,6 +71,10 @@ __all__ = [
     "bootstrap",
     "brier",
     "brier_split",
+    "by_events",
+    "by_intersection",
+    "by_overlap",
+    "by_segments",
     "classwise_ece",
     "classwise_reliability",
     "clip_loss",
@@ -58,12 +85,15 @@ __all__ = [
     "detection",
     "ece",
     "ece_if_calibrated",
+    "error_rate",
+    "f1",
     "fit_power",
     "fit_temperature",
     "fpr95",
     "label_ranking_average_precision",
     "label_sets",
     "logits_of",
+    "matched_any",
     "mean_auc",
     "mean_average_precision",
     "nll",
@@ -71,6 +101,9 @@ __all__ = [
     "pavpu",
     "plot_intervals",
     "power_losses",
+    "precision",
+    "psds",
+    "recall",
     "reliability",
     "risk_coverage",
     "set_quality",

@@ -20,7 +20,7 @@ from bayes_panns.core.strict_json import defined
 from bayes_panns.nets.embeddings import takes_embeddings
 from bayes_panns.posterior.calibration import Calibration, Power
 
-FORMAT = 7
+FORMAT = 8
 """The version of the folder's format that this code writes; it reads this one and those before it."""
 
 HEADER = "posterior.toml"
@@ -77,7 +77,7 @@ class Header(BaseModel):
         clips_sha256: Of ``fitted-clips.npz``, if there is one. Since format 7.
         strategy: The guide recipe; since format 6 it says which frozen weights are points.
         power: The power of its mean probabilities, if it has one.
-        calibration: The temperature and the threshold, if it was calibrated.
+        calibration: What was fitted to held-out clips, if it was calibrated. Since format 8 with decisions.
         provenance: Where it comes from.
         metrics: What was measured at the end of the fit.
     """
@@ -132,6 +132,15 @@ class Header(BaseModel):
             allowed = (1, len(self.labels)) if self.task is Task.MULTI_LABEL else (1,)
             if len(self.power.exponent) not in allowed:
                 raise ValueError(f"{len(self.power.exponent)} powers for {len(self.labels)} labels ({self.task})")
+        return self
+
+    @model_validator(mode="after")
+    def _decisions_fit_the_labels(self) -> Self:
+        found, labels = self.calibration, len(self.labels)
+        if found is not None and found.decisions is not None and len(found.decisions.threshold) != labels:
+            raise ValueError(f"decisions for {len(found.decisions.threshold)} labels, and there are {labels}")
+        if found is not None and found.confusion is not None and not found.confusion.fits(labels, self.task):
+            raise ValueError(f"a confusion that is not of {labels} labels ({self.task})")
         return self
 
     @property

@@ -17,6 +17,9 @@ BACKGROUND = ("background", "none", "silence")
 BAND = 0.9
 """The share of the draws between an event's ``low`` and ``high``."""
 
+_SHARPNESS = 8
+"""The exponent of the soft maximum over an event's time; chosen on the development hours of ``docs/events.md``."""
+
 _SLACK = 1e-6
 """Seconds; times that differ by less are the same."""
 
@@ -50,7 +53,7 @@ class EventRules:
         threshold: A label is heard where its probability is at least this; one for all labels, or one for each of K.
         gap: Seconds; an interruption that is no longer is part of the event.
         least: Seconds; a shorter event is left out.
-        probability: An event of a lower probability is left out.
+        probability: An event of a lower probability is left out; one for all labels, or one for each of K.
         background: Labels of these names make no events, in any letter case: such as the class of a one-of-K task that
             stands for everything else.
 
@@ -61,20 +64,20 @@ class EventRules:
     threshold: float | tuple[float, ...] = 0.5
     gap: float = 0.0
     least: float = 0.0
-    probability: float = 0.0
+    probability: float | tuple[float, ...] = 0.0
     background: tuple[str, ...] = BACKGROUND
 
     def __post_init__(self) -> None:
-        each = self.threshold if isinstance(self.threshold, tuple) else (self.threshold,)
-        for value in each:
+        for value in _each(self.threshold):
             if not 0 < value <= 1:
                 raise SettingError(f"a threshold of {value:g}: must be above 0 and at most 1")
         for name in ("gap", "least"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise SettingError(f"{name} {value:g} s: must be 0 s or more")
-        if not 0 <= self.probability <= 1:
-            raise SettingError(f"a least probability of {self.probability:g}: must be from 0 to 1")
+        for value in _each(self.probability):
+            if not 0 <= value <= 1:
+                raise SettingError(f"a least probability of {value:g}: must be from 0 to 1")
 
     def thresholds(self, labels: Sequence[str]) -> NDArray[np.float64]:
         """The threshold of each of K labels, ``(K,)``; infinite for those that make no events.
@@ -82,12 +85,28 @@ class EventRules:
         Raises:
             SettingError: There are thresholds for another number of labels.
         """
-        if isinstance(self.threshold, tuple) and len(self.threshold) != len(labels):
-            raise SettingError(f"{len(self.threshold)} thresholds for {len(labels)} labels; give one for each, or one")
-        found = np.broadcast_to(np.asarray(self.threshold, dtype=np.float64), (len(labels),)).copy()
+        found = _a_label(self.threshold, labels, "thresholds")
         names = {name.casefold() for name in self.background}
         found[[label.casefold() in names for label in labels]] = np.inf
         return found
+
+    def least_probabilities(self, labels: Sequence[str]) -> NDArray[np.float64]:
+        """The least probability of an event of each of K labels, ``(K,)``.
+
+        Raises:
+            SettingError: There are some for another number of labels.
+        """
+        return _a_label(self.probability, labels, "least probabilities")
+
+
+def _each(values: float | tuple[float, ...]) -> tuple[float, ...]:
+    return values if isinstance(values, tuple) else (values,)
+
+
+def _a_label(values: float | tuple[float, ...], labels: Sequence[str], what: str) -> NDArray[np.float64]:
+    if isinstance(values, tuple) and len(values) != len(labels):
+        raise SettingError(f"{len(values)} {what} for {len(labels)} labels; give one for each, or one for all")
+    return np.broadcast_to(np.asarray(values, dtype=np.float64), (len(labels),)).copy()
 
 
 class EventFinder:
@@ -99,10 +118,12 @@ class EventFinder:
 
     The event is there with probability::
 
-        mean_d max_{t in event} p_d(t)
+        mean_d [ mean_{t in event} p_d(t)^8 ]^(1/8)
 
-    The maximum is taken within a draw, and not of the means: the draws that agree on when the label is heard make a
-    surer event than those that do not. ``low`` and ``high`` are quantiles of the draws' maxima.
+    with the mean over the time in which the label is heard. The brackets are a soft maximum within a draw, at least the
+    mean over the event and at most its maximum: draws that each hear the label, if not at the same moment, make an
+    event more probable than the mean at any moment. The maximum itself is too sure, for it takes the luckiest moment.
+    ``low`` and ``high`` are quantiles of the draws' soft maxima. The probability is never below the threshold.
 
     Example:
         >>> finder = EventFinder(posterior.labels, EventRules(threshold=0.5, gap=1.0))  # doctest: +SKIP
@@ -122,6 +143,7 @@ class EventFinder:
         self.labels = tuple(labels)
         self.rules = EventRules() if rules is None else rules
         self._threshold = self.rules.thresholds(self.labels)
+        self._least = self.rules.least_probabilities(self.labels)
         self.drop()
 
     def drop(self) -> None:
@@ -132,7 +154,8 @@ class EventFinder:
         self._time = -math.inf
         self._open = np.zeros(count, dtype=bool)
         self._onset, self._offset = np.zeros(count), np.zeros(count)
-        self._peak: NDArray[np.float64] | None = None
+        self._heard = np.zeros(count)
+        self._powers: NDArray[np.float64] | None = None
 
     def add(self, tags: FileTags) -> list[Event]:
         """Take the next windows of a recording.
@@ -185,24 +208,26 @@ class EventFinder:
         heard = drawn.mean(axis=0) >= self._threshold
         apart = start - self._offset > self.rules.gap + _SLACK
         yield from self._close(self._open & (apart | ~heard & (end - self._offset > self.rules.gap + _SLACK)))
-        if self._peak is None:
-            self._peak = np.zeros_like(drawn)
+        if self._powers is None:
+            self._powers = np.zeros_like(drawn)
         begins = heard & ~self._open
-        self._onset[begins] = start
-        self._peak[:, begins] = 0
+        self._onset[begins], self._heard[begins], self._powers[:, begins] = start, 0, 0
         self._open |= heard
         self._offset[heard] = end
-        self._peak[:, heard] = np.maximum(self._peak[:, heard], drawn[:, heard])
+        self._heard[heard] += end - start
+        self._powers[:, heard] += (end - start) * drawn[:, heard] ** _SHARPNESS
 
     def _close(self, which: NDArray[np.bool_]) -> Iterator[Event]:
         """End the open events of some labels."""
         self._open &= ~which
         for k in np.flatnonzero(which):
-            assert self._peak is not None
+            assert self._powers is not None
             assert self._file is not None
-            event = _event(self._file, self.labels[k], self._onset[k], self._offset[k], self._peak[:, k])
+            of_draws = (self._powers[:, k] / self._heard[k]) ** (1 / _SHARPNESS)
+            event = _event(self._file, self.labels[k], self._onset[k], self._offset[k], of_draws)
             long = event.offset - event.onset >= self.rules.least - _SLACK
-            if long and event.probability >= self.rules.probability:
+            # Rounding must not drop an event at the very threshold.
+            if long and event.probability >= self._least[k] - 1e-9:
                 yield event
 
 

@@ -203,6 +203,25 @@ METRIC_NAMES: dict[str, MetricName] = {
         "lower",
         "The mean number of labels in a set; at equal coverage, smaller sets are better.",
     ),
+    "dec/coverage": MetricName(
+        "Share of clips decided",
+        "decided",
+        "higher",
+        "The share of the clips that the posterior's decisions do not leave to a person.",
+    ),
+    "dec/precision": MetricName(
+        "Precision of the decisions",
+        "precision",
+        "higher",
+        "The share of the calls that are right.",
+    ),
+    "dec/outside": MetricName(
+        "Share of clips outside",
+        "outside",
+        "",
+        "The share of the clips that are marked as unlike those that the decisions were fitted to; nothing is called "
+        "there.",
+    ),
 }
 """The metrics of ``evaluate --json``. Those of another score, such as ``ood/auroc_epistemic``, follow from these: see
 :func:`metric_name`."""

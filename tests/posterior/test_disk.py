@@ -116,7 +116,7 @@ def test_a_file_or_another_folder_is_not_replaced(tmp_path):
         save(posterior_of(), tmp_path / "file")
     (tmp_path / "empty").mkdir()
     save(posterior_of(), tmp_path / "empty")
-    assert read_header(tmp_path / "empty")["format_version"] == 7
+    assert read_header(tmp_path / "empty")["format_version"] == 8
 
 
 def test_the_weights_are_as_readable_as_the_header(tmp_path):

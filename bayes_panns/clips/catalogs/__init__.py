@@ -7,6 +7,7 @@ and :mod:`.labels` (label tables), and name it in ``CATALOGS``; ``docs/data/`` h
 
 from collections.abc import Callable
 
+from bayes_panns.clips.catalogs.annotated import Annotations, read_annotations
 from bayes_panns.clips.catalogs.audioset import audioset
 from bayes_panns.clips.catalogs.catalog import Catalog, Clip
 from bayes_panns.clips.catalogs.dcase2013 import dcase2013
@@ -29,6 +30,7 @@ CATALOGS: dict[str, Callable[..., Catalog]] = {
 
 __all__ = [
     "CATALOGS",
+    "Annotations",
     "Catalog",
     "Clip",
     "audioset",
@@ -36,6 +38,7 @@ __all__ = [
     "esc50",
     "folder",
     "fsd50k",
+    "read_annotations",
     "read_labels",
     "timed",
     "urbansound8k",

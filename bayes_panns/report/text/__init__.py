@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from bayes_panns.core.lazy import imported_when_used
 
 if TYPE_CHECKING:
+    from bayes_panns.report.text.event_scores import render_event_scores
     from bayes_panns.report.text.findings import findings_text
     from bayes_panns.report.text.memory import start_table
     from bayes_panns.report.text.summaries import describe
@@ -15,6 +16,7 @@ else:
         __name__,
         {
             "bayes_panns.report.text.findings": ["findings_text"],
+            "bayes_panns.report.text.event_scores": ["render_event_scores"],
             "bayes_panns.report.text.memory": ["start_table"],
             "bayes_panns.report.text.summaries": ["describe"],
             "bayes_panns.report.text.tables": ["crossval_latex", "crossval_table"],
@@ -28,6 +30,7 @@ __all__ = [
     "crossval_table",
     "describe",
     "findings_text",
+    "render_event_scores",
     "render_tags",
     "start_table",
     "tag_text",

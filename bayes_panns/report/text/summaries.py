@@ -9,6 +9,7 @@ from bayes_panns.core.errors import BayesPannsError
 from bayes_panns.jobs import RunFolder, determined
 from bayes_panns.posterior.disk import read_header
 from bayes_panns.report.formatting import exact
+from bayes_panns.report.text.decisions import shown_calibration
 from bayes_panns.report.text.layout import columns
 from bayes_panns.svi import OF_PARAMETERS, read_metrics
 
@@ -44,6 +45,9 @@ def _posterior(path: Path) -> dict[str, Any]:
     if not header["sample_rate"]:
         # It takes embeddings of another model: it knows no rate and no length.
         header = {key: value for key, value in header.items() if key not in ("sample_rate", "clip_seconds")}
+    calibration = header.get("calibration")
+    if calibration is not None:
+        header["calibration"] = shown_calibration(calibration, labels)
     described = {"posterior": path.name, **header, "labels": f"{len(labels)}: {', '.join(labels)}"}
     effective = determined(header.get("provenance", {}))
     return described if effective is None else described | {"effective parameters": str(effective)}
