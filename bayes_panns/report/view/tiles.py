@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from bayes_panns.audio.front_end import KaldiLogMel
 from bayes_panns.audio.recording import Recording
 from bayes_panns.core.errors import AudioError
-from bayes_panns.report.media import DYNAMIC_RANGE, Media, decibels, picture
+from bayes_panns.report.media import Media, decibels, picture
 from bayes_panns.report.view.sound import RATE
 
 COLUMNS = 512
