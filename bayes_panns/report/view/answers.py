@@ -34,7 +34,7 @@ def overview(library: Library) -> dict[str, Any]:
         "name": library.folder.path.absolute().name,
         "labels": [readable(label) for label in library.labels],
         "window": manifest.get("window"),
-        "separator": library.book.separator,
+        "problem": library.book.problem,
         "recordings": [
             {
                 "key": item.key,
@@ -231,7 +231,7 @@ def say(library: Library, item: Item, said: Mapping[str, Any]) -> dict[str, Any]
 
     Raises:
         SettingError: It cannot be understood.
-        StoreError: ``labels.csv`` has become unreadable.
+        StoreError: ``labels.csv`` cannot be read.
         OSError: It cannot be written.
     """
     start, end, labels, refuted = (said.get(name) for name in ("start", "end", "labels", "refuted"))

@@ -91,7 +91,7 @@ async function openRecording(key, place = null) {
   if (state.opening !== key) {
     return;
   }
-  tell("");
+  tell(state.overview.problem ?? "", Boolean(state.overview.problem));
   Object.assign(state, { recording: found, events: [], marks: found.marks, selection: null, numbers: null });
   player.open(found);
   pieces.open(found);
@@ -154,8 +154,7 @@ function draw() {
   if (!state.recording) {
     return;
   }
-  const others = state.events.some((event) => !state.lanes.includes(event.label));
-  const shown = { ...state, labels: state.overview.labels, pieces, tiles, others };
+  const shown = { ...state, labels: state.overview.labels, pieces, tiles };
   by("stage").style.height = `${stage.draw(shown)}px`;
   stage.drawOverview(state);
   stage.drawCursor(player.position);
@@ -295,12 +294,9 @@ async function decide(action) {
   } catch {
     return;
   }
-  const open = undecided(selection);
-  if (selection.event && await list.step(1)) {
-    by("status").textContent += open;
-  } else {
-    by("status").textContent += open;
-    showDetail(detail(), ask);
+  by("status").textContent += undecided(selection);
+  if (selection.event) {
+    await list.step(1);
   }
 }
 
@@ -404,7 +400,7 @@ by("speed").addEventListener("change", () => { by("audio").playbackRate = Number
 by("lanes").addEventListener("change", loaded(() => { chooseLanes(); redraw(); }));
 onTimeline(by("stage"), {
   pan: loaded((pixels) => {
-    const shift = pixels * (state.to - state.from) / stage.rows.width;
+    const shift = pixels * (state.to - state.from) / (stage.rows.width - stage.rows.left);
     show(state.from + shift, state.to + shift);
   }),
   zoom: loaded(zoom),
@@ -431,5 +427,5 @@ addEventListener("focus", async () => {
 
 const narrow = matchMedia("(max-width: 63.99rem)").matches;
 by("recordings").open = !narrow;
-by("lanes").value = matchMedia("(max-width: 40rem)").matches ? "3" : "5";
+by("lanes").value = matchMedia("(max-width: 40rem)").matches ? "3" : matchMedia("(max-height: 65rem)").matches ? "4" : "6";
 openResults().catch((error) => tell(`${error.message} Is bayes-panns view still running?`, true));

@@ -116,7 +116,9 @@ export class Tiles {
     const { tiles, seconds } = this.recording;
     const span = tiles[level];
     const found = [];
-    for (let number = Math.max(0, Math.floor(from / span)); number * span < Math.min(to, seconds); number += 1) {
+    const first = Math.max(0, Math.floor(from / span));
+    // What is asked for last comes first: the picture grows from the left.
+    for (let number = Math.ceil(Math.min(to, seconds) / span) - 1; number >= first; number -= 1) {
       const image = ask ? this.tile(level, number) : this.kept.map.get(`${level}/${number}`);
       if (image && image !== "asked") {
         found.push({ image, from: number * span, to: Math.min(seconds, (number + 1) * span) });

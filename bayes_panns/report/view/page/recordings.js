@@ -28,7 +28,10 @@ export class RecordingList {
     const item = element("li");
     const button = element("button");
     button.type = "button";
-    button.append(element("span", "name", recording.file), element("span", "soft"));
+    const folders = recording.file.split("/");
+    button.append(element("span", "name", folders.pop()), element("span", "soft"));
+    button.title = recording.file;
+    button.dataset.folder = folders.join("/");
     if (recording.skipped === null) {
       button.addEventListener("click", () => this.choose(recording.key));
     } else {
@@ -46,7 +49,8 @@ export class RecordingList {
       length(recording.seconds), count(recording.events, "event"),
       ...(recording.labelled ? [count(recording.labelled, "label")] : []),
     ];
-    this.buttons.get(recording.key).lastChild.textContent = said.join(" · ");
+    const button = this.buttons.get(recording.key);
+    button.lastChild.textContent = [...said, ...(button.dataset.folder ? [button.dataset.folder] : [])].join(" · ");
   }
 
   // How many stretches of a recording are labelled has changed.

@@ -3,12 +3,13 @@
 import { absolute, clock } from "./format.js";
 
 const AXIS = 22;
-const GAP = 6;
+const GAP = 5;
+const GUTTER = 104; // Where the rows' names are, on a wide screen; on a narrow one they are over the rows.
 const STRIP = 15;
 const COLUMNS = 512;
 const STEPS = [0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 28800];
 
-const NAMES = ["paper", "card", "ink", "soft", "grid", "blue", "vermilion", "green", "pink", "orange", "grey", "good", "link"];
+const NAMES = ["paper", "ink", "soft", "grid", "blue", "vermilion", "pink", "orange", "grey", "good", "link"];
 
 export class Stage {
   constructor(drawing, cursor, overview) {
@@ -28,9 +29,9 @@ export class Stage {
   // Where the rows are, for a number of lanes.
   layout(width, lanes) {
     const narrow = width < 560;
-    const spectrogram = narrow ? 84 : 120;
-    const lane = narrow ? 40 : 46;
-    const rows = { axis: 0, spectrogram: AXIS, lanes: [], height: 0 };
+    const spectrogram = narrow ? 84 : 104;
+    const lane = 40;
+    const rows = { axis: 0, spectrogram: AXIS, lanes: [], height: 0, left: narrow ? 0 : GUTTER };
     let at = AXIS + spectrogram + GAP;
     for (let index = 0; index < lanes; index += 1) {
       rows.lanes.push(at);
@@ -63,9 +64,13 @@ export class Stage {
     const context = this.size(this.canvas.drawing, width, rows.height);
     this.rows = rows;
     this.shown = shown;
-    const perPixel = (shown.to - shown.from) / width;
-    const x = (seconds) => (seconds - shown.from) / perPixel;
-    Object.assign(this, { x, seconds: (pixel) => shown.from + pixel * perPixel });
+    const perPixel = (shown.to - shown.from) / (width - rows.left);
+    const x = (seconds) => rows.left + (seconds - shown.from) / perPixel;
+    Object.assign(this, { x, seconds: (pixel) => shown.from + (pixel - rows.left) * perPixel });
+    context.save();
+    context.beginPath();
+    context.rect(rows.left, 0, width - rows.left, rows.height);
+    context.clip();
     const pieces = shown.pieces.between(shown.from, shown.to, perPixel, shown.lanes);
     this.drawAxis(context, rows, shown, width);
     this.drawSpectrogram(context, rows, shown, width, perPixel);
@@ -74,6 +79,7 @@ export class Stage {
     this.drawStrips(context, rows, pieces);
     this.drawMarks(context, rows);
     this.drawSelection(context, rows);
+    context.restore();
     this.names(context, rows);
     return rows.height;
   }
@@ -105,12 +111,12 @@ export class Stage {
     const { spectrogram: top, spectrogramHeight: height } = rows;
     const end = Math.min(width, this.x(recording.seconds));
     context.fillStyle = recording.missing ? this.colour.paper : "#0b0714";
-    context.fillRect(0, top, end, height);
+    context.fillRect(rows.left, top, end - rows.left, height);
     if (recording.missing) {
       context.fillStyle = this.colour.soft;
       context.font = `12px ${this.font}`;
       context.textAlign = "center";
-      context.fillText("no sound: the recording is not there", width / 2, top + height / 2);
+      context.fillText("no sound: the recording is not there", (rows.left + width) / 2, top + height / 2);
       context.textAlign = "left";
       return;
     }
@@ -125,7 +131,7 @@ export class Stage {
     const { colour, x } = this;
     const y = (thousandths) => top + height - 1 - (height - 2) * thousandths / 1000;
     context.fillStyle = colour.paper;
-    context.fillRect(0, top, Math.min(this.rows.width, x(this.shown.recording.seconds)), height);
+    context.fillRect(this.rows.left, top, x(this.shown.recording.seconds) - this.rows.left, height);
     context.strokeStyle = colour.grid;
     context.setLineDash([2, 4]);
     context.beginPath();
@@ -209,7 +215,7 @@ export class Stage {
 
   drawStrips(context, rows, pieces) {
     const { colour, shown, x } = this;
-    for (const [name, kind] of [["aleatoric", colour.soft], ["epistemic", colour.vermilion]]) {
+    for (const [name, kind] of [["aleatoric", colour.soft], ["epistemic", colour.blue]]) {
       const top = shown.recording.scales[name] || 1;
       this.each(pieces, rows[name], (piece, index, left, width) => {
         context.fillStyle = kind;
@@ -230,7 +236,7 @@ export class Stage {
     });
     context.strokeStyle = colour.grid;
     for (const name of ["others", "flags", "labels"]) {
-      context.strokeRect(-1, rows[name] + 0.5, x(shown.recording.seconds) + 1, STRIP);
+      context.strokeRect(rows.left - 1, rows[name] + 0.5, x(shown.recording.seconds) - rows.left + 1, STRIP);
     }
   }
 
@@ -268,7 +274,7 @@ export class Stage {
         context.rect(left, rows.labels, width - 2, STRIP);
         context.clip();
         context.fillStyle = heard ? colour.paper : colour.ink;
-        context.fillText(text, Math.max(left, 0) + 4, rows.labels + STRIP / 2 + 0.5);
+        context.fillText(text, Math.max(left, rows.left) + 4, rows.labels + STRIP / 2 + 0.5);
         context.restore();
       }
     }
@@ -298,28 +304,61 @@ export class Stage {
     context.lineWidth = 1;
   }
 
-  // What each row is, over what is drawn in it.
+  // What each row is: beside it, or over what is drawn in it.
   names(context, rows) {
-    const { shown } = this;
+    const { shown, colour } = this;
     context.lineJoin = "round";
-    context.textAlign = "left";
-    const write = (text, top, size) => {
+    context.textBaseline = "middle";
+    const write = (text, top, height, size) => {
       context.font = `${size}px ${this.font}`;
+      context.fillStyle = colour.ink;
+      if (rows.left) {
+        const lines = this.lines(context, text, rows.left - 14, Math.max(1, Math.floor(height / (size + 2))));
+        context.textAlign = "right";
+        lines.forEach((line, index) => {
+          const place = top + height / 2 + (index - (lines.length - 1) / 2) * (size + 2);
+          context.fillText(line, rows.left - 8, place);
+        });
+        context.textAlign = "left";
+        return;
+      }
       context.lineWidth = 3;
-      context.strokeStyle = this.colour.paper;
+      context.strokeStyle = colour.paper;
       context.globalAlpha = 0.85;
-      context.strokeText(text, 7, top);
+      context.strokeText(text, 6, top + Math.min(height / 2, 9));
       context.globalAlpha = 1;
-      context.fillStyle = this.colour.ink;
-      context.fillText(text, 7, top);
+      context.fillText(text, 6, top + Math.min(height / 2, 9));
       context.lineWidth = 1;
     };
-    shown.lanes.forEach((label, lane) => write(shown.labels[label], rows.lanes[lane] + 9, 12));
-    const left = shown.others ? "other events" : "no other events";
-    for (const [name, text] of [["others", left], ["aleatoric", "aleatoric"], ["epistemic", "epistemic"],
+    shown.lanes.forEach((label, lane) => write(shown.labels[label], rows.lanes[lane], rows.lane, 12));
+    for (const [name, text] of [["others", "other events"], ["aleatoric", "aleatoric"], ["epistemic", "epistemic"],
       ["flags", "outside · left"], ["labels", "your labels"]]) {
-      write(text, rows[name] + STRIP / 2 + 0.5, 10);
+      write(text, rows[name], STRIP, 10.5);
     }
+  }
+
+  // The words of a text in lines of at most a width; what has no room is cut off.
+  lines(context, text, width, most) {
+    const made = [];
+    for (const word of text.split(" ")) {
+      const longer = made.length ? `${made.at(-1)} ${word}` : word;
+      if (made.length && context.measureText(longer).width <= width) {
+        made[made.length - 1] = longer;
+      } else {
+        made.push(word);
+      }
+    }
+    const kept = made.slice(0, most);
+    if (made.length > most) {
+      kept[most - 1] += " …";
+    }
+    return kept.map((line) => {
+      let short = line;
+      while (short.length > 1 && context.measureText(short).width > width) {
+        short = `${short.replace(/…$/, "").slice(0, -1)}…`;
+      }
+      return short;
+    });
   }
 
   drawCursor(seconds) {
@@ -328,7 +367,7 @@ export class Stage {
     }
     const context = this.size(this.canvas.cursor, this.rows.width, this.rows.height);
     const place = this.x(seconds);
-    if (place >= 0 && place <= this.rows.width) {
+    if (place >= this.rows.left && place <= this.rows.width) {
       context.fillStyle = this.colour.paper;
       context.fillRect(place - 1.5, AXIS - 6, 3, this.rows.height);
       context.fillStyle = this.colour.ink;
