@@ -1,16 +1,19 @@
 """Folders searched for sound files, and what is passed over in them."""
 
+import logging
 import os
 import stat
 import unicodedata
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from bayes_panns.audio import ffmpeg
 from bayes_panns.core.errors import AudioError
-from bayes_panns.core.text import printable
+from bayes_panns.core.text import STDIN, printable
+
+logger = logging.getLogger(__name__)
 
 NATIVE = frozenset(
     {
@@ -123,6 +126,36 @@ def find(folder: str | Path) -> list[Path]:
         passed = found.passed_over() or f"nothing in it ends in {', '.join(sorted(NATIVE))} or the like"
         raise AudioError(f"{printable(str(folder))}: holds no sound file ({passed})")
     return list(found.files)
+
+
+def named_files(named: Sequence[Path]) -> list[tuple[Path, PurePath]]:
+    """The sound files that were named, and those in the folders that were named; what a folder has else is said.
+
+    Args:
+        named: Files and folders; ``-`` is standard input.
+
+    Returns:
+        Each file, and its place: below the folder that was named, with that folder's own name first if several things
+        were named; of a file that was named itself, its name.
+
+    Raises:
+        AudioError: Some of them do not exist, all of which are named; or a folder holds no sound file.
+    """
+    missing = [printable(str(path)) for path in named if str(path) != STDIN and not path.exists()]
+    if missing:
+        raise AudioError(f"{', '.join(missing)}: no such file")
+    found = list[tuple[Path, PurePath]]()
+    for path in named:
+        if str(path) == STDIN or not path.is_dir():
+            found.append((path, PurePath(path.name)))
+            continue
+        inside = walk(path)
+        above = PurePath(path.resolve().name if len(named) > 1 else "")
+        # Of an empty folder, find() says what there is instead.
+        found += [(file, above / file.relative_to(path)) for file in inside.files or find(path)]
+        if passed := inside.passed_over():
+            logger.info(f"{path}: {passed}")
+    return found
 
 
 def find_others(folder: str | Path, endings: Collection[str]) -> list[Path]:

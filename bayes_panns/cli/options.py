@@ -1,6 +1,5 @@
 """Options that several commands share, and the types of their values."""
 
-import logging
 import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,15 +11,14 @@ import click
 
 from bayes_panns.cli.guide_option import own_guide
 from bayes_panns.core import progress
-from bayes_panns.core.errors import AudioError, OutputError, SettingError
+from bayes_panns.core.errors import OutputError, SettingError
 from bayes_panns.core.files import require_parent, whole_file
 from bayes_panns.core.growing import growing_file, is_special
-from bayes_panns.core.text import STDIN, printable
+from bayes_panns.core.text import STDIN
 
 if TYPE_CHECKING:
     from bayes_panns.predictions import Draws
 
-logger = logging.getLogger(__name__)
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -206,23 +204,20 @@ def sound_files(named: Sequence[Path]) -> list[Path]:
         AudioError: Some of them do not exist, all of which are named; or a folder holds no sound file.
         UsageError: Standard input is named twice.
     """
-    from bayes_panns.audio.walking import find, walk
+    from bayes_panns.audio.walking import named_files
 
+    return [path for path, _ in named_files(named_once(named))]
+
+
+def named_once(named: Sequence[Path]) -> list[Path]:
+    """What was named, if standard input is not named twice.
+
+    Raises:
+        UsageError: It is.
+    """
     if sum(str(path) == STDIN for path in named) > 1:
         raise click.UsageError("standard input can be read once; name - once")
-    missing = [printable(str(path)) for path in named if str(path) != STDIN and not path.exists()]
-    if missing:
-        raise AudioError(f"{', '.join(missing)}: no such file")
-    found = list[Path]()
-    for path in named:
-        if not path.is_dir():
-            found.append(path)
-            continue
-        inside = walk(path)
-        found += inside.files or find(path)  # It says what there is instead.
-        if passed := inside.passed_over():
-            logger.info(f"{path}: {passed}")
-    return found
+    return list(named)
 
 
 def require_output(output: Path | None, inputs: Sequence[Path] = ()) -> None:

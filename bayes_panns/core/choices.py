@@ -67,6 +67,34 @@ class SoundNote(Choice):
     TIMES = "of two times", "its name and its metadata say that it was recorded at different times"
 
 
+class Target(Choice):
+    """What decisions are to meet."""
+
+    PRECISION = "precision", "the share of a label's calls that are right"
+    RISK = "risk", "the share of all decided windows that are wrong"
+    FALSE_ALARMS = "false-alarms", "wrong calls of a label an hour of sound"
+
+
+class FittedTo(Choice):
+    """Which held-out clips the threshold of a label comes from."""
+
+    OWN = "own", "its own clips"
+    POOLED = "pooled", "those of several labels together"
+    NEVER = "never", "none: no threshold is shown to meet the target, so the label is not decided"
+
+
+class Score(Choice):
+    """A score by which windows are marked as unlike the held-out clips; higher is less certain."""
+
+    CONFIDENCE = "confidence", "minus the probability of the most probable label"
+    ENTROPY = "entropy", "the entropy of the mean of the draws"
+    MUTUAL_INFORMATION = "mutual_information", "how far the draws disagree"
+    EXPECTED_ENTROPY = "expected_entropy", "the mean entropy of the draws"
+    TOTAL = "total", "the variance"
+    ALEATORIC = "aleatoric", "its aleatoric part"
+    EPISTEMIC = "epistemic", "its epistemic part"
+
+
 class PosteriorKind(Choice):
     """The posterior family of a weight."""
 
@@ -189,6 +217,9 @@ class TagFormat(Choice):
     JSON = "json", "every number"
     CSV = "csv", "a row for each window and label"
     AUDACITY = "audacity", "a label track of one file"
+    PARQUET = "parquet", "a row for each window and label, for data frames"
+    RAVEN = "raven", "a selection table of the events of each recording"
+    PICTURE = "picture", "a timeline of each recording as PNG"
 
 
 class CheckpointKind(Choice):

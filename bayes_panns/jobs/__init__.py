@@ -7,6 +7,8 @@ from bayes_panns.jobs.evaluate import evaluate_clips, evaluate_posterior
 from bayes_panns.jobs.fit import Fitted, determined, fit
 from bayes_panns.jobs.labels import label_set
 from bayes_panns.jobs.memory import StartMemory, WidthMemory, check_start, read_start_memory
+from bayes_panns.jobs.predict import predict_to
+from bayes_panns.jobs.results import Entry, ResultsFolder
 from bayes_panns.jobs.run_folder import RUN_TOML, RunFolder, unless_fitting
 from bayes_panns.jobs.splits import divide, held_out
 from bayes_panns.jobs.verify import Verification, verify
@@ -16,7 +18,9 @@ from bayes_panns.posterior import choose_device
 __all__ = [
     "RUN_TOML",
     "CrossValidation",
+    "Entry",
     "Fitted",
+    "ResultsFolder",
     "RunFolder",
     "Spread",
     "StartMemory",
@@ -34,6 +38,7 @@ __all__ = [
     "fit",
     "held_out",
     "label_set",
+    "predict_to",
     "read_start_memory",
     "run_folder",
     "unless_fitting",

@@ -45,6 +45,7 @@ class Entry:
 
     Attributes:
         file: Its name, as it was given.
+        path: Where it is, absolute; empty for standard input.
         record: The path of its record below the results folder, with ``/``; empty if it was skipped.
         seconds: Its length.
         windows: How many windows it has.
@@ -58,6 +59,7 @@ class Entry:
 
     file: str
     record: str = ""
+    path: str = ""
     seconds: float = 0.0
     windows: int = 0
     recorded_at: str | None = None
@@ -66,6 +68,11 @@ class Entry:
     skipped: str | None = None
     size: int = 0
     mtime: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """What its results are called: ``NAME.csv`` and so on."""
+        return self.record.removeprefix(f"{RECORDS}/").removesuffix(".h5")
 
     def line(self) -> str:
         """The entry as a line of JSON."""
@@ -181,9 +188,17 @@ class ResultsFolder:
                 raise ResultsError(
                     f"{printable(str(self.path))}: another process is writing it; wait for it, or choose another folder"
                 )
-            for folder, _, _ in os.walk(self.path):
-                remove_abandoned(Path(folder))
-            yield
+            self._sweep()
+            try:
+                yield
+            except BaseException:
+                # Other processes that wrote here were ended too.
+                self._sweep()
+                raise
+
+    def _sweep(self) -> None:
+        for folder, _, _ in os.walk(self.path):
+            remove_abandoned(Path(folder))
 
     def begin(self, manifest: Mapping[str, Any]) -> None:
         """Write down what is predicted; the folder is claimed.

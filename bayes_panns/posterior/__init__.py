@@ -1,6 +1,6 @@
 """Fitted posteriors: build, start from another, save, load, draw."""
 
-from bayes_panns.posterior.calibration import Calibration, Power
+from bayes_panns.posterior.calibration import Calibration, Confusion, Decisions, Power, Usual
 from bayes_panns.posterior.devices import choose_device
 from bayes_panns.posterior.disk import load, read_header, save, save_calibration
 from bayes_panns.posterior.ensemble import Ensemble, Predictor, load_all
@@ -14,12 +14,15 @@ __all__ = [
     "BACKBONE",
     "LOCS",
     "Calibration",
+    "Confusion",
+    "Decisions",
     "Ensemble",
     "FittedClips",
     "Inherited",
     "Posterior",
     "Power",
     "Predictor",
+    "Usual",
     "choose_device",
     "load",
     "load_all",

@@ -1,8 +1,14 @@
 """What calibrations add to a posterior: a power from its own training clips, and more from held-out clips."""
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from bayes_panns.core.choices import FittedTo, Score, Target
+
+_Count = Annotated[int, Field(ge=0)]
+_Share = Annotated[float, Field(ge=0, le=1)]
+_Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Power(BaseModel):
@@ -27,8 +33,96 @@ class Power(BaseModel):
     nll: tuple[float, float]
 
 
+class Decisions(BaseModel):
+    """Thresholds, one a label, that meet a target with a confidence; see :mod:`bayes_panns.metrics.deciding`.
+
+    Attributes:
+        target: What is to be met.
+        value: The precision, the risk, or the false alarms an hour.
+        confidence: How often, over sets of held-out clips, a threshold meets it.
+        threshold: K thresholds of the probability. That of a label that is never decided is 1, and not used.
+        fitted: Which clips each comes from.
+        called: How many held-out clips each label is called on at its threshold.
+        wrong: How many of these calls are wrong.
+        bound: The upper confidence bound of what is to be met: of the error rate for a precision or a risk, of the
+            false alarms an hour. A label whose threshold is pooled has the bound of all of them.
+        clips: How many held-out clips there were.
+        recordings: Of how many recordings.
+        alike: The intraclass correlation of the errors within recordings that was allowed for.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    target: Target
+    value: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    confidence: Annotated[float, Field(gt=0, lt=1)]
+    threshold: Annotated[tuple[_Share, ...], Field(min_length=1)]
+    fitted: tuple[FittedTo, ...]
+    called: tuple[_Count, ...]
+    wrong: tuple[_Count, ...]
+    bound: tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...]
+    clips: _Count
+    recordings: _Count
+    alike: _Share = 1.0
+
+    @model_validator(mode="after")
+    def _one_a_label(self) -> Self:
+        if len({len(self.threshold), len(self.fitted), len(self.called), len(self.wrong), len(self.bound)}) != 1:
+            raise ValueError("decisions differ in their number of labels")
+        return self
+
+
+class Usual(BaseModel):
+    """How a score is distributed among held-out clips: what is beyond is unlike them.
+
+    Attributes:
+        score: Which one.
+        limit: A window above it is outside.
+        level: The share of windows like the held-out clips that are above it.
+        quantiles: Of the score, at evenly spaced shares from 0 to 1.
+        recordings: How many recordings the clips are of.
+        mean, deviation: Over the recordings, of the mean rank of a recording's clips, from 0 to 1.
+        clips: How many clips there are.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    score: Score
+    limit: _Finite
+    level: Annotated[float, Field(gt=0, lt=1)]
+    quantiles: Annotated[tuple[_Finite, ...], Field(min_length=2)]
+    recordings: Annotated[int, Field(ge=1)]
+    mean: _Share
+    deviation: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    clips: Annotated[int, Field(ge=1)]
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if any(low > high for low, high in zip(self.quantiles, self.quantiles[1:], strict=False)):
+            raise ValueError("quantiles that fall")
+        return self
+
+
+class Confusion(BaseModel):
+    """How held-out clips of each kind were called; counts of other recordings are corrected by it.
+
+    Attributes:
+        cells: For one-of-K, ``(true label, label called, clips)`` where there are clips.
+        rates: For multi-label, of each label the clips with it that were called and not called, and those without it
+            that were called and not called.
+        worth: How many independent clips a clip is worth, for each label (one-of-K: that is true); below 1 where
+            several clips are of one recording.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    cells: tuple[tuple[_Count, _Count, _Count], ...] = ()
+    rates: tuple[tuple[_Count, _Count, _Count, _Count], ...] = ()
+    worth: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1)]
+
+
 class Calibration(BaseModel):
-    """A temperature and a threshold for label sets, fitted on held-out clips.
+    """A temperature and a threshold for label sets, and perhaps decisions, fitted on held-out clips.
 
     Attributes:
         temperature: Divides the logits of every draw (Guo et al., 2017, arXiv:1706.04599).
@@ -37,6 +131,9 @@ class Calibration(BaseModel):
         draws: How many posterior draws it is for.
         clips: How many clips the temperature and the threshold were fitted on.
         data: The stores' names.
+        decisions: Thresholds for decisions, if a target was asked for. Since format 8.
+        usual: Beyond which score a window is outside. Since format 8.
+        confusion: How clips of each kind were called. Since format 8.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -47,3 +144,6 @@ class Calibration(BaseModel):
     draws: Annotated[int, Field(ge=0)]
     clips: tuple[int, int]
     data: tuple[str, ...]
+    decisions: Decisions | None = None
+    usual: Usual | None = None
+    confusion: Confusion | None = None

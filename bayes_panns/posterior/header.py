@@ -20,7 +20,7 @@ from bayes_panns.core.strict_json import defined
 from bayes_panns.nets.embeddings import takes_embeddings
 from bayes_panns.posterior.calibration import Calibration, Power
 
-FORMAT = 7
+FORMAT = 8
 """The version of the folder's format that this code writes; it reads this one and those before it."""
 
 HEADER = "posterior.toml"

@@ -108,7 +108,7 @@ def computed(
     compute: Callable[[list[Tensor]], _Result],
     take: Callable[[_Result, NDArray[np.intp]], _Result],
     *,
-    doing: str,
+    doing: str | None,
 ) -> Iterator[Piece[_Result] | Skipped]:
     """Read files and compute something of their windows, many windows at a time.
 
@@ -121,7 +121,7 @@ def computed(
         compute: What to compute of groups of windows, each of shape ``(any, length)``; a result for all windows in
             the order of the groups.
         take: Some of the windows of a result.
-        doing: What is done, for the progress.
+        doing: What is done, for the progress; None to report none.
 
     Yields:
         The files in order: pieces of each, the last of them complete; or that it is skipped.
@@ -151,10 +151,11 @@ class _Part:
         return tuple(Window(self.file, start / self.rate, (start + length) / self.rate) for start in self.run.starts)
 
 
-def _batches(files: Sequence[str | Path], cutting: Cutting, doing: str) -> Iterator[list[_Part]]:
+def _batches(files: Sequence[str | Path], cutting: Cutting, doing: str | None) -> Iterator[list[_Part]]:
     """The parts of all files in order, as many together as are computed together."""
     batch, clips, samples = list[_Part](), 0, 0
-    for number, file in enumerate(progress.track(files, doing, total=len(files), unit="file")):
+    tracked = files if doing is None else progress.track(files, doing, total=len(files), unit="file")
+    for number, file in enumerate(tracked):
         for part in _parts(number, file, cutting):
             batch.append(part)
             if part.run is not None:

@@ -43,7 +43,7 @@ from bayes_panns.core.files import require_space, whole_file
 from bayes_panns.core.text import printable
 from bayes_panns.predictions.events import Event
 from bayes_panns.predictions.tagging import FileTags
-from bayes_panns.predictions.uncertainty import Uncertainty
+from bayes_panns.predictions.uncertainty import PARTS, StandardError, Uncertainty
 
 FORMAT = 1
 
@@ -91,6 +91,27 @@ class RecordWindows:
 
     def __len__(self) -> int:
         return len(self.start)
+
+    def uncertainty(self, task: str) -> Uncertainty:
+        """The predictions for the windows, in the float32 of the file; without standard errors.
+
+        Args:
+            task: What the labels mean.
+        """
+        p, entropy = self.probability, self.entropy
+        unknown = {name: np.full_like(p, np.nan) for name in ("probability", "aleatoric", "epistemic", "total")}
+        of_clips = ("entropy", "expected_entropy", "mutual_information", *(f"clip_{name}" for name in PARTS))
+        arrays: dict[str, Any] = {
+            "probability": p,
+            "aleatoric": self.aleatoric,
+            "epistemic": self.epistemic,
+            "total": p * (1 - p),
+            "entropy": entropy,
+            "expected_entropy": entropy - self.mutual_information,
+            "mutual_information": self.mutual_information,
+        }
+        errors: dict[str, Any] = {**unknown, **{name: np.full_like(entropy, np.nan) for name in of_clips}}
+        return Uncertainty(**arrays, standard_error=StandardError(**errors), draws=0, task=task)
 
 
 _COLUMNS = tuple(field.name for field in fields(RecordWindows))

@@ -135,19 +135,56 @@ def tag_each(
         PosteriorError: Moments are asked for, and the posterior cannot propagate them; at the first file.
         PredictionError: The posterior takes embeddings; or the window or hop is not finite, or shorter than one sample.
     """
-    require_sound(posterior)
-    files = [files] if isinstance(files, str | Path) else files
-    cutting = Cutting.of(posterior.clip_seconds, posterior.sample_rate, window, hop, channel=channel, exact=False)
-    made = posterior.draws_for(draws)
-    posterior.warn_of_other_draws(made)
-    pieces = computed(
-        files,
-        cutting,
-        lambda groups: predict_waveforms(posterior, groups, made, samples=samples),
-        Uncertainty.take,
-        doing="tagging",
-    )
-    return (each if isinstance(each, Skipped) else _tags(posterior, each) for each in pieces)
+    tagger = Tagger(posterior, draws, window=window, hop=hop, channel=channel, samples=samples)
+    return tagger.each([files] if isinstance(files, str | Path) else files, doing="tagging")
+
+
+class Tagger:
+    """Tags sound files as :func:`tag_each` does, as often as wanted; its arguments are the same.
+
+    Attributes:
+        posterior: What tags.
+        draws: The draws that are made.
+        cutting: The windows, in samples.
+
+    Raises:
+        PredictionError: The posterior takes embeddings; or the window or hop is not finite, or shorter than one sample.
+    """
+
+    def __init__(
+        self,
+        posterior: Predictor,
+        draws: Draws | None = None,
+        *,
+        window: float | None = None,
+        hop: float | None = None,
+        channel: str = "mix",
+        samples: bool = False,
+    ) -> None:
+        require_sound(posterior)
+        self.posterior = posterior
+        self.cutting = Cutting.of(
+            posterior.clip_seconds, posterior.sample_rate, window, hop, channel=channel, exact=False
+        )
+        self.draws: Draws = posterior.draws_for(draws)
+        self._samples = samples
+        posterior.warn_of_other_draws(self.draws)
+
+    def each(self, files: Sequence[str | Path], *, doing: str | None = None) -> Iterator[FileTags | Skipped]:
+        """The tags of files, as from :func:`tag_each`.
+
+        Args:
+            files: The files.
+            doing: What is done, for the progress; None to report none.
+        """
+        pieces = computed(
+            files,
+            self.cutting,
+            lambda groups: predict_waveforms(self.posterior, groups, self.draws, samples=self._samples),
+            Uncertainty.take,
+            doing=doing,
+        )
+        return (each if isinstance(each, Skipped) else _tags(self.posterior, each) for each in pieces)
 
 
 def _tags(posterior: Predictor, piece: Piece[Uncertainty]) -> FileTags:

@@ -8,7 +8,16 @@ from bayes_panns.core.errors import ResultsError
 from bayes_panns.jobs.results import Entry, ResultsFolder
 
 ENTRIES = [
-    Entry("a\udcff\n.wav", "records/a.h5", 1.5, 3, "2023-04-12T05:30:00", (Note(SoundNote.SILENT, "is silent"),), 2),
+    Entry(
+        "a\udcff\n.wav",
+        "records/a.h5",
+        "/x/a\udcff\n.wav",
+        1.5,
+        3,
+        "2023-04-12T05:30:00",
+        (Note(SoundNote.SILENT, "is silent"),),
+        2,
+    ),
     Entry("b.wav", skipped="b.wav: no such file", size=3, mtime=1700000000.123456),
 ]
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bayes_panns.core.choices import TagFormat
 from bayes_panns.core.strict_json import strict
@@ -55,8 +56,8 @@ def tag_text(form: str, labels: Sequence[str], *, coverage: float | None = None,
     """What makes text of tags, file by file.
 
     Args:
-        form: One of :class:`~bayes_panns.core.choices.TagFormat`. All but ``audacity`` hold the label sets of a
-            calibrated posterior.
+        form: ``json``, ``csv``, ``audacity`` or ``table``. All but ``audacity`` hold the label sets of a calibrated
+            posterior.
         labels: K label names.
         coverage: The share of true labels that the label sets should contain, for a calibrated posterior.
         top: How many labels ``table`` and ``audacity`` name.
@@ -64,8 +65,8 @@ def tag_text(form: str, labels: Sequence[str], *, coverage: float | None = None,
     Raises:
         ValueError: There is no such format.
     """
-    if form not in TagFormat.words():
-        raise ValueError(f"format {form!r}: expected one of {', '.join(TagFormat.words())}")
+    if form not in _FORMS:
+        raise ValueError(f"format {form!r}: expected one of {', '.join(_FORMS)}")
     return _FORMS[TagFormat(form)](labels, coverage, top)
 
 
@@ -105,9 +106,9 @@ class _Json(TagText):
             "file": window.file,
             "start": window.start,
             "end": window.end,
-            **{name: getattr(found, name)[index].tolist() for name in _FIELDS},
-            "entropy": float(found.entropy[index]),
-            "mutual_information": float(found.mutual_information[index]),
+            **{name: _numbers(getattr(found, name)[index]) for name in _FIELDS},
+            "entropy": float(str(found.entropy[index])),
+            "mutual_information": float(str(found.mutual_information[index])),
             **({} if tags.sets is None else {"set": _label_set(self.labels, tags, index)}),
         }
 
@@ -123,16 +124,19 @@ class _Csv(TagText):
         return _line(["file", "start", "end", "label", *_FIELDS, "entropy", "mutual_information", *calibrated])
 
     def _rows(self, tags: FileTags) -> str:
-        found, labels, lines = tags.uncertainty, [cell(label) for label in self.labels], list[str]()
+        found, lines = tags.uncertainty, list[str]()
+        labels = [_field(cell(label)) for label in self.labels]
         for index, window in enumerate(tags.windows):
-            of_window = [cell(window.file), exact(window.start), exact(window.end)]
-            clip = [found.entropy[index], found.mutual_information[index]]
-            for column, label in enumerate(labels):
-                values = [getattr(found, name)[index, column] for name in _FIELDS]
-                # The shortest text that reads back as the same number.
-                numbers = [repr(float(value)) for value in (*values, *clip)]
-                within = [] if tags.sets is None else [str(int(tags.sets[index, column]))]
-                lines.append(_line([*of_window, label, *numbers, *within]))
+            before = f"{_field(cell(window.file))},{exact(window.start)},{exact(window.end)},"
+            after = f",{found.entropy[index]},{found.mutual_information[index]}"
+            # NumPy's text is the shortest that reads back as the same number.
+            columns = [labels, *(map(str, getattr(found, name)[index]) for name in _FIELDS)]
+            if tags.sets is None:
+                lines += [f"{before}{','.join(row)}{after}\n" for row in zip(*columns, strict=True)]
+            else:
+                within = map(int, tags.sets[index])
+                rows = zip(zip(*columns, strict=True), within, strict=True)
+                lines += [f"{before}{','.join(row)}{after},{inside}\n" for row, inside in rows]
         return "".join(lines)
 
 
@@ -192,6 +196,17 @@ _FORMS: dict[TagFormat, type[TagText]] = {
     TagFormat.AUDACITY: _Audacity,
     TagFormat.TABLE: _Table,
 }
+
+
+def _numbers(values: NDArray[np.floating]) -> list[float]:
+    """Numbers with no more digits than their own precision has."""
+    found: list[float] = values.tolist() if values.dtype == np.float64 else [float(str(value)) for value in values]
+    return found
+
+
+def _field(text: str) -> str:
+    """A text as a field of CSV."""
+    return _line([text]).removesuffix("\n")
 
 
 def _line(values: Sequence[str]) -> str:

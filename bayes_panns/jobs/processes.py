@@ -1,0 +1,132 @@
+"""Work shared out among processes, each with a share of the threads.
+
+A process is started anew (``spawn``), so that no lock or thread of this one is copied. When this process dies, even by
+a kill, the others end at once.
+"""
+
+import multiprocessing
+import os
+import queue
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Generic, TypeVar
+
+import torch
+
+from bayes_panns.core.errors import PredictionError
+
+_Work = TypeVar("_Work")
+_Made = TypeVar("_Made")
+_Setup = TypeVar("_Setup")
+
+_PATIENCE = 5.0
+"""Seconds that a process has to end once it was told to."""
+
+
+def shared_out(
+    work: Sequence[_Work], start: Callable[[_Setup], Callable[[_Work], Iterable[_Made]]], setup: _Setup, jobs: int
+) -> Iterator[_Made]:
+    """What processes make of pieces of work, as it comes.
+
+    Args:
+        work: The pieces; each is done by one process.
+        start: Called in each process with ``setup``; returns what makes something of a piece. A function of a module.
+        setup: What it needs.
+        jobs: How many processes, at least 1.
+
+    Raises:
+        PredictionError: A process was killed.
+        BaseException: What was raised in a process.
+    """
+    jobs = min(jobs, len(work))
+    threads = max(1, torch.get_num_threads() // max(1, jobs))
+    context = multiprocessing.get_context("spawn")
+    workers = list[_Worker[_Work]]()
+    try:
+        for _ in range(jobs):
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_work, args=(theirs, start, setup, threads), daemon=True)
+            process.start()
+            theirs.close()
+            workers.append(_Worker(process, ours))
+        waiting = list(reversed(work))
+        for worker in workers:
+            worker.connection.send(waiting.pop())
+        busy = {worker.connection: worker for worker in workers}
+        while busy:
+            for ready in wait(list(busy)):
+                assert isinstance(ready, Connection)
+                kind, made = busy[ready].receive()
+                if kind == _ERROR:
+                    raise made
+                if kind == _MADE:
+                    yield made
+                elif waiting:
+                    ready.send(waiting.pop())
+                else:
+                    del busy[ready]
+    finally:
+        for worker in workers:
+            worker.end()
+
+
+_MADE, _DONE, _ERROR = "made", "done", "error"
+
+
+class _Worker(Generic[_Work]):
+    """A process, as this one sees it."""
+
+    def __init__(self, process: BaseProcess, connection: Connection) -> None:
+        self._process, self.connection = process, connection
+
+    def receive(self):  # type: ignore[no-untyped-def]
+        try:
+            return self.connection.recv()
+        except (EOFError, ConnectionError) as error:
+            self._process.join(_PATIENCE)
+            raise PredictionError(
+                f"a process was killed (exit code {self._process.exitcode}), perhaps for lack of memory; go on with "
+                "--resume, and fewer --jobs"
+            ) from error
+
+    def end(self) -> None:
+        """End the process, which ends itself when its connection is closed."""
+        self.connection.close()
+        self._process.join(_PATIENCE)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+
+
+def _work(
+    connection: Connection,
+    start: Callable[[_Setup], Callable[[_Work], Iterable[_Made]]],
+    setup: _Setup,
+    threads: int,
+) -> None:
+    """The life of a process."""
+    # Ctrl-C reaches all processes of a terminal; the first one ends the others.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(threads)
+    pieces = queue.SimpleQueue[_Work]()
+    threading.Thread(target=_listen, args=(connection, pieces), daemon=True).start()
+    try:
+        make = start(setup)
+        while True:
+            for made in make(pieces.get()):
+                connection.send((_MADE, made))
+            connection.send((_DONE, None))
+    except BaseException as error:
+        connection.send((_ERROR, error))
+
+
+def _listen(connection: Connection, pieces: "queue.SimpleQueue[_Work]") -> None:
+    """Take pieces of work until the other end is closed, or its process has died; then end this process."""
+    try:
+        while True:
+            pieces.put(connection.recv())
+    except (EOFError, OSError):
+        os._exit(1)
