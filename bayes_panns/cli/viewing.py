@@ -15,7 +15,9 @@ logger = logging.getLogger(__name__)
 @main.command()
 @click.argument("results", type=options.FOLDER)
 @click.option(
-    "--recordings", type=click.Path(path_type=Path, exists=True, file_okay=False), metavar="FOLDER",
+    "--recordings",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    metavar="FOLDER",
     help="Where the recordings are now, if they have moved.",
 )
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="The port to listen at [a free one].")

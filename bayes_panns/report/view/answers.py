@@ -1,6 +1,7 @@
 """What the page asks for, as JSON: recordings, pieces of timelines, windows, events, labels."""
 
 import shlex
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,8 +19,8 @@ from bayes_panns.report.view.tracks import PIECE
 PEAKS = 60
 """How many labels a recording's list has: those with events, and the most probable of the others."""
 
-PAGE = 200
-"""The most events of an answer."""
+PAGE, MOST = 200, 5000
+"""How many events an answer has, by default and at most."""
 
 SHOWN = 8
 """How many labels of a window are told."""
@@ -33,7 +34,7 @@ def overview(library: Library) -> dict[str, Any]:
         "name": library.folder.path.absolute().name,
         "labels": [readable(label) for label in library.labels],
         "window": manifest.get("window"),
-        "separator": library.book.separator,
+        "problem": library.book.problem,
         "recordings": [
             {
                 "key": item.key,
@@ -127,8 +128,7 @@ def window(library: Library, item: Item, start: float, end: float, label: int | 
         order[-1] = label
     return {
         "start": round(float(found.start[0]), 6),
-        # The last window may reach beyond the sound.
-        "end": round(min(float(found.end[0]), item.entry.seconds or float("inf")), 6),
+        "end": round(_end(item, float(found.end[0])), 6),
         "outside": bool(found.outside[0]),
         "left": bool(found.left[0]),
         "entropy": float(found.entropy[0]),
@@ -167,6 +167,7 @@ def events(
     label: int | None = None,
     least: float = 0.0,
     offset: int = 0,
+    limit: int = PAGE,
 ) -> dict[str, Any]:
     """A part of the list of events of some recordings.
 
@@ -178,9 +179,10 @@ def events(
         label: The index of the only label.
         least: The least probability.
         offset: How many to pass over.
+        limit: How many to tell, at most :data:`MOST`.
 
     Returns:
-        How many there are, and up to :data:`PAGE` of them.
+        How many there are, these, and how many each label has whatever ``label`` is.
 
     Raises:
         SettingError: There is no such order or kind.
@@ -189,31 +191,29 @@ def events(
         raise SettingError(f"events by {order}, {show}: there is no such list")
     wanted = None if label is None else library.labels[label]
     rows: list[tuple[Item, int, Event, bool | None]] = []
+    counts: Counter[str] = Counter()
     for place, item in enumerate(items):
         marks = library.book.of(item.key)
         for event in library.events(item):
-            if event.probability < least or wanted not in (None, event.label):
+            verdict = _verdict(item, event, marks)
+            if event.probability < least or verdict not in _VERDICTS[show]:
                 continue
-            said = next((mark for mark in marks if mark.about(event.onset, event.offset)), None)
-            verdict = None if said is None else said.verdict(event.label)
-            if verdict in _VERDICTS[show]:
+            counts[event.label] += 1
+            if wanted in (None, event.label):
                 rows.append((item, place, event, verdict))
     rows.sort(key=_ORDERS[order])
     number = {name: index for index, name in enumerate(library.labels)}
     return {
         "total": len(rows),
+        "labels": {number[name]: count for name, count in counts.items()},
         "events": [
             {
-                "recording": item.key,
-                "label": number[event.label],
-                "onset": round(event.onset, 6),
-                "offset": round(event.offset, 6),
+                **_told(item, event, number, verdict),
                 "probability": round(event.probability, 4),
                 "low": round(event.low, 4),
                 "high": round(event.high, 4),
-                "verdict": verdict,
             }
-            for item, _, event, verdict in rows[offset : offset + PAGE]
+            for item, _, event, verdict in rows[offset : offset + min(limit, MOST)]
         ],
     }
 
@@ -227,11 +227,11 @@ def say(library: Library, item: Item, said: Mapping[str, Any]) -> dict[str, Any]
         said: ``start`` and ``end`` in seconds; ``labels``, names or None to take back what was said; ``refuted``.
 
     Returns:
-        The recording's marks now, and what was said of the stretch before.
+        The recording's marks now, what was said of the stretch before, and the verdicts on its events.
 
     Raises:
         SettingError: It cannot be understood.
-        StoreError: ``labels.csv`` has become unreadable.
+        StoreError: ``labels.csv`` cannot be read.
         OSError: It cannot be written.
     """
     start, end, labels, refuted = (said.get(name) for name in ("start", "end", "labels", "refuted"))
@@ -239,9 +239,18 @@ def say(library: Library, item: Item, said: Mapping[str, Any]) -> dict[str, Any]
         raise SettingError(f"from {start} to {end} s: is no stretch of a recording")
     if not (labels is None or _are_names(labels)) or not _are_names(refuted or []):
         raise SettingError("labels are a list of names")
-    before = library.book.put(item.key, float(start), float(end), labels, refuted or [])
+    end = _end(item, float(end))
+    before = library.book.put(item.key, float(start), end, labels, refuted or [])
     marks = library.book.of(item.key)
-    return {"marks": [_mark(each) for each in marks], "before": None if before is None else _mark(before)}
+    number = {name: index for index, name in enumerate(library.labels)}
+    touched = [
+        event for event in library.events(item) if Mark(event.onset, _end(item, event.offset), (), ()).about(start, end)
+    ]
+    return {
+        "marks": [_mark(each) for each in marks],
+        "before": None if before is None else _mark(before),
+        "verdicts": [_told(item, event, number, _verdict(item, event, marks)) for event in touched],
+    }
 
 
 def labels(library: Library) -> dict[str, Any]:
@@ -254,6 +263,27 @@ def labels(library: Library) -> dict[str, Any]:
     if library.book.separator != ";":
         words += ["--separator", library.book.separator]
     return {"stretches": sum(counts.values()), "recordings": len(counts), "command": readable(shlex.join(words))}
+
+
+def _verdict(item: Item, event: Event, marks: Sequence[Mark]) -> bool | None:
+    """Whether a person has heard an event; None if that is not said."""
+    said = next((mark for mark in marks if mark.about(event.onset, _end(item, event.offset))), None)
+    return None if said is None else said.verdict(event.label)
+
+
+def _told(item: Item, event: Event, number: Mapping[str, int], verdict: bool | None) -> dict[str, Any]:
+    return {
+        "recording": item.key,
+        "label": number[event.label],
+        "onset": round(event.onset, 6),
+        "offset": round(_end(item, event.offset), 6),
+        "verdict": verdict,
+    }
+
+
+def _end(item: Item, end: float) -> float:
+    """An end that is not after the recording's, as that of its last window may be."""
+    return min(end, item.entry.seconds or end)
 
 
 def _are_names(value: Any) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bayes_panns.clips.catalogs.labels import separated
 from bayes_panns.clips.catalogs.timed_table import TimedRow, read_timed_table, separator_for, write_timed_table
-from bayes_panns.core.errors import SettingError
+from bayes_panns.core.errors import SettingError, StoreError
 
 _SAME = 1e-5
 """Seconds; times that are nearer are the same: the table keeps six digits, and a record's events are no exact sums."""
@@ -62,12 +62,14 @@ class LabelBook:
     Attributes:
         path: The file.
         separator: What stands between several labels.
+        problem: Why the file could not be read, if it could not; nothing is then known, and nothing is written.
     """
 
     def __init__(self, path: Path, labels: Sequence[str]):
         self.path, self.separator = path, separator_for(labels)
         self._names: Mapping[str, str] = {}
         self._aliases: Mapping[str, str] = {}
+        self.problem: str | None = None
         self._lock = threading.RLock()
         self._rows: list[TimedRow] = []
         self._marks: dict[str, list[Mark]] = {}
@@ -84,21 +86,13 @@ class LabelBook:
             self._names, self._aliases, self._seen = names, aliases, None
 
     def of(self, key: str) -> list[Mark]:
-        """The marks of a recording, in order of time.
-
-        Raises:
-            StoreError: The file has become unreadable.
-        """
+        """The marks of a recording, in order of time."""
         with self._lock:
             self._refresh()
             return list(self._marks.get(key, ()))
 
     def counts(self) -> dict[str, int]:
-        """How many marks each recording has that has any, by its key.
-
-        Raises:
-            StoreError: The file has become unreadable.
-        """
+        """How many marks each recording has that has any, by its key."""
         with self._lock:
             self._refresh()
             return {key: len(marks) for key, marks in self._marks.items()}
@@ -120,7 +114,7 @@ class LabelBook:
 
         Raises:
             SettingError: A label cannot be written.
-            StoreError: The file has become unreadable; nothing is written.
+            StoreError: The file cannot be read; nothing is written.
             OSError: The file cannot be written.
         """
         made = None if labels is None else Mark(start, end, self._clean(labels), self._clean(refuted))
@@ -128,6 +122,8 @@ class LabelBook:
             raise SettingError("a label is heard in a stretch or is not; say one of them")
         with self._lock:
             self._refresh()
+            if self.problem is not None:
+                raise StoreError(self.problem)
             before = next((mark for mark in self._marks.get(key, ()) if mark.about(start, end)), None)
             rows = [self._renamed(row) for row in self._rows if not self._is(row, key, start, end)]
             if made is not None:
@@ -181,8 +177,13 @@ class LabelBook:
             self._take([], None)
             return
         now = (found.st_mtime_ns, found.st_size)
-        if now != self._seen:
+        if now == self._seen:
+            return
+        try:
             self._take([row for _, row in read_timed_table(self.path)], now)
+        except StoreError as error:
+            self._take([], now)
+            self.problem = str(error)
 
     def _write(self, rows: list[TimedRow]) -> None:
         if not rows:
@@ -201,4 +202,4 @@ class LabelBook:
                 marks.setdefault(key, []).append(self._mark(row))
         for each in marks.values():
             each.sort(key=lambda mark: (mark.start, mark.end))
-        self._rows, self._marks, self._seen = rows, marks, seen
+        self._rows, self._marks, self._seen, self.problem = rows, marks, seen, None

@@ -156,7 +156,8 @@ class Library:
         self._events.clear()
         self._tracks.clear()
         base, bases = self._base(), self._bases()
-        names, aliases = {}, {}
+        names: dict[str, str] = {}
+        aliases: dict[str, str] = {}
         for item in self._items.values():
             relative = [item.path.relative_to(each).as_posix() for each in bases if item.path.is_relative_to(each)]
             names[item.key] = str(item.path) if base is None else item.path.relative_to(base).as_posix()

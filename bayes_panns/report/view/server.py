@@ -33,7 +33,11 @@ POLICY = (
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
-_KINDS = {".html": "text/html; charset=utf-8", ".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8"}
+_KINDS = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+}
 
 _BODY = 1 << 16
 """The longest message that the page may send, in bytes."""
@@ -68,7 +72,9 @@ class ViewServer(ThreadingHTTPServer):
         try:
             super().__init__((HOST, port), _Handler)
         except OSError as error:
-            raise OutputError(f"port {port} cannot be had ({reason(error)}); leave --port out for a free one") from error
+            raise OutputError(
+                f"port {port} cannot be had ({reason(error)}); leave --port out for a free one"
+            ) from error
         self.names = {f"{HOST}:{self.server_port}", f"localhost:{self.server_port}"}
         self.address = f"http://{HOST}:{self.server_port}/{self.token}/"
 
@@ -90,7 +96,7 @@ def _page_files() -> dict[str, tuple[str, bytes]]:
     return found
 
 
-class _Refused(Exception):
+class _RefusedError(Exception):
     """A request that gets another answer than it asked for."""
 
     def __init__(self, status: HTTPStatus, text: str) -> None:
@@ -106,13 +112,13 @@ class _Handler(BaseHTTPRequestHandler):
     server_version = "bayes-panns"
     sys_version = ""
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         """Answer a request for something."""
         self._answer(self._get)
 
     do_HEAD = do_GET  # noqa: N815
 
-    def do_PUT(self) -> None:  # noqa: N802
+    def do_PUT(self) -> None:
         """Answer a request to write a label."""
         self._answer(self._put)
 
@@ -122,7 +128,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, make: Callable[[list[str]], None]) -> None:
         try:
             make(self._path())
-        except _Refused as refused:
+        except _RefusedError as refused:
             self._error(refused.status, str(refused))
         except (KeyError, IndexError):
             self._error(HTTPStatus.NOT_FOUND, "there is nothing here")
@@ -139,10 +145,10 @@ class _Handler(BaseHTTPRequestHandler):
     def _path(self) -> list[str]:
         """The parts of the path after the token."""
         if self.headers.get("Host") not in self.server.names:
-            raise _Refused(HTTPStatus.FORBIDDEN, "this page is for this computer only")
+            raise _RefusedError(HTTPStatus.FORBIDDEN, "this page is for this computer only")
         token, _, rest = urlsplit(self.path).path.removeprefix("/").partition("/")
         if not secrets.compare_digest(token.encode(), self.server.token.encode()):
-            raise _Refused(HTTPStatus.FORBIDDEN, "open the address that bayes-panns view printed")
+            raise _RefusedError(HTTPStatus.FORBIDDEN, "open the address that bayes-panns view printed")
         return rest.split("/")
 
     def _get(self, path: list[str]) -> None:
@@ -191,6 +197,7 @@ class _Handler(BaseHTTPRequestHandler):
             label=int(asked["label"]) if asked.get("label") else None,
             least=float(asked.get("least", 0)),
             offset=max(0, int(asked.get("offset", 0))),
+            limit=max(0, int(asked.get("limit", answers.PAGE))),
         )
 
     def _put(self, path: list[str]) -> None:
@@ -198,7 +205,7 @@ class _Handler(BaseHTTPRequestHandler):
         if not 0 < length <= _BODY or self.headers.get_content_type() != "application/json":
             # What is not read would be taken for the next request.
             self.close_connection = True
-            raise _Refused(HTTPStatus.BAD_REQUEST, "a label is a short message in JSON")
+            raise _RefusedError(HTTPStatus.BAD_REQUEST, "a label is a short message in JSON")
         said = json.loads(self.rfile.read(length))
         match path:
             case ["recordings", key, "labels"] if isinstance(said, dict):
@@ -216,7 +223,12 @@ class _Handler(BaseHTTPRequestHandler):
             first = int(asked[1]) if asked[1] else max(0, wave.size - int(asked[2]))
             last = min(wave.size, int(asked[2]) + 1) if asked[1] and asked[2] else wave.size
             if first >= last:
-                self._begin(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, "audio/wav", 0, {"Content-Range": f"bytes */{wave.size}"})
+                self._begin(
+                    HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
+                    "audio/wav",
+                    0,
+                    {"Content-Range": f"bytes */{wave.size}"},
+                )
                 return
         extra = {"Accept-Ranges": "bytes"}
         if asked:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from bayes_panns.audio.front_end import KaldiLogMel
 from bayes_panns.audio.recording import Recording
 from bayes_panns.core.errors import AudioError
-from bayes_panns.report.media import DYNAMIC_RANGE, Media, decibels, picture
+from bayes_panns.report.media import Media, decibels, picture
 from bayes_panns.report.view.sound import RATE
 
 COLUMNS = 512
@@ -27,6 +27,9 @@ BYTES = 32_000_000
 
 _BLOCK = 30 * FRAMES
 """Frames that are made at a time."""
+
+_COARSE = 2
+"""Frames of which only one is made from afar; those that are left still overlap, so that no sound is lost."""
 
 _SAMPLES, _SAMPLE = 8, 2.0
 """Where the loudest level is looked for: in so many stretches, of so many seconds."""
@@ -51,7 +54,9 @@ class Tiles:
     """
 
     def __init__(self, channel: str = "mix") -> None:
-        self._channel, self._front_end = channel, KaldiLogMel()
+        hop = RATE // FRAMES
+        self._channel = channel
+        self._front_ends = {step: KaldiLogMel(hop=hop * step) for step in (1, _COARSE)}
         self._lock = threading.Lock()
         self._kept: OrderedDict[tuple[Path, int, int], Media] = OrderedDict()
         self._tops: dict[Path, float] = {}
@@ -118,9 +123,10 @@ class Tiles:
         return np.concatenate(made, axis=1)
 
     def _columns(self, waveform: NDArray[np.float32], frames: int) -> NDArray[np.float32]:
-        mels = decibels(self._front_end, waveform)
-        mels = mels[:, : max(1, -(-len(waveform) * FRAMES // RATE))]
-        return np.maximum.reduceat(mels, np.arange(0, mels.shape[1], frames), axis=1)
+        step = _COARSE if frames % _COARSE == 0 else 1
+        mels = decibels(self._front_ends[step], waveform)
+        mels = mels[:, : max(1, -(-len(waveform) * FRAMES // (RATE * step)))]
+        return np.maximum.reduceat(mels, np.arange(0, mels.shape[1], frames // step), axis=1)
 
     def _loudest(self, path: Path, seconds: float) -> float:
         """About the loudest level of a recording, which is the same colour in all its pictures."""
