@@ -53,7 +53,8 @@ def fit_decisions(
 
     For a precision each label is tested with its own clips. The labels for which these are too few, or too often wrong
     to show it, are then tested together, and share a threshold: the precision holds for all their calls, not for each
-    label's. A label whose own calls at that threshold contradict the target is taken out, and never decided; so is one
+    label's. A label whose own calls at that threshold contradict the target is taken out, and never decided (where
+    there is no such threshold, one whose surer half of calls does); so is one
     that no held-out clip has. For a risk all labels share one threshold. For false alarms each label is tested with all
     clips, since each clip without it is a chance to call it falsely.
 
@@ -222,13 +223,19 @@ class _Fit:
         """One threshold for labels that have none of their own, and those of them that it is for."""
         while pool:
             found = self.shared(pool)
-            if found is None:
-                break
-            against = [k for k in pool if self._contradicted(k, found.value, _CONTRADICTED / len(pool))]
+            level = _CONTRADICTED / len(pool)
+            against = [
+                k for k in pool if self._contradicted(k, self._middle(k) if found is None else found.value, level)
+            ]
             if not against:
                 return found, pool
             pool = [k for k in pool if k not in against]
         return None, []
+
+    def _middle(self, k: int) -> float:
+        """The threshold of the surer half of a label's possible calls."""
+        possible = self.p[self.may[:, k], k]
+        return float(np.median(possible)) if len(possible) else 1.0
 
     def _contradicted(self, k: int, threshold: float, level: float) -> bool:
         """Whether the calls of a label are too often wrong to be at the target by chance."""
