@@ -151,6 +151,10 @@ def calibrations(posterior: Posterior) -> list[str]:
     if found is not None:
         sets = f"label sets of {found.coverage:.0%}"
         have.append(f"temperature {found.temperature:.3g} and {sets}, for {found.draws} draws")
+        if found.usual is not None:
+            have.append(f"a limit of {found.usual.score} beyond which a window is out of distribution")
+        if found.decisions is not None:
+            have.append(f"decisions for {found.decisions.target} {found.decisions.value:g}")
     return have
 
 
@@ -159,7 +163,12 @@ def _of_calibration(posterior: Posterior) -> Finding:
     if not have:
         todo = "bayes-panns calibrate POSTERIOR --data STORE, with clips that it was not fitted to"
         return Finding(AREA, "calibration", Health.NOTE, "none: its probabilities are as the fit left them", todo)
-    todo = "" if posterior.calibration is not None else "for label sets: bayes-panns calibrate POSTERIOR --data STORE"
+    if posterior.calibration is None:
+        todo = "for label sets: bayes-panns calibrate POSTERIOR --data STORE"
+    elif posterior.calibration.decisions is None:
+        todo = "for decisions: bayes-panns calibrate POSTERIOR --data STORE --precision 0.95"
+    else:
+        todo = ""
     return Finding(AREA, "calibration", Health.OK, "; ".join(have), todo)
 
 

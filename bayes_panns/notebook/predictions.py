@@ -13,7 +13,9 @@ from bayes_panns.core.errors import PredictionError
 from bayes_panns.core.text import printable
 from bayes_panns.interop.frames import to_arviz, to_pandas, to_polars, to_xarray
 from bayes_panns.notebook.sounds import Origin
+from bayes_panns.posterior import Calibration
 from bayes_panns.predictions import Event, EventRules, FileTags, Tags, Window, find_events
+from bayes_panns.predictions.deciding import Decided, decided
 from bayes_panns.report.text.tags import render_tags
 
 if TYPE_CHECKING:
@@ -61,12 +63,16 @@ class Predictions(Tags):
     Attributes:
         low, high: ``(N, K)``, the central 90 % of the draws.
         found: The events, or None of propagated moments.
+        calibration: What was fitted on held-out clips, for :meth:`decide`.
+        sample_rate: The rate that the posterior hears, in Hz.
         origin: Where the sounds come from.
     """
 
     low: NDArray[np.float32]
     high: NDArray[np.float32]
     found: tuple[Event, ...] | None
+    calibration: Calibration | None
+    sample_rate: int
     origin: Origin
 
     @property
@@ -137,6 +143,17 @@ class Predictions(Tags):
         ]
         return find_events(self.labels, parts, rules)
 
+    def decide(self, abstain_above: float | None = None) -> Decided:
+        """Which labels are called, and which windows are left to a person.
+
+        Args:
+            abstain_above: An entropy in nats, above which a window is left to a person.
+
+        Raises:
+            PredictionError: The posterior has no decisions (see ``calibrate``), and no limit is given.
+        """
+        return decided(self.calibration, self.uncertainty, abstain_above=abstain_above)
+
     def table(self, top: int = 3) -> str:
         """A line for each window with its most probable labels.
 
@@ -165,12 +182,16 @@ class Predictions(Tags):
         """Write the tags to a file, whole or not at all.
 
         Args:
-            path: Ends in ``.csv``, ``.json``, ``.parquet`` or ``.txt`` (an Audacity track of one sound), as ``predict
-                --format`` writes them; or in ``.png``, ``.svg`` or ``.pdf`` for a :meth:`plot`.
+            path: Ends in ``.csv``, ``.json`` or ``.parquet``; or of one sound in ``.txt`` (its events as a label track
+                of Audacity), ``.raven.txt`` (a selection table of Raven) or ``.png`` (its timeline). They are as
+                ``predict --format`` writes them.
+
+        Returns:
+            The path.
 
         Raises:
-            SettingError: The ending is none of these.
-            OutputError: The file cannot be written.
+            SettingError: The ending is none of these, or there are several sounds for one of the last three.
+            OutputError: The file cannot be written, or what it needs is not installed.
         """
         from bayes_panns.notebook.saving import save
 

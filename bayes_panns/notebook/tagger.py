@@ -56,7 +56,7 @@ class _Tags:
         return card_html(self)
 
 
-class Tagger(_Tags, Posterior):
+class PosteriorTagger(_Tags, Posterior):
     """A posterior that tags sounds itself and shows what it is.
 
     It is the same posterior: every call that takes one takes this. ``repr`` is a card of it.
@@ -66,7 +66,7 @@ class Tagger(_Tags, Posterior):
         >>> posterior = Posterior.build(
         ...     net="resnet14-coarse", labels=("cat", "dog"), task=Task.ONE_OF_K, sample_rate=16000, clip_seconds=0.5
         ... )
-        >>> tagger = Tagger.of(posterior)
+        >>> tagger = PosteriorTagger.of(posterior)
         >>> tags = tagger.predict(torch.arange(24000).sin(), rate=16000, draws=4)
         >>> len(tags), tags.labels, [window.end for window in tags.windows]
         (3, ('cat', 'dog'), [0.5, 1.0, 1.5])
@@ -78,12 +78,14 @@ class Tagger(_Tags, Posterior):
         return cls(**{field.name: getattr(posterior, field.name) for field in fields(Posterior)})
 
 
-class TaggerEnsemble(_Tags, Ensemble):
-    """An ensemble that tags sounds itself; see :class:`Tagger`."""
+class EnsembleTagger(_Tags, Ensemble):
+    """An ensemble that tags sounds itself; see :class:`PosteriorTagger`."""
 
 
 @overload
-def load(folder: str | Path, *, device: torch.device | str = "cpu", guide_function: str | None = None) -> Tagger: ...
+def load(
+    folder: str | Path, *, device: torch.device | str = "cpu", guide_function: str | None = None
+) -> PosteriorTagger: ...
 
 
 @overload
@@ -94,12 +96,12 @@ def load(
     *others: str | Path,
     device: torch.device | str = "cpu",
     guide_function: str | None = None,
-) -> TaggerEnsemble: ...
+) -> EnsembleTagger: ...
 
 
 def load(
     folder: str | Path, *others: str | Path, device: torch.device | str = "cpu", guide_function: str | None = None
-) -> Tagger | TaggerEnsemble:
+) -> PosteriorTagger | EnsembleTagger:
     """Read a posterior, or several of the same labels as an ensemble.
 
     As :func:`bayes_panns.posterior.load`, whose arguments these are; what it gives tags sounds itself.
@@ -116,6 +118,7 @@ def load(
     """
     place = choose_device(device) if device == "auto" else device
     members = [
-        Tagger.of(load_posterior(each, device=place, guide_function=guide_function)) for each in (folder, *others)
+        PosteriorTagger.of(load_posterior(each, device=place, guide_function=guide_function))
+        for each in (folder, *others)
     ]
-    return members[0] if not others else TaggerEnsemble(members)
+    return members[0] if not others else EnsembleTagger(members)

@@ -7,6 +7,7 @@ import numpy as np
 
 from bayes_panns.core.errors import SettingError
 from bayes_panns.core.text import printable
+from bayes_panns.jobs.predict import rules_for
 from bayes_panns.notebook.predictions import Predictions
 from bayes_panns.notebook.sounds import Sounds, origin
 from bayes_panns.posterior import Predictor
@@ -56,7 +57,8 @@ def predict(
         hop: Seconds from one window's start to the next; by default the window.
         channel: Of files: ``mix``, ``left``, ``right`` or the number of a channel from 1.
         samples: Whether to keep every draw's probabilities; by default as long as they take at most 256 MB.
-        events: What makes an event; by default a probability of at least 0.5.
+        events: What makes an event; by default a probability of at least 0.5, or of the threshold that ``calibrate``
+            stored with the posterior.
 
     Raises:
         SettingError: Nothing is given, or a sound in memory has no rate or more than one axis.
@@ -68,7 +70,9 @@ def predict(
     made = posterior.draws_for(draws)
     if samples and made == "moments":
         raise SettingError("moments have no samples; predict with a number of draws")
-    collected = _Collected(None if made == "moments" else EventFinder(posterior.labels, events), samples)
+    collected = _Collected(
+        None if made == "moments" else EventFinder(posterior.labels, rules_for(posterior, events)), samples
+    )
     with source.on_disk(source.files) as paths:
         names = {str(path): str(name) for path, name in zip(paths, source.files, strict=True) if path != name}
         drawn = made != "moments"
@@ -89,6 +93,8 @@ def predict(
         low=np.concatenate(collected.low),
         high=np.concatenate(collected.high),
         found=None if collected.finder is None else tuple(collected.sorted_events()),
+        calibration=posterior.calibration,
+        sample_rate=posterior.sample_rate,
         origin=source,
     )
 

@@ -9,7 +9,7 @@ import soundfile
 import torch
 
 from bayes_panns.clips import Task
-from bayes_panns.notebook import Tagger, html, media, timeline
+from bayes_panns.notebook import PosteriorTagger, html, media, timeline
 from bayes_panns.posterior import Posterior
 from bayes_panns.predictions import EventRules
 from bayes_panns.recipes import read_strategy
@@ -46,7 +46,7 @@ class Parts(HTMLParser):
 @pytest.fixture(scope="module")
 def tagger():
     torch.manual_seed(0)
-    return Tagger.of(
+    return PosteriorTagger.of(
         Posterior.build(
             net="resnet14-coarse",
             labels=("cat", EVIL, "rain"),

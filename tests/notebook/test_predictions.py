@@ -15,10 +15,11 @@ from bayes_panns.bayes import Settings, Strategy
 from bayes_panns.clips import Task, write
 from bayes_panns.core.errors import AudioError, BayesPannsError, OutputError, PredictionError, SettingError
 from bayes_panns.jobs import evaluate_posterior
-from bayes_panns.notebook import Predictions, Tagger, TaggerEnsemble, tagging
+from bayes_panns.notebook import EnsembleTagger, PosteriorTagger, Predictions, tagging
 from bayes_panns.posterior import Calibration, Ensemble, Posterior, save
 from bayes_panns.posterior import load as load_posterior
 from bayes_panns.predictions import EventRules, Tags, find_events, tag, tag_each
+from bayes_panns.predictions.deciding import decide
 from bayes_panns.recipes import read_strategy
 from bayes_panns.report import render_tags
 
@@ -67,7 +68,7 @@ def same(one, other):
 
 def test_load_gives_the_posterior_itself(home, tagger):
     assert isinstance(tagger, Posterior)
-    assert isinstance(tagger, Tagger)
+    assert isinstance(tagger, PosteriorTagger)
     before = load_posterior(home / "a")
     files = [home / "sounds" / "long.wav", home / "sounds" / "short.wav"]
     mine, old = tag(tagger, files, draws=6), tag(before, files, draws=6)
@@ -265,14 +266,35 @@ def test_a_missing_package_is_one_line_with_what_to_install(tags, monkeypatch, p
 def test_it_is_saved_by_the_ending(tags, tmp_path):
     for form in ("csv", "json"):
         assert tags.save(tmp_path / f"x.{form}").read_text() == render_tags(tags, form)
-    assert tags["long.wav"].save(tmp_path / "x.txt").read_text() == render_tags(tags["long.wav"], "audacity")
-    assert tags.save(tmp_path / "x.PNG").read_bytes().startswith(b"\x89PNG")
-    with pytest.raises(SettingError, match="an Audacity track is of one sound"):
+    parquet = pytest.importorskip("pyarrow.parquet").read_table(tags.save(str(tmp_path / "x.parquet")))
+    np.testing.assert_allclose(parquet["probability"].to_numpy().reshape(6, 3), tags.probability, atol=1e-6)
+    with pytest.raises(SettingError, match="is of one sound; save one, such as"):
         tags.save(tmp_path / "y.txt")
     with pytest.raises(SettingError, match=r"ends in \.csv"):
         tags.save(tmp_path / "x.xlsx")
     with pytest.raises(OutputError, match="does not exist"):
         tags.save(tmp_path / "nowhere" / "x.csv")
+
+
+def test_events_and_the_timeline_of_one_sound_are_saved(home, tagger, tmp_path):
+    samples, _ = soundfile.read(home / "sounds" / "long.wav", dtype="float32")
+    found = tagger.predict({"night": samples}, rate=RATE, draws=6, hop=0.25, events=EventRules(threshold=0.35))
+    track = found.save(tmp_path / "x.txt").read_text().splitlines()
+    assert len(track) == len(found.events()) > 0
+    first = found.events()[0]
+    assert track[0].startswith(f"{first.onset:.6f}\t{first.offset:.6f}\t{first.label} {first.probability:.2f}")
+    raven = found.save(tmp_path / "x.raven.txt").read_text().splitlines()
+    assert [line.split("\t")[7] for line in raven[1:]] == [event.label for event in found.events()]
+    assert found.save(tmp_path / "x.PNG").read_bytes().startswith(b"\x89PNG")
+
+
+def test_decisions_are_those_of_the_posterior(tagger, tags):
+    expected = decide(tagger, tags.uncertainty, abstain_above=1.0)
+    found = tags.decide(abstain_above=1.0)
+    np.testing.assert_array_equal(found.called, expected.called)
+    np.testing.assert_array_equal(found.left, expected.left)
+    with pytest.raises(PredictionError):
+        tags.decide()
 
 
 def test_a_plot_fits_what_there_is(tags):
@@ -293,7 +315,7 @@ def test_a_plot_fits_what_there_is(tags):
 
 def test_several_posteriors_are_an_ensemble(home):
     both = bayes_panns.load(home / "a", home / "b")
-    assert isinstance(both, TaggerEnsemble)
+    assert isinstance(both, EnsembleTagger)
     old = Ensemble([load_posterior(home / "a"), load_posterior(home / "b")])
     same(both.predict(home / "sounds", draws=4), tag(old, [*sorted((home / "sounds").iterdir())], draws=4))
     assert repr(both).startswith("ensemble of 2 posteriors\n")
@@ -310,7 +332,7 @@ def test_the_card_says_what_it_is(home, tagger):
         r"Draws +200 where no number is given",
     ):
         assert re.search(rf"^  {line}$", text, re.MULTILINE), text
-    points = Tagger.of(build(Strategy(default=Settings(posterior="point")), labels=("<i>x</i>", "y\n")))
+    points = PosteriorTagger.of(build(Strategy(default=Settings(posterior="point")), labels=("<i>x</i>", "y\n")))
     assert re.search(r"^  Calibrated +no: ", repr(points), re.MULTILINE)
     assert "no epistemic uncertainty" in repr(points)
     assert "<i>" not in points._repr_html_()
