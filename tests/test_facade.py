@@ -36,10 +36,10 @@ def test_the_calls_are_those_of_the_folders():
     from bayes_panns import evaluate, fit, load, predict
     from bayes_panns.jobs import evaluate_posterior
     from bayes_panns.jobs import fit as fit_job
-    from bayes_panns.posterior import load as load_posterior
-    from bayes_panns.predictions import tag
+    from bayes_panns.notebook import load as load_tagger
+    from bayes_panns.notebook import predict as predict_sounds
 
-    assert (evaluate, fit, load, predict) == (evaluate_posterior, fit_job, load_posterior, tag)
+    assert (evaluate, fit, load, predict) == (evaluate_posterior, fit_job, load_tagger, predict_sounds)
 
 
 def test_a_name_is_listed_before_it_is_used_and_an_unknown_one_is_an_error():
@@ -59,7 +59,7 @@ def test_a_folder_is_still_found_by_attribute():
 
 
 def test_the_example_of_the_docstring_runs(tmp_path, monkeypatch, capsys):
-    block = bayes_panns.__doc__.split("::\n\n")[1].split("\n\nThe calls are")[0]
+    block = bayes_panns.__doc__.split("::\n\n")[1].split("\n\nIn a notebook")[0]
     code = textwrap.dedent(block).replace("fit.epochs=20", "fit.epochs=1")
     assert "fit.epochs=1" in code
     monkeypatch.chdir(tmp_path)
@@ -72,5 +72,6 @@ def test_the_example_of_the_docstring_runs(tmp_path, monkeypatch, capsys):
     soundfile.write("dog.wav", 0.1 * generator.normal(size=4000), 8000)
     exec(code, {})
     shown = capsys.readouterr().out
-    assert shown.startswith("('cat', 'dog') [[")
+    assert shown.startswith("file     seconds  most probable")
+    assert "('cat', 'dog') [[" in shown
     assert "'cls/accuracy'" in shown

@@ -27,6 +27,7 @@ ORDER = [
     "jobs",
     "report",
     "interop",
+    "notebook",
     "cli",
 ]
 FREE_OF = {

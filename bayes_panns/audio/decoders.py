@@ -113,7 +113,7 @@ class Sndfile:
             got = len(self._sound.read(out=block))
         except (soundfile.LibsndfileError, RuntimeError):
             missing = np.isnan(block[:, -1])
-            got = int(missing.argmax()) if self._flac and missing.any() else 0
+            got = 0 if not self._flac else int(missing.argmax()) if missing.any() else len(block)
             self._ended = True
             # At the end of a FLAC file whose length was taken out this is as it should be.
             if not self._flac:

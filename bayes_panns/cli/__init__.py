@@ -1,6 +1,31 @@
 """The command ``bayes-panns``: parse, call, print. Importing this package registers every command on :func:`main`."""
 
-from bayes_panns.cli import data, demo, evaluating, exchange, fitting, learning, predicting, scoring
+from bayes_panns.cli import (
+    completion,
+    data,
+    demo,
+    doctor,
+    evaluating,
+    exchange,
+    fitting,
+    learning,
+    predicting,
+    scoring,
+    viewing,
+)
 from bayes_panns.cli.main import main
 
-__all__ = ["data", "demo", "evaluating", "exchange", "fitting", "learning", "main", "predicting", "scoring"]
+__all__ = [
+    "completion",
+    "data",
+    "demo",
+    "doctor",
+    "evaluating",
+    "exchange",
+    "fitting",
+    "learning",
+    "main",
+    "predicting",
+    "scoring",
+    "viewing",
+]

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from bayes_panns.cli import options
+from bayes_panns.cli import offered, options
 from bayes_panns.cli.main import main
 from bayes_panns.core.choices import CheckpointKind, ExportFormat, ScaleRule
 from bayes_panns.core.files import require_folder
@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 
 @main.command()
-@click.argument("name")
+@click.argument("name", shell_complete=lambda ctx, param, typed: offered.beginning(offered.PUBLISHED, typed))
 @click.option("-o", "--out", type=options.FOLDER, metavar="FILE", help="A file, or a folder [the current one].")
 def fetch(name: str, out: Path | None) -> None:
     """Download a published checkpoint, or check one that is there.
@@ -79,7 +79,9 @@ def fetch(name: str, out: Path | None) -> None:
     "the Fisher information of clips.",
 )
 @click.option("--factor", type=options.Finite(min=0, min_open=True), help="For --scale fan-in and moped [0.1].")
-@click.option("--guide", metavar="G", help="For --scale: the guide recipe that says which weights [flip].")
+@click.option(
+    "--guide", type=options.GUIDE, metavar="G", help="For --scale: the guide recipe that says which weights [flip]."
+)
 @options.stores("For --scale fisher: a store, with or without labels; repeatable.")
 @options.of_widths("For --scale fisher: ")
 @options.device

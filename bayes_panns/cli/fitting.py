@@ -21,11 +21,12 @@ logger = logging.getLogger(__name__)
 def _fit_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(
         (
-            click.argument("run", metavar="RUN"),
+            click.argument("run", type=options.RUN, metavar="RUN"),
             options.stores("A store to fit to; repeatable."),
             click.option("--labels", metavar="CSV", help="Label names for stores without them, such as PANNs' packs."),
             click.option(
                 "--guide",
+                type=options.GUIDE,
                 metavar="G",
                 callback=own_guide,
                 help="A guide recipe, by name or file; or module:function of your own, which is run.",
@@ -110,6 +111,7 @@ def finetune(**given: Any) -> None:
 @click.option("-o", "--out", required=True, type=options.FOLDER, metavar="NEW", help="The folder to write.")
 @click.option(
     "--guide",
+    type=options.GUIDE,
     metavar="G",
     default="flip",
     show_default=True,
@@ -154,7 +156,7 @@ def widths(
 
 
 @main.command()
-@click.argument("run", metavar="RUN")
+@click.argument("run", type=options.RUN, metavar="RUN")
 @click.option(
     "--from",
     "upstream",
@@ -166,6 +168,7 @@ def widths(
     "--guide",
     "guides",
     multiple=True,
+    type=options.GUIDE,
     metavar="G",
     callback=own_guide,
     help="As for pretrain; repeat it to compare guides.",

@@ -37,11 +37,11 @@ LINES = "lines"
 """The attribute of a message that has several lines, ``extra={LINES: True}``; in others a line break is escaped."""
 
 SECTIONS = {
-    "First look": ("demo", "learn"),
-    "Clips": ("pack", "repack", "inspect"),
-    "Fits": ("pretrain", "finetune", "widths", "crossval", "check-start"),
-    "Predictions": ("predict", "embed"),
-    "Evaluation": ("evaluate", "calibrate", "report", "score"),
+    "Start here": ("demo", "learn", "doctor", "completion"),
+    "Your recordings": ("predict", "view", "score", "embed"),
+    "Your labels": ("acquire", "pack", "repack", "inspect"),
+    "Fit a posterior": ("pretrain", "finetune", "widths", "crossval", "check-start"),
+    "Know how far to trust it": ("evaluate", "calibrate", "report"),
     "Published models": ("fetch", "import", "export"),
 }
 """The commands by what people do with them, in the order of the help."""
@@ -77,7 +77,8 @@ class Commands(click.Group):
         """Write the commands of each section, with the first sentence of their help."""
         for title, names in SECTIONS.items():
             with formatter.section(title):
-                formatter.write_dl([(name, self.commands[name].get_short_help_str(limit=100)) for name in names])
+                found = [(name, self.commands[name]) for name in names if name in self.commands]
+                formatter.write_dl([(name, command.get_short_help_str(limit=100)) for name, command in found])
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command, with its messages and progress on standard error."""
@@ -117,10 +118,12 @@ def main() -> None:
     \b
     A first look, on synthetic sounds:
       bayes-panns demo
-    Your own recordings, one folder per class:
-      bayes-panns pack folder recordings/ -o clips.h5
-      bayes-panns pretrain scratch --data clips.h5 -o runs/mine
-      bayes-panns predict runs/mine new-recording.wav
+    Your own clips, a folder for each class; then a disk of recordings:
+      bayes-panns learn clips/ -o model
+      bayes-panns predict model disk/ -o results/
+      bayes-panns view results/
+    What is wrong, if something is:
+      bayes-panns doctor
     """
 
 

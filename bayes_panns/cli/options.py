@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
+from bayes_panns.cli import offered
 from bayes_panns.cli.guide_option import own_guide
 from bayes_panns.core import progress
 from bayes_panns.core.errors import OutputError, SettingError
 from bayes_panns.core.files import require_parent, whole_file
 from bayes_panns.core.growing import growing_file, is_special
+from bayes_panns.core.recipe_files import Kind
 from bayes_panns.core.text import STDIN
 
 if TYPE_CHECKING:
@@ -57,6 +60,10 @@ class DrawsType(click.ParamType):
             self.fail(f"{value!r}: write a whole number from 0 up, or moments", param, ctx)
         return int(value)
 
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """The word."""
+        return offered.beginning(["moments"], incomplete)
+
 
 class Channel(click.ParamType):
     """A channel's word or number."""
@@ -73,6 +80,35 @@ class Channel(click.ParamType):
             except SettingError as error:
                 self.fail(str(error), param, ctx)
         return value
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """The words."""
+        return offered.beginning(["mix", "left", "right"], incomplete)
+
+
+class Device(click.ParamType):
+    """Where to compute; only torch knows whether it is there."""
+
+    name = "device"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """The words."""
+        return offered.beginning(offered.DEVICES, incomplete)
+
+
+class Recipe(click.ParamType):
+    """A recipe: a file, or the name of one that comes with the package.
+
+    Args:
+        kind: What it is for.
+    """
+
+    def __init__(self, kind: Kind) -> None:
+        self.name, self._kind = kind, kind
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """The names, and files."""
+        return offered.recipes(self._kind, incomplete)
 
 
 class Finite(click.FloatRange):
@@ -92,10 +128,11 @@ class Names(click.ParamType):
     Args:
         what: What they name.
         known: Returns the names.
+        shown: The names that a shell offers.
     """
 
-    def __init__(self, what: str, known: Callable[[], Iterable[str]]) -> None:
-        self.name, self._known = what, known
+    def __init__(self, what: str, known: Callable[[], Iterable[str]], shown: Sequence[str]) -> None:
+        self.name, self._known, self._shown = what, known, shown
 
     @property
     def choices(self) -> list[str]:
@@ -107,6 +144,10 @@ class Names(click.ParamType):
         if value not in self.choices:
             self.fail(f"{value!r} is not one of {', '.join(self.choices)}", param, ctx)
         return value
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """The names."""
+        return offered.beginning(self._shown, incomplete)
 
 
 def _catalogs() -> Iterable[str]:
@@ -128,12 +169,18 @@ def _networks() -> Iterable[str]:
     return NETS
 
 
-CATALOG = Names("CATALOG", _catalogs)
-SPLIT = Names("SPLIT", _splits)
-NETWORK = Names("NET", _networks)
+CATALOG = Names("CATALOG", _catalogs, offered.CATALOGS)
+SPLIT = Names("SPLIT", _splits, offered.SPLITS)
+NETWORK = Names("NET", _networks, offered.NETWORKS)
+RUN, GUIDE = Recipe("runs"), Recipe("guides")
 
 device = click.option(
-    "--device", metavar="auto|cpu|cuda[:N]", default="auto", show_default=True, help="Where to compute."
+    "--device",
+    type=Device(),
+    metavar="auto|cpu|cuda[:N]",
+    default="auto",
+    show_default=True,
+    help="Where to compute.",
 )
 draws = click.option(
     "--draws",

@@ -261,3 +261,11 @@ class ExportFormat(Choice):
     PANNS = "panns", "the posterior mean as a PANNs checkpoint"
     EFFICIENTAT = "efficientat", "the posterior mean as an EfficientAT checkpoint"
     ARVIZ = "arviz", "draws of the last layer as netCDF, for ArviZ"
+
+
+class Health(Choice):
+    """How one thing is that ``doctor`` looks at."""
+
+    OK = "ok", "as it should be"
+    NOTE = "note", "works, and something is worth knowing"
+    PROBLEM = "problem", "does not work"

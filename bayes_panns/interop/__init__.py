@@ -1,8 +1,9 @@
-"""Import of published checkpoints; export as such checkpoints and for ArviZ; downloads."""
+"""Import of published checkpoints; export as such checkpoints and for ArviZ; predictions as tables; downloads."""
 
 from bayes_panns.interop.checkpoints import import_checkpoint
 from bayes_panns.interop.export import export_checkpoint, network_checkpoint
 from bayes_panns.interop.fetch import PUBLISHED, Published, fetch
+from bayes_panns.interop.frames import to_arviz, to_pandas, to_polars, to_xarray
 from bayes_panns.interop.inference_data import export_arviz, to_inference_data
 
 __all__ = [
@@ -13,5 +14,9 @@ __all__ = [
     "fetch",
     "import_checkpoint",
     "network_checkpoint",
+    "to_arviz",
     "to_inference_data",
+    "to_pandas",
+    "to_polars",
+    "to_xarray",
 ]

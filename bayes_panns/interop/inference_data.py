@@ -1,6 +1,5 @@
 """Export of draws as ArviZ's ``InferenceData``."""
 
-import warnings
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,8 +11,9 @@ from numpy.typing import NDArray
 from bayes_panns import __version__
 from bayes_panns.bayes import mirrored_draws
 from bayes_panns.clips import ClipSet
-from bayes_panns.core.errors import BayesPannsError, PosteriorError
+from bayes_panns.core.errors import PosteriorError
 from bayes_panns.core.files import require_space, whole_file
+from bayes_panns.interop.optional import imported
 from bayes_panns.posterior import Posterior, require_inputs
 from bayes_panns.predictions import predict_logits
 
@@ -55,7 +55,7 @@ def to_inference_data(posterior: Posterior, clips: ClipSet | None = None, *, dra
         PosteriorError: The guide is neither mean-field nor point; or dropout is drawn together with the last layer.
         StoreError: The clips are not what the posterior takes, such as sound at another rate.
     """
-    arviz = _arviz()
+    arviz = imported("arviz", "ArviZ", "--format arviz", "arviz")
     if not posterior.guide.explicit:
         raise PosteriorError("--format arviz needs a mean-field or point guide; this posterior has another one")
     if clips is not None:
@@ -122,14 +122,3 @@ def _head(posterior: Posterior, draws: int) -> tuple[dict[str, NDArray], dict[st
             # The next draw overwrites the same memory.
             values[short].append(weights[site].cpu().numpy().copy())
     return {short: np.stack(each)[None] for short, each in values.items()}, still
-
-
-def _arviz() -> Any:
-    try:
-        with warnings.catch_warnings():
-            # On every import, it announces its next version.
-            warnings.simplefilter("ignore", FutureWarning)
-            import arviz
-    except ImportError as error:
-        raise BayesPannsError(f"--format arviz needs ArviZ: pip install 'bayes-panns[arviz]' ({error})") from error
-    return arviz

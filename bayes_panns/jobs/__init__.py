@@ -2,9 +2,11 @@
 
 from bayes_panns.jobs.calibrate import calibrate
 from bayes_panns.jobs.crossval import CrossValidation, Spread, crossval, run_folder, write_results
+from bayes_panns.jobs.doctor import examine_machine
 from bayes_panns.jobs.embed import embed
 from bayes_panns.jobs.evaluate import evaluate_clips, evaluate_posterior
 from bayes_panns.jobs.fit import Fitted, determined, fit
+from bayes_panns.jobs.health import calibrations, examine_posterior
 from bayes_panns.jobs.labels import label_set
 from bayes_panns.jobs.memory import StartMemory, WidthMemory, check_start, read_start_memory
 from bayes_panns.jobs.predict import predict_to
@@ -28,6 +30,7 @@ __all__ = [
     "Verification",
     "WidthMemory",
     "calibrate",
+    "calibrations",
     "check_start",
     "choose_device",
     "crossval",
@@ -36,6 +39,8 @@ __all__ = [
     "embed",
     "evaluate_clips",
     "evaluate_posterior",
+    "examine_machine",
+    "examine_posterior",
     "fit",
     "held_out",
     "label_set",

@@ -22,7 +22,7 @@ from bayes_panns.jobs.processes import shared_out
 from bayes_panns.jobs.recording_results import Heard, RecordingFormat, Setup, predict_group
 from bayes_panns.jobs.result_summary import Summary, summarise
 from bayes_panns.jobs.results import Entry, ResultsFolder
-from bayes_panns.posterior import Ensemble, Posterior, choose_device, load_all, read_header
+from bayes_panns.posterior import Ensemble, Posterior, Predictor, choose_device, load_all, read_header
 from bayes_panns.predictions import Draws, Skipped, none_read
 from bayes_panns.predictions.events import EventRules
 from bayes_panns.predictions.tagging import Tagger
@@ -139,7 +139,7 @@ def predict_to(
         return _Run(results, setup, tagger, planned, finished).done(jobs)
 
 
-def rules_for(posterior: Posterior | Ensemble, rules: EventRules | Mapping[str, Any] | None) -> EventRules:
+def rules_for(posterior: Predictor, rules: EventRules | Mapping[str, Any] | None) -> EventRules:
     """The rules of events, with the thresholds that ``calibrate`` stored where none is given.
 
     Args:

@@ -13,7 +13,8 @@ from bayes_panns.bayes.strategy import Strategy
 from bayes_panns.core import toml
 from bayes_panns.core.digests import DIGEST
 from bayes_panns.core.errors import RecipeError, SettingError
-from bayes_panns.recipes.run import Kind, Run
+from bayes_panns.core.recipe_files import Kind, folder, names
+from bayes_panns.recipes.run import Run
 
 _Recipe = TypeVar("_Recipe", bound=BaseModel)
 
@@ -98,11 +99,6 @@ def read_strategy(recipe: str | Path) -> Strategy:
     return _validate(Strategy, _load(path), str(path))
 
 
-def names(kind: Kind) -> list[str]:
-    """The names of the recipes that come with the package."""
-    return sorted(path.stem for path in _folder(kind).glob("*.toml"))
-
-
 def is_function(guide: str) -> bool:
     """Whether a guide is a Python function, ``module:function``, and not a recipe.
 
@@ -157,17 +153,11 @@ class _Override:
         return place[: len(self.key)] == self.key[: len(place)]
 
 
-def _folder(kind: Kind) -> Path:
-    """In a wheel the recipes are inside the package; in a checkout they are beside it."""
-    package = Path(__file__).parent.parent
-    return package / kind if (package / kind).is_dir() else package.parent / kind
-
-
 def _find(recipe: str | Path, kind: Kind) -> Path:
     given = Path(recipe)
     if given.is_file():
         return given
-    known = _folder(kind) / f"{recipe}.toml"
+    known = folder(kind) / f"{recipe}.toml"
     if known.is_file():
         return known
     raise RecipeError(f"{recipe}: no such file, and no recipe of that name in {kind}/ ({', '.join(names(kind))})")

@@ -1,6 +1,6 @@
 """Run recipes (``runs/*.toml``): what to fit, to which clips, and how."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic_core import PydanticCustomError
@@ -86,7 +86,3 @@ class Run(BaseModel):
     head: Annotated[HeadStart, Field(strict=False)] = HeadStart.RANDOM
     data: Data = Data()
     fit: FitSettings = FitSettings()
-
-
-Kind = Literal["guides", "runs"]
-"""The kinds of recipes, by the folder that the package's own are in."""

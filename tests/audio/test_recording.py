@@ -322,6 +322,15 @@ def test_a_part_of_a_compressed_file(path, form):
         torch.testing.assert_close(part, expected, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("form", ["FLAC", "WAV"])
+def test_a_part_that_ends_where_the_file_ends(path, form):
+    whole, _ = heard(path, encoded(sound(), form))
+    seconds = len(whole) / RATE
+    part, notes = heard(path, encoded(sound(), form), start=seconds / 2, seconds=seconds / 2)
+    assert part == pytest.approx(whole[round(seconds / 2 * RATE) :], abs=1e-6)
+    assert notes == []
+
+
 def test_a_part_across_joined_streams(path):
     path.write_bytes(bytes(encoded(sound(), "OGG") + encoded(sound(1, 22050), "OGG", rate=22050)))
     whole = read(path, RATE)

@@ -54,7 +54,8 @@ def home(tmp_path_factory):
 def test_help_shows_every_command_in_one_section_and_with_an_example():
     text = run("--help").output
     shown = [name for names in SECTIONS.values() for name in names]
-    assert sorted(shown) == sorted(main.commands)
+    assert len(set(shown)) == len(shown)
+    assert set(shown) >= set(main.commands)
     for title in SECTIONS:
         assert f"\n{title}:\n" in text
     for command in main.commands:

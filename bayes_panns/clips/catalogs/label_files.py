@@ -7,16 +7,12 @@ from dataclasses import dataclass
 from enum import Enum
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
-from typing import Annotated
-
-from pydantic import BeforeValidator
 
 from bayes_panns.audio.walking import folded
 from bayes_panns.clips.catalogs.catalog import exists
 from bayes_panns.clips.catalogs.labels import separated
 from bayes_panns.clips.catalogs.listed import ListedFiles, leaves, native
 from bayes_panns.clips.catalogs.tables import (
-    Fold,
     Name,
     Seconds,
     UserRow,
@@ -26,6 +22,7 @@ from bayes_panns.clips.catalogs.tables import (
     read_table,
 )
 from bayes_panns.clips.catalogs.timed import Stretch
+from bayes_panns.clips.catalogs.timed_table import read_timed_table
 from bayes_panns.core.errors import StoreError
 
 
@@ -173,22 +170,8 @@ def read_stretches(table: Path, kind: LabelFile, recordings: Recordings, root: P
     return read(table, recording, _name(recording, root), reading)
 
 
-def _or_none(value: object) -> object:
-    return None if value == "" else value
-
-
-class _TimedRow(UserRow):
-    file: Name
-    labels: str
-    start: Annotated[Seconds | None, BeforeValidator(_or_none)]
-    end: Annotated[Seconds | None, BeforeValidator(_or_none)]
-    fold: Fold | None = None
-    source: str = ""
-    exhaustive: bool = False
-
-
 def _table(table: Path, reading: Reading) -> list[Stretch]:
-    rows = read_table(table, _TimedRow)
+    rows = read_timed_table(table)
     listed = ListedFiles(table, [row.file for _, row in rows], allow_outside=reading.allow_outside)
     found = []
     for line, row in rows:

@@ -1,21 +1,18 @@
 """Cards of clips: the sound, its spectrogram, the most probable labels and the draws behind them."""
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
 import numpy as np
-import soundfile
 import torch
-from matplotlib.image import imsave
 from numpy.typing import NDArray
 
 from bayes_panns.clips import ClipSet
 from bayes_panns.core.choices import Holds
 from bayes_panns.posterior import Posterior
 from bayes_panns.predictions import Uncertainty
+from bayes_panns.report.media import sound, spectrogram
 from bayes_panns.report.page.clips import REASONS
 from bayes_panns.report.sources import Source, SourcePart
 
@@ -27,9 +24,6 @@ LABELS = 5
 
 TRUE_LABELS = 2
 """The most true labels that are added."""
-
-DYNAMIC_RANGE = 70
-"""dB from the loudest to the darkest value of a spectrogram."""
 
 _DRAWS = 20
 """How many draws are shown for a prediction from propagated moments, which has none."""
@@ -257,34 +251,9 @@ def _shown(posterior: Posterior, waveform: NDArray[np.float32], budget: MediaBud
     """The sound and the spectrogram of a clip, as far as the budget allows."""
     shown = waveform[: round(SECONDS * posterior.sample_rate)]
     return _Sound(
-        spectrogram=budget.take(_spectrogram(posterior, shown)),
-        audio=budget.take(_sound(shown, posterior.sample_rate)),
+        spectrogram=budget.take(spectrogram(posterior.front_end, shown).uri),
+        audio=budget.take(sound(shown, posterior.sample_rate).uri),
         seconds=len(shown) / posterior.sample_rate,
         cut=len(shown) < len(waveform),
         top=posterior.front_end.settings.fmax / 1000,
     )
-
-
-def _spectrogram(posterior: Posterior, waveform: NDArray[np.float32]) -> str:
-    """The log-mel spectrogram that the network sees, low frequencies at the bottom."""
-    with torch.no_grad():
-        front_end = posterior.front_end
-        device = next(iter(posterior.model.net.buffers())).device
-        features = front_end(torch.from_numpy(waveform)[None].to(device))
-        mels = front_end.decibels(features)[0].T.cpu().numpy()
-    top = float(mels.max())
-    buffer = io.BytesIO()
-    imsave(buffer, mels, format="webp", cmap="magma", origin="lower", vmin=top - DYNAMIC_RANGE, vmax=top)
-    return _uri("image/webp", buffer)
-
-
-def _sound(waveform: NDArray[np.float32], rate: int) -> str:
-    """The sound as MP3; as FLAC where the installed libsndfile cannot write MP3."""
-    form, mime = ("MP3", "audio/mpeg") if "MP3" in soundfile.available_formats() else ("FLAC", "audio/flac")
-    buffer = io.BytesIO()
-    soundfile.write(buffer, waveform, rate, format=form)
-    return _uri(mime, buffer)
-
-
-def _uri(mime: str, buffer: io.BytesIO) -> str:
-    return f"data:{mime};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"

@@ -19,7 +19,7 @@ def facts_of(source: Source) -> list[tuple[str, str]]:
     if part.recipe is not None and part.recipe.description:
         facts.append(("Recipe", part.recipe.description))
     if part.header:
-        facts += _posterior(part.header, single=runs == 1)
+        facts += posterior_facts(part.header, single=runs == 1)
     facts += _scores(source)
     provenance = part.header.get("provenance", {})
     if "versions" in provenance:
@@ -28,7 +28,13 @@ def facts_of(source: Source) -> list[tuple[str, str]]:
     return facts
 
 
-def _posterior(header: Mapping[str, Any], *, single: bool) -> Iterator[tuple[str, str]]:
+def posterior_facts(header: Mapping[str, Any], *, single: bool = True) -> Iterator[tuple[str, str]]:
+    """The facts about a posterior, as pairs of a term and a text.
+
+    Args:
+        header: What :func:`~bayes_panns.posterior.read_header` gives.
+        single: Whether it is the only one, or one of several that were fitted to other clips.
+    """
     provenance = header.get("provenance", {})
     if header["sample_rate"]:
         length = exact(header["clip_seconds"])

@@ -6,6 +6,7 @@ from bayes_panns.core.lazy import imported_when_used
 
 if TYPE_CHECKING:
     from bayes_panns.report.text.event_scores import render_event_scores
+    from bayes_panns.report.text.findings import findings_text
     from bayes_panns.report.text.memory import start_table
     from bayes_panns.report.text.summaries import describe
     from bayes_panns.report.text.tables import crossval_latex, crossval_table
@@ -14,6 +15,7 @@ else:
     __getattr__ = imported_when_used(
         __name__,
         {
+            "bayes_panns.report.text.findings": ["findings_text"],
             "bayes_panns.report.text.event_scores": ["render_event_scores"],
             "bayes_panns.report.text.memory": ["start_table"],
             "bayes_panns.report.text.summaries": ["describe"],
@@ -27,6 +29,7 @@ __all__ = [
     "crossval_latex",
     "crossval_table",
     "describe",
+    "findings_text",
     "render_event_scores",
     "render_tags",
     "start_table",

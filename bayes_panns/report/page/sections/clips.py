@@ -1,6 +1,7 @@
 """Clips to look at and listen to."""
 
-from bayes_panns.report.page.cards import DYNAMIC_RANGE, make_cards
+from bayes_panns.report.media import DYNAMIC_RANGE
+from bayes_panns.report.page.cards import make_cards
 from bayes_panns.report.page.clips import REASONS, choose_clips
 from bayes_panns.report.page.content import ClipGroup, Context, Section
 from bayes_panns.report.sources import Source
