@@ -51,26 +51,38 @@ _MOST_CLUSTERS = 500
 """The most clusters that are made."""
 
 
+NEEDS_SAMPLES = frozenset({AcquireStrategy.BATCH_BALD})
+"""The strategies that choose a batch by the draws of all candidates."""
+
+NEEDS_EMBEDDINGS = frozenset({AcquireStrategy.TYPICAL, AcquireStrategy.MIX})
+"""The strategies that look at how clips lie to each other."""
+
+NEEDS_SCORES = frozenset(AcquireStrategy) - {AcquireStrategy.RANDOM, AcquireStrategy.TYPICAL}
+"""The strategies that need the model's predictions."""
+
+
 @dataclass(frozen=True)
 class Candidates:
     """N clips without a label.
 
     Args:
-        samples: Each draw's probabilities, ``(N, T, K)``.
-        embeddings: ``(N, E)``.
+        score: What :func:`score_clips` says of each, ``(N,)``; anything where the strategy needs none.
         recordings: Which recording each is of, ``(N,)``.
         task: ``"one-of-k"`` or ``"multi-label"``.
+        samples: Each draw's probabilities, ``(N, T, K)``, for batch-bald.
+        embeddings: ``(N, E)``, for typical and mix.
         known: The embeddings of clips that have a label already, ``(M, E)``; none by default.
-        known_recordings: Which recording each of these is of, ``(M,)``.
+        known_recordings: Which recording each clip with a label is of, any number of them.
 
     Raises:
         ValueError: The shapes or the task do not fit.
     """
 
-    samples: NDArray[np.floating]
-    embeddings: NDArray[np.floating]
+    score: NDArray[np.floating]
     recordings: NDArray
     task: str
+    samples: NDArray[np.floating] | None = None
+    embeddings: NDArray[np.floating] | None = None
     known: NDArray[np.floating] | None = None
     known_recordings: NDArray | None = None
     _number: NDArray[np.intp] = field(init=False, repr=False)
@@ -78,26 +90,22 @@ class Candidates:
 
     def __post_init__(self) -> None:
         check_task(self.task)
-        clips = len(self.samples)
-        if self.samples.ndim != 3 or self.embeddings.ndim != 2 or self.recordings.shape != (clips,):
-            raise ValueError(
-                f"samples {self.samples.shape}, embeddings {self.embeddings.shape} and recordings "
-                f"{self.recordings.shape}: expected (N, T, K), (N, E) and (N,)"
-            )
-        if len(self.embeddings) != clips or (self.known is not None and self.known.shape[1:] != (self.width,)):
-            raise ValueError(f"embeddings {self.embeddings.shape} do not fit {clips} clips and the known ones")
+        clips = len(self.score)
+        shapes = {"score": self.score.shape[1:] == (), "recordings": self.recordings.shape == (clips,)}
+        if self.samples is not None:
+            shapes["samples"] = self.samples.ndim == 3 and len(self.samples) == clips
+        if self.embeddings is not None:
+            shapes["embeddings"] = self.embeddings.ndim == 2 and len(self.embeddings) == clips
+            shapes["known"] = self.known is None or self.known.shape[1:] == self.embeddings.shape[1:]
+        if wrong := [name for name, fits in shapes.items() if not fits]:
+            raise ValueError(f"{wrong[0]} {getattr(self, wrong[0]).shape} does not fit {clips} candidates")
         before = self.recordings[:0] if self.known_recordings is None else self.known_recordings
         number = np.unique(np.concatenate([self.recordings, before]), return_inverse=True)[1].reshape(-1)
         object.__setattr__(self, "_number", number[:clips])
         object.__setattr__(self, "_taken", np.bincount(number[clips:], minlength=len(number)))
 
     def __len__(self) -> int:
-        return len(self.samples)
-
-    @property
-    def width(self) -> int:
-        """E, of the embeddings."""
-        return self.embeddings.shape[1]
+        return len(self.score)
 
     def open(self, chosen: Sequence[int]) -> NDArray[np.bool_]:
         """Which clips may be chosen next, ``(N,)``: of the recordings of which the fewest clips are known or chosen."""
@@ -106,6 +114,10 @@ class Candidates:
         counts = (self._taken + np.bincount(self._number[index], minlength=len(self._taken)))[self._number]
         return left & (counts == counts[left].min()) if left.any() else left
 
+    def first_of_each(self, ordered: NDArray[np.intp]) -> NDArray[np.intp]:
+        """The first clip of each recording, in the order given."""
+        return ordered[np.sort(np.unique(self._number[ordered], return_index=True)[1])]
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -113,7 +125,7 @@ class Batch:
 
     Attributes:
         index: B of the candidates, in the order in which they were chosen.
-        score: What each was chosen by, ``(B,)``; the more the better. For random a random number.
+        score: What each was chosen by, ``(B,)``; the more the better.
     """
 
     index: NDArray[np.intp]
@@ -125,18 +137,18 @@ def choose_batch(candidates: Candidates, strategy: str, count: int, *, seed: int
 
     Example:
         >>> samples = np.array([[[0.5, 0.5], [0.5, 0.5]], [[0.9, 0.1], [0.1, 0.9]], [[0.9, 0.1], [0.9, 0.1]]])
-        >>> candidates = Candidates(samples, np.eye(3), np.arange(3), "one-of-k")
-        >>> choose_batch(candidates, "bald", 1).index
+        >>> score = score_clips(samples, "one-of-k", "bald")
+        >>> choose_batch(Candidates(score, np.arange(3), "one-of-k"), "bald", 1).index
         array([1])
 
     Args:
-        candidates: N clips.
+        candidates: N clips, with what the strategy needs.
         strategy: A word of :class:`~bayes_panns.core.choices.AcquireStrategy`.
         count: How many to choose.
         seed: Of what is random.
 
     Raises:
-        ValueError: ``strategy`` is unknown.
+        ValueError: ``strategy`` is unknown, or the candidates lack what it needs.
     """
     chosen = AcquireStrategy(strategy)
     count = min(count, len(candidates))
@@ -146,27 +158,30 @@ def choose_batch(candidates: Candidates, strategy: str, count: int, *, seed: int
         return _typical(candidates, count, seed)
     if chosen is AcquireStrategy.MIX:
         return _mix(candidates, count, seed)
-    return _best(candidates, score_clips(candidates.samples, candidates.task, chosen, seed=seed), count)
+    score = np.asarray(candidates.score, dtype=np.float64)
+    if chosen is AcquireStrategy.RANDOM:
+        score = np.random.default_rng(seed).random(len(candidates))
+    return _best(candidates, score, count)
 
 
-def score_clips(
-    samples: NDArray[np.floating], task: str, strategy: str, *, seed: int | Sequence[int] = 0
-) -> NDArray[np.float64]:
-    """How much each clip alone is worth a label, ``(N,)``: what a pool of the best candidates is kept by.
+def score_clips(samples: NDArray[np.floating], task: str, strategy: str) -> NDArray[np.float64]:
+    """What the predictions of each clip alone say of a label's worth, ``(N,)``.
 
-    For batch-bald it is bald's score, and for typical and mix, which look at all clips together, a random number.
+    For batch-bald it is bald's score, for mix the entropy, which is the weight of a clip.
 
     Args:
         samples: Each draw's probabilities, ``(N, T, K)``.
         task: ``"one-of-k"`` or ``"multi-label"``.
         strategy: A word of :class:`~bayes_panns.core.choices.AcquireStrategy`.
-        seed: Of random numbers.
+
+    Raises:
+        ValueError: The strategy needs no predictions.
     """
     chosen = AcquireStrategy(strategy)
-    if chosen in (AcquireStrategy.RANDOM, AcquireStrategy.TYPICAL, AcquireStrategy.MIX):
-        return np.random.default_rng(seed).random(len(samples))
+    if chosen not in NEEDS_SCORES:
+        raise ValueError(f"{strategy} needs no predictions")
     mean = samples.mean(axis=1, dtype=np.float64)
-    if chosen is AcquireStrategy.ENTROPY:
+    if chosen in (AcquireStrategy.ENTROPY, AcquireStrategy.MIX):
         return _entropy(mean, task)
     if chosen is AcquireStrategy.MARGIN:
         if task == Task.MULTI_LABEL:
@@ -174,7 +189,8 @@ def score_clips(
         # A last layer of one label alone has no second.
         top = np.sort(np.pad(mean, ((0, 0), (1, 0))), axis=1)[:, -2:]
         return cast(NDArray[np.float64], 1 - (top[:, 1] - top[:, 0]))
-    return _entropy(mean, task) - _expected_entropy(samples, task)
+    # Rounding may make it negative.
+    return np.maximum(_entropy(mean, task) - _expected_entropy(samples, task), 0)
 
 
 def _entropy(p: NDArray[np.floating], task: str) -> NDArray[np.float64]:
@@ -199,10 +215,8 @@ def _best(candidates: Candidates, score: NDArray[np.float64], count: int) -> Bat
     index = list[int]()
     while len(index) < count:
         allowed = np.flatnonzero(candidates.open(index))
-        ordered = allowed[np.argsort(-score[allowed], kind="stable")]
-        # The first clip of each recording, in the order of the scores.
-        first = np.sort(np.unique(candidates._number[ordered], return_index=True)[1])
-        index += ordered[first][: count - len(index)].tolist()
+        ordered = candidates.first_of_each(allowed[np.argsort(-score[allowed], kind="stable")])
+        index += ordered[: count - len(index)].tolist()
     return Batch(np.array(index, dtype=np.intp), score[index])
 
 
@@ -213,7 +227,7 @@ def _batch_bald(candidates: Candidates, count: int, seed: int) -> Batch:
     sum_y P(y) H(p | y) - mean_t H(p_t), where p given y weighs draw t by prod_i p_t(y_i). This is the difference of two
     joint mutual informations of Kirsch et al., equation 8.
     """
-    samples, task = candidates.samples.astype(np.float32), candidates.task
+    samples, task = _needed(candidates, "samples"), candidates.task
     expected = _expected_entropy(samples, task)
     # A label never says more once others are known, so an earlier gain bounds a later one.
     bound = _entropy(samples.mean(axis=1, dtype=np.float64), task) - expected
@@ -291,8 +305,9 @@ class _Labels:
 
 def _typical(candidates: Candidates, count: int, seed: int) -> Batch:
     """TypiClust: clusters of all clips, as many as labels there will be; the largest without a label come first."""
-    known = np.empty((0, candidates.width)) if candidates.known is None else candidates.known
-    points = _directions(np.concatenate([candidates.embeddings, known]))
+    embeddings = _needed(candidates, "embeddings")
+    known = embeddings[:0] if candidates.known is None else candidates.known
+    points = _directions(np.concatenate([embeddings, known]))
     clips = len(candidates)
     cluster = _clusters(points, min(len(known) + count, _MOST_CLUSTERS), seed)[0]
     size = np.bincount(cluster[:clips], minlength=cluster.max() + 1)
@@ -317,9 +332,9 @@ def _typical(candidates: Candidates, count: int, seed: int) -> Batch:
 
 def _mix(candidates: Candidates, count: int, seed: int) -> Batch:
     """CLUE: k-means of the clips, weighted by their entropy; the clip nearest to each centre."""
-    entropy = score_clips(candidates.samples, candidates.task, AcquireStrategy.ENTROPY)
-    points = _directions(candidates.embeddings)
-    weight = np.maximum(entropy, 1e-6)
+    points = _directions(_needed(candidates, "embeddings"))
+    # Clips of no entropy at all have a place too.
+    weight = np.maximum(candidates.score, 1e-6)
     cluster, centres = _clusters(points, count, seed, weight)
     mass = np.bincount(cluster, weight, minlength=len(centres))
     index, score = list[int](), list[float]()
@@ -331,6 +346,13 @@ def _mix(candidates: Candidates, count: int, seed: int) -> Batch:
         index.append(int(allowed[np.argmin(distance)]))
         score.append(float(mass[centre]))
     return Batch(np.array(index, dtype=np.intp), np.array(score))
+
+
+def _needed(candidates: Candidates, what: str) -> NDArray[np.float32]:
+    found = getattr(candidates, what)
+    if found is None:
+        raise ValueError(f"this strategy needs the {what} of the candidates")
+    return np.asarray(found, dtype=np.float32)
 
 
 def _directions(embeddings: NDArray[np.floating]) -> NDArray[np.float32]:

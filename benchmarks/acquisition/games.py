@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from bayes_panns.bayes.likelihoods import OneOfK
 from bayes_panns.core.choices import AcquireStrategy, Task
 from bayes_panns.metrics import accuracy, apply_power, nll
-from bayes_panns.metrics.acquisition import Candidates, choose_batch
+from bayes_panns.metrics.acquisition import NEEDS_SCORES, Candidates, choose_batch, score_clips
 from bayes_panns.svi.last_layer import HeadPosterior, choose_head, find_axes, infer_head
 
 UNIFORM = "uniform"
@@ -183,11 +183,14 @@ def _chosen(
     seed = int(random.integers(1 << 31))
     if strategy == UNIFORM:
         return random.choice(len(left), budget, replace=False)
+    samples = learner.samples(data.embeddings[left], seed)
+    needed = AcquireStrategy(strategy) in NEEDS_SCORES
     candidates = Candidates(
-        learner.samples(data.embeddings[left], seed),
-        data.embeddings[left].numpy(),
+        score_clips(samples, Task.ONE_OF_K, strategy) if needed else np.zeros(len(left)),
         data.recording[left],
         Task.ONE_OF_K,
+        samples=samples,
+        embeddings=data.embeddings[left].numpy(),
         known=data.embeddings[known].numpy(),
         known_recordings=data.recording[known],
     )
