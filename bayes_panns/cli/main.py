@@ -41,6 +41,7 @@ SECTIONS = {
     "Clips": ("pack", "repack", "inspect"),
     "Fits": ("pretrain", "finetune", "widths", "crossval", "check-start"),
     "Predictions": ("predict", "embed"),
+    "Labelling": ("acquire",),
     "Evaluation": ("evaluate", "calibrate", "report"),
     "Published models": ("fetch", "import", "export"),
 }

@@ -1,5 +1,6 @@
-"""Whole jobs around one run's folder: fit, set widths, evaluate, calibrate, cross-validate and embed."""
+"""Whole jobs around one run's folder: fit, set widths, evaluate, calibrate, cross-validate, embed and choose what to label."""
 
+from bayes_panns.jobs.acquire import DEFAULT_STRATEGY, Acquired, Pick, acquire, read_pick
 from bayes_panns.jobs.calibrate import calibrate
 from bayes_panns.jobs.crossval import CrossValidation, Spread, crossval, run_folder, write_results
 from bayes_panns.jobs.embed import embed
@@ -14,14 +15,18 @@ from bayes_panns.jobs.widths import with_fisher_widths
 from bayes_panns.posterior import choose_device
 
 __all__ = [
+    "DEFAULT_STRATEGY",
     "RUN_TOML",
+    "Acquired",
     "CrossValidation",
     "Fitted",
+    "Pick",
     "RunFolder",
     "Spread",
     "StartMemory",
     "Verification",
     "WidthMemory",
+    "acquire",
     "calibrate",
     "check_start",
     "choose_device",
@@ -34,6 +39,7 @@ __all__ = [
     "fit",
     "held_out",
     "label_set",
+    "read_pick",
     "read_start_memory",
     "run_folder",
     "unless_fitting",

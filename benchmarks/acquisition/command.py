@@ -31,7 +31,13 @@ logger = logging.getLogger(__name__)
 @click.option("--seeds", callback=whole_numbers, metavar="N,...", default="0,1,2", show_default=True)
 @click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True, help="How often labels are added.")
 @click.option("--budget", type=click.IntRange(min=1), default=20, show_default=True, help="How many each time.")
-@click.option("--tail", type=float, help="Play with a pool too in which one class is so many times as frequent as another.")
+@click.option(
+    "--tailed",
+    multiple=True,
+    type=click.Path(),
+    help="A store to choose from with its classes thinned out, the rarest to a TAIL-th; repeatable.",
+)
+@click.option("--tail", type=click.FloatRange(min=1), default=20, show_default=True)
 @click.option(
     "--strategy", "strategies", type=click.Choice(STRATEGIES), multiple=True, help="Only this one; repeatable [all]."
 )
@@ -44,7 +50,8 @@ def main(
     seeds: list[int],
     rounds: int,
     budget: int,
-    tail: float | None,
+    tailed: tuple[str, ...],
+    tail: float,
     strategies: tuple[str, ...],
     results: Path | None,
     note: str,
@@ -59,7 +66,7 @@ def main(
     """
     try:
         with messages():
-            sets = [_read(store, source, each) for store in stores for each in ((None,) if tail is None else (None, tail))]
+            sets = [*(_read(store, source, None) for store in stores), *(_read(store, source, tail) for store in tailed)]
             games = _play(sets, strategies or STRATEGIES, seeds, out, rounds=rounds, budget=budget)
     except BayesPannsError as error:
         raise click.ClickException(str(error)) from error
