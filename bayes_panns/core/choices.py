@@ -175,10 +175,11 @@ class ShortClips(Choice):
 
 
 class HeadStart(Choice):
-    """Where a last layer for new labels starts."""
+    """Where a last layer starts."""
 
-    RANDOM = "random", "random values"
+    RANDOM = "random", "random values, for new labels"
     PROBE = "probe", "logistic regression on the upstream's embeddings"
+    UPSTREAM = "upstream", "the upstream's rotated last layer of the same labels, which becomes the prior"
 
 
 class TagFormat(Choice):
