@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo examples notebooks study test faults fuzz lint clean
+.PHONY: demo examples notebooks study test long faults fuzz lint clean
 
 $(VENV)/.current: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -47,7 +47,11 @@ study: $(VENV)/.current
 
 # Two processes of one thread each are faster than one of two: most of what a test computes is small.
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not long"
+
+# The tests that take a chain of an exact posterior, or a study in small: some minutes more. CI runs them after the others.
+long: $(VENV)/.current
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m long
 
 # Kills, signals, full disks, flipped bits: every command under faults, of this SEED. A tenth of them with QUICK=1.
 SEED ?= 0

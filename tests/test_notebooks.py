@@ -13,6 +13,8 @@ import pytest
 from bayes_panns.clips import Catalog, esc50, folder, pack, urbansound8k
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parent.parent / "examples" / "notebooks").glob("*.py"))
+LONG = ("esc10", "sources", "transfer")
+"""Those that fit several posteriors to recordings."""
 
 
 def thinned(catalog: Catalog, per_group: int) -> Catalog:
@@ -43,7 +45,10 @@ def stores(real_data, tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=[pytest.mark.long] * (path.stem in LONG), id=path.stem) for path in NOTEBOOKS],
+)
 def test_a_notebook_runs(path, tmp_path, request):
     settings = {"SMALL": "1", "RUNS": str(tmp_path / "runs")}
     if "STORES" in path.read_text(encoding="utf-8"):

@@ -57,7 +57,7 @@ def upstreams(stores):
     return {guide: str(stores / guide) for guide in ("flip", "det")}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_study_runs_and_goes_on(stores, upstreams, tmp_path):
     from benchmarks.transfer_study import METRIC_NAMES, ROWS, main
 
@@ -108,7 +108,7 @@ def test_the_study_runs_and_goes_on(stores, upstreams, tmp_path):
     assert "no row of the study is fitted on every fold yet" in nothing.output
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_drops_fit_is_dets(stores, upstreams, tmp_path):
     from benchmarks.transfer_study import leave_dropout_on
 

@@ -50,6 +50,9 @@ _JSON, _ARRAYS = "evaluation.json", "predictions.npz"
 _PER_CLIP = ("entropy", "expected_entropy", "mutual_information", "clip_total", "clip_aleatoric", "clip_epistemic")
 """The arrays of predictions that are ``(N,)``. The covariance is ``(N, K, K)``, all others ``(N, K)``."""
 
+_LEFT_OUT = ("samples",)
+"""What an evaluation does not keep: it would be as large as all draws of all clips."""
+
 
 class _Provenance(BaseModel):
     """The entries of the provenance that are read back, of new and of old evaluations."""
@@ -221,8 +224,8 @@ def _flat(uncertainty: Uncertainty, prefix: str) -> dict[str, NDArray]:
 
 
 def _named(parts: Uncertainty | StandardError) -> dict[str, NDArray]:
-    values = {field.name: getattr(parts, field.name) for field in fields(parts) if field.name != "samples"}
-    return {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
+    values = {field.name: getattr(parts, field.name) for field in fields(parts)}
+    return {name: value for name, value in values.items() if isinstance(value, np.ndarray) and name not in _LEFT_OUT}
 
 
 def _nested(arrays: dict[str, NDArray], prefix: str, clips: int, labels: int, about: dict[str, Any]) -> Uncertainty:
@@ -249,7 +252,7 @@ def _nested(arrays: dict[str, NDArray], prefix: str, clips: int, labels: int, ab
             found[name] = array
         return found
 
-    others = ("standard_error", "draws", "task", "samples")
+    others = ("standard_error", "draws", "task", *_LEFT_OUT)
     parts = checked([field.name for field in fields(Uncertainty) if field.name not in others], prefix, finite=True)
     errors = checked([field.name for field in fields(StandardError)], f"{prefix}standard_error/", finite=False)
     if not ((parts["probability"] >= 0) & (parts["probability"] <= 1)).all():

@@ -207,3 +207,10 @@ def test_a_single_draw_can_be_tempered():
     assert soft.uncertainty.covariance is not None
     with pytest.raises(BayesPannsError, match="a mean of 6 draws"):
         of_the_same_clips(1).tempered(2.0)
+
+
+def test_the_draws_themselves_are_not_kept_on_disk(tmp_path):
+    kept = evaluation()
+    samples = np.zeros((len(kept.names), 3, len(kept.labels)), np.float32)
+    replace(kept, uncertainty=replace(kept.uncertainty, samples=samples)).save(tmp_path / "e")
+    assert Evaluation.load(tmp_path / "e").uncertainty.samples is None

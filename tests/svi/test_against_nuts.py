@@ -13,7 +13,7 @@ from torch import nn
 from bayes_panns.bayes import BayesianNet, FanIn, MeanField, OneOfK, draw_weights, sites
 from bayes_panns.svi import MeanFieldELBO
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 class SmallNet(nn.Module):

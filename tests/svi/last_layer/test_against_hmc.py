@@ -31,7 +31,7 @@ from bayes_panns.svi.last_layer import choose_head, find_axes, infer_head
 
 EXAMPLE = Path(__file__).resolve().parents[3] / "examples" / "exact_head.py"
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 K, SIZE, CLIPS, FRESH, TAU, TAU_BIAS = 3, 8, 45, 3000, 0.5, 2.0
 WIDTHS = [TAU, 0.1, 0.2, 1.0, 2.0, 5.0]
