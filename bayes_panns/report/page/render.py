@@ -28,6 +28,7 @@ from bayes_panns.report.page.compare import compare_sources
 from bayes_panns.report.page.content import Context, Section
 from bayes_panns.report.page.facts import facts_of
 from bayes_panns.report.page.intervals import intervals_of, resamples_for
+from bayes_panns.report.page.look import shared_style
 from bayes_panns.report.page.sections import make_sections
 from bayes_panns.report.reading import read_sources
 from bayes_panns.report.sources import Scoring, Source
@@ -149,7 +150,7 @@ def render_page(sources: Sequence[Source]) -> str:
         names=names,
         reports=reports,
         comparison=comparison,
-        style=Markup(_read("page.css")),
+        style=Markup(shared_style() + "\n" + _read("page.css")),
         script=Markup(script),
         script_digest=digest,
         version=__version__,
