@@ -1,10 +1,19 @@
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
 ROOT = Path(__file__).resolve().parent.parent
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+QUIET = (
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync", "--autoplay-policy=no-user-gesture-required"),
+)
+"""A browser that asks for nothing by itself."""
 
 
 @pytest.fixture(autouse=True)
@@ -15,6 +24,23 @@ def _seed():
 @pytest.fixture(autouse=True)
 def _messages_are_captured(caplog):
     caplog.set_level("INFO", logger="bayes_panns")
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """A headless browser, one for all tests of a process: two of them cannot be driven side by side."""
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if path is None:
+        message = f"no browser: install {BROWSERS[0]}"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=path, args=list(QUIET))
+        yield opened
+        opened.close()
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,5 @@
 """The report of a real run, opened in a real browser."""
 
-import os
-import shutil
 from dataclasses import replace
 
 import pytest
@@ -14,31 +12,6 @@ from bayes_panns.report.page import intervals
 from bayes_panns.svi import FitSettings
 
 pytestmark = pytest.mark.slow
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-
-QUIET = (
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
-    *("--disable-component-update", "--disable-sync", "--autoplay-policy=no-user-gesture-required"),
-)
-"""A browser that asks for nothing by itself."""
-
-
-@pytest.fixture(scope="session")
-def browser():
-    path = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if path is None:
-        message = f"no browser: install {BROWSERS[0]}"
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        pytest.skip(message)
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=path, args=list(QUIET))
-        yield opened
-        opened.close()
-
 
 def short(catalog, count):
     """``count`` clips of each label and fold, or of each folder."""
