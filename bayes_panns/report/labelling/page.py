@@ -30,6 +30,7 @@ from bayes_panns.jobs import Acquired, Pick, read_pick
 from bayes_panns.posterior import Posterior
 from bayes_panns.report.formatting import exact
 from bayes_panns.report.media import sound, spectrogram
+from bayes_panns.report.page.look import shared_style
 
 GUESSES = 9
 """How many of the most probable labels a clip shows; as many as there are digits."""
@@ -113,7 +114,7 @@ def render_labelling(acquired: Acquired, posterior: Posterior, *, source: Path, 
         source=str(source),
         several=posterior.task == Task.MULTI_LABEL,
         data=Markup(text),
-        style=Markup(_read("label.css")),
+        style=Markup(shared_style() + _read("label.css")),
         script=Markup(script),
         script_digest=digest,
         version=__version__,
