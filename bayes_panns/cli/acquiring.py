@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 @click.option(
     "--strategy",
     type=click.Choice(AcquireStrategy.words()),
-    help=f"How to choose: {AcquireStrategy.described()} [DEFAULT].",
+    help=f"How to choose: {AcquireStrategy.described()} [typical].",
 )
 @click.option("-o", "--out", type=options.FOLDER, default=Path("to-label"), show_default=True, help="A new folder.")
 @click.option(

@@ -196,7 +196,6 @@ class AcquireStrategy(Choice):
 
     RANDOM = "random", "any clips"
     ENTROPY = "entropy", "the most uncertain labels, for whatever reason"
-    MARGIN = "margin", "the least difference between the two most probable labels"
     BALD = "bald", "the draws disagree most: the label says most about the weights"
     BATCH_BALD = "batch-bald", "the same of the batch as a whole, so that no two clips ask the same question"
     TYPICAL = "typical", "the most typical clip of each group of similar sounds without a label; needs no draws"

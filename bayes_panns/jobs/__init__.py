@@ -1,4 +1,4 @@
-"""Whole jobs around one run's folder: fit, set widths, evaluate, calibrate, cross-validate, embed and choose what to label."""
+"""Whole jobs: fit, set widths, evaluate, calibrate, cross-validate, embed and choose what to label."""
 
 from bayes_panns.jobs.acquire import DEFAULT_STRATEGY, Acquired, Pick, acquire, read_pick
 from bayes_panns.jobs.calibrate import calibrate

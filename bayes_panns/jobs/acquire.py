@@ -33,18 +33,19 @@ from bayes_panns.posterior import Posterior, require_sound
 from bayes_panns.predictions import Uncertainty
 from bayes_panns.predictions.clip_sets import predict_waveforms
 from bayes_panns.predictions.combine import concatenate
-from bayes_panns.predictions.recordings import Cutting, Piece, Skipped, computed, none_read
+from bayes_panns.predictions.recordings import Cutting, Skipped, computed, none_read
 from bayes_panns.predictions.windows import Window
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_STRATEGY = AcquireStrategy.RANDOM
+DEFAULT_STRATEGY = AcquireStrategy.TYPICAL
+"""The one that beat random clips in ``benchmarks/results/acquisition.md``."""
 
 DRAWS = 100
 """How many draws say how far they disagree."""
 
 _MOST, _BYTES = 10_000, 1 << 28
-"""The most candidates that are kept, and the most memory for them: the best so far, whatever the length of the files."""
+"""The most candidates that are kept, and the most memory for them."""
 
 _COVERED = 0.5
 """A window counts as labelled if a labelled stretch covers so much of it, or so much of the stretch lies in it."""

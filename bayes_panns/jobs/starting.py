@@ -183,8 +183,8 @@ def _explain_fresh_head(recipe: Run, posterior: Posterior, upstream: Posterior) 
     """Say that a last layer of the same labels is not used."""
     if upstream.labels == posterior.labels:
         logger.info(
-            f"the last layer is fitted to these clips alone; what {recipe.upstream} learned of its labels is kept by the "
-            "recipe continue, or by a fit to its clips and these together"
+            f"the last layer is fitted to these clips alone; what {recipe.upstream} learned of its labels is kept by "
+            "the recipe continue, or by a fit to its clips and these together"
         )
 
 

@@ -7,7 +7,6 @@ strategy       chooses
 =============  ============================================================================================
 random         any clips
 entropy        the largest H(p)
-margin         the smallest difference between the two largest p_k; for multi-label between p_k and 1 - p_k
 bald           the largest H(p) - mean_t H(p_t) (Houlsby et al., 2011, arXiv:1112.5745)
 batch-bald     greedily, the clip with the largest I(label; weights | labels of those chosen before)
                (Kirsch et al., 2019, arXiv:1906.08158)
@@ -24,7 +23,7 @@ where the clips that have a label count too.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -183,12 +182,6 @@ def score_clips(samples: NDArray[np.floating], task: str, strategy: str) -> NDAr
     mean = samples.mean(axis=1, dtype=np.float64)
     if chosen in (AcquireStrategy.ENTROPY, AcquireStrategy.MIX):
         return _entropy(mean, task)
-    if chosen is AcquireStrategy.MARGIN:
-        if task == Task.MULTI_LABEL:
-            return cast(NDArray[np.float64], 1 - np.abs(2 * mean - 1).min(axis=1))
-        # A last layer of one label alone has no second.
-        top = np.sort(np.pad(mean, ((0, 0), (1, 0))), axis=1)[:, -2:]
-        return cast(NDArray[np.float64], 1 - (top[:, 1] - top[:, 0]))
     # Rounding may make it negative.
     return np.maximum(_entropy(mean, task) - _expected_entropy(samples, task), 0)
 
@@ -270,7 +263,8 @@ class _Labels:
         clips, draws, labels = samples.shape
         given = self.weight @ samples.transpose(1, 0, 2).reshape(draws, clips * labels)
         entropies = _entropy(given.reshape(len(self), clips, labels).clip(0, 1), self._task)
-        return cast(NDArray[np.float64], self.probability @ entropies)
+        found: NDArray[np.float64] = self.probability @ entropies
+        return found
 
     def add(self, samples: NDArray[np.float32]) -> None:
         """Go on with the labels of one more clip, ``(T, K)``."""
@@ -291,7 +285,9 @@ class _Labels:
             draw = (self.weight[rows].cumsum(axis=1) > self._random.random((len(rows), 1))).argmax(axis=1)
             p = samples[draw]
             if self._task == Task.ONE_OF_K:
-                label = (p.cumsum(axis=1) > self._random.random((len(rows), 1)) * p.sum(axis=1, keepdims=True)).argmax(1)
+                label = (p.cumsum(axis=1) > self._random.random((len(rows), 1)) * p.sum(axis=1, keepdims=True)).argmax(
+                    1
+                )
                 likelihood = np.log(np.maximum(samples.T[label], np.finfo(np.float32).tiny))
             else:
                 has = self._random.random(p.shape) < p
@@ -300,7 +296,9 @@ class _Labels:
             self.weight = self.weight[rows] * np.exp(likelihood - likelihood.max(axis=1, keepdims=True))
             self.probability, self._sampled = np.full(len(rows), 1 / len(rows)), True
         total = self.weight.sum(axis=1, keepdims=True)
-        self.weight = np.where(total > 0, self.weight / np.maximum(total, np.finfo(np.float32).tiny), 1 / samples.shape[0])
+        self.weight = np.where(
+            total > 0, self.weight / np.maximum(total, np.finfo(np.float32).tiny), 1 / samples.shape[0]
+        )
 
 
 def _typical(candidates: Candidates, count: int, seed: int) -> Batch:

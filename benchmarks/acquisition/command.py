@@ -25,7 +25,9 @@ logger = logging.getLogger(__name__)
 
 
 @click.command("acquisition", context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.option("--data", "stores", required=True, multiple=True, type=click.Path(), help="A store with folds; repeatable.")
+@click.option(
+    "--data", "stores", required=True, multiple=True, type=click.Path(), help="A store with folds; repeatable."
+)
 @click.option("--from", "source", required=True, type=click.Path(), help="The network, imported.")
 @click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="The folder of the study.")
 @click.option("--seeds", callback=whole_numbers, metavar="N,...", default="0,1,2", show_default=True)
@@ -66,7 +68,10 @@ def main(
     """
     try:
         with messages():
-            sets = [*(_read(store, source, None) for store in stores), *(_read(store, source, tail) for store in tailed)]
+            sets = [
+                *(_read(store, source, None) for store in stores),
+                *(_read(store, source, tail) for store in tailed),
+            ]
             games = _play(sets, strategies or STRATEGIES, seeds, out, rounds=rounds, budget=budget)
     except BayesPannsError as error:
         raise click.ClickException(str(error)) from error
@@ -96,12 +101,19 @@ def _play(
     torch.set_num_threads(1)
     out.mkdir(parents=True, exist_ok=True)
     path = out / "games.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    whole = path.read_text(encoding="utf-8") if path.is_file() else ""
     # An interruption may have cut the last line.
-    known = {tuple(each["game"]): each for each in map(json.loads, lines[:-1] + [x for x in lines[-1:] if x[-1:] == "}"])}
+    whole = whole[: whole.rfind("\n") + 1]
+    path.write_text(whole, encoding="utf-8")
+    known = {tuple(each["game"]): each for each in map(json.loads, whole.splitlines())}
     found = []
     # Seed by seed, so that an interrupted study has something of each.
-    todo = [(each, fold, strategy, seed) for seed, each in product(seeds, sets) for fold in np.unique(each.fold).tolist() for strategy in strategies]
+    todo = [
+        (each, fold, strategy, seed)
+        for seed, each in product(seeds, sets)
+        for fold in np.unique(each.fold).tolist()
+        for strategy in strategies
+    ]
     for number, (each, fold, strategy, seed) in enumerate(todo, 1):
         key = (each.name, strategy, fold, seed, rounds, budget)
         if key not in known:
@@ -109,6 +121,7 @@ def _play(
             with path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
             known[key] = line
-            logger.info(f"[{number}/{len(todo)}] {each.name}, fold {fold}, seed {seed}, {strategy}: accuracy {line['accuracy'][-1]:.3f}")
+            last = f"accuracy {line['accuracy'][-1]:.3f}"
+            logger.info(f"[{number}/{len(todo)}] {each.name}, fold {fold}, seed {seed}, {strategy}: {last}")
         found.append(known[key])
     return found

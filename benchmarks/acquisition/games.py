@@ -99,7 +99,8 @@ class Learner:
             steps=_STEPS,
             seed=seed,
         )
-        scale, weight, power = 0.2, 1.0, (1.0,)
+        scale, weight = 0.2, 1.0
+        power: tuple[float, ...] = (1.0,)
         if choice is not None:
             scale, weight, power = choice.chosen.prior_scale, choice.chosen.kl_weight, choice.power
         axes, *start = find_axes(views, target, data.labels, OneOfK())

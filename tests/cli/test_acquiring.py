@@ -3,7 +3,7 @@
 import csv
 import json
 import re
-import tracemalloc
+import sys
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from bayes_panns.cli import main
 from bayes_panns.clips import ClipSet, Task
 from bayes_panns.core.choices import AcquireStrategy
 from bayes_panns.jobs import acquire
-from bayes_panns.jobs import acquire as acquire_module
+from bayes_panns.metrics.acquisition import choose_batch
 from bayes_panns.posterior import Posterior, load, save
 from bayes_panns.recipes import read_strategy
 
@@ -93,7 +93,9 @@ def test_each_strategy_chooses_from_all_recordings(posterior, recordings, tmp_pa
 
 def test_what_has_a_label_is_left_out(posterior, recordings, tmp_path):
     table = tmp_path / "labels.csv"
-    table.write_text("file,labels,start,end\nc0.wav,dog,,\nc1.wav,rain,0.3,0.4\nsite/long.wav,sea,0.5,1.0\nz.wav,sea,,\n")
+    table.write_text(
+        "file,labels,start,end\nc0.wav,dog,,\nc1.wav,rain,0.3,0.4\nsite/long.wav,sea,0.5,1.0\nz.wav,sea,,\n"
+    )
     out = tmp_path / "out"
     result = run("acquire", posterior, recordings, "--exclude", table, "--budget", 20, "-o", out, code=3)
     left = {(row["file"], row["start"]) for row in chosen(out)}
@@ -138,21 +140,35 @@ def test_pack_takes_what_the_page_would_write(posterior, recordings, tmp_path):
         table.unlink()
 
 
-def test_memory_does_not_grow_with_the_recordings(posterior, tmp_path, monkeypatch):
-    module = __import__("sys").modules[acquire_module.__module__]
-    monkeypatch.setattr(module, "_MOST", 40)
-    loaded, peaks = load(posterior), []
-    for seconds in (20, 80):
-        folder = tmp_path / str(seconds)
-        folder.mkdir()
-        path = folder / "a.wav"
-        soundfile.write(path, 0.1 * np.random.default_rng(0).normal(size=seconds * RATE), RATE)
-        tracemalloc.start()
-        found = acquire(loaded, [path], 8, folder=folder, strategy=AcquireStrategy.BATCH_BALD, draws=4)
-        peaks.append(tracemalloc.get_traced_memory()[1])
-        tracemalloc.stop()
-        assert (found.windows, len(found.picks)) == (2 * seconds, 8)
-    assert peaks[1] < 1.5 * peaks[0]
+def test_what_is_kept_does_not_grow_with_the_recordings(posterior, tmp_path, monkeypatch):
+    module = sys.modules[acquire.__module__]
+    seen = []
+
+    def choose(candidates, *arguments, **options):
+        seen.append(candidates)
+        return choose_batch(candidates, *arguments, **options)
+
+    monkeypatch.setattr(module, "choose_batch", choose)
+    monkeypatch.setattr(module, "_MOST", 16)
+    path = tmp_path / "a.wav"
+    soundfile.write(path, 0.1 * np.random.default_rng(0).normal(size=20 * RATE), RATE)
+    loaded = load(posterior)
+
+    def scores(strategy, budget):
+        found = acquire(loaded, [path], budget, folder=tmp_path, strategy=strategy, draws=4)
+        assert (found.windows, len(found.picks)) == (40, budget)
+        return seen[-1].score
+
+    everything = scores(AcquireStrategy.BALD, 40)
+    kept = scores(AcquireStrategy.BATCH_BALD, 2)
+    # The best of them, which are in the order in which they came.
+    assert sorted(kept) == pytest.approx(sorted(everything)[-16:])
+    assert seen[-1].samples.shape == (16, 4, 3)
+    scores(AcquireStrategy.TYPICAL, 2)
+    assert len(seen[-1].embeddings) == 16
+    # The more a candidate takes, the fewer there are; four times those wanted at least.
+    monkeypatch.setattr(module, "_BYTES", 10)
+    assert len(scores(AcquireStrategy.BALD, 2)) == 8
 
 
 def test_odd_names_and_labels_stay_text(recordings, tmp_path):

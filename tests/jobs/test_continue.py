@@ -76,7 +76,9 @@ def test_power_and_kl_weight_stay_and_clips_do_not_count_twice(place, caplog):
     assert load(place / "calibrated-2").power == old.power
     caplog.clear()
     continued(place, "calibrated", [place / "old.h5"], "twice")
-    assert "42 of the 42 clips are among those that the upstream posterior was fitted to, and count twice" in caplog.text
+    assert (
+        "42 of the 42 clips are among those that the upstream posterior was fitted to, and count twice" in caplog.text
+    )
 
 
 def test_what_does_not_fit_is_refused(place):

@@ -45,10 +45,8 @@ def test_scores_are_what_their_papers_say():
     inside = np.mean([-(p * np.log(p) + (1 - p) * np.log(1 - p)) for p in (0.9, 0.7)])
     assert score_clips(samples, ONE, "entropy") == pytest.approx([two, two, mean])
     assert score_clips(samples, ONE, "bald") == pytest.approx([0, two, mean - inside], abs=1e-12)
-    assert score_clips(samples, ONE, "margin") == pytest.approx([1, 1, 0.4])
     # Two labels that exclude each other say the same twice, and each counts.
     assert score_clips(samples, MANY, "bald") == pytest.approx([0, 2 * two, 2 * (mean - inside)], abs=1e-12)
-    assert score_clips(np.array([[[0.9, 0.45]]]), MANY, "margin") == pytest.approx([0.9])
     with pytest.raises(ValueError, match="no predictions"):
         score_clips(samples, ONE, "typical")
 
@@ -112,7 +110,9 @@ def test_the_mix_looks_among_the_uncertain():
 
 
 @pytest.mark.parametrize("strategy", AcquireStrategy.words())
-@given(st.lists(st.integers(0, 3), min_size=1, max_size=12), st.integers(1, 15), st.lists(st.integers(0, 4), max_size=4))
+@given(
+    st.lists(st.integers(0, 3), min_size=1, max_size=12), st.integers(1, 15), st.lists(st.integers(0, 4), max_size=4)
+)
 @settings(max_examples=10, deadline=None)
 def test_recordings_take_turns_and_no_clip_comes_twice(strategy, recordings, count, before):
     samples = drawn(len(recordings), 4, 3)

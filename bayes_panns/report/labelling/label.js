@@ -14,12 +14,13 @@ let answers = data.clips.map(() => null);
 let added = [];
 let past = [];
 let at = 0;
+let atOnce = false;
 
 function load() {
   try {
     const kept = JSON.parse(localStorage.getItem(place));
     if (kept && kept.answers.length === answers.length) {
-      ({ answers, added, past, at } = kept);
+      ({ answers, added, past, at, atOnce } = kept);
     }
   } catch {
     // Without storage, labels last as long as the page is open.
@@ -28,7 +29,7 @@ function load() {
 
 function keep() {
   try {
-    localStorage.setItem(place, JSON.stringify({ answers, added, past, at }));
+    localStorage.setItem(place, JSON.stringify({ answers, added, past, at, atOnce }));
   } catch {
     say("This browser keeps nothing: download the labels before you close the page.");
   }
@@ -155,6 +156,12 @@ function move(to) {
   find("filter").value = "";
   keep();
   show();
+  if (find("clip").getBoundingClientRect().top < 0) {
+    find("clip").scrollIntoView();
+  }
+  if (atOnce) {
+    play();
+  }
 }
 
 // The next clip that nothing was said of; after the last one, the next clip.
@@ -274,6 +281,10 @@ find("search").addEventListener("submit", (event) => {
   take();
 });
 find("filter").addEventListener("input", showLabels);
+find("at-once").addEventListener("change", (event) => {
+  atOnce = event.target.checked;
+  keep();
+});
 find("picture").addEventListener("click", (event) => {
   const box = find("picture").getBoundingClientRect(), audio = find("audio");
   audio.currentTime = (audio.duration || 0) * Math.min(1, Math.max(0, (event.clientX - box.left) / box.width));
@@ -292,6 +303,9 @@ find("audio").addEventListener("seeked", follow);
 
 addEventListener("keydown", (event) => {
   const { key, target } = event;
+  if (target === find("at-once") && key === " ") {
+    return;
+  }
   if (event.ctrlKey || event.metaKey || event.altKey) {
     return;
   }
@@ -326,4 +340,5 @@ addEventListener("keydown", (event) => {
 });
 
 load();
+find("at-once").checked = atOnce;
 show();

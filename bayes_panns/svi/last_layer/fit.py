@@ -72,8 +72,8 @@ class HeadFit:
     fitted to all clips; see :func:`infer_head`. It takes seconds, so there is no checkpoint: a run that was interrupted
     starts again. The optimum does not depend on the start.
 
-    With ``before`` nothing is chosen: the posterior of earlier clips is the prior, and the fit goes on with the weight of
-    the KL that it was fitted at.
+    With ``before`` nothing is chosen: the posterior of earlier clips is the prior, and the fit goes on with the weight
+    of the KL that it was fitted at.
 
     Args:
         model: The model; only its last layer has a guide.

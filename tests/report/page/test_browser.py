@@ -13,6 +13,7 @@ from bayes_panns.svi import FitSettings
 
 pytestmark = pytest.mark.slow
 
+
 def short(catalog, count):
     """``count`` clips of each label and fold, or of each folder."""
     kept, seen = [], {}
