@@ -1,6 +1,7 @@
 """The command ``bayes-panns``: parse, call, print. Importing this package registers every command on :func:`main`."""
 
 from bayes_panns.cli import (
+    acquiring,
     completion,
     data,
     demo,
@@ -16,6 +17,7 @@ from bayes_panns.cli import (
 from bayes_panns.cli.main import main
 
 __all__ = [
+    "acquiring",
     "completion",
     "data",
     "demo",

@@ -221,10 +221,11 @@ class ShortClips(Choice):
 
 
 class HeadStart(Choice):
-    """Where a last layer for new labels starts."""
+    """Where a last layer starts."""
 
-    RANDOM = "random", "random values"
+    RANDOM = "random", "random values, for new labels"
     PROBE = "probe", "logistic regression on the upstream's embeddings"
+    UPSTREAM = "upstream", "the upstream's rotated last layer of the same labels, which becomes the prior"
 
 
 class TagFormat(Choice):
@@ -237,6 +238,17 @@ class TagFormat(Choice):
     PARQUET = "parquet", "a row for each window and label, for data frames"
     RAVEN = "raven", "a selection table of the events of each recording"
     PICTURE = "picture", "a timeline of each recording as PNG"
+
+
+class AcquireStrategy(Choice):
+    """How ``acquire`` chooses which clips to label next."""
+
+    RANDOM = "random", "any clips"
+    ENTROPY = "entropy", "the most uncertain labels, for whatever reason"
+    BALD = "bald", "the draws disagree most: the label says most about the weights"
+    BATCH_BALD = "batch-bald", "the same of the batch as a whole, so that no two clips ask the same question"
+    TYPICAL = "typical", "the most typical clip of each group of similar sounds without a label; needs no draws"
+    MIX = "mix", "the middle of each group of uncertain sounds"
 
 
 class CheckpointKind(Choice):

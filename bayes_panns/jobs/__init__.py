@@ -1,5 +1,6 @@
-"""Whole jobs around one run's folder: fit, set widths, evaluate, calibrate, cross-validate and embed."""
+"""Whole jobs: fit, set widths, evaluate, calibrate, cross-validate, embed and choose what to label."""
 
+from bayes_panns.jobs.acquire import DEFAULT_STRATEGY, Acquired, Pick, acquire, read_pick
 from bayes_panns.jobs.calibrate import calibrate
 from bayes_panns.jobs.crossval import CrossValidation, Spread, crossval, run_folder, write_results
 from bayes_panns.jobs.doctor import examine_machine
@@ -19,16 +20,20 @@ from bayes_panns.jobs.widths import with_fisher_widths
 from bayes_panns.posterior import choose_device
 
 __all__ = [
+    "DEFAULT_STRATEGY",
     "RUN_TOML",
+    "Acquired",
     "CrossValidation",
     "Entry",
     "Fitted",
     "ResultsFolder",
+    "Pick",
     "RunFolder",
     "Spread",
     "StartMemory",
     "Verification",
     "WidthMemory",
+    "acquire",
     "calibrate",
     "calibrations",
     "check_start",
@@ -45,6 +50,7 @@ __all__ = [
     "held_out",
     "label_set",
     "predict_to",
+    "read_pick",
     "read_start_memory",
     "run_folder",
     "score",

@@ -19,14 +19,21 @@ from bayes_panns.core.choices import Holds, Schedule, SplitRule, Task
 from bayes_panns.core.errors import FitError, RecipeError, StoreError
 from bayes_panns.jobs.inputs import Continued, Inputs, Resumable
 from bayes_panns.jobs.labels import warn_of_labels
-from bayes_panns.jobs.leaks import record_fitted_clips, warn_of_known_clips
+from bayes_panns.jobs.leaks import record_fitted_clips, warn_of_clips_twice, warn_of_known_clips
 from bayes_panns.jobs.run_folder import RunFolder
 from bayes_panns.jobs.splits import divide
-from bayes_panns.jobs.starting import has_new_head, net_for, require_fit, takes_all_clips, with_net
+from bayes_panns.jobs.starting import (
+    earlier_head,
+    has_new_head,
+    net_for,
+    require_fit,
+    takes_all_clips,
+    with_net,
+)
 from bayes_panns.posterior import Inherited, Posterior, Power, choose_device, load, require_inputs, save
 from bayes_panns.posterior.disk import read_header
 from bayes_panns.recipes import Run, is_function, read_strategy, replaced
-from bayes_panns.svi import Embeddings, Features, Fit, HeadChoice, HeadFit
+from bayes_panns.svi import Earlier, Embeddings, Features, Fit, HeadChoice, HeadFit
 from bayes_panns.svi.feature_file import FeatureFile
 from bayes_panns.svi.schedules import learning_rate
 
@@ -111,12 +118,15 @@ def fit(
         each = f"{clips.seconds_per_clip:g} s" if clips.samples else clips.contents
         logger.info(f"{len(clips)} clips of {each}, {len(clips.labels)} labels ({task}), on {chosen}")
         warn_of_labels(clips, task)
-        if upstream is not None and takes_all_clips(posterior, recipe):
+        before = earlier_head(recipe, posterior, upstream)
+        if upstream is not None and before is not None:
+            warn_of_clips_twice(upstream, clips)
+        elif upstream is not None and takes_all_clips(posterior, recipe):
             warn_of_known_clips(upstream, clips)
         if inherited is not None:
             new = ", ".join(inherited.new) or "none"
             logger.info(f"taken from {recipe.upstream}: {len(inherited.taken)} tensors; new: {new}")
-        job = _job(recipe, posterior, clips, held, run, chosen, widen)
+        job = _job(recipe, posterior, clips, held, run, chosen, widen, before)
         if resume:
             resumable = _resumed(job, run, recipe, resumable)
         if isinstance(job, Fit) and job.step == 0:
@@ -130,7 +140,8 @@ def fit(
         complete = job.run()
         posterior.metrics = dict(job.metrics)
         if isinstance(job, HeadFit):
-            posterior.power = _power(job.choice)
+            # That of the earlier clips still fits: few new ones say little of it.
+            posterior.power = _power(job.choice) if before is None or upstream is None else upstream.power
         posterior.provenance = _provenance(recipe, job, complete, resumable)
         if upstream is not None:
             posterior.provenance["upstream"] = {"folder": Path(str(recipe.upstream)).name, **upstream.provenance}
@@ -212,6 +223,7 @@ def _job(
     run: RunFolder,
     device: torch.device,
     widen: float,
+    before: Earlier | None,
 ) -> Fit | HeadFit:
     """The fit of the clips' features."""
     data: Features | Embeddings
@@ -222,7 +234,14 @@ def _job(
         validation = None if held is None else embed(held)
         if takes_all_clips(posterior, recipe):
             return HeadFit(
-                posterior.model, posterior.guide, data, recipe.fit, run.path, validation=validation, device=device
+                posterior.model,
+                posterior.guide,
+                data,
+                recipe.fit,
+                run.path,
+                validation=validation,
+                before=before,
+                device=device,
             )
     else:
         on_disk = recipe.fit.features == choices.Features.DISK

@@ -67,5 +67,16 @@ def warn_of_known_clips(upstream: Posterior, clips: ClipSet) -> None:
         )
 
 
+def warn_of_clips_twice(upstream: Posterior, clips: ClipSet) -> None:
+    """Warn of clips that would count twice, because the posterior that is the prior was fitted to them."""
+    leaks = count_leaks(upstream, clips)
+    known = 0 if leaks is None else leaks["own"]
+    if known:
+        logger.warning(
+            f"{known} of the {len(clips)} clips are among those that the upstream posterior was fitted to, and count "
+            "twice; name a store of new clips only, or fit all clips again with the recipe rotated-head"
+        )
+
+
 def _digests(clips: ClipSet) -> Iterator[bytes]:
     return (digest for store, _, rows in clips.by_store() for digest in store.digests(rows))

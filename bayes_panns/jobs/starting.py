@@ -1,5 +1,7 @@
 """How a fit starts, and whether it can start as its recipe says."""
 
+import logging
+
 from bayes_panns.bayes import MeanField, RotatedHead, Strategy
 from bayes_panns.clips import ClipSet
 from bayes_panns.core.choices import (
@@ -19,6 +21,7 @@ from bayes_panns.nets.embeddings import FAMILY
 from bayes_panns.posterior import LOCS, Inherited, Posterior, read_header
 from bayes_panns.recipes import Run, replaced
 from bayes_panns.svi import (
+    Earlier,
     Selection,
     require_fisher,
     require_fixed,
@@ -27,6 +30,8 @@ from bayes_panns.svi import (
     require_single_embedding,
     trained_weights,
 )
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_NET = "resnet14-narrow"
 """The network of a fit from scratch whose recipe names none."""
@@ -131,6 +136,56 @@ def require_fit(posterior: Posterior, recipe: Run, inherited: Inherited | None) 
     if recipe.fit.features == Features.EMBEDDINGS:
         require_fixed(posterior.model)
         _require_known_backbone(posterior, inherited)
+
+
+def earlier_head(recipe: Run, posterior: Posterior, upstream: Posterior | None) -> Earlier | None:
+    """The upstream's last layer as the prior of new clips, where the recipe says so; otherwise None.
+
+    Args:
+        recipe: The run.
+        posterior: The posterior before its first step.
+        upstream: The one that it starts from.
+
+    Raises:
+        RecipeError: The recipe says so, and the two do not fit.
+    """
+    head = None if upstream is None else _rotated(upstream)
+    if recipe.head != HeadStart.UPSTREAM:
+        if head is not None and upstream is not None and takes_all_clips(posterior, recipe):
+            _explain_fresh_head(recipe, posterior, upstream)
+        return None
+    setting = f'head = "{HeadStart.UPSTREAM}"'
+    if upstream is None or head is None or not takes_all_clips(posterior, recipe):
+        raise RecipeError(
+            f"{setting}: needs a posterior with a rotated last layer to go on from (finetune --from), such as one that "
+            "the recipe rotated-head has fitted; fit rotated-head first"
+        )
+    if upstream.labels != posterior.labels:
+        new = [label for label in posterior.labels if label not in upstream.labels]
+        gone = [label for label in upstream.labels if label not in posterior.labels]
+        differ = f"{new[0]!r} is new" if new else f"{gone[0]!r} is missing" if gone else "their order is another"
+        advice = (
+            "fit all clips again with the recipe rotated-head, with --data for the old and the new ones"
+            if new
+            else f"pack the new clips with --labels {recipe.upstream}"
+        )
+        raise RecipeError(f"{setting}: the new clips have other labels than the posterior ({differ}); {advice}")
+    weight = upstream.model.head_sites[0]
+    scale = upstream.model.prior(weight).variance.mean().sqrt().item()
+    return Earlier(head, scale, float(upstream.provenance.get("kl_weight", 1.0)))
+
+
+def _rotated(posterior: Posterior) -> RotatedHead | None:
+    return next((part for part in posterior.guide.parts if isinstance(part, RotatedHead)), None)
+
+
+def _explain_fresh_head(recipe: Run, posterior: Posterior, upstream: Posterior) -> None:
+    """Say that a last layer of the same labels is not used."""
+    if upstream.labels == posterior.labels:
+        logger.info(
+            f"the last layer is fitted to these clips alone; what {recipe.upstream} learned of its labels is kept by "
+            "the recipe continue, or by a fit to its clips and these together"
+        )
 
 
 def has_new_head(posterior: Posterior, inherited: Inherited | None) -> bool:

@@ -70,7 +70,8 @@ class Run(BaseModel):
             weight is drawn only if it has a width from the upstream posterior, which it keeps; otherwise it is a point,
             whatever the guide recipe says.
         head: Where a last layer for new labels starts; see :class:`~bayes_panns.core.choices.HeadStart`. A ``probe``
-            protects the backbone from the first steps of a random head (Kumar et al., 2022, arXiv:2202.10054).
+            protects the backbone from the first steps of a random head (Kumar et al., 2022, arXiv:2202.10054). With
+            ``upstream`` the last layer goes on from that of the upstream posterior, which has the same labels.
         data: Which clips.
         fit: How to fit.
     """

@@ -62,6 +62,28 @@ class HeadAxes:
 
 
 @torch.no_grad()
+def realigned(axes: HeadAxes, free: Tensor, embeddings: Tensor) -> HeadAxes:
+    """The axes of an earlier fit, with those that nothing was learned along turned to meet new embeddings.
+
+    A posterior is the prior along these, the same for all, so turning them does not change it. Along axes that meet the
+    new embeddings the posterior of these is nearly independent too.
+
+    Args:
+        axes: The axes; complete, so that V is ``(E, E)``.
+        free: Which columns of V nothing was learned along, bool ``(E,)``.
+        embeddings: ``(N, E)``.
+    """
+    if not bool(free.any()):
+        return axes
+    plane = axes.right[:, free].double()
+    left = (embeddings.to(plane) - axes.centre.to(plane)) @ plane
+    turned = plane @ torch.linalg.svd(left, full_matrices=True).Vh.T
+    right = axes.right.clone()
+    right[:, free] = turned.to(right)
+    return HeadAxes(axes.left, right, axes.centre, axes.spread)
+
+
+@torch.no_grad()
 def embedding_axes(embeddings: Tensor, labels: int) -> HeadAxes:
     """The axes of embeddings ``(N, E)``; those of K ``labels`` are the identity."""
     values = embeddings.double()

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +17,9 @@ from bayes_panns.core.errors import FitError
 from bayes_panns.metrics import apply_power
 from bayes_panns.metrics.power import BOUNDS
 from bayes_panns.svi.embeddings import Embeddings
-from bayes_panns.svi.last_layer.axes import HeadAxes
+from bayes_panns.svi.last_layer.axes import HeadAxes, realigned
 from bayes_panns.svi.last_layer.choice import HeadChoice, choose_head
-from bayes_panns.svi.last_layer.inference import HeadPosterior, find_axes, infer_head
+from bayes_panns.svi.last_layer.inference import HeadPosterior, HeadPrior, find_axes, infer_head
 from bayes_panns.svi.metrics import METRICS, append_metrics, effective_shares, widths
 from bayes_panns.svi.settings import FitSettings
 from bayes_panns.svi.validation import held_out_scores
@@ -44,6 +44,30 @@ _SHIFTS, _SHIFTED = 3, 500
 """Steps to the shift of the logits that takes the labels' shares out, and the most clips that it is seen on."""
 
 
+@dataclass(frozen=True)
+class Earlier:
+    """A rotated last layer that earlier clips have left, as the prior of new ones.
+
+    Attributes:
+        head: Its factors and axes.
+        prior_scale: The standard deviation of the weight's own prior.
+        kl_weight: The weight of the KL that it was fitted at.
+    """
+
+    head: RotatedHead
+    prior_scale: float
+    kl_weight: float
+
+    @torch.no_grad()
+    def realigned(self, embeddings: Tensor) -> tuple[HeadAxes, HeadPrior]:
+        """Its axes, as far as they are free turned to meet new embeddings ``(N, E)``; and its factors along them."""
+        (weight, bias), axes = self.head.sites, self.head.axes
+        loc, scale = self.head.loc(weight).detach(), self.head.scale(weight).detach()
+        free = ((loc == 0) & torch.isclose(scale, torch.tensor(self.prior_scale).to(scale), rtol=1e-4)).all(dim=0)
+        found = realigned(HeadAxes(axes.left, axes.right, axes.centre, 1.0), free, embeddings.to(loc))
+        return found, HeadPrior(loc, scale, self.head.loc(bias).detach(), self.head.scale(bias).detach())
+
+
 class HeadFit:
     """A fit of a rotated last layer to the embeddings of labelled clips, by natural gradients over all clips.
 
@@ -52,6 +76,9 @@ class HeadFit:
     fitted to all clips; see :func:`infer_head`. It takes seconds, so there is no checkpoint: a run that was interrupted
     starts again. The optimum does not depend on the start.
 
+    With ``before`` nothing is chosen: the posterior of earlier clips is the prior, and the fit goes on with the weight
+    of the KL that it was fitted at.
+
     Args:
         model: The model; only its last layer has a guide.
         guide: Its guide, whose only sites are those of a :class:`~bayes_panns.bayes.RotatedHead`.
@@ -59,6 +86,7 @@ class HeadFit:
         settings: How.
         folder: Where the metrics go.
         validation: Clips that are scored at the end, as predictions will be, and never trained on.
+        before: The last layer that earlier clips have left.
         device: Where to compute.
 
     Attributes:
@@ -74,12 +102,13 @@ class HeadFit:
         folder: Path,
         *,
         validation: Embeddings | None = None,
+        before: Earlier | None = None,
         device: torch.device | str = "cpu",
     ):
         self.model, self.guide = model.to(device), guide.to(device)
         self.data, self.validation = data, validation
         self.settings, self.folder = settings, folder
-        self.device = torch.device(device)
+        self.device, self.before = torch.device(device), before
         self.metrics: dict[str, float] = {}
         self.choice: HeadChoice | None = None
         self.step = 0
@@ -97,6 +126,8 @@ class HeadFit:
     @property
     def kl_weight(self) -> float:
         """The weight of the KL of the fit."""
+        if self.before is not None:
+            return self.before.kl_weight
         return self.settings.kl_weight if self.choice is None else self.choice.chosen.kl_weight
 
     def run(self) -> bool:
@@ -117,13 +148,17 @@ class HeadFit:
         views, target = self.data.views.to(self.device), self.data.target.to(self.device)
         labels, likelihood = len(self.data.clips.labels), self.model.likelihood
         tau_bias = self.model.prior(bias).variance.mean().sqrt().item()
-        axes, *start = find_axes(views, target, labels, likelihood)
-        scales = [self.model.prior(weight).variance.mean().sqrt().item() * axes.spread]
-        learned = weight in self.model.learned
-        if learned:
-            scales = list(selection.prior_scales)
-        if selection.folds:
-            self.choice = self._choose(views, target, labels, scales, tau_bias)
+        learned, prior, start = weight in self.model.learned, None, None
+        if self.before is not None:
+            axes, prior = self.before.realigned(views.flatten(0, 1))
+            scales = [self.before.prior_scale]
+        else:
+            axes, *start = find_axes(views, target, labels, likelihood)
+            scales = [self.model.prior(weight).variance.mean().sqrt().item() * axes.spread]
+            if learned:
+                scales = list(selection.prior_scales)
+            if selection.folds:
+                self.choice = self._choose(views, target, labels, scales, tau_bias)
         if self.choice is not None:
             scales = [self.choice.chosen.prior_scale]
         with progress.task("fitting", total=settings.epochs, unit="step") as bar:
@@ -141,7 +176,8 @@ class HeadFit:
                 scales,
                 [self.kl_weight] * len(scales),
                 bias_prior_scale=tau_bias,
-                start=(start[0], start[1]),
+                prior=prior,
+                start=None if start is None else (start[0], start[1]),
                 steps=settings.epochs,
                 seed=settings.seed,
                 on_step=on_step,

@@ -23,6 +23,10 @@ and likewise for c and s. This is the natural-gradient step for a Normal (Khan a
 al., 2018, arXiv:1806.04854), with a geometric mean of precisions in place of an arithmetic one. Its fixed point is the
 optimum of the objective: Opper and Archambeau, 2009, "The Variational Gaussian Approximation Revisited".
 
+A posterior of earlier clips can be the prior of later ones: its means and standard deviations along its own axes then
+take the places of 0 and tau, and the KL is from it. With the KL's weight kept, this is what all clips together would
+give, but for what a mean-field posterior forgets of their correlations (Broderick et al., 2013, arXiv:1307.6769).
+
 The noise is drawn once, in mirrored pairs, so the objective is a function of the parameters: a step that raises it is
 taken back and made smaller, one that lowers it makes the next one larger. Several (tau, kappa) are inferred together.
 """
@@ -52,6 +56,23 @@ _GROW, _SHRINK = 1.25, 0.4
 
 _START_SCALE, _START_WEIGHT, _START_STEPS = 0.3, 0.01, 25
 """tau, kappa and steps of the short fit that finds U: close to logistic regression."""
+
+
+@dataclass(frozen=True)
+class HeadPrior:
+    """The posterior of earlier clips, along its axes.
+
+    Attributes:
+        loc: M, ``(K, R)``.
+        scale: S, ``(K, R)``.
+        bias_loc: c, ``(K,)``.
+        bias_scale: s, ``(K,)``.
+    """
+
+    loc: Tensor
+    scale: Tensor
+    bias_loc: Tensor
+    bias_scale: Tensor
 
 
 @dataclass(frozen=True)
@@ -138,6 +159,7 @@ def infer_head(
     kl_weights: Sequence[float],
     *,
     bias_prior_scale: float = 10.0,
+    prior: HeadPrior | None = None,
     start: tuple[Tensor, Tensor] | None = None,
     steps: int = ITERATIONS,
     pairs: int = _PAIRS,
@@ -154,6 +176,7 @@ def infer_head(
         prior_scales: tau of each of the G, in units of the embeddings' spread.
         kl_weights: kappa of each.
         bias_prior_scale: tau_b.
+        prior: The posterior of earlier clips along the same axes, in place of tau and tau_b; the fit starts there.
         start: M and c to start from; by default 0 and the logs of the labels' shares.
         steps: The most steps.
         pairs: Mirrored pairs of draws a clip.
@@ -166,6 +189,11 @@ def infer_head(
     tau, kappa = (torch.tensor(list(each), device=device)[:, None, None] for each in (prior_scales, kl_weights))
     count = len(tau)
     fixed = Fixed(tau, kappa, bias_prior_scale)
+    if prior is not None:
+        means, deviations, bias_means, bias_deviations = (
+            each.to(device)[None] for each in (prior.loc, prior.scale, prior.bias_loc, prior.bias_scale)
+        )
+        fixed, start = Fixed(deviations, kappa, bias_deviations, means, bias_means), (prior.loc, prior.bias_loc)
     loc, bias = _start(problem, likelihood) if start is None else start
     # The uniform labels' curvature is a first guess of every clip's.
     guess = 1 / labels * (1 - 1 / labels) if likelihood.task is Task.ONE_OF_K else 0.25

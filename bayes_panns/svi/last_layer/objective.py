@@ -129,11 +129,21 @@ class Value(_Group):
 
 @dataclass(frozen=True)
 class Fixed:
-    """tau and kappa, ``(G, 1, 1)``, and tau_b."""
+    """The prior and the weight of the KL.
+
+    Attributes:
+        tau: Standard deviations of the prior of M, ``(G, 1, 1)`` or ``(1, K, R)``.
+        kappa: ``(G, 1, 1)``.
+        tau_bias: Standard deviations of the prior of c, a number or ``(1, K)``.
+        centre: The means of the prior of M, 0 or ``(1, K, R)``.
+        bias_centre: The means of the prior of c, 0 or ``(1, K)``.
+    """
 
     tau: Tensor
     kappa: Tensor
-    tau_bias: float
+    tau_bias: float | Tensor
+    centre: float | Tensor = 0.0
+    bias_centre: float | Tensor = 0.0
 
     def precisions(self, curvature: Tensor, bias_curvature: Tensor) -> tuple[Tensor, Tensor]:
         """The precisions at which the widths would rest."""
@@ -155,9 +165,10 @@ class Fixed:
 
     def kl(self, state: State) -> Tensor:
         """The KL from the prior, in nats, ``(G,)``."""
+        tau_bias = torch.as_tensor(self.tau_bias).to(state.bias).expand_as(state.bias)
         both = (
-            (state.loc, state.precision, self.tau),
-            (state.bias, state.bias_precision, torch.full_like(self.tau[:, :, 0], self.tau_bias)),
+            (state.loc - self.centre, state.precision, self.tau),
+            (state.bias - self.bias_centre, state.bias_precision, tau_bias),
         )
         parts = [
             (((1 / precision + mean.square()) / tau.square()) - 1 + (precision * tau.square()).log()).flatten(1).sum(1)
@@ -202,8 +213,8 @@ def evaluate(state: State, problem: Problem, fixed: Fixed) -> Value:
         share * nll,
         kl,
         share * nll + kappa.flatten() * kl,
-        share * slope.view(count, labels, rank) - kappa * state.loc / fixed.tau.square(),
-        share * bias_slope - kappa[:, :, 0] * state.bias / fixed.tau_bias**2,
+        share * slope.view(count, labels, rank) - kappa * (state.loc - fixed.centre) / fixed.tau.square(),
+        share * bias_slope - kappa[:, :, 0] * (state.bias - fixed.bias_centre) / fixed.tau_bias**2,
         share * curvature.view(count, labels, rank),
         share * bias_curvature,
     )
