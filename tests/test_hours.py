@@ -41,11 +41,11 @@ def test_an_hour_follows_from_its_number_and_its_events_are_where_it_says(clips)
     from benchmarks.hours.material import RATE
     from benchmarks.hours.mixing import APART, SNR, mix
 
-    sound, truth = mix(clips, "test", 1, 120.0)
-    again, _ = mix(clips, "test", 1, 120.0)
+    sound, truth = mix(clips, "test", 1, 400.0)
+    again, _ = mix(clips, "test", 1, 400.0)
     np.testing.assert_array_equal(sound, again)
-    assert len(sound) == 120 * RATE
-    assert not np.array_equal(sound, mix(clips, "test", 2, 120.0)[0])
+    assert len(sound) == 400 * RATE
+    assert not np.array_equal(sound, mix(clips, "test", 2, 400.0)[0])
     assert truth
     levels = []
     for event in truth:
@@ -86,13 +86,13 @@ def made_hours(prefix, count):
     hours = []
     for number in range(count):
         name = f"{prefix}-{number}"
-        truth = [Span(name, label, 60.0 * i, 60.0 * i + 3) for i in range(20) for label in LABELS]
+        truth = [Span(name, label, 60.0 * i, 60.0 * i + 3) for i in range(12) for label in LABELS]
         candidates = []
         for event in truth:
             if random.uniform() < 0.8:
                 p = float(random.uniform(0.55, 1))
                 candidates.append((p, event.label, event.onset + random.uniform(-0.5, 0.5), event.offset))
-        candidates += [(float(random.uniform(0.1, 0.6)), "bark", x, x + 3.0) for x in 60.0 * np.arange(20) + 30]
+        candidates += [(float(random.uniform(0.1, 0.6)), "bark", x, x + 3.0) for x in 60.0 * np.arange(12) + 30]
         found = {
             (threshold, gap): [
                 Found(Event(name, label, onset, offset, p**0.9, p**2, p**0.5), p)
@@ -102,7 +102,7 @@ def made_hours(prefix, count):
             for threshold in THRESHOLDS
             for gap in GAPS
         }
-        hours.append(Searched(name, 1200.0, truth, found))
+        hours.append(Searched(name, 720.0, truth, found))
     return hours
 
 
@@ -111,20 +111,22 @@ def test_rules_are_chosen_that_leave_the_false_ones_out(monkeypatch):
 
     monkeypatch.setattr(tuning, "THRESHOLDS", (0.1, 0.5, 0.6))
     monkeypatch.setattr(tuning, "GAPS", (0.0,))
+    monkeypatch.setattr(tuning, "LEVELS", (0.0, 0.5, 0.6))
+    monkeypatch.setattr(study, "LEVELS", (0.0, 0.5, 0.6))
     monkeypatch.setattr(study, "THRESHOLDS", (0.1, 0.5, 0.6))
-    development, test = made_hours("development", 4), made_hours("test", 6)
+    development, test = made_hours("development", 3), made_hours("test", 4)
     chosen = choose("threshold", development, LABELS)
     assert chosen.threshold[0] >= 0.5
     assert all(
         event.probability >= 0.5 for event in reported("threshold", test[0], LABELS, chosen) if event.label == "bark"
     )
-    record = examine(development, test, LABELS, resamples=50)
+    record = examine(development, test, LABELS, resamples=20)
     assert record["scores"]["draws"]["event F1"][0] > 0.8
     assert record["scores"]["draws - threshold"]["event F1"][1] <= record["scores"]["draws - threshold"]["event F1"][2]
-    assert record["calibration"]["candidates"] > 100
+    assert record["calibration"]["candidates"] > 60
     counts = record["counts"]
     assert counts["recordings differ"]["held"] > 0.8
-    assert len(counts["recordings differ"]["hours"]) == 6
+    assert len(counts["recordings differ"]["hours"]) == 4
     head = {
         "labels": LABELS,
         "material": {"development": 4, "test": 6},

@@ -19,15 +19,15 @@ def recordings(random, count, concentration, shape):
 def test_intervals_hold_the_truth_in_new_recordings(concentration, shape):
     random = np.random.default_rng(0)
     inside, alike, together = [], [], []
-    for _ in range(12):
+    for _ in range(10):
         hits, misses, alarms = recordings(random, 12, concentration, shape)
         finding = Finding.of(hits, misses, alarms, np.ones(12))
-        for new, missed, false in zip(*recordings(random, 8, concentration, shape), strict=True):
+        for new, missed, false in zip(*recordings(random, 6, concentration, shape), strict=True):
             there, found = new + missed, new + false
-            counts, total = finding.count(found, 1.0, draws=500)
+            counts, total = finding.count(found, 1.0, draws=200)
             inside.append((counts.low <= there) & (there <= counts.high))
             together.append(total.low[0] <= there.sum() <= total.high[0])
-            plain = count_events(found, hits.sum(0), misses.sum(0), alarms.sum(0), share=1 / 12, draws=500)
+            plain = count_events(found, hits.sum(0), misses.sum(0), alarms.sum(0), share=1 / 12, draws=200)
             alike.append((plain.low <= there) & (there <= plain.high))
     # Whole numbers make them hold it a little more often.
     assert 0.86 < np.mean(inside) < 0.98
