@@ -22,7 +22,9 @@ from bayes_panns.metrics.classification import (
     top_label,
 )
 from bayes_panns.metrics.conformal import SetQuality, conformal_threshold, label_sets, set_quality
+from bayes_panns.metrics.counts import Counts, count_events
 from bayes_panns.metrics.detection import Detection, aupr, auroc, detection, fpr95
+from bayes_panns.metrics.event_counts import Finding
 from bayes_panns.metrics.events import (
     EventCounts,
     Intersections,
@@ -47,8 +49,10 @@ from bayes_panns.metrics.temperature import cross_fitted_temperatures, fit_tempe
 
 __all__ = [
     "BrierSplit",
+    "Counts",
     "Detection",
     "EventCounts",
+    "Finding",
     "Intersections",
     "Interval",
     "PAvPU",
@@ -79,6 +83,7 @@ __all__ = [
     "classwise_reliability",
     "clip_loss",
     "conformal_threshold",
+    "count_events",
     "coverage_at_risk",
     "cross_fitted_temperatures",
     "d_prime",

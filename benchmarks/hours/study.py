@@ -86,9 +86,7 @@ class _Scored:
         return psds(self.points, units=hours).value
 
 
-def _operating_points(
-    way: str, rules: Chosen, hours: Sequence[Searched], labels: Sequence[str]
-) -> list[list[Event]]:
+def _operating_points(way: str, rules: Chosen, hours: Sequence[Searched], labels: Sequence[str]) -> list[list[Event]]:
     count = len(labels)
     if way == "threshold":
         moved = [Chosen(way, rules.gap, rules.least, (each,) * count, (0.0,) * count, 0.0) for each in THRESHOLDS]
@@ -118,9 +116,7 @@ def _scores(chosen: dict[str, Chosen], test: Sequence[Searched], labels: Sequenc
     }
 
 
-def _bounds(
-    statistic: Callable[[NDArray[np.intp]], NDArray[np.float64]], hours: int, resamples: int
-) -> list[Interval]:
+def _bounds(statistic: Callable[[NDArray[np.intp]], NDArray[np.float64]], hours: int, resamples: int) -> list[Interval]:
     many = len(statistic(np.arange(hours)))
     return percentiles(statistic, [Sample(hours)], resamples, 0.95, 0, np.zeros(many, dtype=bool))
 
@@ -145,13 +141,18 @@ def _calibration(rules: Chosen, test: Sequence[Searched], resamples: int) -> dic
     def statistic(hours: NDArray[np.intp]) -> NDArray[np.float64]:
         index = np.concatenate([np.flatnonzero(of_hour == each) for each in hours])
         errors = [np.mean((each[index] - true[index]) ** 2) for each in said.values()]
-        return np.array([*errors, errors[0] - errors[1], *(each[index].mean() - true[index].mean() for each in said.values())])
+        return np.array(
+            [*errors, errors[0] - errors[1], *(each[index].mean() - true[index].mean() for each in said.values())]
+        )
 
     names = ["Brier, draws", "Brier, maximum of means", "difference", "too sure, draws", "too sure, maximum of means"]
     bounds = dict(zip(names, map(_plain, _bounds(statistic, len(test), resamples)), strict=True))
     edges = np.quantile(said["draws"], np.linspace(0, 1, 6))
     place = np.clip(np.searchsorted(edges, said["draws"], side="right") - 1, 0, 4)
-    bins = [[float(said["draws"][place == i].mean()), float(true[place == i].mean()), int((place == i).sum())] for i in range(5)]
+    bins = [
+        [float(said["draws"][place == i].mean()), float(true[place == i].mean()), int((place == i).sum())]
+        for i in range(5)
+    ]
     return {"candidates": len(true), "there": float(true.mean()), "bounds": bounds, "reliability": bins}
 
 
@@ -183,7 +184,9 @@ def _counts(
 
 def _overlaps(rules: Chosen, hours: Sequence[Searched], labels: Sequence[str]) -> EventCounts:
     units, truth = _units(hours)
-    return by_overlap(truth, [event for hour in hours for event in reported("draws", hour, labels, rules)], labels, units)
+    return by_overlap(
+        truth, [event for hour in hours for event in reported("draws", hour, labels, rules)], labels, units
+    )
 
 
 def _held(rows: Sequence[tuple[NDArray, NDArray, Counts, Counts | None]], labels: Sequence[str]) -> dict[str, Any]:
@@ -205,5 +208,3 @@ def _held(rows: Sequence[tuple[NDArray, NDArray, Counts, Counts | None]], labels
         ]
         found["hours held"] = sum(low <= truth <= high for low, high, truth, _ in found["hours"])
     return found
-
-
