@@ -171,6 +171,8 @@ def fit_confusion(
     alike = likeness(~target[calls], groups[np.nonzero(calls)[0]])
     inside = np.ones(len(target), dtype=bool) if outside is None else ~outside
     calls, target, groups = calls[inside], target[inside], groups[inside]
+    sizes = np.unique(groups, return_counts=True)[1]
+    span = float((sizes**2).sum() / max(1, len(groups))) or 1.0
     worth = []
     for k in range(target.shape[1]):
         own = groups[target[:, k]]
@@ -178,9 +180,9 @@ def fit_confusion(
     if uncertainty.task == Task.ONE_OF_K:
         table = confusion(calls, target)
         cells = tuple((int(i), int(j), int(table[i, j])) for i, j in np.argwhere(table))
-        return Confusion(cells=cells, worth=tuple(worth))
+        return Confusion(cells=cells, worth=tuple(worth), alike=alike, span=span)
     four = tuple((int(a), int(b), int(c), int(d)) for a, b, c, d in rates(calls, target).reshape(-1, 4))
-    return Confusion(rates=four, worth=tuple(worth))
+    return Confusion(rates=four, worth=tuple(worth), alike=alike, span=span)
 
 
 class _Fit:
