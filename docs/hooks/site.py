@@ -42,9 +42,13 @@ _EQUATION = re.compile(r'<(span|div) class="arithmatex">\\(\(|\[)(.*?)\\(?:\)|\]
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Put the commands into the navigation, by the sections of the help."""
+    from bayes_panns.cli import main
     from bayes_panns.cli.main import SECTIONS
 
-    sections = [{title: [{name: f"{COMMANDS}/{name}.md"} for name in names]} for title, names in SECTIONS.items()]
+    sections = [
+        {title: [{name: f"{COMMANDS}/{name}.md"} for name in names if name in main.commands]}
+        for title, names in SECTIONS.items()
+    ]
     for entry in config.nav or []:
         for title, pages in entry.items() if isinstance(entry, dict) else ():
             if title == "Commands":
