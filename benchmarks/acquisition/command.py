@@ -17,7 +17,7 @@ from bayes_panns.core.errors import BayesPannsError
 from bayes_panns.svi import Embeddings
 from benchmarks.acquisition.games import STRATEGIES, Data, play
 from benchmarks.acquisition.tables import plot, summary, tables
-from benchmarks.foundation_study.embedded import pooled_backbone
+from benchmarks.foundation_study.embedded import backbone
 from benchmarks.messages import messages
 from benchmarks.transfer_study.command import whole_numbers, write_and_show
 
@@ -86,7 +86,7 @@ def _read(store: str, source: str, tail: float | None) -> Data:
     clips = ClipSet(store)
     if clips.task != Task.ONE_OF_K or clips.folds is None:
         raise BayesPannsError(f"{store}: needs folds, and one label a clip")
-    posterior = pooled_backbone(source, clips)
+    posterior = backbone(source, clips)
     posterior.freeze(["backbone"])
     embedded = Embeddings(clips, posterior.model, Task.ONE_OF_K)
     name = Path(store).stem + ("" if tail is None else f"-tail{tail:g}")
