@@ -5,6 +5,7 @@
 - Equations become MathML while the site is built, so that a browser needs no script for them.
 """
 
+import ast
 import html
 import inspect
 import os
@@ -36,6 +37,7 @@ BOOSTS = {f"{FILES}/": 0.2, "reference/": 0.4, f"{COMMANDS}/": 0.7}
 
 _FENCE = re.compile(r"^( *)(`{3,}|~{3,}).*?^\1\2`*~* *$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"(\]\()([^)\s]+)(\))")
+_PACKAGE = re.compile(r"^::: (bayes_panns\.\w+)$", re.MULTILINE)
 _EXTERNAL = re.compile(r'<a [^>]*href="(https?://[^"]+)"')
 _EQUATION = re.compile(r'<(span|div) class="arithmatex">\\(\(|\[)(.*?)\\(?:\)|\])</\1>', re.DOTALL)
 
@@ -85,6 +87,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     for prefix, boost in BOOSTS.items():
         if page.file.src_uri.startswith(prefix):
             page.meta.setdefault("search", {"boost": boost})
+    if page.file.src_uri.startswith("reference/"):
+        markdown = _PACKAGE.sub(lambda package: package[0] + hidden_names(package[1]), markdown)
     return outside_fences(markdown, lambda text: _LINK.sub(lambda link: turned(page.file.src_uri, link), text))
 
 
@@ -225,6 +229,41 @@ def notebook_page(path: str, text: str) -> str:
 def fenced(text: str, language: str) -> str:
     """A code block."""
     return f"````{language}\n{text.strip()}\n````"
+
+
+# The reference
+
+
+def hidden_names(package: str) -> str:
+    """Blocks for the names of a package that have the name of one of its modules, which would hide them."""
+    blocks = []
+    for name, home in imported(package).items():
+        if source(f"{package}.{name}") and home != package:
+            blocks.append(
+                f"\n\n::: {home_of(home, name)}.{name}\n    options:\n      show_root_heading: true\n"
+                "      show_root_toc_entry: true\n      show_root_full_path: false\n"
+            )
+    return "".join(blocks)
+
+
+def imported(module: str) -> dict[str, str]:
+    """The names that a module imports from the package, each with the module that it is imported from."""
+    path = source(module)
+    body = ast.parse(path.read_text(encoding="utf-8")).body if path else []
+    statements = [each for each in body if isinstance(each, ast.ImportFrom) and each.module]
+    return {name.name: str(each.module) for each in statements for name in each.names}
+
+
+def home_of(module: str, name: str) -> str:
+    """The module that defines a name, from one that has it."""
+    further = imported(module).get(name)
+    return home_of(further, name) if further and further != module else module
+
+
+def source(module: str) -> Path | None:
+    """The file of a module or package, if there is one."""
+    path = ROOT.joinpath(*module.split("."))
+    return next((each for each in (path.with_suffix(".py"), path / "__init__.py") if each.is_file()), None)
 
 
 # Commands
