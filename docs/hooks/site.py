@@ -237,27 +237,28 @@ def fenced(text: str, language: str) -> str:
 def hidden_names(package: str) -> str:
     """Blocks for the names of a package that have the name of one of its modules, which would hide them."""
     blocks = []
-    for name, home in imported(package).items():
-        if source(f"{package}.{name}") and home != package:
+    for name in imported(package):
+        *through, home = homes(package, name)
+        if any(source(f"{module}.{name}") for module in through):
             blocks.append(
-                f"\n\n::: {home_of(home, name)}.{name}\n    options:\n      show_root_heading: true\n"
+                f"\n\n::: {home}.{name}\n    options:\n      show_root_heading: true\n"
                 "      show_root_toc_entry: true\n      show_root_full_path: false\n"
             )
     return "".join(blocks)
 
 
 def imported(module: str) -> dict[str, str]:
-    """The names that a module imports from the package, each with the module that it is imported from."""
+    """The names that a module imports from others, each with the module that it is imported from."""
     path = source(module)
-    body = ast.parse(path.read_text(encoding="utf-8")).body if path else []
-    statements = [each for each in body if isinstance(each, ast.ImportFrom) and each.module]
+    nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if path else ()
+    statements = [each for each in nodes if isinstance(each, ast.ImportFrom) and each.module not in (None, module)]
     return {name.name: str(each.module) for each in statements for name in each.names}
 
 
-def home_of(module: str, name: str) -> str:
-    """The module that defines a name, from one that has it."""
+def homes(module: str, name: str) -> list[str]:
+    """The modules from which a name is imported in turn; the last one defines it."""
     further = imported(module).get(name)
-    return home_of(further, name) if further and further != module else module
+    return [module, *homes(further, name)] if further else [module]
 
 
 def source(module: str) -> Path | None:
