@@ -36,7 +36,7 @@ def embedded(store: str, like: str, source: str | None, folder: Path) -> str:
         raise BayesPannsError(f"{store}: holds sound; name the network that embeds it with --from")
     made = folder / Path(store).name
     if not made.is_file():
-        posterior = pooled_backbone(source, ClipSet(like))
+        posterior = backbone(source, ClipSet(like))
         logger.info(f"embedding {len(clips)} clips of {clips.stores[0].path.name}")
         write_embeddings(
             made,
@@ -52,7 +52,7 @@ def embedded(store: str, like: str, source: str | None, folder: Path) -> str:
     return str(made)
 
 
-def pooled_backbone(source: str, clips: ClipSet) -> Posterior:
+def backbone(source: str, clips: ClipSet) -> Posterior:
     """The posterior that ``embedding = "pooled"`` starts from: the last layer is new, and nothing reads it here."""
     upstream = load(source)
     posterior = Posterior.build(
