@@ -9,6 +9,7 @@ import torch
 
 from bayes_panns.nets import NETS
 from benchmarks import report
+from benchmarks.acquisition import continuing
 from benchmarks.acquisition import main as acquisition
 from benchmarks.contenders import PREDICT, TRAIN, Contender, Work
 from benchmarks.foundation_study import main as foundation_study
@@ -22,7 +23,7 @@ from benchmarks.worker import ContenderError
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 def main() -> None:
-    """Time and memory of this package beside named peers, as ratios to the deterministic network; the two studies.
+    """Time and memory of this package beside named peers, as ratios to the deterministic network; and studies.
 
     \b
     Example:
@@ -150,6 +151,7 @@ main.add_command(hour)
 main.add_command(hours)
 main.add_command(transfer_study)
 main.add_command(acquisition)
+main.add_command(continuing)
 main.add_command(foundation_study)
 
 if __name__ == "__main__":

@@ -69,8 +69,8 @@ def main(
     try:
         with messages():
             sets = [
-                *(_read(store, source, None) for store in stores),
-                *(_read(store, source, tail) for store in tailed),
+                *(read_store(store, source, None) for store in stores),
+                *(read_store(store, source, tail) for store in tailed),
             ]
             games = _play(sets, strategies or STRATEGIES, seeds, out, rounds=rounds, budget=budget)
     except BayesPannsError as error:
@@ -82,7 +82,17 @@ def main(
         plot(record, place.with_suffix(".png"))
 
 
-def _read(store: str, source: str, tail: float | None) -> Data:
+def read_store(store: str, source: str, tail: float | None) -> Data:
+    """The embeddings of a store's clips under the pooled features of an imported network.
+
+    Args:
+        store: The store.
+        source: The posterior.
+        tail: As for :class:`~benchmarks.acquisition.games.Data`.
+
+    Raises:
+        BayesPannsError: The store has no folds, or several labels a clip; or the two do not fit.
+    """
     clips = ClipSet(store)
     if clips.task != Task.ONE_OF_K or clips.folds is None:
         raise BayesPannsError(f"{store}: needs folds, and one label a clip")

@@ -46,7 +46,7 @@ def summary(games: Sequence[Mapping[str, Any]], note: str) -> dict[str, Any]:
                 row[metric] = {"curve": curve.mean(axis=0).tolist(), "area": float(curve[:, 1:].mean())}
                 if strategy != _BASE:
                     row[metric]["by_fold"] = (curve - base)[:, 1:].mean(axis=1).tolist()
-                    row[metric]["difference"] = _interval(row[metric]["by_fold"])
+                    row[metric]["difference"] = interval(row[metric]["by_fold"])
             rows[strategy] = row
         labels = next(iter(mine.values()))["labels"]
         found["data"][name] = {"folds": folds, "seeds": seeds, "labels": labels, "strategies": rows}
@@ -54,7 +54,7 @@ def summary(games: Sequence[Mapping[str, Any]], note: str) -> dict[str, Any]:
         for strategy in played:
             if strategy != _BASE:
                 found["together"][strategy] = {
-                    metric: _interval(
+                    metric: interval(
                         [
                             value
                             for each in found["data"].values()
@@ -66,7 +66,7 @@ def summary(games: Sequence[Mapping[str, Any]], note: str) -> dict[str, Any]:
     return found
 
 
-def _interval(values: Sequence[float]) -> list[float]:
+def interval(values: Sequence[float]) -> list[float]:
     """Mean, and the ends of the 95 % interval."""
     array: NDArray[np.float64] = np.array(values)
     half = student.ppf(0.975, len(array) - 1) * array.std(ddof=1) / np.sqrt(len(array)) if len(array) > 1 else np.nan

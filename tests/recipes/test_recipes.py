@@ -67,7 +67,7 @@ def test_values_given_in_a_call_replace_the_recipes(recipe):
         ("data.task=unlabelled", "a fit needs labels: write 'one-of-k' or 'multi-label'"),
         ("data.folds=[1, 1]", "name one fold or more, each once"),
         ("data.folds=[]", "name one fold or more, each once"),
-        ("head=zero", "head = 'zero': input should be 'random' or 'probe'"),
+        ("head=zero", "head = 'zero': input should be 'random', 'probe' or 'upstream'"),
         ('fit.features="embeddings"', "embeddings are computed once and not augmented; set fit.spec_augment = false"),
         ("fit.views=4", 'views = 4: views are of embeddings; set fit.features = "embeddings"'),
         ('fit.schedule="step"', "fit.schedule = 'step': input should be 'constant' or 'cosine'"),
