@@ -65,8 +65,8 @@ class EventScores:
         labels: K label names.
         annotated: ``(K,)``, how many events are annotated.
         found: ``(K,)``, how many were found.
-        counts: Hits, alarms and misses by ``segment``, ``event`` and ``intersection``; and by ``overlap``, which is what
-            :meth:`finding` takes.
+        counts: Hits, alarms and misses by ``segment``, ``event`` and ``intersection``; and by ``overlap``, for
+            :meth:`finding`.
         psds: The polyphonic sound detection score, over thresholds on the events' probabilities.
         there: ``(M,)``, whether each found event overlaps an annotated one of its label.
         probability: ``(M,)``, the probability that each was said to be there with.
