@@ -27,12 +27,10 @@ from bayes_panns.metrics.detection import Detection, aupr, auroc, detection, fpr
 from bayes_panns.metrics.event_counts import Finding
 from bayes_panns.metrics.events import (
     EventCounts,
-    Intersections,
     Span,
     Timed,
     Units,
     by_events,
-    by_intersection,
     by_overlap,
     by_segments,
     error_rate,
@@ -41,6 +39,7 @@ from bayes_panns.metrics.events import (
     precision,
     recall,
 )
+from bayes_panns.metrics.intersections import Intersections, by_intersection
 from bayes_panns.metrics.power import apply_power, fit_power, logits_of, power_losses
 from bayes_panns.metrics.psds import Psds, psds
 from bayes_panns.metrics.scoring import BrierSplit, brier, brier_split, nll

@@ -20,6 +20,9 @@ WAYS: Mapping[str, str] = {
 }
 """The ways to decide which events are reported."""
 
+CANDIDATES = tuple(each for each in THRESHOLDS if each <= 0.5)
+"""Thresholds of the candidates, of which a level then chooses."""
+
 LEASTS = (0.0, 1.5, 2.5)
 LEVELS = (0.0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98)
 COLLAR = HOP
@@ -61,7 +64,7 @@ def choose(way: str, hours: Sequence[Searched], labels: Sequence[str]) -> Chosen
     truth = [event for hour in hours for event in hour.truth]
     best: Chosen | None = None
     # Each label has its own threshold or level: whichever is best for it under what all share.
-    shared = GAPS if way == "threshold" else tuple(itertools.product(GAPS, THRESHOLDS))
+    shared = GAPS if way == "threshold" else tuple(itertools.product(GAPS, CANDIDATES))
     for common, least in itertools.product(shared, LEASTS):
         gap, start = (common, None) if not isinstance(common, tuple) else common
         options = [((each, gap), 0.0) for each in THRESHOLDS] if start is None else [((start, gap), x) for x in LEVELS]
