@@ -12,6 +12,7 @@ from benchmarks import report
 from benchmarks.acquisition import continuing
 from benchmarks.acquisition import main as acquisition
 from benchmarks.contenders import PREDICT, TRAIN, Contender, Work
+from benchmarks.decisions import main as decisions
 from benchmarks.foundation_study import main as foundation_study
 from benchmarks.hour import hour
 from benchmarks.hours import main as hours
@@ -152,6 +153,7 @@ main.add_command(hours)
 main.add_command(transfer_study)
 main.add_command(acquisition)
 main.add_command(continuing)
+main.add_command(decisions)
 main.add_command(foundation_study)
 
 if __name__ == "__main__":
