@@ -37,7 +37,7 @@ from bayes_panns.soundscapes.scenes import DOWNSTREAM, NOVEL, render, soundscape
 from bayes_panns.svi import FitSettings
 
 SMALL = bool(os.environ.get("SMALL"))
-CLIPS, EPOCHS, DRAWS, MINUTE = (32, 1, 4, 4) if SMALL else (320, 20, 50, 30)
+CLIPS, EPOCHS, DRAWS, MINUTE = (16, 1, 2, 2) if SMALL else (320, 20, 50, 30)
 RATE, SECONDS = 8000, 1.0
 WORK = Path(tempfile.mkdtemp())
 
