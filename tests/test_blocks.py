@@ -38,6 +38,8 @@ RUN = {
 """Pages whose commands are run, and not only parsed."""
 
 
+SOUNDS = ("dog", "any-recording", "0_george_0", "recordings/a", "recordings/b", "new-recordings/a", "new-recordings/b")
+
 FITS = ("pretrain", "finetune", "crossval")
 QUICK = "fit.epochs=1"
 
@@ -62,14 +64,13 @@ RUNNING = sorted({block.page for block in of("python") if title(block.page) not 
 def material(tmp_path_factory):
     """What the pages take for granted: recordings, stores and posteriors, under the names that the pages use."""
     home = tmp_path_factory.mktemp("home")
-    for name in ("dog.wav", "any-recording.wav", "0_george_0.wav", "new-recordings/a.wav", "new-recordings/b.wav"):
+    for name in SOUNDS:
         (home / name).parent.mkdir(exist_ok=True)
-        soundfile.write(home / name, sound(1.2, len(name)), RATE)
-    for folder in ("recordings", "my_clips"):
-        for label in LABELS:
-            (home / folder / label).mkdir(parents=True)
-            for index in range(4):
-                soundfile.write(home / folder / label / f"{index}.wav", sound(SECONDS, index), RATE)
+        soundfile.write(home / f"{name}.wav", sound(1.2, len(name)), RATE)
+    for label in LABELS:
+        (home / "my_clips" / label).mkdir(parents=True)
+        for index in range(4):
+            soundfile.write(home / "my_clips" / label / f"{index}.wav", sound(SECONDS, index), RATE)
     (home / "stores").mkdir()
     target = np.eye(3, dtype=bool)[np.arange(CLIPS) % 3]
     fold = np.arange(CLIPS) // 3 % 5 + 1
