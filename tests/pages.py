@@ -57,7 +57,7 @@ def blocks(page):
 
 def filled(page, text):
     """Shell text with its lines joined and the variables of its page filled in."""
-    text = text.replace("\\\n", " ")
+    text = re.sub(r"[<$]\((bayes-panns [^)]*)\)", r"FILE\n\1", text.replace("\\\n", " "))
     text = re.sub(r"\$\(printf -- '(.*?)%s ' .*?\)", r"\1some.h5", text)
     assigned = re.findall(r"^([A-Z]+)='?(.*?)'?(?: +#.*)?$", page.read_text(encoding="utf-8"), re.MULTILINE)
     for name, value in assigned:
