@@ -36,7 +36,6 @@ RUN = {
     "docs/strategies/mixtures.md",
     "docs/events.md",
     "docs/doctor.md",
-    "docs/stores.md",
 }
 """Pages whose commands are run, and not only parsed."""
 
