@@ -12,6 +12,7 @@ from benchmarks import report
 from benchmarks.contenders import PREDICT, TRAIN, Contender, Work
 from benchmarks.foundation_study import main as foundation_study
 from benchmarks.hour import hour
+from benchmarks.hours import main as hours
 from benchmarks.measure import Plan, measure
 from benchmarks.messages import messages
 from benchmarks.transfer_study import main as transfer_study
@@ -145,6 +146,7 @@ def predict(**options: object) -> None:
 
 
 main.add_command(hour)
+main.add_command(hours)
 main.add_command(transfer_study)
 main.add_command(foundation_study)
 

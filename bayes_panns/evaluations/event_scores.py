@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from bayes_panns.core.choices import Task
 from bayes_panns.metrics import (
     EventCounts,
+    Finding,
     Interval,
     Psds,
     Timed,
@@ -17,6 +18,7 @@ from bayes_panns.metrics import (
     brier,
     by_events,
     by_intersection,
+    by_overlap,
     by_segments,
     error_rate,
     f1,
@@ -63,11 +65,12 @@ class EventScores:
         labels: K label names.
         annotated: ``(K,)``, how many events are annotated.
         found: ``(K,)``, how many were found.
-        counts: By ``segment``, ``event`` and ``intersection``: hits, alarms and misses.
+        counts: Hits, alarms and misses by ``segment``, ``event`` and ``intersection``; and by ``overlap``, for
+            :meth:`finding`.
         psds: The polyphonic sound detection score, over thresholds on the events' probabilities.
         there: ``(M,)``, whether each found event overlaps an annotated one of its label.
         probability: ``(M,)``, the probability that each was said to be there with.
-        hours: Of all recordings.
+        seconds: ``(U,)``, of the units that are resampled: recordings, or parts of them.
         matching: How they were compared.
         intervals: 95 % bootstrap intervals by name, such as ``dog/event_f1`` or ``psds``; empty if there are none.
     """
@@ -79,9 +82,19 @@ class EventScores:
     psds: Psds
     there: NDArray[np.bool_]
     probability: NDArray[np.float64]
-    hours: float
+    seconds: NDArray[np.float64]
     matching: Matching
     intervals: Mapping[str, Interval] = field(default_factory=dict)
+
+    @property
+    def hours(self) -> float:
+        """Of all recordings."""
+        return float(self.seconds.sum()) / 3600
+
+    def finding(self) -> Finding:
+        """How well events are found and how that varies, for counting the events of other recordings."""
+        counts = self.counts["overlap"]
+        return Finding.of(counts.hits, counts.misses, counts.alarms, self.seconds / 3600)
 
     def metrics(self) -> dict[str, Any]:
         """All numbers in a flat table, as ``score --json`` writes them; NaN where one is undefined."""
@@ -154,6 +167,7 @@ def score_events(
         "segment": by_segments(truth, found, labels, units, seconds=how.segment),
         "event": by_events(truth, found, labels, units, collar=how.collar, offset_share=how.offset_share),
         "intersection": places[0].counts(),
+        "overlap": by_overlap(truth, found, labels, units),
     }
     scores = EventScores(
         labels,
@@ -163,7 +177,7 @@ def score_events(
         psds(places),
         matched_any(truth, found),
         probability,
-        sum(seconds.values()) / 3600,
+        units.lengths(),
         how,
     )
     if resamples < 1 or units.count < 2:

@@ -22,15 +22,15 @@ from bayes_panns.metrics.classification import (
     top_label,
 )
 from bayes_panns.metrics.conformal import SetQuality, conformal_threshold, label_sets, set_quality
+from bayes_panns.metrics.counts import Counts, count_events
 from bayes_panns.metrics.detection import Detection, aupr, auroc, detection, fpr95
+from bayes_panns.metrics.event_counts import Finding
 from bayes_panns.metrics.events import (
     EventCounts,
-    Intersections,
     Span,
     Timed,
     Units,
     by_events,
-    by_intersection,
     by_overlap,
     by_segments,
     error_rate,
@@ -39,6 +39,7 @@ from bayes_panns.metrics.events import (
     precision,
     recall,
 )
+from bayes_panns.metrics.intersections import Intersections, by_intersection
 from bayes_panns.metrics.power import apply_power, fit_power, logits_of, power_losses
 from bayes_panns.metrics.psds import Psds, psds
 from bayes_panns.metrics.scoring import BrierSplit, brier, brier_split, nll
@@ -47,8 +48,10 @@ from bayes_panns.metrics.temperature import cross_fitted_temperatures, fit_tempe
 
 __all__ = [
     "BrierSplit",
+    "Counts",
     "Detection",
     "EventCounts",
+    "Finding",
     "Intersections",
     "Interval",
     "PAvPU",
@@ -79,6 +82,7 @@ __all__ = [
     "classwise_reliability",
     "clip_loss",
     "conformal_threshold",
+    "count_events",
     "coverage_at_risk",
     "cross_fitted_temperatures",
     "d_prime",

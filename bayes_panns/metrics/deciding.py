@@ -20,6 +20,9 @@ CONFIDENCE = 0.9
 _STARTS, _RATIO = 4, 1.6
 """The most sequences of tests, and how many times more clips each starts with than the one before."""
 
+_CAUTION = 5
+"""The weight of a likeness of 1, in recordings with an error."""
+
 
 @dataclass(frozen=True)
 class Threshold:
@@ -101,6 +104,9 @@ def independent(groups: NDArray, likeness: float = 1.0) -> NDArray[np.float64]:
 def likeness(wrong: NDArray[np.bool_], groups: NDArray) -> float:
     """How alike the errors within a recording are: their intraclass correlation (one-way analysis of variance).
 
+    A few errors say little of it, so it is drawn to 1, the cautious value, with the weight of five recordings that have
+    an error.
+
     Args:
         wrong: ``(N,)``.
         groups: ``(N,)``, the recording of each clip.
@@ -116,7 +122,9 @@ def likeness(wrong: NDArray[np.bool_], groups: NDArray) -> float:
     between = float((size * (mean - wrong.mean()) ** 2).sum()) / (recordings - 1)
     within = float((wrong - mean[number]).__pow__(2).sum()) / (clips - recordings)
     typical = (clips - (size**2).sum() / clips) / (recordings - 1)
-    return float(np.clip((between - within) / (between + (typical - 1) * within), 0, 1))
+    found = np.clip((between - within) / (between + (typical - 1) * within), 0, 1)
+    erring = int((mean > 0).sum())
+    return float((erring * found + _CAUTION) / (erring + _CAUTION))
 
 
 def risk_threshold(

@@ -1,7 +1,6 @@
-"""Scores of found events against annotated ones: a segment at a time, event by event, or by how far they intersect.
+"""Scores of found events against annotated ones, a segment at a time or event by event.
 
-Segment- and event-based scores are those of Mesaros, Heittola and Virtanen, 2016 (doi:10.3390/app6060162), as
-``sed_eval`` computes them; the intersections are those of Bilen et al., 2020 (arXiv:1910.08440), as ``psds_eval`` does.
+The scores are those of Mesaros, Heittola and Virtanen, 2016 (doi:10.3390/app6060162), as ``sed_eval`` computes them.
 
 Everything is counted by *units*: recordings, or parts of recordings. Units are what a bootstrap resamples.
 """
@@ -217,11 +216,11 @@ def _one_to_one(
 ) -> EventCounts:
     """Match the events of each file and label, of which ``fitting`` says which may be: ``(A, 2)``, ``(B, 2)`` times."""
     hits, alarms, misses = (np.zeros((units.count, len(labels)), dtype=np.int64) for _ in range(3))
-    there, here = _grouped(truth, labels, units), _grouped(found, labels, units)
+    there, here = grouped(truth, labels, units), grouped(found, labels, units)
     for key in {*there, *here}:
         file, k = key
         real, called = there.get(key, []), here.get(key, [])
-        fits = fitting(_times(real), _times(called))
+        fits = fitting(times_of(real), times_of(called))
         pairs = _matched([np.flatnonzero(row).tolist() for row in fits])
         for index, event in enumerate(real):
             (hits if index in pairs else misses)[units.of(file, event.onset), k] += 1
@@ -249,91 +248,6 @@ def by_overlap(truth: Iterable[Timed], found: Iterable[Timed], labels: Sequence[
     return _one_to_one(truth, found, labels, units, _overlapping)
 
 
-@dataclass(frozen=True)
-class Intersections:
-    """How far found events intersect annotated ones, at one operating point; see :func:`by_intersection`.
-
-    Attributes:
-        hits: ``(U, K)``, annotated events that are covered.
-        alarms: ``(U, K)``, found events that are not tolerated.
-        crossed: ``(U, K, K)``, alarms of a label (rows) on events of another one (columns).
-        there: ``(U, K)``, annotated events.
-        heard: ``(U, K)``, the seconds of these.
-        seconds: ``(U,)``, of the units.
-    """
-
-    hits: NDArray[np.int64]
-    alarms: NDArray[np.int64]
-    crossed: NDArray[np.int64]
-    there: NDArray[np.int64]
-    heard: NDArray[np.float64]
-    seconds: NDArray[np.float64]
-
-    def counts(self) -> EventCounts:
-        """As counts, for an F1 score; an event that is tolerated but covers none is neither a hit nor an alarm."""
-        return EventCounts(self.hits, self.alarms, self.there - self.hits)
-
-
-def by_intersection(
-    truth: Iterable[Timed],
-    found: Iterable[Timed],
-    labels: Sequence[str],
-    units: Units,
-    *,
-    tolerance: float = 0.5,
-    coverage: float = 0.5,
-    cross: float = 0.3,
-) -> Intersections:
-    """Compare by how far events intersect, so that an event may be found in pieces.
-
-    A found event is *tolerated* if annotated events of its label fill at least the share ``tolerance`` of it. An
-    annotated event is a hit if tolerated ones fill at least ``coverage`` of it. What is not tolerated is an alarm; it
-    crosses each label whose annotated events fill at least ``cross`` of it.
-
-    Args:
-        truth: The annotated events; those of a label do not overlap in a file.
-        found: The found events; likewise.
-        labels: K label names; events of others are left out.
-        units: What to count by.
-        tolerance: The detection tolerance criterion of the paper.
-        coverage: The ground truth intersection criterion.
-        cross: The cross-trigger tolerance criterion.
-
-    Raises:
-        KeyError: An event is of a recording that ``units`` does not have.
-    """
-    shape = (units.count, len(labels))
-    hits, alarms, there = (np.zeros(shape, dtype=np.int64) for _ in range(3))
-    crossed, heard = np.zeros((*shape, len(labels)), dtype=np.int64), np.zeros(shape)
-    real, called = _grouped(truth, labels, units), _grouped(found, labels, units)
-    lengths = {key: _times(events) for key, events in real.items()}
-    for (file, k), events in real.items():
-        for event in events:
-            unit = units.of(file, event.onset)
-            there[unit, k] += 1
-            heard[unit, k] += event.offset - event.onset
-    for (file, k), events in called.items():
-        times = _times(events)
-        length = times[:, 1] - times[:, 0]
-        mine = lengths.get((file, k), np.zeros((0, 2)))
-        held = _held(times, mine)
-        # A rounding error must not decide at the threshold itself.
-        tolerated = (length > 0) & (held.sum(axis=1) >= tolerance * length - 1e-9) & (held.sum(axis=1) > 0)
-        covered = held[tolerated].sum(axis=0)
-        own = mine[:, 1] - mine[:, 0]
-        for index in np.flatnonzero((covered >= coverage * own - 1e-9) & (covered > 0)):
-            hits[units.of(file, mine[index, 0]), k] += 1
-        for index in np.flatnonzero((length > 0) & ~tolerated):
-            unit = units.of(file, times[index, 0])
-            alarms[unit, k] += 1
-            for other in range(len(labels)):
-                theirs = lengths.get((file, other)) if other != k else None
-                if theirs is not None:
-                    share = _held(times[index : index + 1], theirs).sum()
-                    crossed[unit, k, other] += share >= cross * length[index] - 1e-9 and share > 0
-    return Intersections(hits, alarms, crossed, there, heard, units.lengths())
-
-
 def matched_any(truth: Iterable[Timed], found: Sequence[Timed]) -> NDArray[np.bool_]:
     """``(M,)``, whether each found event overlaps an annotated one of its label: whether it is there at all.
 
@@ -345,10 +259,10 @@ def matched_any(truth: Iterable[Timed], found: Sequence[Timed]) -> NDArray[np.bo
     of_label = defaultdict[tuple[str, str], list[Timed]](list)
     for event in truth:
         of_label[event.file, event.label].append(event)
-    times = {key: _times(events) for key, events in of_label.items()}
+    times = {key: times_of(events) for key, events in of_label.items()}
     none = np.zeros((0, 2))
     return np.array(
-        [bool((_held(_times([each]), times.get((each.file, each.label), none)) > 0).any()) for each in found],
+        [bool((shared(times_of([each]), times.get((each.file, each.label), none)) > 0).any()) for each in found],
         dtype=bool,
     )
 
@@ -371,7 +285,7 @@ def _require_known(files: Iterable[str], units: Units) -> None:
             raise KeyError(file)
 
 
-def _grouped(events: Iterable[Timed], labels: Sequence[str], units: Units) -> dict[tuple[str, int], list[Timed]]:
+def grouped(events: Iterable[Timed], labels: Sequence[str], units: Units) -> dict[tuple[str, int], list[Timed]]:
     """The events of each file and label, by onset."""
     number = {label: k for k, label in enumerate(labels)}
     found = defaultdict[tuple[str, int], list[Timed]](list)
@@ -392,18 +306,19 @@ def _roll(events: Iterable[Timed], labels: Sequence[str], length: float, seconds
     return roll
 
 
-def _times(events: Sequence[Timed]) -> NDArray[np.float64]:
+def times_of(events: Sequence[Timed]) -> NDArray[np.float64]:
+    """``(A, 2)``, the onsets and offsets."""
     return np.array([(event.onset, event.offset) for event in events], dtype=np.float64).reshape(-1, 2)
 
 
-def _held(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+def shared(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
     """``(A, B)``, the seconds that each of some times shares with each of others."""
     both = np.minimum(a[:, None, 1], b[None, :, 1]) - np.maximum(a[:, None, 0], b[None, :, 0])
     return np.maximum(both, 0)
 
 
 def _overlapping(there: NDArray[np.float64], here: NDArray[np.float64]) -> NDArray[np.bool_]:
-    return _held(there, here) > 0
+    return shared(there, here) > 0
 
 
 def _matched(fitting: Sequence[Sequence[int]]) -> dict[int, int]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from bayes_panns.metrics.events import Intersections
+from bayes_panns.metrics.intersections import Intersections
 from bayes_panns.metrics.plotting import clean, next_line
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ that a study that was stopped continues where it was.
 from benchmarks.foundation_study.command import main
 from benchmarks.foundation_study.compare import compare
 from benchmarks.foundation_study.design import ROWS, Row, Stage, Study, stages
-from benchmarks.foundation_study.embedded import embedded
+from benchmarks.foundation_study.embedded import backbone_of, embedded
 from benchmarks.foundation_study.fits import fit_and_score
 from benchmarks.foundation_study.logistic import Chosen, choose
 from benchmarks.foundation_study.tables import tables
@@ -18,6 +18,7 @@ __all__ = [
     "Row",
     "Stage",
     "Study",
+    "backbone_of",
     "choose",
     "compare",
     "embedded",

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from bayes_panns.clips import ClipSet, write_embeddings
-from bayes_panns.core.choices import Holds
+from bayes_panns.core.choices import Holds, Task
 from bayes_panns.core.errors import BayesPannsError
 from bayes_panns.jobs.embed import model_name
 from bayes_panns.nets import pooled
@@ -53,22 +53,28 @@ def embedded(store: str, like: str, source: str | None, folder: Path) -> str:
 
 
 def backbone(source: str, clips: ClipSet) -> Posterior:
+    """The posterior that embeds clips like these; see :func:`backbone_of`."""
+    return backbone_of(source, clips.sample_rate, clips.seconds_per_clip)
+
+
+def backbone_of(source: str, sample_rate: int, seconds: float) -> Posterior:
     """The posterior that ``embedding = "pooled"`` starts from: the last layer is new, and nothing reads it here.
 
     Args:
         source: The posterior with the backbone.
-        clips: What it is to embed: its windows are as long as these clips.
+        sample_rate: Of what it is to embed, in Hz.
+        seconds: How long the clips or windows are.
     """
     upstream = load(source)
     posterior = Posterior.build(
         net=pooled(upstream.net),
-        labels=clips.labels,
-        task=clips.task,
-        sample_rate=clips.sample_rate,
-        clip_seconds=clips.seconds_per_clip,
+        labels=("sound",),
+        task=Task.MULTI_LABEL,
+        sample_rate=sample_rate,
+        clip_seconds=seconds,
         strategy=read_strategy("det"),
         upstream=upstream,
-        clips=len(clips),
+        clips=1,
     )
     posterior.start_from(upstream)
     return posterior

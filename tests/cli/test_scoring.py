@@ -133,3 +133,12 @@ def test_what_is_left_out_is_told(results, tmp_path):
     assert "1 annotated recordings are not among the results, such as z.wav" in told
     assert "does not mention 2 of 3 recordings" in told
     assert "does not know wolf" in told
+
+
+def test_the_events_of_other_recordings_can_be_counted(results, tmp_path):
+    (tmp_path / "truth.csv").write_text(TABLE)
+    finding = score(results, tmp_path / "truth.csv", resamples=0).finding()
+    counts, together = finding.count([0, 4], hours=40 / 3600)
+    assert counts.called.tolist() == [0, 4]
+    assert counts.low[1] <= 4 <= counts.high[1]
+    assert together.low[0] <= together.value[0] <= together.high[0]
