@@ -134,6 +134,8 @@ CATALOG = Names("CATALOG", _catalogs)
 SPLIT = Names("SPLIT", _splits)
 NETWORK = Names("NET", _networks)
 
+SHARE = Finite(0, 1, min_open=True, max_open=True)
+
 device = click.option(
     "--device", metavar="auto|cpu|cuda[:N]", default="auto", show_default=True, help="Where to compute."
 )
@@ -223,6 +225,21 @@ def sound_files(named: Sequence[Path]) -> list[Path]:
         if passed := inside.passed_over():
             logger.info(f"{path}: {passed}")
     return found
+
+
+def one_target(
+    precision: float | None, risk: float | None, false_alarms: float | None
+) -> tuple[str | None, float | None]:
+    """What decisions are to meet, and how much of it; None for both if nothing is.
+
+    Raises:
+        UsageError: Several are given.
+    """
+    asked = {"precision": precision, "risk": risk, "false-alarms": false_alarms}
+    given = {name: value for name, value in asked.items() if value is not None}
+    if len(given) > 1:
+        raise click.UsageError(f"{' and '.join(f'--{name}' for name in given)}: decisions have one target; name one")
+    return next(iter(given.items()), (None, None))
 
 
 def require_output(output: Path | None, inputs: Sequence[Path] = ()) -> None:

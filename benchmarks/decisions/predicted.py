@@ -49,7 +49,9 @@ class Run:
 
 def divided(division: Division, embedded: Path, out: Path) -> dict[str, Path]:
     """The stores of a division: under each shift those of its labels, and ``near``."""
-    stores = {shift: out / f"{division.name} {shift}.h5" for shift in SHIFTS} | {"near": out / f"{division.name} near.h5"}
+    stores = {shift: out / f"{division.name} {shift}.h5" for shift in SHIFTS} | {
+        "near": out / f"{division.name} near.h5"
+    }
     for shift in SHIFTS:
         if not stores[shift].is_file():
             _part(embedded / f"{division.store} {shift}.h5", stores[shift], division.without, inside=True)
