@@ -1,13 +1,14 @@
 """Learning from clips without a recipe: the plan, what is refused, and what is made, on embeddings and short tones."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import soundfile
 
 from bayes_panns.clips import ClipSet, Task, write_embeddings
-from bayes_panns.core.choices import ClassShares
+from bayes_panns.core.choices import ClassShares, Target
 from bayes_panns.core.errors import FitError, StoreError
 from bayes_panns.jobs import evaluate_posterior, fit
 from bayes_panns.jobs.learning import Foundation, baseline, carry_out, make_plan, plan, run
@@ -86,6 +87,14 @@ def test_with_few_recordings_the_posterior_is_of_all_clips_and_has_label_sets(le
     found = evaluate_posterior(posterior, [fresh])
     assert found.metrics["set/coverage"] > 0.8
     assert found.provenance["leaks"]["own"] == 0
+
+
+def test_decisions_come_from_the_cross_validation_and_can_be_asked_for_later(learned):
+    asked = replace(learned.plan, target=Target.PRECISION, value=0.8)
+    decisions = carry_out(asked, None).posterior.calibration.decisions
+    assert (decisions.target, decisions.value, decisions.clips, decisions.recordings) == ("precision", 0.8, 72, 36)
+    # A call without a target keeps them.
+    assert carry_out(learned.plan, None).posterior.calibration.decisions == decisions
 
 
 def test_with_many_recordings_a_fifth_is_held_out_for_label_sets(tmp_path, monkeypatch):
@@ -170,8 +179,9 @@ def test_equal_classes_find_more_of_the_rare_ones(tmp_path, quick):
         for name, each in found.items()
     }
     np.testing.assert_allclose(np.median(odds["as-labelled"] - odds["equal"]), np.log(8), atol=0.3)
+    both = np.eye(2, dtype=bool)[[0, 1] * 4]
+    write_embeddings(tmp_path / "m.h5", np.eye(8), both, ["a", "b"], Task.MULTI_LABEL)
     with pytest.raises(StoreError, match="no shares of classes"):
-        write_embeddings(tmp_path / "m.h5", np.eye(8), np.eye(2, dtype=bool)[[0, 1] * 4], ["a", "b"], Task.MULTI_LABEL)
         make_plan(tmp_path / "m.h5", tmp_path / "x", NETWORK, classes="equal")
 
 
