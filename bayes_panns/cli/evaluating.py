@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from bayes_panns.metrics import Interval
     from bayes_panns.predictions import Draws
 
-_SHARE = options.Finite(0, 1, min_open=True, max_open=True)
-
 
 @main.command()
 @click.argument("posteriors", nargs=-1, required=True, type=options.FOLDER, metavar="POSTERIOR...")
@@ -100,12 +98,14 @@ def evaluate(
     show_default=True,
     help="The share of true labels that the label sets are to contain.",
 )
-@click.option("--precision", type=_SHARE, help="Decide: the share of each label's calls that is to be right.")
-@click.option("--risk", type=_SHARE, help="Decide: the share of decided windows that may be wrong; for one-of-K.")
+@click.option("--precision", type=options.SHARE, help="Decide: the share of each label's calls that is to be right.")
+@click.option(
+    "--risk", type=options.SHARE, help="Decide: the share of decided windows that may be wrong; for one-of-K."
+)
 @click.option("--false-alarms", type=options.Finite(0, min_open=True), help="Decide: wrong calls of a label an hour.")
 @click.option(
     "--confidence",
-    type=_SHARE,
+    type=options.SHARE,
     default=0.9,
     show_default=True,
     help="How sure it is to be that decisions keep to that.",
@@ -148,11 +148,7 @@ def calibrate(
     from bayes_panns.jobs import choose_device, held_out, unless_fitting
     from bayes_panns.posterior import load, save_calibration
 
-    asked = {"precision": precision, "risk": risk, "false-alarms": false_alarms}
-    given = {name: value for name, value in asked.items() if value is not None}
-    if len(given) > 1:
-        raise click.UsageError(f"{' and '.join(f'--{name}' for name in given)}: decisions have one target; name one")
-    target, value = next(iter(given.items()), (None, None))
+    target, value = options.one_target(precision, risk, false_alarms)
     with unless_fitting(run):
         loaded = load(run, device=choose_device(device), guide_function=guide_function)
         clips = held_out(run, stores, folds=folds)

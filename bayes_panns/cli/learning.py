@@ -40,6 +40,9 @@ from bayes_panns.core.choices import ClassShares, RecordingsBy
     show_default=True,
     help="How frequent the classes are taken to be in the sounds to tag.",
 )
+@click.option("--precision", type=options.SHARE, help="Decide: the share of each label's calls that is to be right.")
+@click.option("--risk", type=options.SHARE, help="Decide: the share of decided windows that may be wrong.")
+@click.option("--false-alarms", type=options.Finite(0, min_open=True), help="Decide: wrong calls of a label an hour.")
 @click.option("--plan", "only_plan", is_flag=True, help="Print the plan, and do nothing.")
 @click.option("--yes", is_flag=True, help="Start without asking.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of folds and fits.")
@@ -51,6 +54,9 @@ def learn(
     seconds: float | None,
     recordings: str,
     classes: str,
+    precision: float | None,
+    risk: float | None,
+    false_alarms: float | None,
     only_plan: bool,
     yes: bool,
     seed: int,
@@ -73,6 +79,7 @@ def learn(
     from bayes_panns.interop.learning import plan_learning
     from bayes_panns.report.text.learning import plan_text, result_text
 
+    target, value = options.one_target(precision, risk, false_alarms)
     plan = plan_learning(
         clips, out, upstream=upstream, seconds=seconds, recordings=recordings, classes=classes, seed=seed
     )
@@ -81,6 +88,6 @@ def learn(
         return
     if not yes and sys.stdin.isatty() and sys.stdout.isatty():
         click.confirm("start?", default=True, abort=True)
-    learned = learn_clips(clips, out, device=device, plan=plan)
+    learned = learn_clips(clips, out, target=target, value=value, device=device, plan=plan)
     click.echo(result_text(learned, tuple(main.commands)), nl=False)
     exit_if_skipped(len(learned.skipped))

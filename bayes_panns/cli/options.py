@@ -174,6 +174,8 @@ SPLIT = Names("SPLIT", _splits, offered.SPLITS)
 NETWORK = Names("NET", _networks, offered.NETWORKS)
 RUN, GUIDE = Recipe("runs"), Recipe("guides")
 
+SHARE = Finite(0, 1, min_open=True, max_open=True)
+
 device = click.option(
     "--device",
     type=Device(),
@@ -265,6 +267,21 @@ def named_once(named: Sequence[Path]) -> list[Path]:
     if sum(str(path) == STDIN for path in named) > 1:
         raise click.UsageError("standard input can be read once; name - once")
     return list(named)
+
+
+def one_target(
+    precision: float | None, risk: float | None, false_alarms: float | None
+) -> tuple[str | None, float | None]:
+    """What decisions are to meet, and how much of it; None for both if nothing is.
+
+    Raises:
+        UsageError: Several are given.
+    """
+    asked = {"precision": precision, "risk": risk, "false-alarms": false_alarms}
+    given = {name: value for name, value in asked.items() if value is not None}
+    if len(given) > 1:
+        raise click.UsageError(f"{' and '.join(f'--{name}' for name in given)}: decisions have one target; name one")
+    return next(iter(given.items()), (None, None))
 
 
 def require_output(output: Path | None, inputs: Sequence[Path] = ()) -> None:

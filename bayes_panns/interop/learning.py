@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from bayes_panns.core.choices import ClassShares, RecordingsBy
+from bayes_panns.core.choices import ClassShares, RecordingsBy, Target
 from bayes_panns.core.errors import FitError
 from bayes_panns.interop.foundation import find_foundation, obtain
 from bayes_panns.jobs.learning import Learned, Plan, carry_out, make_plan
@@ -37,6 +37,8 @@ def learn(
     seconds: float | None = None,
     recordings: RecordingsBy | str = RecordingsBy.AUTO,
     classes: ClassShares | str = ClassShares.AS_LABELLED,
+    target: Target | str | None = None,
+    value: float | None = None,
     seed: int = 0,
     device: str = "auto",
     plan: Plan | None = None,
@@ -56,6 +58,8 @@ def learn(
         seconds: Length of the clips; by default chosen from how long the recordings are.
         recordings: How clips of one recording are recognised: :class:`~bayes_panns.core.choices.RecordingsBy`.
         classes: How frequent the classes are taken to be: :class:`~bayes_panns.core.choices.ClassShares`.
+        target: What decisions are to meet, if they are wanted: :class:`~bayes_panns.core.choices.Target`.
+        value: How much of it, as for :func:`~bayes_panns.jobs.calibrate`. Another target later fits only that.
         seed: Of folds and fits.
         device: Where to compute; see :func:`~bayes_panns.jobs.choose_device`.
         plan: What :func:`plan_learning` returned for the same arguments, so that the clips are not looked at again.
@@ -67,7 +71,7 @@ def learn(
     plan = plan or plan_learning(
         source, folder, upstream=upstream, seconds=seconds, recordings=recordings, classes=classes, seed=seed
     )
-    start = None
+    plan, start = replace(plan, target=None if target is None else Target(target), value=value), None
     if plan.foundation is not None:
         start = obtain(plan.foundation)
         plan = replace(plan, foundation=replace(plan.foundation, posterior=start))

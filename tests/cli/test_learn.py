@@ -7,7 +7,10 @@ import pytest
 from bayes_panns import learn
 from bayes_panns.core.errors import BayesPannsError, CheckpointError
 from bayes_panns.interop import foundation
+from bayes_panns.jobs.learning import baseline
+from bayes_panns.jobs.learning import run as steps
 from tests.cli.field import encoded, put, run, tone
+from tests.harness.quick_recipe import quick_recipe
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +25,10 @@ def clips(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def model(clips, net):
-    result = run("learn", clips, "-o", clips.parent / "model", "--from", net, "--yes")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(steps, "RECIPE", str(quick_recipe(clips.parent)))
+        patched.setattr(baseline, "SCALES", (1.0,))
+        result = run("learn", clips, "-o", clips.parent / "model", "--from", net, "--yes")
     return clips.parent / "model", result
 
 
@@ -48,19 +54,20 @@ def test_it_ends_with_scores_beside_baselines_and_what_to_do_next(model):
     assert (folder / "report.html").is_file()
 
 
-def test_the_other_commands_take_the_folder(model, clips, tmp_path):
+def test_the_other_commands_take_the_folder(model, clips):
     folder, _ = model
     tags = run("predict", folder, clips, "--draws", 20, "--format", "csv")
     assert len(tags.stdout.splitlines()) >= 1 + 12 * 2
     assert "leaks" not in run("inspect", folder).stdout
     scored = run("evaluate", folder, "--data", folder / "clips.h5", "--draws", 20)
     assert "12 of the 12 scored clips are among those that the posterior was fitted to" in scored.stderr
-    run("report", folder, "-o", tmp_path / "page.html")
-    assert "its fold" in (tmp_path / "page.html").read_text(encoding="utf-8")
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "each by one of 5 fits that have not heard its fold" in page
 
 
-def test_the_same_command_again_does_nothing_new(model, clips, net):
+def test_the_same_command_again_does_nothing_new(model, clips, net, monkeypatch):
     folder, first = model
+    monkeypatch.setattr(steps, "RECIPE", str(clips.parent / "quick.toml"))
     again = run("learn", clips, "-o", folder, "--from", net)
     assert again.stdout.split("unheard")[1] == first.stdout.split("unheard")[1]
     other = run("learn", clips, "-o", folder, "--from", net, "--seed", 1, code=1)

@@ -1,14 +1,14 @@
 """Learning from clips without a recipe: the plan, what is refused, and what is made, on embeddings and short tones."""
 
 import json
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import soundfile
 
 from bayes_panns.clips import ClipSet, Task, write_embeddings
-from bayes_panns.core.choices import ClassShares
+from bayes_panns.core.choices import ClassShares, Target
 from bayes_panns.core.errors import FitError, StoreError
 from bayes_panns.jobs import evaluate_posterior, fit
 from bayes_panns.jobs.learning import Foundation, baseline, carry_out, make_plan, plan, run
@@ -19,10 +19,10 @@ from bayes_panns.report import read_sources
 from bayes_panns.report.page.facts import facts_of
 from bayes_panns.report.sources import Scoring
 from bayes_panns.report.text.learning import duration_text, main_score, plan_text, result_text
+from tests.harness.quick_recipe import quick_recipe
 
 NETWORK = Foundation("a network", None, 8000)
 WIDTH = 16
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def vectors(path, counts=(12, 12, 12), *, seed=0, distance=4.0, twice=2, fold=False):
@@ -51,13 +51,7 @@ def tone(path, seconds=0.6, pitch=500.0, seed=0):
 @pytest.fixture(scope="module", autouse=True)
 def quick(tmp_path_factory):
     """The recipe with fewer candidates to choose among."""
-    recipe = (ROOT / "runs" / "rotated-head.toml").read_text(encoding="utf-8")
-    for line in recipe.splitlines():
-        for key, value in (("folds", "2"), ("prior_scales", "[0.3]"), ("kl_weights", "[1.0]")):
-            if line.startswith(key):
-                recipe = recipe.replace(line, f"{key} = {value}")
-    path = tmp_path_factory.mktemp("recipe") / "quick.toml"
-    path.write_text(recipe, encoding="utf-8")
+    path = quick_recipe(tmp_path_factory.mktemp("recipe"))
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(run, "RECIPE", str(path))
         patched.setattr(baseline, "SCALES", (0.3, 1.0))
@@ -95,9 +89,19 @@ def test_with_few_recordings_the_posterior_is_of_all_clips_and_has_label_sets(le
     assert found.provenance["leaks"]["own"] == 0
 
 
+def test_decisions_come_from_the_cross_validation_and_can_be_asked_for_later(learned):
+    asked = replace(learned.plan, target=Target.PRECISION, value=0.8)
+    decisions = carry_out(asked, None).posterior.calibration.decisions
+    assert (decisions.target, decisions.value, decisions.clips, decisions.recordings) == ("precision", 0.8, 72, 36)
+    # A call without a target keeps them.
+    assert carry_out(learned.plan, None).posterior.calibration.decisions == decisions
+
+
 def test_with_many_recordings_a_fifth_is_held_out_for_label_sets(tmp_path, monkeypatch):
     monkeypatch.setattr(plan, "MANY", 30)
-    made = carry_out(make_plan(vectors(tmp_path / "clips.h5", (20, 20, 20), fold=True), tmp_path / "model", NETWORK), None)
+    made = carry_out(
+        make_plan(vectors(tmp_path / "clips.h5", (20, 20, 20), fold=True), tmp_path / "model", NETWORK), None
+    )
     assert made.plan.held_out == 0.2
     assert made.posterior.provenance["clips"] == 96
     assert sum(made.posterior.calibration.clips) == 24
@@ -166,9 +170,7 @@ def test_equal_classes_find_more_of_the_rare_ones(tmp_path, quick):
         balanced = f"fit.selection.balanced={str(classes is ClassShares.EQUAL).lower()}"
         recipe = read_run(quick, [balanced], stores=[store])
         found[classes] = evaluate_posterior(fit(recipe, tmp_path / classes).posterior, [fresh])
-    rare = {
-        name: accuracy(each.uncertainty.probability[120:], each.target[120:]) for name, each in found.items()
-    }
+    rare = {name: accuracy(each.uncertainty.probability[120:], each.target[120:]) for name, each in found.items()}
     assert rare["equal"] > rare["as-labelled"] + 0.1
     assert found["equal"].metrics["cal/nll"] < found["as-labelled"].metrics["cal/nll"]
     # The shares are taken out of the odds: 8 times as many clips were of the first as of the last.
@@ -177,8 +179,9 @@ def test_equal_classes_find_more_of_the_rare_ones(tmp_path, quick):
         for name, each in found.items()
     }
     np.testing.assert_allclose(np.median(odds["as-labelled"] - odds["equal"]), np.log(8), atol=0.3)
+    both = np.eye(2, dtype=bool)[[0, 1] * 4]
+    write_embeddings(tmp_path / "m.h5", np.eye(8), both, ["a", "b"], Task.MULTI_LABEL)
     with pytest.raises(StoreError, match="no shares of classes"):
-        write_embeddings(tmp_path / "m.h5", np.eye(8), np.eye(2, dtype=bool)[[0, 1] * 4], ["a", "b"], Task.MULTI_LABEL)
         make_plan(tmp_path / "m.h5", tmp_path / "x", NETWORK, classes="equal")
 
 
@@ -226,7 +229,7 @@ def test_clips_of_one_recording_are_refused(tmp_path):
     for index, row in enumerate(rows):
         tone(tmp_path / row.split(",")[0], seed=index)
     (tmp_path / "labels.csv").write_text("\n".join(["file,labels,source", *rows]))
-    with pytest.raises(StoreError, match="all of one recording.*--recordings files"):
+    with pytest.raises(StoreError, match=r"all of one recording.*--recordings files"):
         make_plan(tmp_path / "labels.csv", tmp_path / "model", NETWORK)
     assert make_plan(tmp_path / "labels.csv", tmp_path / "model", NETWORK, recordings="files").recordings == 6
 
@@ -247,7 +250,9 @@ def test_stretches_of_long_recordings_are_cut_to_their_length(tmp_path):
     rows = []
     for tape in range(4):
         tone(tmp_path / f"tape{tape}.wav", 20, seed=tape)
-        rows += [f"tape{tape}.wav,{kind},{start},{start + 1.4}" for kind, start in (("owl", 2), ("frog", 9), ("owl", 15))]
+        rows += [
+            f"tape{tape}.wav,{kind},{start},{start + 1.4}" for kind, start in (("owl", 2), ("frog", 9), ("owl", 15))
+        ]
     (tmp_path / "labels.csv").write_text("\n".join(["file,labels,start,end", *rows]))
     made = make_plan(tmp_path / "labels.csv", tmp_path / "model", NETWORK)
     assert (made.seconds, made.clips, made.recordings) == (1.5, 12, 4)
@@ -271,7 +276,18 @@ def test_a_perfect_score_has_an_interval(learned):
 
 def test_the_result_says_how_good_it_is_and_what_to_do_next(learned):
     text = result_text(learned)
-    assert text.splitlines()[0].split() == ["72", "clips,", "unheard", "accuracy", "(95", "%)", "per", "class", "NLL", "ECE"]
+    assert text.splitlines()[0].split() == [
+        "72",
+        "clips,",
+        "unheard",
+        "accuracy",
+        "(95",
+        "%)",
+        "per",
+        "class",
+        "NLL",
+        "ECE",
+    ]
     assert "logistic regression" in text
     assert "always bee" in text
     assert f"bayes-panns predict {learned.folder} new-recordings/" in text

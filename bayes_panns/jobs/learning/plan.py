@@ -25,7 +25,7 @@ from bayes_panns.audio.walking import walk
 from bayes_panns.clips import Catalog, ClipSet, Store, folder, with_folds
 from bayes_panns.clips.lengths import LENGTHS, Cut, choose_seconds, cut_long, lengths_of
 from bayes_panns.clips.recordings import Recognised, with_recordings
-from bayes_panns.core.choices import ClassShares, Holds, RecordingsBy, Task
+from bayes_panns.core.choices import ClassShares, Holds, RecordingsBy, Target, Task
 from bayes_panns.core.digests import digest_of
 from bayes_panns.core.errors import AudioError, StoreError
 from bayes_panns.core.files import require_folder
@@ -65,6 +65,8 @@ class Plan:
         own_folds: Whether the clips had these folds.
         held_out: The share of clips that the posterior that is kept is not fitted to.
         classes: How frequent the classes are taken to be.
+        target: What decisions are to meet, if any are to be made.
+        value: How much of it.
         remarks: What a user should know or mend, a sentence each.
         skipped: Files that cannot be read, each with the reason.
         cost: What it will take.
@@ -98,6 +100,8 @@ class Plan:
     catalog: Catalog | None = field(default=None, repr=False)
     store: Path | None = None
     store_folds: NDArray[np.int64] | None = field(default=None, repr=False)
+    target: Target | None = None
+    value: float | None = None
 
 
 def make_plan(

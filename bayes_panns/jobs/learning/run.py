@@ -16,26 +16,21 @@ from bayes_panns.core.files import locked, require_folder, require_space
 from bayes_panns.core.strict_json import write_json
 from bayes_panns.core.text import readable
 from bayes_panns.evaluations import Evaluation, is_evaluation
-from bayes_panns.jobs.calibrate import calibrate
 from bayes_panns.jobs.crossval import CrossValidation, crossval
 from bayes_panns.jobs.fit import fit
 from bayes_panns.jobs.inputs import posterior_at
 from bayes_panns.jobs.learning.baseline import logistic_baseline
+from bayes_panns.jobs.learning.calibration import calibrate_learned
 from bayes_panns.jobs.learning.messages import only
 from bayes_panns.jobs.learning.plan import RECIPE, Plan
 from bayes_panns.jobs.run_folder import LEARN, LEARN_CLIPS, LEARN_CROSSVAL, RunFolder
-from bayes_panns.jobs.splits import held_out
-from bayes_panns.metrics import conformal_threshold
-from bayes_panns.posterior import Calibration, Posterior, choose_device, load, save_calibration
+from bayes_panns.posterior import Posterior, choose_device, load
 from bayes_panns.posterior.disk import read_header
 from bayes_panns.predictions import decompose
 from bayes_panns.recipes import read_run, replaced
 from bayes_panns.svi import Embeddings
 
 logger = logging.getLogger(__name__)
-
-COVERAGE = 0.9
-"""The share of true labels that the label sets are to hold."""
 
 BASELINE = "baseline"
 """The folder, in that of the run, of the evaluation of the logistic regression."""
@@ -103,7 +98,7 @@ def carry_out(plan: Plan, upstream: Path | None, *, device: str = "auto") -> Lea
         if not fitted.complete:
             return None
         posterior = load(place, device=choose_device(device))
-        _calibrate(plan, posterior, evaluation)
+        calibrate_learned(plan, posterior, evaluation)
         logger.info("logistic regression, for comparison")
         baseline = _kept(place / BASELINE, lambda: _regression(plan, load(place), store, evaluation, device))
     return Learned(plan, posterior, evaluation, baseline, skipped, place)
@@ -175,31 +170,6 @@ def _pooled(found: CrossValidation, store: Path) -> Evaluation:
         draws=pooled.draws,
         provenance=pooled.provenance | {"folds": "all"},
     )
-
-
-def _calibrate(plan: Plan, posterior: Posterior, evaluation: Evaluation) -> None:
-    """Give the posterior its label sets, from clips that it held out or from those of the cross-validation."""
-    if posterior.calibration is not None:
-        return
-    if plan.held_out:
-        with only("WARNING", "jobs.calibrate"):
-            calibrate(posterior, held_out(plan.folder), coverage=COVERAGE)
-    else:
-        try:
-            threshold = conformal_threshold(evaluation.uncertainty.probability, evaluation.target, COVERAGE)
-        except ValueError as error:
-            logger.warning(f"no label sets: {error}")
-            return
-        # The power has calibrated the probabilities; another temperature would only follow the noise of few clips.
-        posterior.calibration = Calibration(
-            temperature=1.0,
-            threshold=threshold,
-            coverage=COVERAGE,
-            draws=int(evaluation.draws),
-            clips=(0, len(evaluation.names)),
-            data=tuple(Path(each).name for each in evaluation.provenance["stores"]),
-        )
-    save_calibration(posterior)
 
 
 def _regression(plan: Plan, posterior: Posterior, store: Path, evaluation: Evaluation, device: str) -> Evaluation:
