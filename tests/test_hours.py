@@ -110,7 +110,6 @@ def test_rules_are_chosen_that_leave_the_false_ones_out(monkeypatch):
     from benchmarks.hours import choose, compare_heads, examine, reported, study, tables, tuning
 
     monkeypatch.setattr(tuning, "THRESHOLDS", (0.1, 0.5, 0.6))
-    monkeypatch.setattr(tuning, "CANDIDATES", (0.1, 0.5))
     monkeypatch.setattr(tuning, "GAPS", (0.0,))
     monkeypatch.setattr(tuning, "LEVELS", (0.0, 0.5, 0.6))
     monkeypatch.setattr(study, "LEVELS", (0.0, 0.5, 0.6))

@@ -14,14 +14,10 @@ from benchmarks.hours.finding import GAPS, THRESHOLDS, Found, Rule, Searched
 
 WAYS: Mapping[str, str] = {
     "threshold": "windows whose mean probability reaches a threshold, one a label",
-    "maximum of means": "candidates at one low threshold, of which those stay whose largest mean reaches a level, one "
-    "a label",
-    "draws": "the same, with the event's probability from the draws instead of the largest mean",
+    "maximum of means": "of these events those whose largest mean reaches a level, one a label",
+    "draws": "of these events those whose probability, from the draws, reaches a level, one a label",
 }
 """The ways to decide which events are reported."""
-
-CANDIDATES = tuple(each for each in THRESHOLDS if each <= 0.5)
-"""Thresholds of the candidates, of which a level then chooses."""
 
 LEASTS = (0.0, 1.5, 2.5)
 LEVELS = (0.0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98)
@@ -63,11 +59,14 @@ def choose(way: str, hours: Sequence[Searched], labels: Sequence[str]) -> Chosen
     units = Units({hour.name: hour.seconds for hour in hours})
     truth = [event for hour in hours for event in hour.truth]
     best: Chosen | None = None
-    # Each label has its own threshold or level: whichever is best for it under what all share.
-    shared = GAPS if way == "threshold" else tuple(itertools.product(GAPS, CANDIDATES))
-    for common, least in itertools.product(shared, LEASTS):
-        gap, start = (common, None) if not isinstance(common, tuple) else common
-        options = [((each, gap), 0.0) for each in THRESHOLDS] if start is None else [((start, gap), x) for x in LEVELS]
+    # Each label has its own threshold and level: whichever are best for it under the gap and least length of all.
+    for gap, least in itertools.product(GAPS, LEASTS):
+        options = [
+            ((threshold, gap), level)
+            for threshold in THRESHOLDS
+            for level in ((0.0,) if way == "threshold" else LEVELS)
+            if level == 0 or level > threshold
+        ]
         totals = [_totals(way, hours, truth, labels, units, rule, least, level) for rule, level in options]
         scores = np.array([np.nan_to_num(f1(*each)) for each in totals])
         of_label = scores.argmax(axis=0)
