@@ -16,8 +16,8 @@ from bayes_panns.report.view.tiles import Tiles
 if TYPE_CHECKING:
     from bayes_panns.notebook.predictions import Predictions
 
-PLAYED, DRAWN = 60.0, 900.0
-"""The most seconds of a sound that can be played, some 500 kB, and of which a picture is made."""
+PLAYED, DRAWN = 60.0, 7200.0
+"""The most seconds of a sound that can be played, some 500 kB, and of which a picture is made: it takes 6 s an hour."""
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ def lanes(tags: "Predictions", top: int, style: str) -> Iterator[str]:
         yield (
             f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" preserveAspectRatio="none" style="width:100%;height:{_HEIGHT}px">'
             f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="currentColor" opacity=".06"/>'
-            f'<path d="{mean}" fill="{colour}" opacity=".3"/><path d="{band}" fill="{colour}" opacity=".55"/>{events}'
+            f'<path d="{mean}" fill="{colour}" opacity=".4"/><path d="{band}" fill="{colour}" opacity=".75"/>{events}'
             "</svg>"
         )
     ticks = "".join(f"<span>{first + (last - first) * share:.4g}</span>" for share in (0, 0.25, 0.5, 0.75, 1))

@@ -176,10 +176,16 @@ def test_events_are_those_of_the_finder(home, tagger):
     assert found.events()
     other = EventRules(threshold=0.4)
     assert found.events(other) == find_events(LABELS, parts, other)
-    first = found.events()[0]
-    window = found.windows[0]
-    assert first in found[0].events()
-    assert all(event.onset < window.end for event in found[0].events())
+
+
+def test_a_window_has_the_events_that_touch_it(home, tagger):
+    path = home / "sounds" / "long.wav"
+    middle = float(np.median(tagger.predict(path, draws=6, hop=0.25).probability[:, 0]))
+    found = tagger.predict(path, draws=6, hop=0.25, events=EventRules(threshold=(middle, 1.0, 1.0)))
+    held = [[e for e in found.events() if e.onset < w.end and e.offset > w.start] for w in found.windows]
+    assert [each.events() for each in found] == held
+    assert any(len(each) < len(found.events()) for each in held)
+    assert any(held)
 
 
 def test_draws_are_kept_as_long_as_they_are_small(home, tagger, monkeypatch, caplog):
