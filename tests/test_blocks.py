@@ -35,6 +35,7 @@ RUN = {
     "docs/own-prior-and-guide.md",
     "docs/strategies/mixtures.md",
     "docs/events.md",
+    "docs/long-recordings.md",
     "docs/doctor.md",
 }
 """Pages whose commands are run, and not only parsed."""
