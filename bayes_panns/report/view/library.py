@@ -157,11 +157,17 @@ class Library:
         base, bases = self._base(), self._bases()
         names: dict[str, str] = {}
         aliases: dict[str, str] = {}
-        for item in self._items.values():
-            relative = [item.path.relative_to(each).as_posix() for each in bases if item.path.is_relative_to(each)]
+        for item in self._readable():
             names[item.key] = str(item.path) if base is None else item.path.relative_to(base).as_posix()
-            aliases |= dict.fromkeys((*relative, str(item.path), item.entry.file, names[item.key]), item.key)
+            # Rows may be of a time when it was elsewhere.
+            for path in (item.path, Path(item.entry.path)):
+                relative = [path.relative_to(each).as_posix() for each in bases if path.is_relative_to(each)]
+                aliases |= dict.fromkeys((*relative, str(path)), item.key)
+            aliases |= dict.fromkeys((item.entry.file, names[item.key]), item.key)
         self.book.call(names, aliases)
+
+    def _readable(self) -> list[Item]:
+        return [item for item in self._items.values() if item.entry.skipped is None]
 
     def _path(self, entry: Entry) -> Path:
         """Where a recording is."""
@@ -184,7 +190,7 @@ class Library:
 
     def _base(self) -> Path | None:
         """The one of them that has all recordings below it, if any has."""
-        paths = [item.path for item in self._items.values()]
+        paths = [item.path for item in self._readable()]
         return next((base for base in self._bases() if all(path.is_relative_to(base) for path in paths)), None)
 
 

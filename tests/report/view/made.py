@@ -90,7 +90,7 @@ def add(results, file, seconds, *, labels=LABELS, hop=WINDOW, seed=0, recorded_a
     ResultsFolder(results).append(
         Entry(
             file,
-            str(source),
+            path=str(source),
             record=record,
             seconds=seconds,
             windows=len(found),
