@@ -28,7 +28,7 @@ class Item:
     Attributes:
         key: What it is asked for by.
         entry: Its line in the results.
-        path: Where it was when it was predicted, as far as its name says that.
+        path: Where it is now, as far as that is known, or else where it was when it was predicted.
     """
 
     key: str
@@ -61,7 +61,6 @@ class Library:
         self._events: dict[str, list[Event]] = {}
         self._tracks: OrderedDict[str, Track] = OrderedDict()
         self._seen: tuple[int, int] | None = None
-        self._root: Path | None = None
         self.items()
 
     def items(self) -> list[Item]:
@@ -158,34 +157,31 @@ class Library:
         base, bases = self._base(), self._bases()
         names: dict[str, str] = {}
         aliases: dict[str, str] = {}
-        for item in self._items.values():
-            relative = [item.path.relative_to(each).as_posix() for each in bases if item.path.is_relative_to(each)]
+        for item in self._readable():
             names[item.key] = str(item.path) if base is None else item.path.relative_to(base).as_posix()
-            aliases |= dict.fromkeys((*relative, str(item.path), item.entry.file, names[item.key]), item.key)
+            # Rows may be of a time when it was elsewhere.
+            for path in (item.path, Path(item.entry.path)):
+                relative = [path.relative_to(each).as_posix() for each in bases if path.is_relative_to(each)]
+                aliases |= dict.fromkeys((*relative, str(path)), item.key)
+            aliases |= dict.fromkeys((item.entry.file, names[item.key]), item.key)
         self.book.call(names, aliases)
 
+    def _readable(self) -> list[Item]:
+        return [item for item in self._items.values() if item.entry.skipped is None]
+
     def _path(self, entry: Entry) -> Path:
-        """Where a recording is: its name is a path, relative to where ``predict`` was run."""
+        """Where a recording is."""
         if self._moved_to is not None:
             found = next((path for path in _below(self._moved_to, entry.file) if path.is_file()), None)
             if found is not None:
                 return found.absolute()
-        if PurePath(entry.file).is_absolute():
-            return Path(entry.file)
-        if self._root is None and entry.skipped is None:
-            with self.folder.record(entry) as record:
-                path = record.path
-            depth = len(PurePath(entry.file).parts)
-            self._root = path.parents[depth - 1] if path.parts[-depth:] == PurePath(entry.file).parts else path.parent
-        return (self._root or Path.cwd()) / entry.file
+        # Standard input has none: it is then looked for by what it is called, and said to be missing.
+        return Path(entry.path or entry.file).absolute()
 
     def _places(self, item: Item) -> Iterator[Path]:
         yield item.path
         if self._moved_to is not None:
             yield from _below(self._moved_to, item.entry.file)
-        elif item.entry.skipped is None:
-            with self.folder.record(item.entry) as record:
-                yield record.path
 
     def _bases(self) -> list[Path]:
         """The folders that ``pack timed`` takes names in a table to be relative to."""
@@ -194,7 +190,7 @@ class Library:
 
     def _base(self) -> Path | None:
         """The one of them that has all recordings below it, if any has."""
-        paths = [item.path for item in self._items.values()]
+        paths = [item.path for item in self._readable()]
         return next((base for base in self._bases() if all(path.is_relative_to(base) for path in paths)), None)
 
 

@@ -88,7 +88,16 @@ def add(results, file, seconds, *, labels=LABELS, hop=WINDOW, seed=0, recorded_a
     size = source.stat().st_size if source.is_file() else size
     at = None if recorded_at is None else recorded_at.isoformat()
     ResultsFolder(results).append(
-        Entry(file, record, seconds, len(found), recorded_at=at, events=len(heard), size=size)
+        Entry(
+            file,
+            path=str(source),
+            record=record,
+            seconds=seconds,
+            windows=len(found),
+            recorded_at=at,
+            events=len(heard),
+            size=size,
+        )
     )
 
 
