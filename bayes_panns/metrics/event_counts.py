@@ -17,6 +17,9 @@ from bayes_panns.metrics.counts import LEVEL, Counts
 
 DRAWS = 4000
 
+_NONE = 0.25
+"""What stands for the events of which none was found, beside those that were."""
+
 _SPREADS = np.geomspace(0.5, 500, 61)
 """Concentrations that are tried: 0.5 is recordings that have nothing in common, 500 hardly any difference."""
 
@@ -89,13 +92,27 @@ class Finding:
         recall = random.beta(mean * self.concentration, (1 - mean) * self.concentration)
         rate = random.gamma(self.alarms * self.hours + 0.5, size=size) / (self.hours + 0.5 / self.alarms)
         rate = random.gamma(self.shape, rate / self.shape)
-        # Those draws count in which as many are found: the true number is as likely to be any, on a logarithmic scale.
-        false = np.minimum(random.poisson(rate * hours), called)
+        false = _likely(random.poisson(rate * hours), called, random)
         true = called - false
-        missed = random.negative_binomial(true + 0.5, np.clip(recall, 0.02, 1 - 1e-9))
+        missed = random.negative_binomial(true + _NONE, np.clip(recall, 0.02, 1 - 1e-9))
         drawn = (true + missed).astype(np.float64)
         together = _counts(called.sum(keepdims=True), drawn.sum(axis=1, keepdims=True), level)
         return _counts(called, drawn, level), together
+
+
+def _likely(false: NDArray[np.int64], called: NDArray[np.int64], random: np.random.Generator) -> NDArray[np.int64]:
+    """Numbers of false events given how many events were called, ``(draws, K)``, from draws without that knowledge.
+
+    The number of true ones is as likely to be of any size, on a logarithmic scale: each draw weighs as much as one over
+    what it leaves for them. Where no draw fits, all are false.
+    """
+    chosen = np.broadcast_to(called, false.shape).copy()
+    for k, count in enumerate(called):
+        fitting = false[false[:, k] <= count, k]
+        if len(fitting):
+            weight = 1 / (count - fitting + 0.5)
+            chosen[:, k] = random.choice(fitting, len(false), p=weight / weight.sum())
+    return chosen
 
 
 def _counts(found: NDArray[np.int64], drawn: NDArray[np.float64], level: float) -> Counts:
