@@ -35,6 +35,8 @@ RUN = {
     "docs/own-prior-and-guide.md",
     "docs/strategies/mixtures.md",
     "docs/events.md",
+    "docs/deciding.md",
+    "docs/active-learning.md",
     "docs/long-recordings.md",
     "docs/doctor.md",
 }
@@ -152,7 +154,7 @@ def test_the_python_of_a_page_runs(page, home, monkeypatch):
     monkeypatch.setitem(NETS, "resnet54", NETS["resnet14-narrow"])  # the same code, in a hundredth of the time
     if "load(" in page.read_text(encoding="utf-8") and "fit(" not in page.read_text(encoding="utf-8"):
         shutil.copytree(home / "model", home / "runs" / "mine")
-    monkeypatch.setattr(recipes, "read_run", lambda run, changes: read_run(run, [*changes, QUICK]))
+    monkeypatch.setattr(recipes, "read_run", lambda run, changes=(), **more: read_run(run, [*changes, QUICK], **more))
     names = given(page)
     for block in blocks(page):
         if block.language == "python":
