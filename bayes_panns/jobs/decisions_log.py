@@ -27,7 +27,11 @@ def log_decisions(decisions: Decisions, labels: Sequence[str]) -> None:
         rate = decisions.value if decisions.target is Target.RISK else 1 - decisions.value
         least = needed(rate, decisions.confidence)
     if never:
-        why = f"; that takes {least} independent calls without an error, or more with some" if least else ""
+        why = (
+            f"; that takes {least} independent call{'s'[: least != 1]} without an error, or more with some"
+            if least
+            else ""
+        )
         logger.warning(
             f"never decided: {_listed(never)}; no threshold is shown to meet {told}{why}; calibrate on more clips, or "
             "ask for less"

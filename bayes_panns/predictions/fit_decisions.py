@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bayes_panns.core.choices import FittedTo, Score, Target, Task
-from bayes_panns.core.errors import SettingError
+from bayes_panns.core.errors import SettingError, StoreError
 from bayes_panns.metrics.counts import confusion, rates
 from bayes_panns.metrics.deciding import (
     CONFIDENCE,
@@ -69,8 +69,8 @@ def fit_decisions(
         outside: ``(N,)``, the clips that are outside, where nothing is called.
 
     Raises:
-        SettingError: The value is out of range, the task has no such target, or, for false alarms, the clips are too
-            short in all to show so few.
+        SettingError: The value is out of range, or the task has no such target.
+        StoreError: For false alarms, the clips are too short in all to show so few.
     """
     rate = _rate(aim, value, uncertainty.task, seconds)
     p, calls = uncertainty.probability, plain_calls(uncertainty)
@@ -85,10 +85,10 @@ def fit_decisions(
         worth = float(independent(groups, alike)[-1])
         least = needed(rate, confidence)
         if worth < least:
-            raise SettingError(
+            raise StoreError(
                 f"--false-alarms {value:g}: takes {least * seconds / 3600:.2g} hours of independent held-out sound to "
                 f"show with a confidence of {confidence:g}, and there are {worth * seconds / 3600:.2g}; calibrate on "
-                f"more clips, or ask for {-math.log(1 - confidence) / (worth * seconds / 3600) * 1.01:.2g} or more"
+                f"more clips, or ask for {_rounded_up(-math.log(1 - confidence) / (worth * seconds / 3600)):g} or more"
             )
         for k in range(labels):
             found[k] = fit.alarms(k)
@@ -171,6 +171,8 @@ def fit_confusion(
     alike = likeness(~target[calls], groups[np.nonzero(calls)[0]])
     inside = np.ones(len(target), dtype=bool) if outside is None else ~outside
     calls, target, groups = calls[inside], target[inside], groups[inside]
+    sizes = np.unique(groups, return_counts=True)[1]
+    span = float((sizes**2).sum() / max(1, len(groups))) or 1.0
     worth = []
     for k in range(target.shape[1]):
         own = groups[target[:, k]]
@@ -178,9 +180,9 @@ def fit_confusion(
     if uncertainty.task == Task.ONE_OF_K:
         table = confusion(calls, target)
         cells = tuple((int(i), int(j), int(table[i, j])) for i, j in np.argwhere(table))
-        return Confusion(cells=cells, worth=tuple(worth))
+        return Confusion(cells=cells, worth=tuple(worth), alike=alike, span=span)
     four = tuple((int(a), int(b), int(c), int(d)) for a, b, c, d in rates(calls, target).reshape(-1, 4))
-    return Confusion(rates=four, worth=tuple(worth))
+    return Confusion(rates=four, worth=tuple(worth), alike=alike, span=span)
 
 
 class _Fit:
@@ -246,6 +248,12 @@ class _Fit:
         right = float((~self.wrong[called, k]).mean()) * worth
         # P(at most so many right) at a share 1 - rate of right ones.
         return bool(tail(right, worth, 1 - self.rate) < level) if right < worth else False
+
+
+def _rounded_up(value: float) -> float:
+    """A number with two digits that is not below the value."""
+    step = 10.0 ** (math.floor(math.log10(value)) - 1)
+    return math.ceil(value * 1.001 / step) * step
 
 
 def _rate(aim: Target, value: float, task: str, seconds: float) -> float:

@@ -65,7 +65,10 @@ class Tally:
 
     Args:
         posterior: The posterior whose predictions are added.
-        together: How many windows are right or wrong together, such as those that overlap: window / hop.
+        together: How many windows overlap: window / hop.
+
+    The windows of a recording are not independent either. Their errors are taken to be as alike as in the recordings of
+    the held-out clips, over as many windows as these have clips.
     """
 
     def __init__(self, posterior: Predictor, *, together: float = 1.0):
@@ -76,8 +79,8 @@ class Tally:
         self._windows = self._left = self._outside = self._recordings = 0
         self._decided = np.zeros(len(posterior.labels), dtype=np.int64)
         self._top = np.zeros(len(posterior.labels), dtype=np.int64)
-        self._rank_sum = self._rank_windows = 0.0
-        self._rank_mean = 0.0
+        self._rank_sum = self._rank_mean = 0.0
+        self._of_this, self._neighbours = 0, 0.0
 
     def add(self, uncertainty: Uncertainty, decided: Decided, *, complete: bool = True) -> None:
         """Add windows that follow each other in a recording.
@@ -95,18 +98,19 @@ class Tally:
         self._top += plain_calls(uncertainty)[~decided.outside].sum(axis=0)
         if self._usual is not None:
             self._rank_sum += float(ranks(self._usual, uncertainty).sum())
-        self._rank_windows += windows
-        if complete and self._rank_windows:
+        self._of_this += windows
+        if complete and self._of_this:
             self._recordings += 1
-            self._rank_mean += (self._rank_sum / self._rank_windows - self._rank_mean) / self._recordings
-            self._rank_sum = self._rank_windows = 0.0
+            self._rank_mean += (self._rank_sum / self._of_this - self._rank_mean) / self._recordings
+            self._neighbours += self._of_this * self._span_of(self._of_this)
+            self._rank_sum, self._of_this = 0.0, 0
 
     def result(self) -> Totals:
         """The totals so far; a recording that is not complete does not count for the test."""
         inside = self._windows - self._outside
         counts = None
         if self._confusion is not None:
-            counts = estimated(self._confusion, self._task, self._top, inside, together=self._together)
+            counts = estimated(self._confusion, self._task, self._top, inside, together=self._design_effect())
         p = None if self._usual is None else shift_p(self._usual, self._rank_mean, self._recordings)
         return Totals(
             windows=self._windows,
@@ -125,6 +129,17 @@ class Tally:
             shift_p=p,
             warning="" if p is None or p >= SHIFT_LEVEL else warning(p, self._outside, self._windows, self._usual),
         )
+
+    def _span_of(self, windows: int) -> float:
+        """How many windows of a recording of so many are alike."""
+        return 1.0 if self._confusion is None else min(windows, self._confusion.span * self._together)
+
+    def _design_effect(self) -> float:
+        """How many windows are worth one that is independent of all others."""
+        if self._confusion is None or not self._windows:
+            return self._together
+        alike = self._neighbours + self._of_this * self._span_of(self._of_this)
+        return max(self._together, 1 + self._confusion.alike * (alike / self._windows - 1))
 
 
 def plain_calls(uncertainty: Uncertainty) -> NDArray[np.bool_]:
