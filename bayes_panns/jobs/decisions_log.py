@@ -18,8 +18,8 @@ def log_decisions(decisions: Decisions, labels: Sequence[str]) -> None:
     told = f"{decisions.target} {decisions.value:g} with a confidence of {decisions.confidence:g}"
     called, wrong = sum(decisions.called), sum(decisions.wrong)
     logger.info(
-        f"decisions: {told}: {len(of[FittedTo.OWN])} labels with a threshold of their own, {len(of[FittedTo.POOLED])} "
-        f"that share one, {len(of[FittedTo.NEVER])} never decided; of {decisions.clips} clips of "
+        f"decisions: {told}: labels with a threshold of their own {len(of[FittedTo.OWN])}, sharing one "
+        f"{len(of[FittedTo.POOLED])}, never decided {len(of[FittedTo.NEVER])}; of {decisions.clips} clips of "
         f"{decisions.recordings} recordings {called} calls, {wrong} of them wrong"
     )
     never, least = of[FittedTo.NEVER], 0
