@@ -11,7 +11,7 @@ import soundfile
 import bayes_panns
 from bayes_panns.clips import Task, write
 
-CALLS = {"evaluate", "fit", "load", "predict"}
+CALLS = {"evaluate", "fit", "learn", "load", "predict"}
 
 
 def python(code):

@@ -9,7 +9,7 @@ from bayes_panns.clips.splits import recording_folds
 from bayes_panns.core import progress
 from bayes_panns.metrics import nll
 
-SCALES = (0.03, 0.1, 0.3, 1.0, 3.0)
+SCALES = (0.03, 0.1, 0.18, 0.32, 0.56, 1.0, 3.2)
 """The prior's standard deviations to choose from, in units of the embeddings' spread; C is the square."""
 
 _INNER, _ENOUGH = 3, 1000

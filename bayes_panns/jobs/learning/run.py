@@ -35,6 +35,9 @@ logger = logging.getLogger(__name__)
 BASELINE = "baseline"
 """The folder, in that of the run, of the evaluation of the logistic regression."""
 
+_STEPS = 300
+"""The most steps of a fit: nobody is there to raise it where features are poor and it takes long to converge."""
+
 _FORMAT = 1
 _MARGIN = 1 << 27
 """Bytes that the rest of the folder takes, beside the clips."""
@@ -84,6 +87,7 @@ def carry_out(plan: Plan, upstream: Path | None, *, device: str = "auto") -> Lea
             raise FitError(f"{place}: another command is learning there; wait for it, or choose another folder with -o")
         store, skipped = _packed(plan)
         recipe = read_run(RECIPE, stores=[store.resolve()], upstream=upstream and upstream.resolve(), seed=plan.seed)
+        recipe = replaced(recipe, {"fit.epochs": _STEPS})
         if plan.classes is ClassShares.EQUAL:
             recipe = replaced(recipe, {"fit.selection.balanced": True})
         logger.info(f"cross-validation over recordings, {plan.folds} folds")
