@@ -1,6 +1,7 @@
 """Every code block of every page runs, on tiny recordings, stores and posteriors; or is at least understood."""
 
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import click.testing
@@ -165,7 +166,7 @@ def can_run(words):
     """Whether a command is one that these tests run, and the files and folders that it reads are there."""
     named_files = [
         word
-        for before, word in zip(words, words[1:], strict=False)
+        for before, word in pairwise(words)
         if before not in WRITTEN and ("/" in word or Path(word).suffix in (".h5", ".csv", ".wav", ".toml", ".npz"))
     ]
     return words[0] == "bayes-panns" and words[1] not in NOT_RUN and all(Path(each).exists() for each in named_files)
