@@ -17,7 +17,7 @@ BACKGROUND = ("background", "none", "silence")
 BAND = 0.9
 """The share of the draws between an event's ``low`` and ``high``."""
 
-_SHARPNESS = 8
+_SHARPNESS = 32
 """The exponent of the soft maximum over an event's time; chosen on the development hours of ``docs/events.md``."""
 
 _SLACK = 1e-6
@@ -118,7 +118,7 @@ class EventFinder:
 
     The event is there with probability::
 
-        mean_d [ mean_{t in event} p_d(t)^8 ]^(1/8)
+        mean_d [ mean_{t in event} p_d(t)^32 ]^(1/32)
 
     with the mean over the time in which the label is heard. The brackets are a soft maximum within a draw, at least the
     mean over the event and at most its maximum: draws that each hear the label, if not at the same moment, make an

@@ -54,7 +54,7 @@ def test_the_probability_is_the_mean_of_the_draws_soft_maxima_and_not_the_maximu
     drawn = np.array([[1.0, 0.0], [0.0, 1.0]])[:, :, None]
     (event,) = find_events(["dog"], [tags(drawn)])
     assert (event.onset, event.offset) == (0.0, 2.0)
-    assert event.probability == pytest.approx(0.5 ** (1 / 8))
+    assert event.probability == pytest.approx(0.5 ** (1 / 32))
     # One draw hears it, the other never does.
     (event,) = find_events(["dog"], [tags(np.array([[1.0, 0.0], [1.0, 0.0]])[:, :, None])])
     assert event.probability == pytest.approx(0.5)
@@ -169,7 +169,7 @@ def _by_grid(samples, window, hop, rules, step=0.5):
                 groups.append([i])
         for group in groups:
             onset, offset = times[group[0]], times[group[-1]] + step
-            probability = ((drawn[group] ** 8).mean(axis=0) ** (1 / 8)).mean()
+            probability = ((drawn[group] ** 32).mean(axis=0) ** (1 / 32)).mean()
             assert probability >= threshold - 1e-9
             if offset - onset >= rules.least and probability >= rules.probability:
                 yield label, onset, offset, round(probability, 5)
