@@ -48,8 +48,7 @@ def _scores(record: dict[str, Any]) -> str:
         f"## Events found\n\n{meant}\n\nAll choose thresholds or levels a label, gap and least length on the "
         f"development hours ({rules}). An event's onset may be {record['collar']:g} s off, its offset that or half its "
         "length; segments are of 1 s; PSDS has the paper's parameters (0.5, 0.5, 0.3, alpha_ct 0, alpha_st 1, 100 an "
-        "hour).\n\n"
-        + _table(["", *SCORES], rows)
+        "hour).\n\n" + _table(["", *SCORES], rows)
     )
 
 
