@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bayes_panns.clips import Task
@@ -256,6 +256,7 @@ def test_two_times_are_said(posterior, tmp_path, caplog):
     assert summary.notes == {"of two times": 1}
 
 
+@settings(max_examples=30)
 @given(
     st.lists(
         st.lists(st.sampled_from(["a", "A", "é", "a.wav", "events", "x" * 240]), min_size=1, max_size=3).map("/".join),
