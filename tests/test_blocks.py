@@ -30,6 +30,9 @@ ELSEWHERE = {
 }
 """Pages whose Python blocks other tests run, or none can."""
 
+LONG = {"learn"}
+"""Pages whose Python blocks make long runs."""
+
 RUN = {
     "docs/own-clips.md",
     "docs/out-of-distribution.md",
@@ -49,7 +52,10 @@ SOUNDS = ("dog", "any-recording", "0_george_0", "recordings/a", "recordings/b", 
 FITS = ("pretrain", "finetune", "crossval")
 QUICK = "fit.epochs=1"
 
-NOT_RUN = {"fetch", "demo", "view", "learn", "crossval", "report", "check-start"}
+NOT_LONG = {"learn"}
+"""Pages whose Python blocks make long runs."""
+
+RUN = {"fetch", "demo", "view", "learn", "crossval", "report", "check-start"}
 """Commands that need the network, wait for a browser, or take long; they have tests of their own."""
 
 WRITTEN = {"-o", "--out", "--json"}
@@ -150,7 +156,9 @@ def given(page):
     }.get(page.name, {})
 
 
-@pytest.mark.parametrize("page", RUNNING, ids=title)
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, marks=pytest.mark.long if page.stem in LONG else ()) for page in RUNNING], ids=title
+)
 def test_the_python_of_a_page_runs(page, home, monkeypatch):
     monkeypatch.setitem(NETS, "resnet54", NETS["resnet14-narrow"])  # the same code, in a hundredth of the time
     if "load(" in page.read_text(encoding="utf-8") and "fit(" not in page.read_text(encoding="utf-8"):
@@ -175,13 +183,16 @@ def can_run(words):
 @pytest.mark.parametrize("page", sorted(DOCS.parent / page for page in RUN), ids=title)
 def test_the_commands_of_a_page_run(page, home):
     ran = 0
+    shutil.copytree(home / "model", home / "runs" / "mine")
     for block in blocks(page):
         first, _, rest = block.text.partition("\n")
         if block.language in ("toml", "python") and first.startswith("# mine."):
             Path(first.split()[1].rstrip(":")).write_text(rest, encoding="utf-8")
         for words in shell_lines(block) if block.language == "sh" else ():
             if can_run(words):
-                words += ["--set", QUICK] if words[1] in FITS else []
+                if words[1] in FITS:
+                    words += ["--set", QUICK]
+                    shutil.rmtree(words[words.index("-o") + 1], ignore_errors=True)
                 done = click.testing.CliRunner().invoke(main, words[1:])
                 assert done.exit_code == 0, (words, done.output)
                 ran += 1
