@@ -10,6 +10,7 @@ import torch
 from bayes_panns.nets import NETS
 from benchmarks import report
 from benchmarks.contenders import PREDICT, TRAIN, Contender, Work
+from benchmarks.decisions import main as decisions
 from benchmarks.foundation_study import main as foundation_study
 from benchmarks.hour import hour
 from benchmarks.hours import main as hours
@@ -148,6 +149,7 @@ def predict(**options: object) -> None:
 main.add_command(hour)
 main.add_command(hours)
 main.add_command(transfer_study)
+main.add_command(decisions)
 main.add_command(foundation_study)
 
 if __name__ == "__main__":

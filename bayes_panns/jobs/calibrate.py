@@ -81,8 +81,8 @@ def calibrate(
         confidence: How often, over sets of held-out clips, it is to be met.
 
     Raises:
-        StoreError: The clips do not fit the posterior, or are too few for the coverage.
-        SettingError: A value is out of range, or cannot be shown with these clips.
+        StoreError: The clips do not fit the posterior, or are too few for the coverage or the false alarms.
+        SettingError: A value is out of range, or the task has no such target.
     """
     require_inputs(posterior, clips)
     if draws is None:

@@ -18,8 +18,8 @@ def log_decisions(decisions: Decisions, labels: Sequence[str]) -> None:
     told = f"{decisions.target} {decisions.value:g} with a confidence of {decisions.confidence:g}"
     called, wrong = sum(decisions.called), sum(decisions.wrong)
     logger.info(
-        f"decisions: {told}: {len(of[FittedTo.OWN])} labels with a threshold of their own, {len(of[FittedTo.POOLED])} "
-        f"that share one, {len(of[FittedTo.NEVER])} never decided; of {decisions.clips} clips of "
+        f"decisions: {told}: labels with a threshold of their own {len(of[FittedTo.OWN])}, sharing one "
+        f"{len(of[FittedTo.POOLED])}, never decided {len(of[FittedTo.NEVER])}; of {decisions.clips} clips of "
         f"{decisions.recordings} recordings {called} calls, {wrong} of them wrong"
     )
     never, least = of[FittedTo.NEVER], 0
@@ -27,7 +27,11 @@ def log_decisions(decisions: Decisions, labels: Sequence[str]) -> None:
         rate = decisions.value if decisions.target is Target.RISK else 1 - decisions.value
         least = needed(rate, decisions.confidence)
     if never:
-        why = f"; that takes {least} independent calls without an error, or more with some" if least else ""
+        why = (
+            f"; that takes {least} independent call{'s'[: least != 1]} without an error, or more with some"
+            if least
+            else ""
+        )
         logger.warning(
             f"never decided: {_listed(never)}; no threshold is shown to meet {told}{why}; calibrate on more clips, or "
             "ask for less"

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import poisson
 
 LEVEL = 0.9
 """The share of the posterior that an interval holds."""
@@ -173,6 +172,8 @@ def _truncated_poisson(
     rate: NDArray[np.float64], most: NDArray[np.int64], random: np.random.Generator
 ) -> NDArray[np.int64]:
     """Poisson numbers given that they are at most ``most``, by the inverse of their distribution."""
+    from scipy.stats import poisson
+
     top = poisson.cdf(most, rate)
     return np.minimum(poisson.ppf(random.random(rate.shape) * top, rate), most).astype(np.int64)
 
@@ -197,7 +198,6 @@ def _drawn(called: NDArray[np.integer], table: NDArray[np.float64], together: fl
         seed: Of the draws.
     """
     random = np.random.default_rng(seed)
-    units = np.rint(called / together).astype(np.int64)
     problems, kinds, _ = table.shape
     prior = table + _prior(table)
     block = int(np.clip(_MOST // table.size, 1, _DRAWS))
@@ -205,7 +205,8 @@ def _drawn(called: NDArray[np.integer], table: NDArray[np.float64], together: fl
     for _ in range(max(1, min(_DRAWS, _MOST * _BLOCKS // table.size) // block)):
         rows = random.standard_gamma(np.broadcast_to(prior, (block, *table.shape)))
         rows /= np.maximum(rows.sum(axis=-1, keepdims=True), _TINY)
-        counts = np.broadcast_to(units, (block, *units.shape))
+        # Of units that are not whole, as often the number above as brings their mean right.
+        counts = np.floor(called / together + random.random((block, *called.shape)) * (together > 1)).astype(np.int64)
         share = np.full((block, problems, kinds), 1 / kinds)
         for _ in range(_CLIMBS):
             totals = np.einsum("sbd,sbdc->sbc", counts, _kind_of_call(share, rows))
@@ -214,10 +215,8 @@ def _drawn(called: NDArray[np.integer], table: NDArray[np.float64], together: fl
             totals = random.multinomial(counts, _kind_of_call(share, rows)).sum(axis=-2)
             share = random.standard_gamma(totals + _KIND)
             share /= np.maximum(share.sum(axis=-1, keepdims=True), _TINY)
-        drawn.append(totals)
-    whole = units.sum(axis=-1)
-    scale = np.divide(called.sum(axis=-1), whole, out=np.zeros(len(whole)), where=whole > 0)
-    return np.concatenate(drawn).astype(np.float64) * scale[:, None]
+        drawn.append(totals * together)
+    return np.concatenate(drawn).astype(np.float64)
 
 
 def _kind_of_call(share: NDArray[np.float64], rows: NDArray[np.float64]) -> NDArray[np.float64]:

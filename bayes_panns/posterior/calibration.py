@@ -112,6 +112,8 @@ class Confusion(BaseModel):
             that were called and not called.
         worth: How many independent clips a clip is worth, for each label (one-of-K: that is true); below 1 where
             several clips are of one recording.
+        alike: The intraclass correlation of the errors within recordings.
+        span: How many clips there are in the recording of a clip, on average.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -119,6 +121,8 @@ class Confusion(BaseModel):
     cells: tuple[tuple[_Count, _Count, _Count], ...] = ()
     rates: tuple[tuple[_Count, _Count, _Count, _Count], ...] = ()
     worth: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1)]
+    alike: _Share = 1.0
+    span: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 1.0
 
     def fits(self, labels: int, task: Task) -> bool:
         """Whether it is of so many labels of a task."""

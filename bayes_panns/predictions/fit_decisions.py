@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bayes_panns.core.choices import FittedTo, Score, Target, Task
-from bayes_panns.core.errors import SettingError
+from bayes_panns.core.errors import SettingError, StoreError
 from bayes_panns.metrics.counts import confusion, rates
 from bayes_panns.metrics.deciding import (
     CONFIDENCE,
@@ -25,7 +25,7 @@ from bayes_panns.metrics.deciding import (
 )
 from bayes_panns.posterior import Confusion, Decisions, Usual
 from bayes_panns.predictions.tally import plain_calls, ranks
-from bayes_panns.predictions.uncertainty import Uncertainty, scores
+from bayes_panns.predictions.uncertainty import Uncertainty, score_of
 
 SCORE = Score.ENTROPY
 """The score that finds sounds of other kinds; see ``docs/deciding.md`` for how it was chosen."""
@@ -53,7 +53,8 @@ def fit_decisions(
 
     For a precision each label is tested with its own clips. The labels for which these are too few, or too often wrong
     to show it, are then tested together, and share a threshold: the precision holds for all their calls, not for each
-    label's. A label whose own calls at that threshold contradict the target is taken out, and never decided; so is one
+    label's. A label whose own calls at that threshold contradict the target is taken out, and never decided (where
+    there is no such threshold, one whose surer half of calls does); so is one
     that no held-out clip has. For a risk all labels share one threshold. For false alarms each label is tested with all
     clips, since each clip without it is a chance to call it falsely.
 
@@ -68,8 +69,8 @@ def fit_decisions(
         outside: ``(N,)``, the clips that are outside, where nothing is called.
 
     Raises:
-        SettingError: The value is out of range, the task has no such target, or, for false alarms, the clips are too
-            short in all to show so few.
+        SettingError: The value is out of range, or the task has no such target.
+        StoreError: For false alarms, the clips are too short in all to show so few.
     """
     rate = _rate(aim, value, uncertainty.task, seconds)
     p, calls = uncertainty.probability, plain_calls(uncertainty)
@@ -84,10 +85,10 @@ def fit_decisions(
         worth = float(independent(groups, alike)[-1])
         least = needed(rate, confidence)
         if worth < least:
-            raise SettingError(
+            raise StoreError(
                 f"--false-alarms {value:g}: takes {least * seconds / 3600:.2g} hours of independent held-out sound to "
                 f"show with a confidence of {confidence:g}, and there are {worth * seconds / 3600:.2g}; calibrate on "
-                f"more clips, or ask for {-math.log(1 - confidence) / (worth * seconds / 3600) * 1.01:.2g} or more"
+                f"more clips, or ask for {_rounded_up(-math.log(1 - confidence) / (worth * seconds / 3600)):g} or more"
             )
         for k in range(labels):
             found[k] = fit.alarms(k)
@@ -136,7 +137,7 @@ def usual_scores(uncertainty: Uncertainty, groups: NDArray, *, score: Score = SC
         score: Which score.
         level: The share of windows like these clips that may be marked.
     """
-    values = np.sort(scores(uncertainty)[score])
+    values = np.sort(score_of(uncertainty, score))
     clips = len(values)
     place = math.ceil((clips + 1) * (1 - level) - 1e-9)
     usual = Usual(
@@ -170,6 +171,8 @@ def fit_confusion(
     alike = likeness(~target[calls], groups[np.nonzero(calls)[0]])
     inside = np.ones(len(target), dtype=bool) if outside is None else ~outside
     calls, target, groups = calls[inside], target[inside], groups[inside]
+    sizes = np.unique(groups, return_counts=True)[1]
+    span = float((sizes**2).sum() / max(1, len(groups))) or 1.0
     worth = []
     for k in range(target.shape[1]):
         own = groups[target[:, k]]
@@ -177,9 +180,9 @@ def fit_confusion(
     if uncertainty.task == Task.ONE_OF_K:
         table = confusion(calls, target)
         cells = tuple((int(i), int(j), int(table[i, j])) for i, j in np.argwhere(table))
-        return Confusion(cells=cells, worth=tuple(worth))
+        return Confusion(cells=cells, worth=tuple(worth), alike=alike, span=span)
     four = tuple((int(a), int(b), int(c), int(d)) for a, b, c, d in rates(calls, target).reshape(-1, 4))
-    return Confusion(rates=four, worth=tuple(worth))
+    return Confusion(rates=four, worth=tuple(worth), alike=alike, span=span)
 
 
 class _Fit:
@@ -222,13 +225,19 @@ class _Fit:
         """One threshold for labels that have none of their own, and those of them that it is for."""
         while pool:
             found = self.shared(pool)
-            if found is None:
-                break
-            against = [k for k in pool if self._contradicted(k, found.value, _CONTRADICTED / len(pool))]
+            level = _CONTRADICTED / len(pool)
+            against = [
+                k for k in pool if self._contradicted(k, self._middle(k) if found is None else found.value, level)
+            ]
             if not against:
                 return found, pool
             pool = [k for k in pool if k not in against]
         return None, []
+
+    def _middle(self, k: int) -> float:
+        """The threshold of the surer half of a label's possible calls."""
+        possible = self.p[self.may[:, k], k]
+        return float(np.median(possible)) if len(possible) else 1.0
 
     def _contradicted(self, k: int, threshold: float, level: float) -> bool:
         """Whether the calls of a label are too often wrong to be at the target by chance."""
@@ -239,6 +248,12 @@ class _Fit:
         right = float((~self.wrong[called, k]).mean()) * worth
         # P(at most so many right) at a share 1 - rate of right ones.
         return bool(tail(right, worth, 1 - self.rate) < level) if right < worth else False
+
+
+def _rounded_up(value: float) -> float:
+    """A number with two digits that is not below the value."""
+    step = 10.0 ** (math.floor(math.log10(value)) - 1)
+    return math.ceil(value * 1.001 / step) * step
 
 
 def _rate(aim: Target, value: float, task: str, seconds: float) -> float:

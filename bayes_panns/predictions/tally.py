@@ -5,13 +5,13 @@ from math import sqrt
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t as student
+from scipy.special import stdtr
 
 from bayes_panns.core.choices import Task
 from bayes_panns.metrics.counts import LEVEL, Counts, count_kinds, count_labels
 from bayes_panns.posterior import Confusion, Predictor, Usual
 from bayes_panns.predictions.deciding import MIDDLE, Decided, most_probable
-from bayes_panns.predictions.uncertainty import Uncertainty, scores
+from bayes_panns.predictions.uncertainty import Uncertainty, score_of
 
 SHIFT_LEVEL = 0.05
 """How often recordings like the held-out clips are said to differ from them."""
@@ -65,7 +65,10 @@ class Tally:
 
     Args:
         posterior: The posterior whose predictions are added.
-        together: How many windows are right or wrong together, such as those that overlap: window / hop.
+        together: How many windows overlap: window / hop.
+
+    The windows of a recording are not independent either. Their errors are taken to be as alike as in the recordings of
+    the held-out clips, over as many windows as these have clips.
     """
 
     def __init__(self, posterior: Predictor, *, together: float = 1.0):
@@ -76,8 +79,8 @@ class Tally:
         self._windows = self._left = self._outside = self._recordings = 0
         self._decided = np.zeros(len(posterior.labels), dtype=np.int64)
         self._top = np.zeros(len(posterior.labels), dtype=np.int64)
-        self._rank_sum = self._rank_windows = 0.0
-        self._rank_mean = 0.0
+        self._rank_sum = self._rank_mean = 0.0
+        self._of_this, self._neighbours = 0, 0.0
 
     def add(self, uncertainty: Uncertainty, decided: Decided, *, complete: bool = True) -> None:
         """Add windows that follow each other in a recording.
@@ -95,18 +98,19 @@ class Tally:
         self._top += plain_calls(uncertainty)[~decided.outside].sum(axis=0)
         if self._usual is not None:
             self._rank_sum += float(ranks(self._usual, uncertainty).sum())
-        self._rank_windows += windows
-        if complete and self._rank_windows:
+        self._of_this += windows
+        if complete and self._of_this:
             self._recordings += 1
-            self._rank_mean += (self._rank_sum / self._rank_windows - self._rank_mean) / self._recordings
-            self._rank_sum = self._rank_windows = 0.0
+            self._rank_mean += (self._rank_sum / self._of_this - self._rank_mean) / self._recordings
+            self._neighbours += self._of_this * self._span_of(self._of_this)
+            self._rank_sum, self._of_this = 0.0, 0
 
     def result(self) -> Totals:
         """The totals so far; a recording that is not complete does not count for the test."""
         inside = self._windows - self._outside
         counts = None
         if self._confusion is not None:
-            counts = estimated(self._confusion, self._task, self._top, inside, together=self._together)
+            counts = estimated(self._confusion, self._task, self._top, inside, together=self._design_effect())
         p = None if self._usual is None else shift_p(self._usual, self._rank_mean, self._recordings)
         return Totals(
             windows=self._windows,
@@ -125,6 +129,17 @@ class Tally:
             shift_p=p,
             warning="" if p is None or p >= SHIFT_LEVEL else warning(p, self._outside, self._windows, self._usual),
         )
+
+    def _span_of(self, windows: int) -> float:
+        """How many windows of a recording of so many are alike."""
+        return 1.0 if self._confusion is None else min(windows, self._confusion.span * self._together)
+
+    def _design_effect(self) -> float:
+        """How many windows are worth one that is independent of all others."""
+        if self._confusion is None or not self._windows:
+            return self._together
+        alike = self._neighbours + self._of_this * self._span_of(self._of_this)
+        return max(self._together, 1 + self._confusion.alike * (alike / self._windows - 1))
 
 
 def plain_calls(uncertainty: Uncertainty) -> NDArray[np.bool_]:
@@ -165,7 +180,7 @@ def estimated(
 def ranks(usual: Usual, uncertainty: Uncertainty) -> NDArray[np.float64]:
     """Where each window's score ranks among the held-out clips, from 0 to 1, ``(N,)``."""
     quantiles = np.array(usual.quantiles)
-    score = scores(uncertainty)[usual.score]
+    score = score_of(uncertainty, usual.score)
     # Equal quantiles have the rank of their middle.
     below = np.searchsorted(quantiles, score, side="left"), np.searchsorted(quantiles, score, side="right")
     step = np.interp(score, quantiles, np.arange(len(quantiles)))
@@ -187,7 +202,7 @@ def shift_p(usual: Usual, mean: float, recordings: int) -> float | None:
     if recordings < 1 or usual.recordings < 2 or not usual.deviation:
         return None
     error = usual.deviation * sqrt(1 / recordings + 1 / usual.recordings)
-    return float(2 * student.sf(abs(mean - usual.mean) / error, usual.recordings - 1))
+    return float(2 * stdtr(usual.recordings - 1, -abs(mean - usual.mean) / error))
 
 
 def warning(p: float, outside: int, windows: int, usual: Usual | None) -> str:

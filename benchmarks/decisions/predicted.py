@@ -1,6 +1,7 @@
 """The fits of the study, and their predictions for held-out, tested, shifted and near clips."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from torch import from_numpy
 
 from bayes_panns.clips import ClipSet, write_embeddings
 from bayes_panns.jobs import calibrate, fit
-from bayes_panns.posterior import Posterior, load
+from bayes_panns.posterior import load
 from bayes_panns.predictions import Uncertainty, UncertaintyAccumulator, predict
 from bayes_panns.recipes import read_run
 from benchmarks.decisions.design import Division, Split
@@ -49,7 +50,9 @@ class Run:
 
 def divided(division: Division, embedded: Path, out: Path) -> dict[str, Path]:
     """The stores of a division: under each shift those of its labels, and ``near``."""
-    stores = {shift: out / f"{division.name} {shift}.h5" for shift in SHIFTS} | {"near": out / f"{division.name} near.h5"}
+    stores = {shift: out / f"{division.name} {shift}.h5" for shift in SHIFTS} | {
+        "near": out / f"{division.name} near.h5"
+    }
     for shift in SHIFTS:
         if not stores[shift].is_file():
             _part(embedded / f"{division.store} {shift}.h5", stores[shift], division.without, inside=True)
@@ -80,7 +83,7 @@ def _part(source: Path, out: Path, without: tuple[str, ...], *, inside: bool) ->
     )
 
 
-def head_run(stores: dict[str, Path], split: Split, out: Path, temperature: bool = True) -> Run:
+def head_run(stores: dict[str, Path], split: Split, out: Path) -> Run:
     """The default last layer: fitted to the split's training folds, with the temperature of its held-out folds."""
     folder = out / f"test-{split.test}"
     if not (folder / "posterior").is_dir():
@@ -106,7 +109,7 @@ def logistic_run(stores: dict[str, Path], split: Split) -> Run:
     return _run(stores, split, of)
 
 
-def _run(stores: dict[str, Path], split: Split, of) -> Run:
+def _run(stores: dict[str, Path], split: Split, of: Callable[[ClipSet], Uncertainty]) -> Run:
     def scored(store: Path, folds: tuple[int, ...]) -> Scored:
         clips = ClipSet(store, folds=list(folds))
         groups = np.asarray(clips.sources)
@@ -117,8 +120,3 @@ def _run(stores: dict[str, Path], split: Split, of) -> Run:
         {shift: scored(stores[shift], (split.test,)) for shift in SHIFTS},
         of(ClipSet(stores["near"])),
     )
-
-
-def temperature_of(posterior: Posterior) -> float:
-    """The temperature of a calibrated posterior."""
-    return 1.0 if posterior.calibration is None else posterior.calibration.temperature

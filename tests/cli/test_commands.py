@@ -540,6 +540,30 @@ def test_calibrate_keeps_a_temperature_and_predict_shows_the_sets(home, tmp_path
     assert re.search(r"^set/size +\d\.\d{4}  \(\d\.\d{4} to \d\.\d{4}\)$", result.stdout, re.MULTILINE)
 
 
+def test_calibrate_fits_decisions_and_inspect_and_evaluate_show_them(home, tmp_path):
+    shutil.copytree(home / "run", tmp_path / "run")
+    asked = ("calibrate", tmp_path / "run", "--data", home / "clips.h5", "--coverage", 0.8, "--draws", 2)
+    told = run(*asked, "--precision", 0.05, "--confidence", 0.5).stderr
+    assert "decisions: precision 0.05 with a confidence of 0.5: " in told
+    shown = run("inspect", tmp_path / "run").stdout
+    assert re.search(r"target +precision 0.05, with a confidence of 0.5", shown)
+    assert re.search(r"outside +entropy above", shown)
+    for label in ("low", "mid", "high"):
+        assert re.search(rf"{label} +(from \d\.\d+: \d+ called, \d+ wrong; precision 0\.\d+ or more|never)", shown)
+    evaluated = run(
+        "evaluate", tmp_path / "run", "--data", home / "clips.h5", "--draws", 2, "--intervals", "--json", "-"
+    )
+    metrics = json.loads(evaluated.stdout)
+    assert 0 <= metrics["dec/coverage/low"] <= metrics["dec/coverage"] <= 1
+    assert {"dec/coverage", "dec/outside"} <= metrics.keys()
+    # A target that so few clips cannot show is refused, or said.
+    hours = run(*asked, "--false-alarms", 0.1, code=1)
+    assert "hours of independent held-out sound" in hours.stderr
+    assert "never decided: " in run(*asked, "--precision", 0.999).stderr
+    both = run("calibrate", tmp_path / "run", "--risk", 0.1, "--precision", 0.9, code=2)
+    assert "--precision and --risk: decisions have one target; name one" in both.stderr
+
+
 def test_several_posteriors_are_scored_as_one(home, tmp_path):
     shutil.copytree(home / "run", tmp_path / "second")
     asked = ("evaluate", home / "run", tmp_path / "second", "--data", home / "clips.h5", "--draws")

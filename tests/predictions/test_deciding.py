@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from bayes_panns.core.choices import FittedTo, Target
-from bayes_panns.core.errors import PredictionError, SettingError
+from bayes_panns.core.errors import PredictionError, SettingError, StoreError
 from bayes_panns.metrics.deciding import upper_bound
 from bayes_panns.posterior import Calibration
 from bayes_panns.predictions import Tally, decide, decompose, fit_confusion, fit_decisions, usual_scores
@@ -78,7 +78,7 @@ def test_false_alarms_are_counted_an_hour_and_need_hours():
         assert wrong == found.wrong[k]
         assert found.bound[k] == pytest.approx(upper_bound(wrong, 600, 0.9) * 360)
         assert wrong / hours <= found.bound[k] <= 20
-    with pytest.raises(SettingError, match=r"takes 2.3 hours .* and there are 1.7; .* ask for 1.4 or more"):
+    with pytest.raises(StoreError, match=r"takes 2.3 hours .* and there are 1.7; .* ask for 1.4 or more"):
         fitted("multi-label", Target.FALSE_ALARMS, 1, seconds=10.0)
     with pytest.raises(SettingError, match="embeddings have no length"):
         fitted("multi-label", Target.FALSE_ALARMS, 1)
