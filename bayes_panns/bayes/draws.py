@@ -111,6 +111,7 @@ def embeddings_under(
 def head_logits(model: BayesianNet, weights: Mapping[str, Tensor], embedding: Tensor) -> Tensor:
     """Logits ``(N, K)`` of embeddings, as :meth:`BayesianNet.embed` makes them, under given weights."""
     # Not through Pyro, whose bookkeeping would take longer than the layer.
-    points = dict(model.net.named_parameters(prefix="net"))
+    drawn = all(site in weights for site in model.head_sites)
+    points = {} if drawn else dict(model.net.named_parameters(prefix="net"))
     weight, bias = (weights[site] if site in weights else points[site] for site in model.head_sites)
     return cast(Network, model.net).clip_logits(F.linear(embedding, weight, bias))

@@ -20,7 +20,7 @@ from bayes_panns.core.text import printable
 from bayes_panns.jobs.planning import Planned, plan, together
 from bayes_panns.jobs.processes import shared_out
 from bayes_panns.jobs.recording_results import Heard, RecordingFormat, Setup, predict_group
-from bayes_panns.jobs.result_summary import Summary, summarise
+from bayes_panns.jobs.result_summary import Summary, duration_text, summarise
 from bayes_panns.jobs.results import Entry, ResultsFolder
 from bayes_panns.posterior import Ensemble, Posterior, choose_device, load_all, read_header
 from bayes_panns.predictions import Draws, Skipped, none_read
@@ -256,7 +256,8 @@ class _Speed:
         """Say how fast it was."""
         if self._heard:
             seconds = time.monotonic() - self._start
-            logger.info(f"{self._heard / 3600:.2f} hours predicted in {seconds:.0f} s, {self._rate():.0f} x real time")
+            heard = duration_text(self._heard)
+            logger.info(f"{heard} predicted in {seconds:.0f} s, {self._rate():.0f} x real time")
 
     def _rate(self) -> float:
         return self._heard / max(1e-6, time.monotonic() - self._start)

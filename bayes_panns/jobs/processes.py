@@ -4,6 +4,7 @@ A process is started anew (``spawn``), so that no lock or thread of this one is 
 a kill, the others end at once.
 """
 
+import logging
 import multiprocessing
 import os
 import queue
@@ -111,6 +112,8 @@ def _work(
     # Ctrl-C reaches all processes of a terminal; the first one ends the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(threads)
+    # What there is to warn of, the first process has said.
+    logging.getLogger("bayes_panns").addHandler(logging.NullHandler())
     pieces = queue.SimpleQueue[_Work]()
     threading.Thread(target=_listen, args=(connection, pieces), daemon=True).start()
     try:

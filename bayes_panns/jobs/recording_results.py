@@ -11,6 +11,7 @@ import numpy as np
 from bayes_panns.audio.notes import Note
 from bayes_panns.audio.times import RecordedAt, recorded_at
 from bayes_panns.core.files import whole_file
+from bayes_panns.core.memory import give_back
 from bayes_panns.jobs.planning import Planned
 from bayes_panns.jobs.results import RECORDS, Entry
 from bayes_panns.posterior import Posterior, Predictor, load_all
@@ -149,6 +150,7 @@ def predict_group(setup: Setup, tagger: Tagger, group: Sequence[Planned]) -> Ite
                 writing = _Writing(setup, tagger, planned)
             if writing is not None:
                 yield Heard(writing.add(each, finder))
+                give_back()
             if each.complete:
                 waiting.pop()
                 if writing is not None:

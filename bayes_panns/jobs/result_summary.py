@@ -97,7 +97,7 @@ class Summary:
     def _lines(self) -> Iterator[str]:
         totals, windows = self.totals, max(1, self.totals.windows)
         of = "recording" if self.recordings == 1 else "recordings"
-        yield f"{self.recordings} {of}, {self.hours:.2f} hours, {totals.windows} windows"
+        yield f"{self.recordings} {of}, {duration_text(3600 * self.hours)}, {totals.windows} windows"
         if self.skipped:
             yield f"{len(self.skipped)} skipped:"
             yield from (f"  {printable(entry.skipped or '')}" for entry in self.skipped[:_NAMED])
@@ -141,6 +141,16 @@ class Summary:
             yield "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
         if len(found) > _NAMED:
             yield f"and {len(found) - _NAMED} more labels, which {SUMMARY_JSON} names"
+
+
+def duration_text(seconds: float) -> str:
+    """How long recordings are, in words.
+
+    Example:
+        >>> duration_text(90.0), duration_text(9000.0)
+        ('1.5 minutes', '2.50 hours')
+    """
+    return f"{seconds / 60:.1f} minutes" if seconds < 3600 else f"{seconds / 3600:.2f} hours"
 
 
 def summarise(results: ResultsFolder, entries: Sequence[Entry], posterior: Predictor) -> Summary:

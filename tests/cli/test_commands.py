@@ -437,6 +437,7 @@ def test_a_file_that_cannot_be_written_is_refused_before_any_work(home, command)
     assert str(home / "no") in missing.stderr
     folder = run(*OUTPUTS[command](home, home / "sounds"), code=1)
     assert "is a folder" in folder.stderr
+    assert len(folder.stderr.splitlines()) == 1
     assert not (home / "no").exists()
 
 

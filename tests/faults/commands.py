@@ -44,7 +44,8 @@ class Command:
         """The arguments of the next command, after this one has failed."""
         output = folder / self.output
         # A cross-validation goes on in any folder; a fit that had not begun is started again.
-        started = self.resumes and any(output.rglob("*" if self.name == "crossval" else "run.toml"))
+        begun = {"crossval": "*", "predict, folder": "results.json"}.get(self.name, "run.toml")
+        started = self.resumes and any(output.rglob(begun))
         return (*self.args, "--resume") if started else self.args
 
 
@@ -61,6 +62,13 @@ COMMANDS = (
     Command("crossval", ("crossval", *_FIT, "-o", "out", "--draws", "2", "--set", "fit.epochs=1"), "out", resumes=True),
     Command("pack", ("pack", "folder", "wavs", "-o", "out.h5", "--seconds", "0.5"), "out.h5", kills=10),
     Command("predict", ("predict", "run", "wavs", "--draws", "2", "--format", "csv", "-o", "out.csv"), "out.csv"),
+    Command(
+        "predict, folder",
+        ("predict", "run", "wavs", "--draws", "2", "--format", "csv", "--format", "picture", "-o", "results"),
+        "results",
+        resumes=True,
+        kills=10,
+    ),
     Command("embed", ("embed", "run", "wavs", "-o", "out.npz"), "out.npz"),
     Command(
         "evaluate",

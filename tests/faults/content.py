@@ -13,6 +13,9 @@ import numpy as np
 _TIMES = {"seconds", "created", "date", "computed", "started", "digest", "sha256", "description"}
 """Keys whose values are not compared: times, digests of what is compared itself, and what a recipe is called."""
 
+_OF_PLACE = ("created_at", "path")
+"""Attributes of HDF5 files that are not compared: each case has a folder of its own."""
+
 
 def content(path: Path) -> Any:
     """The meaning of a file, or of the files in a folder by their relative paths; None if there is nothing."""
@@ -71,7 +74,7 @@ def _hdf5(path: Path) -> Any:
             found[name] = (str(each.dtype), each.shape, value.tobytes() if value.dtype.kind != "O" else value.tolist())
 
     with h5py.File(path, "r", locking=False) as file:
-        found["attributes"] = {name: str(each) for name, each in file.attrs.items() if name != "created_at"}
+        found["attributes"] = {name: str(each) for name, each in file.attrs.items() if name not in _OF_PLACE}
         file.visititems(visit)
     return found
 
