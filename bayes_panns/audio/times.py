@@ -102,7 +102,7 @@ def recorded_at(path: str | Path) -> RecordedAt | None:
     if other is None:
         return RecordedAt(time, source)
     text = f"was recorded at {_shown(time)} by {source}, which is taken, and at {_shown(other[1])} by {other[0]}"
-    return RecordedAt(time, source, Note(SoundNote.TIMES, text))
+    return RecordedAt(time, source, Note(SoundNote.TWO_TIMES, text))
 
 
 def time_in_name(name: str) -> datetime | None:

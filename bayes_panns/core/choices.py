@@ -81,7 +81,7 @@ class SoundNote(Choice):
     SCALE = "scale", "float samples are far beyond full scale"
     CANCELLED = "cancelled", "the channels are opposite and cancel each other"
     SILENT = "silent", "there is no sound"
-    TIMES = "of two times", "its name and its metadata say that it was recorded at different times"
+    TWO_TIMES = "two-times", "its name and its metadata say that it was recorded at different times"
 
 
 class Target(Choice):

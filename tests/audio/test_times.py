@@ -144,7 +144,7 @@ def test_behind_samples_whose_length_needs_64_bits(tmp_path):
 def test_a_name_and_metadata_that_disagree(tmp_path):
     found = recorded_at(wav(tmp_path / "20200101_000000.wav", after=guano("2017-05-02T21:19:30+02:00")))
     assert found.time.isoformat() == "2017-05-02T21:19:30+02:00"
-    assert found.note.kind == SoundNote.TIMES
+    assert found.note.kind == SoundNote.TWO_TIMES
     assert found.note.text == (
         "was recorded at 2017-05-02 21:19:30+02:00 by its GUANO metadata, which is taken, and at 2020-01-01 00:00:00 "
         "by its name"
