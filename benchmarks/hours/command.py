@@ -58,7 +58,7 @@ def main(
 
     \b
     Example:
-      python -m benchmarks hours --data ../shared/data --from checkpoints/mn04 -o runs/hours
+      python -m benchmarks hours --data data/ --from checkpoints/mn04 -o runs/hours
     """
     try:
         with messages(), progress.shown(sys.stderr.isatty()):
