@@ -105,8 +105,8 @@ class Score(Choice):
 
     CONFIDENCE = "confidence", "minus the probability of the most probable label"
     ENTROPY = "entropy", "the entropy of the mean of the draws"
-    MUTUAL_INFORMATION = "mutual_information", "how far the draws disagree"
-    EXPECTED_ENTROPY = "expected_entropy", "the mean entropy of the draws"
+    MUTUAL_INFORMATION = "mutual-information", "how far the draws disagree"
+    EXPECTED_ENTROPY = "expected-entropy", "the mean entropy of the draws"
     TOTAL = "total", "the variance"
     ALEATORIC = "aleatoric", "its aleatoric part"
     EPISTEMIC = "epistemic", "its epistemic part"

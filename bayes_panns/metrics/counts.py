@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import poisson
 
 LEVEL = 0.9
 """The share of the posterior that an interval holds."""
@@ -173,6 +172,8 @@ def _truncated_poisson(
     rate: NDArray[np.float64], most: NDArray[np.int64], random: np.random.Generator
 ) -> NDArray[np.int64]:
     """Poisson numbers given that they are at most ``most``, by the inverse of their distribution."""
+    from scipy.stats import poisson
+
     top = poisson.cdf(most, rate)
     return np.minimum(poisson.ppf(random.random(rate.shape) * top, rate), most).astype(np.int64)
 

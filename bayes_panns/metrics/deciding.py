@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import beta
+from scipy.special import betainc, betaincinv
 
 CONFIDENCE = 0.9
 """How often, over sets of calibration clips, a threshold is to meet its target."""
@@ -52,7 +52,7 @@ def tail(errors: NDArray[np.floating] | float, trials: NDArray[np.floating] | fl
     """
     errors, trials = np.asarray(errors, dtype=np.float64), np.asarray(trials, dtype=np.float64)
     some = errors < trials
-    return np.where(some, beta.sf(rate, errors + 1, np.where(some, trials - errors, 1)), 1.0)
+    return np.where(some, betainc(np.where(some, trials - errors, 1), errors + 1, 1 - rate), 1.0)
 
 
 def upper_bound(errors: float, trials: float, confidence: float = CONFIDENCE) -> float:
@@ -62,7 +62,7 @@ def upper_bound(errors: float, trials: float, confidence: float = CONFIDENCE) ->
         >>> round(upper_bound(0, 45, 0.9), 4)
         0.0499
     """
-    return 1.0 if errors >= trials else float(beta.ppf(confidence, errors + 1, trials - errors))
+    return 1.0 if errors >= trials else float(betaincinv(errors + 1, trials - errors, confidence))
 
 
 def needed(rate: float, confidence: float = CONFIDENCE) -> int:

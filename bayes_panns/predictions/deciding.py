@@ -9,7 +9,7 @@ from bayes_panns.core.choices import FittedTo, Task
 from bayes_panns.core.errors import PredictionError
 from bayes_panns.metrics.conformal import label_sets
 from bayes_panns.posterior import Calibration, Predictor, Usual
-from bayes_panns.predictions.uncertainty import Uncertainty, scores
+from bayes_panns.predictions.uncertainty import Uncertainty, score_of
 
 MIDDLE = 0.5
 """The threshold of the labels of a multi-label posterior without decisions of its own."""
@@ -102,4 +102,4 @@ def outside_of(calibration: Calibration | None, uncertainty: Uncertainty) -> NDA
 
 def above(usual: Usual, uncertainty: Uncertainty) -> NDArray[np.bool_]:
     """Which windows have a score above the limit of what is usual, bool ``(N,)``."""
-    return scores(uncertainty)[usual.score] > usual.limit
+    return score_of(uncertainty, usual.score) > usual.limit

@@ -25,7 +25,7 @@ from bayes_panns.metrics.deciding import (
 )
 from bayes_panns.posterior import Confusion, Decisions, Usual
 from bayes_panns.predictions.tally import plain_calls, ranks
-from bayes_panns.predictions.uncertainty import Uncertainty, scores
+from bayes_panns.predictions.uncertainty import Uncertainty, score_of
 
 SCORE = Score.ENTROPY
 """The score that finds sounds of other kinds; see ``docs/deciding.md`` for how it was chosen."""
@@ -137,7 +137,7 @@ def usual_scores(uncertainty: Uncertainty, groups: NDArray, *, score: Score = SC
         score: Which score.
         level: The share of windows like these clips that may be marked.
     """
-    values = np.sort(scores(uncertainty)[score])
+    values = np.sort(score_of(uncertainty, score))
     clips = len(values)
     place = math.ceil((clips + 1) * (1 - level) - 1e-9)
     usual = Usual(

@@ -5,13 +5,13 @@ from math import sqrt
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t as student
+from scipy.special import stdtr
 
 from bayes_panns.core.choices import Task
 from bayes_panns.metrics.counts import LEVEL, Counts, count_kinds, count_labels
 from bayes_panns.posterior import Confusion, Predictor, Usual
 from bayes_panns.predictions.deciding import MIDDLE, Decided, most_probable
-from bayes_panns.predictions.uncertainty import Uncertainty, scores
+from bayes_panns.predictions.uncertainty import Uncertainty, score_of
 
 SHIFT_LEVEL = 0.05
 """How often recordings like the held-out clips are said to differ from them."""
@@ -180,7 +180,7 @@ def estimated(
 def ranks(usual: Usual, uncertainty: Uncertainty) -> NDArray[np.float64]:
     """Where each window's score ranks among the held-out clips, from 0 to 1, ``(N,)``."""
     quantiles = np.array(usual.quantiles)
-    score = scores(uncertainty)[usual.score]
+    score = score_of(uncertainty, usual.score)
     # Equal quantiles have the rank of their middle.
     below = np.searchsorted(quantiles, score, side="left"), np.searchsorted(quantiles, score, side="right")
     step = np.interp(score, quantiles, np.arange(len(quantiles)))
@@ -202,7 +202,7 @@ def shift_p(usual: Usual, mean: float, recordings: int) -> float | None:
     if recordings < 1 or usual.recordings < 2 or not usual.deviation:
         return None
     error = usual.deviation * sqrt(1 / recordings + 1 / usual.recordings)
-    return float(2 * student.sf(abs(mean - usual.mean) / error, usual.recordings - 1))
+    return float(2 * stdtr(usual.recordings - 1, -abs(mean - usual.mean) / error))
 
 
 def warning(p: float, outside: int, windows: int, usual: Usual | None) -> str:

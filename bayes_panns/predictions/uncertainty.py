@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from bayes_panns.core.choices import Task
+from bayes_panns.core.choices import Score, Task
 from bayes_panns.metrics.plotting import clean, legend_above, next_line
 
 if TYPE_CHECKING:
@@ -233,6 +233,11 @@ def scores(uncertainty: Uncertainty) -> dict[str, NDArray[np.float64]]:
         "expected_entropy": uncertainty.expected_entropy,
         **uncertainty.per_clip(),
     }
+
+
+def score_of(uncertainty: Uncertainty, score: Score) -> NDArray[np.float64]:
+    """One of :func:`scores`, ``(N,)``."""
+    return scores(uncertainty)[score.replace("-", "_")]
 
 
 _Arrays = TypeVar("_Arrays", Uncertainty, StandardError)

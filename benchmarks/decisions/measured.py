@@ -12,8 +12,9 @@ from bayes_panns.core.choices import FittedTo, Score, Target
 from bayes_panns.metrics import auroc, bootstrap
 from bayes_panns.metrics.deciding import likeness
 from bayes_panns.posterior import Calibration, Decisions, Usual
-from bayes_panns.predictions import Decided, Tally, fit_decisions, scores, usual_scores
+from bayes_panns.predictions import Decided, Tally, fit_decisions, usual_scores
 from bayes_panns.predictions.deciding import above, decided
+from bayes_panns.predictions.uncertainty import score_of
 from benchmarks.decisions.counting import Counted, counted, summary
 from benchmarks.decisions.predicted import Run, Scored
 from benchmarks.decisions.shifts import NONE, SHIFTS
@@ -130,10 +131,11 @@ def near_sounds(runs: Sequence[Run]) -> dict[str, dict[str, float]]:
     """How each score finds near sounds: AUROC, and the share outside of near and of tested clips; means over splits."""
     found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for run in runs:
-        inside, near = scores(run.tested[NONE].uncertainty), scores(run.near)
         for score in Score:
             usual = usual_scores(run.held.uncertainty, run.held.groups, score=score)
-            found[score]["auroc"].append(auroc(inside[score], near[score]))
+            found[score]["auroc"].append(
+                auroc(score_of(run.tested[NONE].uncertainty, score), score_of(run.near, score))
+            )
             found[score]["near"].append(float(above(usual, run.near).mean()))
             found[score]["like"].append(float(above(usual, run.tested[NONE].uncertainty).mean()))
     return {score: {name: float(np.mean(each)) for name, each in values.items()} for score, values in found.items()}
