@@ -141,7 +141,7 @@ def result_text(learned: Learned, names: Sequence[str] = ("predict", "report", "
         (f"open {place}/report.html", "every class, every clip that it got wrong, to look at and listen to"),
     ]
     if "acquire" in names:
-        steps.append((f"bayes-panns acquire {place} new-recordings/ -o label-next", "which recordings to label next"))
+        steps.append((f"bayes-panns acquire {place} new-recordings/", "which clips to label next"))
     return text + "next:\n" + "".join(f"  {line}\n" for line in columns(steps).splitlines())
 
 
