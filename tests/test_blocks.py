@@ -33,6 +33,9 @@ ELSEWHERE = {
 LONG = {"learn"}
 """Pages whose Python blocks make long runs."""
 
+LONG = {"learn"}
+"""Pages whose Python blocks make long runs."""
+
 RUN = {
     "docs/own-clips.md",
     "docs/out-of-distribution.md",
@@ -52,11 +55,8 @@ SOUNDS = ("dog", "any-recording", "0_george_0", "recordings/a", "recordings/b", 
 FITS = ("pretrain", "finetune", "crossval")
 QUICK = "fit.epochs=1"
 
-LONG = {"learn"}
-"""Pages whose Python blocks make long runs."""
-
-NOT_RUN = {"fetch", "demo", "view", "learn", "crossval", "report", "check-start"}
-"""Commands that need the network, wait for a browser, or take long; they have tests of their own."""
+NOT_RUN = {"fetch", "score", "demo", "view", "learn", "crossval", "report", "check-start"}
+"""Commands that need the network, a browser or found events, or take long; they have tests of their own."""
 
 WRITTEN = {"-o", "--out", "--json"}
 """Options that name what a command writes."""

@@ -32,7 +32,7 @@ PICTURES = {".png", ".svg", ".webp"}
 SHOWN = {".toml", ".py", ".md"}
 """The endings of the files that the page of a folder lists."""
 
-BOOSTS = {f"{FILES}/": 0.2, "reference/": 0.4, f"{COMMANDS}/": 0.7, "mathematics/": 0.9}
+BOOSTS = {"learn.md": 2, f"{FILES}/": 0.2, "reference/": 0.4, f"{COMMANDS}/": 0.7, "mathematics/": 0.9}
 """How much a word counts in a search, by the beginning of a page's path; 1 elsewhere."""
 
 _FENCE = re.compile(r"^( *)(`{3,}|~{3,}).*?^\1\2`*~* *$", re.MULTILINE | re.DOTALL)
