@@ -33,9 +33,6 @@ ELSEWHERE = {
 LONG = {"learn"}
 """Pages whose Python blocks make long runs."""
 
-LONG = {"learn"}
-"""Pages whose Python blocks make long runs."""
-
 RUN = {
     "docs/own-clips.md",
     "docs/out-of-distribution.md",
