@@ -62,7 +62,7 @@ SEED ?= 0
 faults: $(VENV)/.current
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults --seed $(SEED) $(if $(QUICK),--quick)
 
-# 2,400 damaged files of every kind through the commands, on two cores; `make test` has 150 of them. For a part:
+# 2,400 damaged files of every kind through the commands, on two cores; `make long` has 150 of them. For a part:
 # `make fuzz FUZZ="--kind wav --inputs 100"`.
 fuzz: $(VENV)/.current
 	$(BIN)/python -m tests.fuzz $(FUZZ)

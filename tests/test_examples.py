@@ -41,13 +41,15 @@ TINY = {
     ],
 }
 
+LONG = ("exact_head.py", "natural_gradient.py", "nuts_head.py")
+
 
 def test_every_example_is_run_by_a_test():
     assert {path.name for path in EXAMPLES.glob("*.py")} == {*TINY, "own_guide.py"}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.long] * (name in LONG)) for name in TINY])
 def test_an_example_runs(name, tmp_path):
     warnings = ["-W", "error", "-W", "ignore::DeprecationWarning"]
     command = [sys.executable, *warnings, str(EXAMPLES / name), *TINY[name]]

@@ -17,7 +17,7 @@ def call(*command, **options):
     return result.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_wheel_holds_the_recipes_and_the_command(tmp_path):
     source = tmp_path / "source"
     shutil.copytree(ROOT / "bayes_panns", source / "bayes_panns", ignore=shutil.ignore_patterns("__pycache__"))

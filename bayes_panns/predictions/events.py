@@ -126,10 +126,17 @@ class EventFinder:
     ``low`` and ``high`` are quantiles of the draws' soft maxima. The probability is never below the threshold.
 
     Example:
-        >>> finder = EventFinder(posterior.labels, EventRules(threshold=0.5, gap=1.0))  # doctest: +SKIP
-        >>> for tags in tag_each(posterior, "night.wav", hop=1.0, samples=True):  # doctest: +SKIP
-        ...     for event in finder.add(tags):
-        ...         print(event.label, event.onset, event.offset, event.probability)
+        >>> import torch
+        >>> from bayes_panns.predictions.accumulate import UncertaintyAccumulator
+        >>> from bayes_panns.predictions.windows import Window
+        >>> accumulator = UncertaintyAccumulator("multi-label", samples=True)
+        >>> for p in (0.9, 0.7):
+        ...     accumulator.update(torch.tensor([[0.1], [p], [p], [0.2]]))
+        >>> windows = tuple(Window("night.wav", start, start + 1.0) for start in range(4))
+        >>> finder = EventFinder(["wren"])
+        >>> for event in finder.add(FileTags("night.wav", windows, accumulator.result())):
+        ...     print(event.label, event.onset, event.offset, round(event.probability, 2))
+        wren 1.0 3.0 0.8
 
     Args:
         labels: K label names, in the order of the predictions.

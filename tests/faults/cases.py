@@ -114,9 +114,10 @@ def signalled(command: Command, number: int) -> Case:
         result = bench.home.run(server, command.args, folder, timeout=HANGS, signals=[(after, number)])
         ended = {signal.SIGKILL: (-9, 0), signal.SIGTERM: (143, 0), signal.SIGINT: (130, 0)}[number]
         if result.traceback or result.timed_out or result.returncode not in ended:
-            # Before its first line, a process has no handler of its own.
+            # Before its first line and after its last, a process has no handler of its own.
             early = result.returncode in (-number, 1) and after < 0.3 and "Traceback" not in result.stderr
-            if not early:
+            late = result.returncode == -number and content(folder / command.output) == bench.wanted[command.name]
+            if not (early or late):
                 raise NotBorneError(f"exit code {result.returncode} after {after:.2f} s: {result.stderr[-1500:]}")
         # A file that is there is a whole one.
         content(folder / command.output)

@@ -15,6 +15,8 @@ from tests.fuzz.inputs import BYTES_RESIDENT, SECONDS, Input, faults_of, shares
 from tests.fuzz.kinds import KINDS
 from tests.harness.fork_server import ROOT, Result
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def short(tmp_path_factory):
@@ -31,7 +33,6 @@ def home(short):
     return short[0] / "material"
 
 
-@pytest.mark.slow
 def test_damaged_files_are_read_or_refused_in_a_line_and_good_ones_are_read(short):
     work, ended = short
     assert ended.returncode == 0, (work / "last").read_text() + ended.stdout + ended.stderr

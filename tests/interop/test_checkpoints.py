@@ -106,7 +106,7 @@ def test_the_published_panns_network_is_imported_predicts_and_is_exported_as_it_
             assert torch.equal(again[name], value), name
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_published_flipout_network_is_imported_with_its_mean_its_scales_and_its_kl(golden, tmp_path):
     folder, values, checkpoint = golden
     published = checkpoint("flipout_keys")

@@ -11,6 +11,7 @@ from bayes_panns.core.errors import RecipeError, SettingError
 from bayes_panns.jobs import RunFolder, calibrate, crossval, evaluate_clips, evaluate_posterior, fit, held_out
 from bayes_panns.metrics import apply_power, nll
 from bayes_panns.posterior import Ensemble, load, read_header
+from bayes_panns.posterior.header import FORMAT
 from bayes_panns.predictions import predict
 from bayes_panns.recipes import read_run
 from bayes_panns.svi import MeanFieldELBO, read_metrics
@@ -58,7 +59,7 @@ def test_a_run_keeps_what_was_chosen_and_the_power(fitted):
     assert posterior.power.clips == 48
     again = load(folder)
     assert again.power == posterior.power
-    assert read_header(folder / "posterior")["format_version"] == 7
+    assert read_header(folder / "posterior")["format_version"] == FORMAT
     (line,) = read_metrics(folder / "metrics.jsonl")
     assert line["step"] == posterior.provenance["steps"] < 100
 

@@ -11,6 +11,7 @@ from bayes_panns.bayes import MeanField, Settings, Strategy, logits_under, mirro
 from bayes_panns.clips import Task
 from bayes_panns.core.errors import PosteriorError, RecipeError
 from bayes_panns.posterior import Posterior, load, save
+from bayes_panns.posterior.header import FORMAT
 from bayes_panns.recipes import read_strategy
 from bayes_panns.svi import MeanFieldELBO
 
@@ -320,7 +321,7 @@ def edited(folder, change):
         (lambda p: (p / "guide.safetensors").unlink(), "is missing"),
         (lambda p: (p / "guide.safetensors").write_bytes((p / "guide.safetensors").read_bytes()[:-9]), "truncated"),
         (lambda p: (p / "posterior.toml").write_text("net = "), "is damaged"),
-        (lambda p: edited(p, lambda t: t.update(format_version=8)), "format 8 is newer than this bayes_panns reads"),
+        (lambda p: edited(p, lambda t: t.update(format_version=FORMAT + 1)), "is newer than this bayes_panns reads"),
         (lambda p: edited(p, lambda t: t.pop("labels")), "labels: Field required"),
         (lambda p: edited(p, lambda t: t.update(net="resnet99")), "no such network"),
         (lambda p: edited(p, lambda t: t["labels"].append("snow")), "does not hold what its header says"),

@@ -154,6 +154,7 @@ def expected_loss(model, guide, inputs, target, draws=200):
     return found.mean().item(), found.std().item() / draws**0.5
 
 
+@pytest.mark.long
 def test_it_reaches_what_adam_reaches_in_ten_times_as_many_steps():
     model, inputs, target = classes()
     natural = fitted(model, inputs, target, steps=200, curvature="gauss-newton", init_scale=0.01)

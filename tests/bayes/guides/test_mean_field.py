@@ -84,7 +84,7 @@ def test_a_draw_gives_every_clip_the_same_weights():
     torch.testing.assert_close(at_mean, logits_under(model, mean_weights(guide), clips))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @torch.no_grad()
 def test_the_published_flipout_checkpoint_has_the_golden_kl_and_mean(reference):
     """loc = mu_kernel, scale = softplus(rho_kernel), prior Normal(0, 1); fc1 and the head are plain there."""
