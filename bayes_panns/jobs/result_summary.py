@@ -141,15 +141,20 @@ class Summary:
             yield "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
         if len(found) > _NAMED:
             yield f"and {len(found) - _NAMED} more labels, which {SUMMARY_JSON} names"
+        if counted and self.totals.outside:
+            inside = self.totals.windows - self.totals.outside
+            yield f"windows with a label: of the {inside} that are not out of distribution; events: of all"
 
 
 def duration_text(seconds: float) -> str:
     """How long recordings are, in words.
 
     Example:
-        >>> duration_text(90.0), duration_text(9000.0)
-        ('1.5 minutes', '2.50 hours')
+        >>> duration_text(2.4), duration_text(90.0), duration_text(9000.0)
+        ('2.4 seconds', '1.5 minutes', '2.50 hours')
     """
+    if seconds < 60:
+        return f"{seconds:.1f} seconds"
     return f"{seconds / 60:.1f} minutes" if seconds < 3600 else f"{seconds / 3600:.2f} hours"
 
 

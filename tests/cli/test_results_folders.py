@@ -36,7 +36,7 @@ def test_a_disk_becomes_a_folder_of_results(net, here):
     result = run("predict", net, "disk", "-o", "results/", *options, "--format", "picture", code=3)
     assert result.stdout == ""
     assert "skipped disk/broken.wav: cannot be read" in result.stderr
-    assert "2 recordings, 0.0 minutes, 5 windows" in result.stderr
+    assert "2 recordings, 2.4 seconds, 5 windows" in result.stderr
     assert (here / "results" / "summary.txt").read_text() in result.stderr + "\n"
     results = ResultsFolder("results")
     assert [entry.name for entry in results.recordings() if entry.record] == ["a/20230412_053000", "b/20230412_053000"]
