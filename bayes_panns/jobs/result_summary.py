@@ -48,6 +48,7 @@ class Summary:
         hours: How long the recordings are.
         totals: What was decided, what is left, and how many windows there are of each label.
         deciding: Whether decisions were asked for.
+        marking: Whether the posterior knows what is out of distribution.
         events: How many events there are of each label, in the labels' order; None if none were looked for.
         notes: How many recordings have each kind of note.
     """
@@ -57,6 +58,7 @@ class Summary:
     hours: float
     totals: Totals
     deciding: bool
+    marking: bool
     events: Mapping[str, int] | None
     notes: Mapping[str, int]
 
@@ -72,8 +74,8 @@ class Summary:
             "decided_share": totals.decided / windows if self.deciding else None,
             "left": totals.left if self.deciding else None,
             "left_share": totals.left / windows if self.deciding else None,
-            "outside": totals.outside,
-            "outside_share": totals.outside / windows,
+            "outside": totals.outside if self.marking else None,
+            "outside_share": totals.outside / windows if self.marking else None,
             "labels": [
                 {
                     "label": each.label,
@@ -110,7 +112,10 @@ class Summary:
             yield f"left to a person: {totals.left} windows ({totals.left / windows:.1%})"
         else:
             yield "decided: nothing, for no target was set; see calibrate --precision, or give --abstain-above"
-        yield f"out of distribution: {totals.outside} windows ({totals.outside / windows:.1%})"
+        if self.marking:
+            yield f"out of distribution: {totals.outside} windows ({totals.outside / windows:.1%})"
+        else:
+            yield "out of distribution: not known, for the posterior was not calibrated for it; see calibrate"
         if totals.warning:
             yield f"warning: {totals.warning}"
         yield from self._labels()
@@ -141,15 +146,20 @@ class Summary:
             yield "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
         if len(found) > _NAMED:
             yield f"and {len(found) - _NAMED} more labels, which {SUMMARY_JSON} names"
+        if counted and self.totals.outside:
+            inside = self.totals.windows - self.totals.outside
+            yield f"windows with a label: of the {inside} that are not out of distribution; events: of all"
 
 
 def duration_text(seconds: float) -> str:
     """How long recordings are, in words.
 
     Example:
-        >>> duration_text(90.0), duration_text(9000.0)
-        ('1.5 minutes', '2.50 hours')
+        >>> duration_text(2.4), duration_text(90.0), duration_text(9000.0)
+        ('2.4 seconds', '1.5 minutes', '2.50 hours')
     """
+    if seconds < 60:
+        return f"{seconds:.1f} seconds"
     return f"{seconds / 60:.1f} minutes" if seconds < 3600 else f"{seconds / 3600:.2f} hours"
 
 
@@ -189,6 +199,7 @@ def summarise(results: ResultsFolder, entries: Sequence[Entry], posterior: Predi
         hours=sum(entry.seconds for entry in finished) / 3600,
         totals=tally.result(),
         deciding=manifest["decisions"] is not None,
+        marking=posterior.calibration is not None and posterior.calibration.usual is not None,
         events=events,
         notes=kinds,
     )

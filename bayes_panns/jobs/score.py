@@ -7,7 +7,7 @@ from pathlib import Path
 from bayes_panns.audio.recording import duration
 from bayes_panns.clips.catalogs import Annotations, read_annotations
 from bayes_panns.clips.catalogs.tables import Name, PublishedRow, Seconds, read_table
-from bayes_panns.core.errors import AudioError, StoreError
+from bayes_panns.core.errors import AudioError, ResultsError, StoreError
 from bayes_panns.evaluations import EventScores, Matching, score_events
 from bayes_panns.jobs.results import EVENTS, ResultsFolder
 from bayes_panns.metrics import Span
@@ -91,6 +91,8 @@ def _results(path: Path) -> tuple[tuple[str, ...] | None, dict[str, float | None
             entry.file: entry.seconds for entry in folder.recordings() if entry.skipped is None
         }
         return folder.labels, lengths, _read(path / EVENTS, may_be_empty=True)
+    if not path.exists():
+        raise ResultsError(f"{path}: no such file or folder; name a results folder of predict, or its {EVENTS}")
     events = _read(path)
     return None, dict.fromkeys(event.file for event in events), events
 

@@ -209,7 +209,7 @@ def warning(p: float, outside: int, windows: int, usual: Usual | None) -> str:
     """What to say of recordings that are not like the held-out clips."""
     marked = "" if usual is None else f"; {outside / windows:.1%} of the windows are outside, not {usual.level:.1%}"
     return (
-        f"these recordings differ from the clips that the decisions were fitted to (p = {p:.2g}{marked}): the "
-        "precision asked for may not hold, and counts may be off; check some windows by ear, or calibrate on clips of "
-        "these recordings"
+        f"these recordings differ from the clips that the posterior was calibrated on (p = {p:.2g}{marked}): "
+        "probabilities and counts may be off, and a precision that was asked for may not hold; check some windows by "
+        "ear, or calibrate on clips of these recordings"
     )

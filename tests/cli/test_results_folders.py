@@ -36,8 +36,11 @@ def test_a_disk_becomes_a_folder_of_results(net, here):
     result = run("predict", net, "disk", "-o", "results/", *options, "--format", "picture", code=3)
     assert result.stdout == ""
     assert "skipped disk/broken.wav: cannot be read" in result.stderr
-    assert "2 recordings, 0.0 minutes, 5 windows" in result.stderr
+    assert "2 recordings, 2.4 seconds, 5 windows" in result.stderr
     assert (here / "results" / "summary.txt").read_text() in result.stderr + "\n"
+    # No calibration says what is usual: that is not the same as that nothing is unusual.
+    assert "out of distribution: not known" in result.stderr
+    assert json.loads((here / "results" / "summary.json").read_text())["outside"] is None
     results = ResultsFolder("results")
     assert [entry.name for entry in results.recordings() if entry.record] == ["a/20230412_053000", "b/20230412_053000"]
     assert results.manifest["events"]["gap"] == 1

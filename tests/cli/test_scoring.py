@@ -142,3 +142,16 @@ def test_the_events_of_other_recordings_can_be_counted(results, tmp_path):
     assert counts.called.tolist() == [0, 4]
     assert counts.low[1] <= 4 <= counts.high[1]
     assert together.low[0] <= together.value[0] <= together.high[0]
+
+
+def test_recordings_of_one_name_in_different_folders_are_apart(results, tmp_path):
+    (tmp_path / "truth.csv").write_text(TABLE + "/disk/night/b.wav,5,6,cat\n")
+    result = run(results, tmp_path / "truth.csv", "--no-intervals")
+    assert "1 annotated recordings are not among the results, such as /disk/night/b.wav" in result.stderr
+    assert numbers(results, tmp_path / "truth.csv")["annotated"] == 4
+
+
+def test_results_that_are_not_there_are_said_in_words_of_results(tmp_path):
+    (tmp_path / "truth.csv").write_text(TABLE)
+    result = run(tmp_path / "none", tmp_path / "truth.csv", code=1)
+    assert "name a results folder of predict, or its events.csv" in result.stderr

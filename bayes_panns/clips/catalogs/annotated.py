@@ -96,9 +96,17 @@ def _sorted(read: Iterable[Stretch], recordings: Sequence[str]) -> Annotations:
         for short in {folded(Path(name).name), folded(Path(name).stem)}:
             of_name.setdefault(short, []).append(name)
     found, others = dict[str, list[Stretch]](), dict[str, None]()
-    for stretch in read:
+    stretches = list(read)
+    all_fitting = []
+    # Recordings of which an annotated one has the folders too: south/dawn.wav is then not north/dawn.wav.
+    with_folders = set[str]()
+    for stretch in stretches:
         exact = of_path.get(str(stretch.path), of_path.get(str(Path(stretch.name))))
-        fitting = [exact] if exact is not None else _fitting(stretch, of_name)
+        all_fitting.append([exact] if exact is not None else _fitting(stretch, of_name))
+        with_folders.update(name for name in all_fitting[-1] if exact is not None or _same_folders(stretch, name))
+    for stretch, fitting in zip(stretches, all_fitting, strict=True):
+        if fitting and fitting[0] in with_folders and str(stretch.path) not in of_path:
+            fitting = [name for name in fitting if not _has_folders(stretch) or _ends_as(stretch, name)]
         if len(fitting) > 1:
             raise StoreError(f"{stretch.where} is of {stretch.name}, which may be {fitting[0]} or {fitting[1]}")
         if not fitting:
@@ -119,6 +127,19 @@ def _fitting(stretch: Stretch, of_name: dict[str, list[str]]) -> list[str]:
     path = PurePosixPath(native(stretch.name))
     found = of_name.get(folded(path.name)) or of_name.get(folded(path.stem)) or []
     if len(found) > 1:
-        ends = [name for name in found if PurePosixPath(native(name)).parts[-len(path.parts) :] == path.parts]
-        return ends or found
+        return [name for name in found if _ends_as(stretch, name)] or found
     return found
+
+
+def _ends_as(stretch: Stretch, name: str) -> bool:
+    """Whether a recording's path ends as a stretch's name does."""
+    path = PurePosixPath(native(stretch.name))
+    return PurePosixPath(native(name)).parts[-len(path.parts) :] == path.parts
+
+
+def _has_folders(stretch: Stretch) -> bool:
+    return len(PurePosixPath(native(stretch.name)).parts) > 1
+
+
+def _same_folders(stretch: Stretch, name: str) -> bool:
+    return _has_folders(stretch) and _ends_as(stretch, name)

@@ -57,9 +57,12 @@ def recording(library: Library, item: Item) -> dict[str, Any]:
     peaks = track.peaks()
     number = {label: index for index, label in enumerate(library.labels)}
     heard: dict[int, int] = {}
+    lasting = [0.0] * len(peaks)
     for event in events:
         heard[number[event.label]] = heard.get(number[event.label], 0) + 1
-    order = sorted(range(len(peaks)), key=lambda index: (index not in heard, -peaks[index], index))
+        lasting[number[event.label]] += event.offset - event.onset
+    # In an hour nearly every label is certain somewhere, so peaks do not say which are heard most.
+    order = sorted(range(len(peaks)), key=lambda index: (index not in heard, -lasting[index], -peaks[index], index))
     try:
         library.sound(item)
         missing = None

@@ -32,7 +32,10 @@ _COARSE = 2
 """Frames of which only one is made from afar; those that are left still overlap, so that no sound is lost."""
 
 _SAMPLES, _SAMPLE = 8, 2.0
-"""Where the loudest level is looked for: in so many stretches, of so many seconds."""
+"""Where the levels of a recording are looked for: in so many stretches, of so many seconds."""
+
+_ABOVE = 55
+"""The least that the brightest colour is above the background, in dB: rare sounds are not in the stretches above."""
 
 
 def span(level: int) -> float:
@@ -103,7 +106,7 @@ class Tiles:
 
     def _make(self, path: Path, seconds: float, start: float, level: int) -> Media:
         if path not in self._tops:
-            self._tops[path] = self._loudest(path, seconds)
+            self._tops[path] = self._brightest(path, seconds)
         pooled = self._pooled(path, start, min(span(level), seconds - start), 2**level)
         return picture(pooled, self._tops[path])
 
@@ -128,13 +131,20 @@ class Tiles:
         mels = mels[:, : max(1, -(-len(waveform) * FRAMES // (RATE * step)))]
         return np.maximum.reduceat(mels, np.arange(0, mels.shape[1], frames // step), axis=1)
 
-    def _loudest(self, path: Path, seconds: float) -> float:
-        """About the loudest level of a recording, which is the same colour in all its pictures."""
+    def _brightest(self, path: Path, seconds: float) -> float:
+        """The level of the brightest colour in all pictures of a recording, in dB.
+
+        It is about the loudest level. Where only background was found it is far enough above that background that
+        the sounds in it stand out.
+        """
         found = []
         for start in np.linspace(0, max(0, seconds - _SAMPLE), min(_SAMPLES, max(1, int(seconds / _SAMPLE)))).tolist():
             try:
-                found.append(float(self._pooled(path, start, _SAMPLE, FRAMES).max()))
+                found.append(self._pooled(path, start, _SAMPLE, 1))
             except AudioError:
                 # The picture itself says what is wrong.
                 continue
-        return max(found, default=0.0)
+        if not found:
+            return 0.0
+        levels = np.concatenate(found, axis=1)
+        return max(float(levels.max()), float(np.median(levels)) + _ABOVE)

@@ -230,3 +230,21 @@ def test_it_fits_a_phone_and_is_legible_in_light_and_dark(browser, client, schem
     # WCAG 2.2 asks for 4.5.
     assert min(contrast) > 4.5
     context.close()
+
+
+def test_keys_go_on_after_something_was_chosen_with_the_mouse(opened):
+    page, _, _ = opened
+    chosen = {"#order": lambda: page.select_option("#order", "likely"), "#least": lambda: page.fill("#least", "0.1")}
+    for control, choose in chosen.items():
+        page.focus(control)
+        page.keyboard.press("Shift")
+        choose()
+        # Who chose with keys stays there.
+        assert page.evaluate("document.activeElement.id") == control[1:]
+        page.dispatch_event(control, "pointerdown")
+        choose()
+        page.dispatch_event(control, "change")
+        assert page.evaluate("document.activeElement === document.body")
+    before = page.inner_text("#when")
+    page.keyboard.press("j")
+    until(page, f"document.getElementById('when').textContent !== {before!r}")

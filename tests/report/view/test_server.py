@@ -9,7 +9,7 @@ from bayes_panns.core.errors import OutputError, ResultsError
 from bayes_panns.jobs.results import ResultsFolder
 from bayes_panns.report.view import ViewServer
 from tests.report.view.conftest import serving
-from tests.report.view.made import LABELS, WINDOW, add, begin, windows
+from tests.report.view.made import LABELS, WINDOW, add, begin, events, windows
 
 
 def test_it_listens_to_this_computer_alone(reader):
@@ -89,6 +89,10 @@ def test_all_recordings_are_listed_and_one_is_told_of(reader):
     # Labels with events come first.
     order = [bool(each["events"]) for each in told["labels"]]
     assert order == sorted(order, reverse=True)
+    # And of these, those that are heard longest.
+    heard = events(known, "disk/one.wav")
+    lasting = [sum(e.offset - e.onset for e in heard if e.label == LABELS[each["index"]]) for each in told["labels"]]
+    assert lasting == sorted(lasting, reverse=True)
     assert {each["index"] for each in told["labels"]} == set(range(len(LABELS)))
 
 

@@ -57,3 +57,14 @@ def test_there_is_nothing_beyond_the_end_and_an_error_where_nothing_can_be_read(
     (tmp_path / "a.wav").write_bytes(b"no sound")
     with pytest.raises(AudioError):
         Tiles().tile(tmp_path / "a.wav", 12, 0, 0)
+
+
+def test_background_is_dark_where_the_sounds_are_rare(tmp_path):
+    # The one sound lies between the stretches from which the levels are taken.
+    sound = np.random.default_rng(0).normal(size=120 * 32000).astype(np.float32) * 2e-3
+    sound[95 * 32000 : 96 * 32000] *= 100
+    soundfile.write(tmp_path / "rare.wav", sound, 32000)
+    found = light(Tiles().tile(tmp_path / "rare.wav", 120, 0, 18))
+    heard = found[int((95.2 - 18 * span(0)) * FRAMES) : int((95.8 - 18 * span(0)) * FRAMES)]
+    assert np.median(found[:200]) < 100
+    assert np.median(heard) - np.median(found[:200]) > 70

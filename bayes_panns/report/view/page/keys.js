@@ -8,7 +8,16 @@ export function onKeys(actions) {
     "−": () => actions.zoom(2), f: actions.all, "[": () => actions.beside(-1), "]": () => actions.beside(1),
     a: actions.auto, "?": actions.help,
   }));
+  // Who chose from a list with the mouse goes on with the page's keys; who chose with keys goes on in the list.
+  let pointed = false;
+  addEventListener("pointerdown", () => { pointed = true; }, true);
+  addEventListener("change", ({ target }) => {
+    if (pointed && target.matches("select, input[type=range]")) {
+      target.blur();
+    }
+  });
   addEventListener("keydown", (event) => {
+    pointed = false;
     const { target } = event;
     if (document.querySelector("dialog[open]") || event.altKey || event.isComposing) {
       return;
