@@ -102,8 +102,8 @@ class Entry:
         Raises:
             ValueError: Something is amiss.
         """
-        texts = (self.file, self.record, self.path, self.recorded_at or "", self.skipped or "")
-        texts += tuple(note.text for note in self.notes)
+        texts = [self.file, self.record, self.path, self.recorded_at or "", self.skipped or ""]
+        texts += [note.text for note in self.notes]
         counts = (self.windows, self.events, self.size)
         if not all(isinstance(text, str) for text in texts) or not all(type(count) is int for count in counts):
             raise ValueError("no entry of a recording")
