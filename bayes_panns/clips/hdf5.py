@@ -98,7 +98,7 @@ class StoreFile:
         Raises:
             StoreError: It is elsewhere, needs a library of somebody else, or is far larger than the file.
         """
-        dataset = self._own(name)
+        dataset = self.own(name)
         self._check_size(name, dataset, clips, self._compressed(name, dataset))
         return dataset
 
@@ -109,7 +109,7 @@ class StoreFile:
             StoreError: It is elsewhere.
             ValueError: It is something else.
         """
-        dataset = self._own(name)
+        dataset = self.own(name)
         if dataset.shape != () or dataset.dtype.kind != "S" or dataset.dtype.itemsize > self._size:
             raise ValueError(f"its dataset {name!r} is not one text")
         return bytes(dataset[()])
@@ -147,10 +147,22 @@ class StoreFile:
             raise ValueError(f"its attribute {name!r} is not one number or text")
         return np.asarray(self.handle.attrs[name]).reshape(-1)[0]
 
-    def _own(self, name: str) -> h5py.Dataset:
-        """A dataset whose data are in the file itself."""
+    def require_own(self, name: str) -> None:
+        """Check that what is called ``name`` is in the file itself.
+
+        Raises:
+            StoreError: It is a link to another place.
+        """
         if self.handle.id.links.get_info(name.encode()).type != h5py.h5l.TYPE_HARD:
             raise StoreError(f"{self.path}: {name!r} is a link to another place; copy the data itself into the store")
+
+    def own(self, name: str) -> h5py.Dataset:
+        """A dataset whose data are in the file itself, whatever its size.
+
+        Raises:
+            StoreError: It is elsewhere.
+        """
+        self.require_own(name)
         dataset = self.handle[name]
         if not isinstance(dataset, h5py.Dataset):
             raise StoreError(f"{self.path}: {name!r} is a {type(dataset).__name__.lower()}, not a dataset")

@@ -14,12 +14,13 @@ A file that is there is whole. A recording is finished once it has its line, whi
 """
 
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from bayes_panns.audio.notes import Note
@@ -89,9 +90,28 @@ class Entry:
         try:
             table = json.loads(line)
             notes = tuple(Note(SoundNote(note["kind"]), note["text"]) for note in table.pop("notes"))
-            return cls(**table, notes=notes)
+            made = cls(**table, notes=notes)
+            made._check()
         except (TypeError, KeyError, AttributeError, RecursionError) as error:
             raise ValueError("no entry of a recording") from error
+        return made
+
+    def _check(self) -> None:
+        """Check what a line of a stranger says: kinds, and that the record is in the folder of records.
+
+        Raises:
+            ValueError: Something is amiss.
+        """
+        texts = [self.file, self.record, self.path, self.recorded_at or "", self.skipped or ""]
+        texts += [note.text for note in self.notes]
+        counts = (self.windows, self.events, self.size)
+        if not all(isinstance(text, str) for text in texts) or not all(type(count) is int for count in counts):
+            raise ValueError("no entry of a recording")
+        if min(counts) < 0 or not all(math.isfinite(number) for number in (self.seconds, self.mtime)):
+            raise ValueError("numbers out of range")
+        parts = PurePosixPath(self.record).parts
+        if self.skipped is None and (len(parts) < 2 or parts[0] != RECORDS or ".." in parts or "\0" in self.record):
+            raise ValueError("a record elsewhere")
 
 
 class ResultsFolder:
@@ -136,10 +156,11 @@ class ResultsFolder:
         try:
             table = json.loads(place.read_text(encoding="utf-8"))
             version = int(table["format_version"])
+            if version > FORMAT:
+                raise ResultsError(f"{printable(str(place))}: was written by a newer version of bayes_panns; update it")
+            _check_manifest(table)
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ResultsError(f"{printable(str(place))}: is damaged; predict into another folder") from error
-        if version > FORMAT:
-            raise ResultsError(f"{printable(str(place))}: was written by a newer version of bayes_panns; update it")
         return table
 
     @property
@@ -156,10 +177,9 @@ class ResultsFolder:
         place = self.path / RECORDINGS
         if not place.is_file():
             return []
-        lines = place.read_text(encoding="utf-8").split("\n")
-        # The last line is empty, or was cut off by a kill.
         try:
-            return [Entry.of_line(line) for line in lines[:-1]]
+            # The last line is empty, or was cut off by a kill, perhaps within a letter.
+            return [Entry.of_line(line.decode()) for line in place.read_bytes().split(b"\n")[:-1]]
         except ValueError as error:
             raise ResultsError(f"{printable(str(place))}: is damaged; predict into another folder") from error
 
@@ -167,11 +187,18 @@ class ResultsFolder:
         """The record of a recording that was not skipped, open in a ``with`` block.
 
         Raises:
-            ResultsError: It was skipped; or its record is missing or damaged.
+            ResultsError: It was skipped; or its record is missing, damaged or of other labels.
         """
         if entry.skipped is not None:
             raise ResultsError(f"{printable(entry.file)}: was skipped, and has no record")
-        return Record.open(self.path / entry.record)
+        return self._record(self.path / entry.record)
+
+    @contextmanager
+    def _record(self, place: Path) -> Iterator[Record]:
+        with Record.open(place) as record:
+            if record.labels != self.labels:
+                raise ResultsError(f"{printable(str(place))}: has other labels than {MANIFEST}; predict again")
+            yield record
 
     def require(self, *, resume: bool) -> None:
         """Check, before any work, that results can be written here.
@@ -252,3 +279,21 @@ class ResultsFolder:
             file.write(entry.line())
             file.flush()
             os.fsync(file.fileno())
+
+
+def _check_manifest(table: Mapping[str, Any]) -> None:
+    """Check the kinds of what readers use.
+
+    Raises:
+        ValueError: Something is amiss.
+        KeyError: There are no labels.
+    """
+    labels, channel = table["labels"], table.get("channel")
+    if not (isinstance(labels, list) and labels and all(isinstance(label, str) for label in labels)):
+        raise ValueError("labels are a list of names")
+    if not (channel is None or isinstance(channel, str)):
+        raise ValueError("a channel has a name")
+    for name in ("window", "hop", "sample_rate"):
+        value = table.get(name)
+        if value is not None and (isinstance(value, bool) or not (math.isfinite(value) and value > 0)):
+            raise ValueError(f"{name} is a positive number")

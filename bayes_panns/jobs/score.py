@@ -3,11 +3,15 @@
 import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
 
 from bayes_panns.audio.recording import duration
 from bayes_panns.clips.catalogs import Annotations, read_annotations
 from bayes_panns.clips.catalogs.tables import Name, PublishedRow, Seconds, read_table
 from bayes_panns.core.errors import AudioError, ResultsError, StoreError
+from bayes_panns.core.text import printable
 from bayes_panns.evaluations import EventScores, Matching, score_events
 from bayes_panns.jobs.results import EVENTS, ResultsFolder
 from bayes_panns.metrics import Span
@@ -25,7 +29,7 @@ class _Row(PublishedRow):
     label: Name
     onset: Seconds
     offset: Seconds
-    probability: float = 1.0
+    probability: Annotated[float, Field(ge=0, le=1)] = 1.0
     low: float = 1.0
     high: float = 1.0
 
@@ -65,11 +69,23 @@ def score(
     read = read_annotations(annotations, list(seconds), separator=separator, label_column=label_column)
     scored = _scored(Path(annotations), read, seconds, exhaustive=exhaustive)
     lengths = {file: _length(file, seconds[file], read, events) for file in scored}
+    beyond = [
+        f"{file} at {stretch.start:g} s"
+        for file, length in lengths.items()
+        for stretch in read.stretches.get(file, ())
+        if stretch.labels and stretch.start >= length
+    ]
+    if beyond:
+        logger.warning(
+            f"{annotations}: {len(beyond)} annotated events start behind the end of their recording, such as in "
+            f"{printable(beyond[0])}; these are not scored"
+        )
     truth = [
         Span(file, label, stretch.start, lengths[file] if stretch.end is None else min(stretch.end, lengths[file]))
         for file, stretches in read.stretches.items()
         if file in lengths
         for stretch in stretches
+        if stretch.start < lengths[file]
         for label in stretch.labels
     ]
     if labels is None:
@@ -93,17 +109,21 @@ def _results(path: Path) -> tuple[tuple[str, ...] | None, dict[str, float | None
         return folder.labels, lengths, _read(path / EVENTS, may_be_empty=True)
     if not path.exists():
         raise ResultsError(f"{path}: no such file or folder; name a results folder of predict, or its {EVENTS}")
-    events = _read(path)
+    events = _read(path, may_be_empty=True)
+    if not events:
+        raise ResultsError(f"{printable(str(path))}: lists no event, so no recording is known; name the results folder")
     return None, dict.fromkeys(event.file for event in events), events
 
 
 def _read(table: Path, *, may_be_empty: bool = False) -> list[Event]:
     if may_be_empty and table.is_file() and len(table.read_text(encoding="utf-8").splitlines()) < 2:
         return []
-    return [
-        Event(row.file, row.label, row.onset, row.offset, row.probability, row.low, row.high)
-        for _, row in read_table(table, _Row)
-    ]
+    found = list[Event]()
+    for line, row in read_table(table, _Row):
+        if row.offset < row.onset:
+            raise StoreError(f"{table}: line {line} ends at {row.offset:g} s, before it starts at {row.onset:g} s")
+        found.append(Event(row.file, row.label, row.onset, row.offset, row.probability, row.low, row.high))
+    return found
 
 
 def _scored(source: Path, read: Annotations, seconds: Mapping[str, float | None], *, exhaustive: bool) -> list[str]:

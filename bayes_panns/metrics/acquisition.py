@@ -16,6 +16,9 @@ mix            the clip nearest to the centre of each cluster, with clips weight
                (CLUE, Prabhu et al., 2021, arXiv:2010.08666)
 =============  ============================================================================================
 
+For multi-label the entropy of a clip is the sum of its labels' entropies, as everywhere in this package: that its labels
+come together is left out. Those of a batch are taken together, by the draws.
+
 Clips of one recording are alike. Every strategy takes one clip of each recording before it takes a second of any,
 where the clips that have a label count too.
 """
@@ -151,6 +154,8 @@ def choose_batch(candidates: Candidates, strategy: str, count: int, *, seed: int
     """
     chosen = AcquireStrategy(strategy)
     count = min(count, len(candidates))
+    if not count:
+        return Batch(np.empty(0, dtype=np.intp), np.empty(0))
     if chosen is AcquireStrategy.BATCH_BALD:
         return _batch_bald(candidates, count, seed)
     if chosen is AcquireStrategy.TYPICAL:

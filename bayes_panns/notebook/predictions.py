@@ -121,6 +121,8 @@ class Predictions(Tags):
         Args:
             n: How many labels.
         """
+        if not len(self):
+            return []
         best = self.probability.argmax(axis=0)
         order = np.argsort(-self.probability[best, np.arange(len(self.labels))], kind="stable")[:n]
         return [self._top(int(k), int(best[k])) for k in order]

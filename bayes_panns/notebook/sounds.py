@@ -1,9 +1,10 @@
 """What can be tagged from Python: files, folders, and sounds in memory."""
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import TypeAlias
 
@@ -76,14 +77,16 @@ def origin(sounds: Sounds, rate: int | None, channel: str = "mix") -> Origin:
         channel: Which channel of files.
 
     Raises:
-        SettingError: There is nothing, a sound in memory has no rate or more than one axis, or a rate is given for
-            files.
+        SettingError: There is nothing, a sound in memory has no rate, one that is no whole number, or more than one
+            axis, or a rate is given for files.
         AudioError: A folder holds no sound file; or a sound in memory has no samples.
     """
     if isinstance(sounds, np.ndarray | Tensor):
         return _of_memory({"sound": sounds}, rate, channel)
     if isinstance(sounds, Mapping):
         return _of_memory(sounds, rate, channel)
+    if not isinstance(sounds, str | Path | Iterable):
+        raise SettingError(f"{type(sounds).__name__}: is no sound; give files, folders, or arrays with their rate")
     given = [sounds] if isinstance(sounds, str | Path) else list(sounds)
     if given and all(isinstance(each, np.ndarray | Tensor) for each in given):
         named = {f"sound {number}": each for number, each in enumerate(given, start=1)}
@@ -103,6 +106,10 @@ def origin(sounds: Sounds, rate: int | None, channel: str = "mix") -> Origin:
 def _of_memory(named: Mapping[str, Array], rate: int | None, channel: str) -> Origin:
     if rate is None:
         raise SettingError("a sound in memory needs its sample rate: predict(samples, rate=44100)")
+    # Other packages give the rate as a float, too.
+    if not (isinstance(rate, Real) and 1 <= rate < 2**31 and rate == int(rate)):
+        raise SettingError(f"rate {rate!r}: expected a whole number of Hz, such as 44100")
+    rate = int(rate)
     return Origin(tuple(named), {name: InMemory(_samples(name, each), rate) for name, each in named.items()}, channel)
 
 
@@ -110,10 +117,13 @@ def _samples(name: str, values: Array) -> NDArray[np.float32]:
     """Samples as float32; whole numbers are brought to full scale 1.
 
     Raises:
-        SettingError: They have another number of axes than 1, or are no real numbers.
+        SettingError: They have another number of axes than 1, are no real numbers, or whole ones of 64 bits.
         AudioError: There are none.
     """
-    array = values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
+    if isinstance(values, torch.Tensor):
+        # NumPy has no bfloat16.
+        values = (values.float() if values.dtype == torch.bfloat16 else values).detach().cpu().numpy()
+    array = np.asarray(values)
     shown = printable(name)
     if array.ndim != 1:
         raise SettingError(
@@ -124,6 +134,12 @@ def _samples(name: str, values: Array) -> NDArray[np.float32]:
         raise SettingError(f"{shown}: holds {array.dtype}, and samples are real numbers")
     if not len(array):
         raise AudioError(f"{shown}: holds no samples")
+    if array.dtype.kind in "iu" and array.dtype.itemsize > 4:
+        # Samples of 16 bits in such an array would be as good as silent.
+        raise SettingError(
+            f"{shown}: holds {array.dtype}, whose full scale is unknown; give it as int16 or int32, or as floats "
+            "from -1 to 1"
+        )
     if array.dtype.kind == "f":
         return array.astype(np.float32)
     largest = float(2 ** (8 * array.dtype.itemsize - 1))

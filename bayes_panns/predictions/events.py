@@ -204,10 +204,11 @@ class EventFinder:
         """Take the stretches between windows' edges that lie before a time; no window will start before it."""
         while self._covering and self._time < until:
             end = min(until, min(each for each, _ in self._covering))
-            if end > self._time:
+            # Edges that only rounding tells apart have no time between them.
+            if end > self._time + _SLACK:
                 drawn = np.asarray(np.mean([each for _, each in self._covering], axis=0, dtype=np.float64))
                 yield from self._stretch(self._time, end, drawn)
-                self._time = end
+            self._time = max(self._time, end)
             self._covering = deque(each for each in self._covering if each[0] > end)
 
     def _stretch(self, start: float, end: float, drawn: NDArray[np.float64]) -> Iterator[Event]:

@@ -21,11 +21,13 @@ events/probability,         (E,)       f4     :class:`~bayes_panns.predictions.e
 events/low, high
 ==========================  =========  =====  ==================================================================
 
-Its attributes are file, path (absolute), labels (JSON texts, so that names of any bytes survive), seconds, recorded_at
-(ISO 8601; empty if unknown) and format_version.
+The dataset labels is one text, the names in JSON. The attributes are file, path (absolute), recorded_at (ISO 8601, or
+null; these are JSON texts too, so that names of any bytes survive), seconds and format_version. All texts are of fixed
+width: HDF5 may never return from a damaged heap of texts of varying length.
 """
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
@@ -38,7 +40,8 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from bayes_panns.core.errors import ResultsError
+from bayes_panns.clips.hdf5 import StoreFile
+from bayes_panns.core.errors import ResultsError, StoreError
 from bayes_panns.core.files import require_space, whole_file
 from bayes_panns.core.text import printable
 from bayes_panns.predictions.events import Event
@@ -58,6 +61,15 @@ _CHUNK = 1 << 16
 
 _MARGIN = 1 << 22
 """Bytes of disk that stay free, for what HDF5 holds back until the file is closed."""
+
+_PACKED = 1100
+"""How many times its size deflate can pack at most, and a little more."""
+
+_LARGEST_CHUNK = 1 << 26
+"""Bytes of a chunk, which HDF5 unpacks as a whole."""
+
+_DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, RecursionError, StoreError)
+"""What reading a damaged file raises."""
 
 _EVENT_FIELDS = {"onset": "f8", "offset": "f8", "label": "i4", "probability": "f4", "low": "f4", "high": "f4"}
 
@@ -115,6 +127,10 @@ class RecordWindows:
 
 
 _COLUMNS = tuple(field.name for field in fields(RecordWindows))
+_ALWAYS = frozenset(_COLUMNS) - {"in_set", "called"}
+_OF_LABELS = frozenset({"probability", "aleatoric", "epistemic", "low", "high", "in_set", "called"})
+_KINDS = dict.fromkeys(_COLUMNS, "f4") | dict.fromkeys(("start", "end"), "f8")
+_KINDS |= dict.fromkeys(("outside", "left", "in_set", "called"), "bool")
 
 
 def central_band(found: Uncertainty) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -212,15 +228,17 @@ class RecordWriter:
             "format_version": FORMAT,
             "file": json.dumps(file),
             "path": json.dumps(str(source.absolute())),
-            "labels": json.dumps(self._labels),
-            "recorded_at": "" if recorded_at is None else recorded_at.isoformat(),
+            "recorded_at": json.dumps(None if recorded_at is None else recorded_at.isoformat()),
         }
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
         self._part = self._stack.enter_context(whole_file(self._path))
         self._file = self._stack.enter_context(h5py.File(self._part, "w"))
-        self._file.attrs.update(self._attributes)
+        for name, value in self._attributes.items():
+            self._file.attrs[name] = np.bytes_(value) if isinstance(value, str) else value
+        # An attribute holds less than 64 KB.
+        self._file.create_dataset("labels", data=np.bytes_(json.dumps(self._labels)))
         group = self._file.create_group("events")
         for name, kind in _EVENT_FIELDS.items():
             group.create_dataset(name, shape=(0,), maxshape=(None,), dtype=kind, chunks=(256,))
@@ -287,15 +305,23 @@ class Record:
         recorded_at: When it was recorded, if that is known.
     """
 
-    def __init__(self, file: h5py.File) -> None:
+    def __init__(self, file: StoreFile) -> None:
         self._file = file
-        attributes = file.attrs
-        self.labels: tuple[str, ...] = tuple(json.loads(attributes["labels"]))
-        self.file: str = json.loads(attributes["file"])
-        self.path = Path(json.loads(attributes["path"]))
-        self.seconds = float(attributes["seconds"])
-        recorded = attributes["recorded_at"]
+        self.labels: tuple[str, ...] = tuple(json.loads(file.scalar("labels")))
+        self.file: str = json.loads(file.attribute("file"))
+        self.path = Path(json.loads(file.attribute("path")))
+        self.seconds = float(file.attribute("seconds"))
+        recorded = json.loads(file.attribute("recorded_at"))
         self.recorded_at = datetime.fromisoformat(recorded) if recorded else None
+        if not (isinstance(self.file, str) and all(isinstance(label, str) for label in self.labels)):
+            raise ValueError("a name that is no text")
+        if not math.isfinite(self.seconds):
+            raise ValueError("a length that is no number")
+        self._columns = {name: self._dataset(name) for name in _COLUMNS if name in _ALWAYS or file.has(name)}
+        self._of_events = {name: self._dataset(f"events/{name}") for name in _EVENT_FIELDS}
+        for lengths in ({len(data) for data in each.values()} for each in (self._columns, self._of_events)):
+            if len(lengths) != 1:
+                raise ValueError("columns that differ in their length")
 
     @classmethod
     @contextmanager
@@ -307,36 +333,49 @@ class Record:
         """
         shown = printable(str(path))
         try:
-            file = h5py.File(path, "r")
+            file = h5py.File(path, "r", locking="best-effort")
         except FileNotFoundError as error:
             raise ResultsError(f"{shown}: is missing; predict again with --resume") from error
-        except (OSError, ValueError) as error:
-            raise ResultsError(f"{shown}: is no record of predictions, or is damaged") from error
+        except (OSError, ValueError, RuntimeError) as error:
+            raise _damaged(path) from error
         with file:
             try:
-                version = int(file.attrs["format_version"])
-                record = cls(file)
-                lengths = {len(file[name]) for name in _COLUMNS if name in file}
-            except (KeyError, ValueError, TypeError, OSError) as error:
-                raise ResultsError(f"{shown}: is no record of predictions, or is damaged") from error
-            if version > FORMAT:
-                raise ResultsError(f"{shown}: was written by a newer version of bayes_panns; update it")
-            if len(lengths) != 1:
-                raise ResultsError(f"{shown}: is damaged; predict again with --resume")
+                stored = StoreFile(Path(path), file)
+                version = int(stored.attribute("format_version"))
+                if version > FORMAT:
+                    raise ResultsError(f"{shown}: was written by a newer version of bayes_panns; update it")
+                record = cls(stored)
+            except _DAMAGE as error:
+                raise _damaged(path) from error
             yield record
 
     def __len__(self) -> int:
         """How many windows there are."""
-        return len(self._file["start"])
+        return len(self._columns["start"])
 
     def windows(self, first: int = 0, last: int | None = None) -> RecordWindows:
-        """The windows from ``first`` up to, and without, ``last``; by default all."""
-        found = {name: self._file[name][first:last] for name in _COLUMNS if name in self._file}
-        return RecordWindows(**found)
+        """The windows from ``first`` up to, and without, ``last``; by default all.
+
+        Raises:
+            ResultsError: They are damaged.
+        """
+        try:
+            return RecordWindows(**{name: data[first:last] for name, data in self._columns.items()})
+        except _DAMAGE as error:
+            raise _damaged(self._file.path) from error
 
     def events(self) -> list[Event]:
-        """All events, in the order of their onsets."""
-        columns = {name: self._file["events"][name][:] for name in _EVENT_FIELDS}
+        """All events, in the order of their onsets.
+
+        Raises:
+            ResultsError: They are damaged.
+        """
+        try:
+            columns = {name: data[:] for name, data in self._of_events.items()}
+        except _DAMAGE as error:
+            raise _damaged(self._file.path) from error
+        if not ((columns["label"] >= 0) & (columns["label"] < len(self.labels))).all():
+            raise _damaged(self._file.path)
         found = [
             Event(
                 file=self.file,
@@ -346,6 +385,27 @@ class Record:
             for index in range(len(columns["onset"]))
         ]
         return sorted(found, key=lambda event: (event.onset, event.offset, self.labels.index(event.label)))
+
+    def _dataset(self, name: str) -> h5py.Dataset:
+        """A column, if it is what is written under its name, and no larger than the file can hold."""
+        if name.startswith("events/"):
+            self._file.require_own("events")
+        data = self._file.own(name)
+        kind = _EVENT_FIELDS.get(name.removeprefix("events/")) if "/" in name else _KINDS[name]
+        rest = (len(self.labels),) if name in _OF_LABELS else ()
+        stored = min(data.id.get_storage_size(), self._file.path.stat().st_size)
+        most = stored * (_PACKED if data.compression else 1)
+        chunk = math.prod(data.chunks or ()) * data.dtype.itemsize
+        if data.dtype != np.dtype(kind) or data.shape[1:] != rest or data.nbytes > most or chunk > _LARGEST_CHUNK:
+            raise ValueError(f"{name} is not what is written")
+        return data
+
+
+def _damaged(path: str | Path) -> ResultsError:
+    return ResultsError(
+        f"{printable(str(path))}: is no record of predictions, or is damaged; remove it, and predict again with "
+        "--resume"
+    )
 
 
 def _append(data: h5py.Dataset, values: NDArray[Any]) -> None:

@@ -155,3 +155,27 @@ def test_results_that_are_not_there_are_said_in_words_of_results(tmp_path):
     (tmp_path / "truth.csv").write_text(TABLE)
     result = run(tmp_path / "none", tmp_path / "truth.csv", code=1)
     assert "name a results folder of predict, or its events.csv" in result.stderr
+
+
+def test_an_annotation_behind_the_end_of_its_recording_is_told_of_and_not_scored(results, tmp_path):
+    (tmp_path / "truth.csv").write_text("file,start,end,labels\na.wav,1,3,dog\na.wav,25,30,dog\n")
+    found = run(results, tmp_path / "truth.csv", "--no-intervals", "--json", "-")
+    assert "1 annotated events start behind the end of their recording, such as in day/a.wav at 25 s" in found.stderr
+    assert json.loads(found.stdout)["annotated"] == 1
+
+
+@pytest.mark.parametrize(
+    ("events", "message"),
+    [
+        ([], "lists no event, so no recording is known; name the results folder"),
+        ([("a.wav", 1.0, 3.0, "dog", float("nan"))], "line 2 has probability 'nan'"),
+        ([("a.wav", 1.0, 3.0, "dog", 1.5)], "line 2 has probability '1.5'"),
+        ([("a.wav", 3.0, 1.0, "dog", 0.5)], "line 2 ends at 1 s, before it starts at 3 s"),
+    ],
+)
+def test_a_table_of_events_that_makes_no_sense_is_one_line(tmp_path, events, message):
+    write_events(tmp_path / "events.csv", events)
+    (tmp_path / "truth.csv").write_text(TABLE)
+    error = run(tmp_path / "events.csv", tmp_path / "truth.csv", code=1).stderr
+    assert message in error
+    assert len(error.splitlines()) == 1

@@ -1,11 +1,15 @@
 """The folder of results: its entries, and its lock."""
 
+from dataclasses import replace
+
 import pytest
 
 from bayes_panns.audio.notes import Note
 from bayes_panns.core.choices import SoundNote
 from bayes_panns.core.errors import ResultsError
 from bayes_panns.jobs.results import Entry, ResultsFolder
+from bayes_panns.predictions.records import RecordWriter
+from tests.report.view.made import windows as made
 
 ENTRIES = [
     Entry(
@@ -67,3 +71,59 @@ def test_what_holds_no_results(tmp_path):
     ResultsFolder(tmp_path).begin({"format_version": 99})
     with pytest.raises(ResultsError, match="newer"):
         _ = ResultsFolder(tmp_path).manifest
+
+
+def kept(folder, **changed):
+    """A folder with one recording whose line says something else."""
+    results = ResultsFolder(folder)
+    results.begin({"labels": ["dog"]})
+    results.write_recordings([replace(ENTRIES[0], **changed)])
+    return results
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"record": "/etc/passwd"},
+        {"record": "records/../../a.h5"},
+        {"record": "../records/a.h5"},
+        {"record": "a.h5"},
+        {"record": ""},
+        {"file": 5},
+        {"path": None},
+        {"windows": "3"},
+        {"events": -1},
+        {"seconds": "long"},
+        {"recorded_at": 1},
+    ],
+)
+def test_a_line_of_a_stranger_says_nothing_else(tmp_path, changed):
+    with pytest.raises(ResultsError, match=r"recordings\.jsonl: is damaged"):
+        kept(tmp_path, **changed).recordings()
+
+
+def test_bytes_that_are_no_text_are_damage(tmp_path):
+    results = kept(tmp_path)
+    place = tmp_path / "recordings.jsonl"
+    place.write_bytes(place.read_bytes().replace(b"wav", b"w\xe9v"))
+    with pytest.raises(ResultsError, match=r"recordings\.jsonl: is damaged"):
+        results.recordings()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"labels": None}, {"labels": ["dog", True]}, {"labels": []}, {"window": "x"}, {"hop": -1}, {"channel": 2}],
+)
+def test_a_manifest_of_a_stranger_says_nothing_else(tmp_path, changed):
+    ResultsFolder(tmp_path).begin({"labels": ["dog"], **changed})
+    with pytest.raises(ResultsError, match=r"results\.json: is damaged"):
+        _ = ResultsFolder(tmp_path).labels
+
+
+def test_a_record_of_other_labels_is_told_of(tmp_path):
+    results = kept(tmp_path)
+    (tmp_path / "records").mkdir()
+    with RecordWriter(tmp_path / "records" / "a.h5", labels=["cat"], file="a", source=tmp_path / "a") as writer:
+        writer.add(made(2, labels=1))
+    with pytest.raises(ResultsError, match="other labels"), results.record(ENTRIES[0]):
+        pass

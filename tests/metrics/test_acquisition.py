@@ -145,3 +145,11 @@ def test_arrays_that_do_not_fit_are_refused():
         Candidates(np.zeros(3), np.arange(3), ONE, embeddings=np.zeros((3, 2)), known=np.zeros((1, 4)))
     with pytest.raises(ValueError, match="task"):
         Candidates(np.zeros(3), np.arange(3), "none")
+
+
+@pytest.mark.parametrize("strategy", list(AcquireStrategy))
+def test_of_no_clips_none_is_chosen(strategy):
+    none = Candidates(
+        np.empty(0), np.empty(0, int), "one-of-k", samples=np.empty((0, 3, 2)), embeddings=np.empty((0, 4))
+    )
+    assert choose_batch(none, strategy, 3).index.tolist() == []

@@ -128,6 +128,12 @@ def test_several_sounds_in_memory_have_names(tagger):
         (np.zeros((2, 4000)), RATE, SettingError, r"has shape \(2, 4000\)"),
         (np.zeros(4000, complex), RATE, SettingError, "holds complex128"),
         (np.zeros(0), RATE, AudioError, "holds no samples"),
+        (np.zeros(4000, int), RATE, SettingError, "holds int64, whose full scale is unknown"),
+        (np.zeros(4000), 0, SettingError, "rate 0: expected a whole number of Hz"),
+        (np.zeros(4000), "8000", SettingError, "rate '8000': expected"),
+        (np.zeros(4000), float("nan"), SettingError, "rate nan: expected"),
+        (np.zeros(4000), 2**31, SettingError, "rate 2147483648: expected"),
+        (5, None, SettingError, "int: is no sound"),
         ([], None, SettingError, "nothing to tag"),
         ([1, 2], None, SettingError, "int: is no sound"),
         ("a.wav", RATE, SettingError, "rate is for sounds in memory"),
@@ -343,3 +349,15 @@ def test_the_card_says_what_it_is(home, tagger):
     assert "no epistemic uncertainty" in repr(points)
     assert "<i>" not in points._repr_html_()
     assert "y\\n" in points._repr_html_()
+
+
+def test_rates_and_numbers_of_other_packages_are_taken(tagger):
+    values = torch.from_numpy(np.random.default_rng(0).normal(size=4000)).bfloat16()
+    one = tagger.predict(values, float(RATE), draws=2)
+    other = tagger.predict(values.float().numpy(), np.int64(RATE), draws=2)
+    np.testing.assert_array_equal(one.probability, other.probability)
+
+
+def test_no_windows_have_no_labels(tags):
+    none = tags[len(tags) :]
+    assert (len(none), none.top(), none.events(), len(none.to_pandas())) == (0, [], [], 0)

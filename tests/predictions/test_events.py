@@ -1,5 +1,6 @@
 """Events from the predictions for windows."""
 
+import math
 import tracemalloc
 from dataclasses import replace
 from itertools import pairwise
@@ -222,3 +223,9 @@ def test_what_does_not_fit_is_refused():
         EventFinder(["a", "b"]).add(tags(certain([0.5])))
     with pytest.raises(ValueError, match="expected an order"):
         EventFinder(["a"]).add(tags(certain([0.5, 0.5]), hop=-1.0))
+
+
+def test_edges_that_only_rounding_tells_apart_have_no_time_between_them():
+    windows = (Window("a.wav", 0.0, 1.0), Window("a.wav", 1.0, 2.0), Window("a.wav", 1.0, math.nextafter(2.0, 0)))
+    found = FileTags("a.wav", windows, uncertainty(certain([0.1, 0.9, 0.0])))
+    assert find_events(["dog"], [found]) == []

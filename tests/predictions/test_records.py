@@ -1,5 +1,6 @@
 """Records of recordings: what is written is read back, in any parts."""
 
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -94,3 +95,87 @@ def test_what_is_no_record(tmp_path):
         file.attrs["format_version"] = 99
     with pytest.raises(ResultsError, match="newer"), Record.open(tmp_path / "b.h5"):
         pass
+
+
+def _elsewhere(file, folder):
+    with h5py.File(folder / "secret.h5", "w") as other:
+        other["start"] = np.zeros(2)
+    del file["start"]
+    file["start"] = h5py.ExternalLink(str(folder / "secret.h5"), "start")
+
+
+def _external(file, folder):
+    (folder / "secret").write_bytes(b"secret text 1234")
+    del file["start"]
+    file.create_dataset("start", (2,), "f8", external=[(str(folder / "secret"), 0, 16)])
+
+
+def _virtual(file, folder):
+    layout = h5py.VirtualLayout((2,), "f8")
+    layout[:] = h5py.VirtualSource(str(folder / "secret.h5"), "start", (2,))
+    del file["start"]
+    file.create_virtual_dataset("start", layout)
+
+
+def _events_elsewhere(file, folder):
+    del file["events"]
+    file["events"] = h5py.ExternalLink(str(folder / "secret.h5"), "events")
+
+
+def _endless(file, folder):
+    for name in list(file["events"]):
+        file["events"][name].resize(1 << 40, axis=0)
+
+
+def _label_beyond(file, folder):
+    file["events/label"][0] = -1
+
+
+def _varying(file, folder):
+    file.attrs["file"] = json.dumps("a")
+
+
+def _of_another_kind(file, folder):
+    del file["start"]
+    file["start"] = np.array([b"a", b"b"])
+
+
+def _narrow(file, folder):
+    del file["low"]
+    file["low"] = np.zeros((2, 1), np.float32)
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [_elsewhere, _external, _virtual, _events_elsewhere, _endless, _label_beyond, _varying, _of_another_kind, _narrow],
+)
+def test_a_record_of_a_stranger_is_safe_to_read(tmp_path, harm):
+    path = tmp_path / "a.h5"
+    write(path, [windows_of(tags(2))], events=[Event("x", "dog", 0.0, 1.5, 0.5, 0.25, 0.75)])
+    with h5py.File(path, "r+") as file:
+        harm(file, tmp_path)
+    with pytest.raises(ResultsError, match=r"a\.h5: is no record.*remove it"), Record.open(path) as record:
+        assert (record.windows(), record.events()) == ()
+
+
+def test_texts_are_of_fixed_width(tmp_path):
+    # HDF5 may hang or end the process on damaged texts of varying length.
+    many = tuple(f"a species with a long name {number}" for number in range(5000))
+    with RecordWriter(tmp_path / "a.h5", labels=many, file="a", source=Path("a")):
+        pass
+    with h5py.File(tmp_path / "a.h5") as file:
+        kinds = [h5py.check_string_dtype(file.attrs.get_id(name).dtype) for name in file.attrs]
+        assert [kind.length for kind in kinds if kind is not None and kind.length is None] == []
+        assert json.loads(file["labels"][()]) == list(many)
+
+
+def test_numbers_that_cannot_be_unpacked_are_damage(tmp_path):
+    path = tmp_path / "a.h5"
+    write(path, [windows_of(tags(400))])
+    with h5py.File(path) as file:
+        place = file["probability"].id.get_chunk_info(0)
+    content = bytearray(path.read_bytes())
+    content[place.byte_offset + 20 : place.byte_offset + 60] = bytes(40)
+    path.write_bytes(content)
+    with Record.open(path) as record, pytest.raises(ResultsError, match="is damaged"):
+        record.windows()
