@@ -5,6 +5,7 @@ import re
 import pytest
 
 from bayes_panns.cli import main
+from bayes_panns.predictions import events
 from bayes_panns.recipes import names
 from tests.pages import DOCS, PAGES, ROOT, commands, title
 
@@ -98,3 +99,10 @@ def test_the_layout_that_contributing_shows_is_the_one_there_is():
     # In the order in which they may import each other.
     layers = (ROOT / "tests" / "test_layers.py").read_text(encoding="utf-8")
     assert listed == re.findall(r'^    "(\w+)",$', layers[layers.index("ORDER") : layers.index("]")], re.MULTILINE)
+
+
+def test_the_pages_state_the_exponent_of_an_event():
+    exponent = events._SHARPNESS
+    assert f"^{{{exponent}}}" in (DOCS / "mathematics" / "decisions.md").read_text(encoding="utf-8")
+    assert f"p_d(t)^{exponent} )^(1/{exponent})" in (DOCS / "events.md").read_text(encoding="utf-8")
+    assert f"p_d(t)^{exponent} ]^(1/{exponent})" in events.EventFinder.__doc__

@@ -16,7 +16,7 @@ mix            the clip nearest to the centre of each cluster, with clips weight
                (CLUE, Prabhu et al., 2021, arXiv:2010.08666)
 =============  ============================================================================================
 
-For multi-label the entropy of a clip is the sum of its labels' entropies, as everywhere in this package: that its labels
+For multi-label the entropy of a clip is the sum of its labels' entropies, as everywhere here: that its labels
 come together is left out. Those of a batch are taken together, by the draws.
 
 Clips of one recording are alike. Every strategy takes one clip of each recording before it takes a second of any,

@@ -80,7 +80,7 @@ class Tally:
         self._decided = np.zeros(len(posterior.labels), dtype=np.int64)
         self._top = np.zeros(len(posterior.labels), dtype=np.int64)
         self._rank_sum = self._rank_mean = 0.0
-        self._of_this, self._neighbours = 0, 0.0
+        self._of_this, self._neighbours, self._apart = 0, 0.0, 0.0
 
     def add(self, uncertainty: Uncertainty, decided: Decided, *, complete: bool = True) -> None:
         """Add windows that follow each other in a recording.
@@ -103,6 +103,7 @@ class Tally:
             self._recordings += 1
             self._rank_mean += (self._rank_sum / self._of_this - self._rank_mean) / self._recordings
             self._neighbours += self._of_this * self._span_of(self._of_this)
+            self._apart += self._apart_of(self._of_this)
             self._rank_sum, self._of_this = 0.0, 0
 
     def result(self) -> Totals:
@@ -134,12 +135,17 @@ class Tally:
         """How many windows of a recording of so many are alike."""
         return 1.0 if self._confusion is None else min(windows, self._confusion.span * self._together)
 
+    def _apart_of(self, windows: int) -> float:
+        """How many windows of a recording of so many do not overlap: at least one, however short it is."""
+        return max(1.0, windows / self._together) if windows else 0.0
+
     def _design_effect(self) -> float:
         """How many windows are worth one that is independent of all others."""
         if self._confusion is None or not self._windows:
             return self._together
         alike = self._neighbours + self._of_this * self._span_of(self._of_this)
-        return max(self._together, 1 + self._confusion.alike * (alike / self._windows - 1))
+        apart = self._apart + self._apart_of(self._of_this)
+        return max(1.0, self._windows / apart, 1 + self._confusion.alike * (alike / self._windows - 1))
 
 
 def plain_calls(uncertainty: Uncertainty) -> NDArray[np.bool_]:

@@ -210,3 +210,19 @@ def test_recordings_of_another_kind_are_told_and_those_of_the_same_kind_are_not(
     assert sum(told(seed=20 + seed).shift_p < 0.05 for seed in range(25)) <= 5
     # Without held-out scores there is no test, and no warning.
     assert Tally(posterior(decisions=fitted("one-of-k", Target.RISK, 0.1)[0])).result().shift_p is None
+
+
+def test_windows_of_different_recordings_do_not_overlap_however_short_these_are():
+    held, target = made(300, seed=9)
+    who = posterior(confusion=fit_confusion(held, target, groups=np.arange(300)))
+    new, _ = made(30, seed=13)
+
+    def counted(hops, each):
+        tally = Tally(who, together=hops)
+        for index in np.split(np.arange(30), 30 // each):
+            tally.add(new.take(index), decide(who, new.take(index), abstain_above=9.0))
+        return tally.result().counts
+
+    assert counted(5.0, 1) == counted(1.0, 1)
+    widths = [sum(count.high - count.low for count in counted(5.0, each)) for each in (1, 30)]
+    assert widths[0] < widths[1]
