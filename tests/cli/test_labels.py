@@ -94,6 +94,20 @@ def test_a_fixed_set_of_labels(tmp_path):
     assert "its clips have no labels" in told
 
 
+def test_clips_without_a_label_are_no_clips_of_one_label_each(tmp_path):
+    for name in "123":
+        sound(tmp_path / f"{name}.wav")
+    names = tmp_path / "o.h5"
+    write(names, np.zeros((2, 4000)), np.eye(2, dtype=bool), ["a", "b"], "one-of-k", RATE)
+    table = text(tmp_path / "t.csv", "file,labels", "1.wav,a", "2.wav,", "3.wav,")
+    out = tmp_path / "s.h5"
+    told = run("pack", "folder", table, "-o", out, *PACK, "--labels", names).stderr
+    assert "2 clips have none of the labels and are left out" in told
+    assert (Store(out).task, Store(out).names) == ("one-of-k", ["1.wav"])
+    text(table, "file,labels", "1.wav,a;b", "2.wav,")
+    assert "1.wav has 2 labels" in run("pack", "folder", table, "-o", out, *PACK, "--labels", names, code=1).stderr
+
+
 def test_labels_of_a_posterior_of_several_labels(tmp_path):
     for name in ("a", "b"):
         sound(tmp_path / "test" / name / "a.wav")

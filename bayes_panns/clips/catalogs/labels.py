@@ -168,10 +168,12 @@ def with_labels(catalog: Catalog, labels: Sequence[str], task: Task | None = Non
     Args:
         catalog: A catalog with labels.
         labels: All labels.
-        task: What they mean; by default what they mean in the catalog.
+        task: What they mean; by default what they mean in the catalog. For one-of-K a clip in which none of them is
+            heard says nothing that can be learned: it is left out, and counted in a message.
 
     Raises:
-        StoreError: The catalog has no labels, or one that is not in the set; or a clip's labels do not fit the task.
+        StoreError: The catalog has no labels, or one that is not in the set; or a clip of a one-of-K task has several,
+            or none has any.
     """
     if catalog.task is Task.UNLABELLED:
         raise StoreError(f"{catalog.root}: its clips have no labels, so a set of labels says nothing of them")
@@ -186,9 +188,16 @@ def with_labels(catalog: Catalog, labels: Sequence[str], task: Task | None = Non
                 f"{catalog.root}: {clip.name} has the label {unknown[0]!r}, which is not one of the {len(labels)} "
                 "labels asked for; add it to them, or exclude such clips from the source"
             )
-        if task is Task.ONE_OF_K and len(names) != 1:
+        if task is Task.ONE_OF_K and not names:
+            continue
+        if task is Task.ONE_OF_K and len(names) > 1:
             raise StoreError(f"{catalog.root}: {clip.name} has {len(names)} labels, and one-of-k takes one a clip")
         clips.append(replace(clip, labels=tuple(sorted(column[name] for name in names))))
+    if left := len(catalog.clips) - len(clips):
+        what = "clip has none of the labels and is" if left == 1 else "clips have none of the labels and are"
+        logger.info(f"{catalog.root}: {left} {what} left out, for each clip of a one-of-k task has one")
+    if not clips:
+        raise StoreError(f"{catalog.root}: no clip has one of the {len(labels)} labels asked for")
     return replace(catalog, labels=tuple(labels), task=task, clips=tuple(clips))
 
 

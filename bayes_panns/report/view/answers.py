@@ -265,6 +265,10 @@ def labels(library: Library) -> dict[str, Any]:
         words.append("--allow-outside")
     if library.book.separator != ";":
         words += ["--separator", library.book.separator]
+    posterior = library.posterior
+    # A new label is none of the posterior's.
+    if posterior is not None and library.book.names() <= set(library.folder.labels):
+        words += ["--labels", str(posterior)]
     return {"stretches": sum(counts.values()), "recordings": len(counts), "command": readable(shlex.join(words))}
 
 

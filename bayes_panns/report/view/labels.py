@@ -97,6 +97,12 @@ class LabelBook:
             self._refresh()
             return {key: len(marks) for key, marks in self._marks.items()}
 
+    def names(self) -> set[str]:
+        """All labels that are heard somewhere."""
+        with self._lock:
+            self._refresh()
+            return {label for row in self._rows for label in self._mark(row).labels}
+
     def put(
         self, key: str, start: float, end: float, labels: Sequence[str] | None, refuted: Sequence[str] = ()
     ) -> Mark | None:

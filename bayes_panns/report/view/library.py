@@ -147,6 +147,13 @@ class Library:
         paths = [self.item(key).path for key in self.book.counts()]
         return any(base is None or not path.resolve().is_relative_to(base.resolve()) for path in paths)
 
+    @property
+    def posterior(self) -> Path | None:
+        """The folder of the posterior that predicted, if it is still there; of an ensemble the first."""
+        told = self.folder.manifest.get("posterior")
+        folder = told.get("folder") if isinstance(told, dict) else None
+        return Path(folder) if isinstance(folder, str) and Path(folder).is_dir() else None
+
     def _take(self, entries: list[Entry]) -> None:
         self._items = {}
         for entry in entries:

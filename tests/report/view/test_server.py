@@ -255,6 +255,23 @@ def test_recordings_that_pack_finds_only_by_their_whole_path(tmp_path):
     assert str(tmp_path / "far.wav") in (results / "labels.csv").read_text()
 
 
+def test_the_command_names_the_posterior_unless_a_label_is_new(tmp_path):
+    results = tmp_path / "results"
+    (tmp_path / "model").mkdir()
+    results.mkdir()
+    ResultsFolder(results).begin({"labels": LABELS, "posterior": {"folder": str(tmp_path / "model"), "digest": ""}})
+    add(results, "a.wav", 10)
+    with serving(results) as client:
+        (key,) = client.keys.values()
+        client.say(key, 0, 1, [LABELS[0]])
+        assert client.get("labels")["command"].endswith(f"--labels {tmp_path / 'model'}")
+        client.say(key, 1, 2, ["never heard of"])
+        assert "--labels" not in client.get("labels")["command"]
+        client.say(key, 1, 2, None)
+        (tmp_path / "model").rmdir()
+        assert "--labels" not in client.get("labels")["command"]
+
+
 def test_recordings_that_are_finished_later_are_there(client, made):
     add(made.results, "disk/late.wav", 10)
     assert "disk/late.wav" in client.keys
