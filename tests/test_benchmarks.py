@@ -44,7 +44,7 @@ def call(*arguments):
     return CliRunner().invoke(main, arguments)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_leaves_its_record_table_and_picture(tmp_path):
     out = tmp_path / "results" / "tiny.1"
     command = [sys.executable, "-m", "benchmarks", "train", *TINY, "--rounds", "2", "--max-rounds", "2"]

@@ -41,7 +41,7 @@ TINY = {
     ],
 }
 
-LONG = ("exact_head.py", "natural_gradient.py", "nuts_head.py")
+LONG = ("exact_head.py", "natural_gradient.py", "nuts_head.py", "swap_priors_and_guides.py")
 
 
 def test_every_example_is_run_by_a_test():

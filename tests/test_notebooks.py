@@ -13,8 +13,8 @@ import pytest
 from bayes_panns.clips import Catalog, esc50, folder, pack, urbansound8k
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parent.parent / "examples" / "notebooks").glob("*.py"))
-LONG = ("checks", "covariance", "esc10", "sources", "transfer")
-"""Those that fit several posteriors, or to recordings."""
+LONG = ("active-learning", "anatomy", "checks", "covariance", "esc10", "sources", "transfer")
+"""Those that fit posteriors of a whole network, several of them, or to recordings."""
 
 
 def thinned(catalog: Catalog, per_group: int) -> Catalog:

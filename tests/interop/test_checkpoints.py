@@ -87,7 +87,7 @@ def predicted(posterior, folder):
     return np.array([window["probability"] for window in tags["windows"]])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_published_panns_network_is_imported_predicts_and_is_exported_as_it_was(golden, tmp_path):
     folder, values, checkpoint = golden
     published = checkpoint("keys")
