@@ -41,13 +41,14 @@ class Cost:
     packing: float
     embeddings: float
     fits: float
+    check: float
     disk: int
     memory: int
 
     @property
     def seconds(self) -> float:
         """All of it, in seconds."""
-        return self.packing + self.embeddings + self.fits
+        return self.packing + self.embeddings + self.fits + self.check
 
 
 def cost_of(catalog: Catalog, foundation: Foundation, folds: int) -> Cost:
@@ -66,7 +67,8 @@ def cost_of(catalog: Catalog, foundation: Foundation, folds: int) -> Cost:
     packing = (time.perf_counter() - started) / max(1, tried) * clips
     embeddings = embedding_seconds(foundation, catalog.seconds) * clips
     disk = clips * round(catalog.seconds * rate) * 2
-    return Cost(packing, embeddings, fit_seconds(clips, len(catalog.labels), folds), disk, memory(clips))
+    fits = fit_seconds(clips, len(catalog.labels), folds)
+    return Cost(packing, embeddings, fits, check_seconds(clips), disk, memory(clips))
 
 
 def memory(clips: int) -> int:
@@ -94,3 +96,8 @@ def fit_seconds(clips: int, labels: int, folds: int) -> float:
     """Seconds that the fits of all folds and the last take, by what they took on one core: a guess."""
     each = 1 + 0.009 * min(clips, 4000) * (0.75 + labels / 40)
     return (folds + 1) * each
+
+
+def check_seconds(clips: int) -> float:
+    """Seconds that the baseline and the report take, by what they took on two cores: a guess."""
+    return 7 + 0.03 * min(clips, 4000)

@@ -31,7 +31,15 @@ from bayes_panns.core.errors import AudioError, StoreError
 from bayes_panns.core.files import require_folder
 from bayes_panns.core.text import printable
 from bayes_panns.jobs.inputs import contents
-from bayes_panns.jobs.learning.cost import Cost, Foundation, cost_of, embedding_seconds, fit_seconds, memory
+from bayes_panns.jobs.learning.cost import (
+    Cost,
+    Foundation,
+    check_seconds,
+    cost_of,
+    embedding_seconds,
+    fit_seconds,
+    memory,
+)
 from bayes_panns.jobs.learning.messages import only
 from bayes_panns.jobs.learning.remarks import LabelCount, file_remarks, label_remarks_of
 
@@ -225,7 +233,14 @@ def _of_store(
         classes=_shares(store.path, clips.task, classes),
         remarks=tuple(label_remarks_of(clips.labels, counts, len(clips), clips.task)),
         skipped=(),
-        cost=Cost(0.0, each * len(clips), fit_seconds(len(clips), len(clips.labels), made), size, memory(len(clips))),
+        cost=Cost(
+            packing=0.0,
+            embeddings=each * len(clips),
+            fits=fit_seconds(len(clips), len(clips.labels), made),
+            check=check_seconds(len(clips)),
+            disk=size,
+            memory=memory(len(clips)),
+        ),
         seed=seed,
         digest=digest_of({"store": contents(clips), "names": clips.names, "seed": seed, "classes": classes}),
         store=store.path,

@@ -102,7 +102,12 @@ def _imbalance(plan: Plan) -> str:
 
 def _takes(plan: Plan) -> str:
     cost = plan.cost
-    parts = [("packing", cost.packing), ("features", cost.embeddings), (f"{plan.folds + 1} fits", cost.fits)]
+    parts = [
+        ("packing", cost.packing),
+        ("features", cost.embeddings),
+        (f"{plan.folds + 1} fits", cost.fits),
+        ("baseline and report", cost.check),
+    ]
     each = ", ".join(f"{name} {duration_text(seconds)}" for name, seconds in parts if seconds >= 1)
     disk = f"{cost.disk / 1e6:.0f} MB of disk" if cost.disk < 1e9 else f"{cost.disk / 1e9:.1f} GB of disk"
     return f"about {duration_text(cost.seconds)} ({each}); {disk}, {cost.memory / 1e9:.1f} GB of memory"
