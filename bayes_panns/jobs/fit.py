@@ -33,7 +33,7 @@ from bayes_panns.jobs.starting import (
 from bayes_panns.posterior import Inherited, Posterior, Power, choose_device, load, require_inputs, save
 from bayes_panns.posterior.disk import read_header
 from bayes_panns.recipes import Run, is_function, read_strategy, replaced
-from bayes_panns.svi import Earlier, Embeddings, Features, Fit, HeadChoice, HeadFit
+from bayes_panns.svi import Earlier, Embeddings, Features, Fit, HeadChoice, HeadFit, Running
 from bayes_panns.svi.feature_file import FeatureFile
 from bayes_panns.svi.schedules import learning_rate
 
@@ -64,6 +64,7 @@ def fit(
     guide_function: str | None = None,
     device: str = "auto",
     resume: bool = False,
+    running: Running | None = None,
     widen: float = 1.0,
 ) -> Fitted:
     """Fit a posterior as ``recipe`` says: from scratch, or from ``recipe.upstream``.
@@ -82,6 +83,7 @@ def fit(
             with the model.
         device: See :func:`~bayes_panns.jobs.choose_device`.
         resume: Whether to resume the run in the folder.
+        running: How it runs on this machine.
         widen: A factor on the starting widths, for :func:`~bayes_panns.jobs.check_start`.
 
     Raises:
@@ -126,7 +128,7 @@ def fit(
         if inherited is not None:
             new = ", ".join(inherited.new) or "none"
             logger.info(f"taken from {recipe.upstream}: {len(inherited.taken)} tensors; new: {new}")
-        job = _job(recipe, posterior, clips, held, run, chosen, widen, before)
+        job = _job(recipe, posterior, clips, held, run, chosen, running, widen, before)
         if resume:
             resumable = _resumed(job, run, recipe, resumable)
         if isinstance(job, Fit) and job.step == 0:
@@ -222,6 +224,7 @@ def _job(
     held: ClipSet | None,
     run: RunFolder,
     device: torch.device,
+    running: Running | None,
     widen: float,
     before: Earlier | None,
 ) -> Fit | HeadFit:
@@ -251,7 +254,15 @@ def _job(
         )
         data, validation = keep(clips), None if held is None else keep(held)
     return Fit(
-        posterior.model, posterior.guide, data, recipe.fit, run.path, validation=validation, device=device, widen=widen
+        posterior.model,
+        posterior.guide,
+        data,
+        recipe.fit,
+        run.path,
+        validation=validation,
+        device=device,
+        running=running,
+        widen=widen,
     )
 
 

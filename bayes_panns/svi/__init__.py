@@ -10,7 +10,7 @@ from bayes_panns.svi.last_layer import Earlier, HeadChoice, HeadFit
 from bayes_panns.svi.metrics import AT_PRIOR, EFFECTIVE, METRICS, OF_PARAMETERS, SCALE, read_metrics
 from bayes_panns.svi.natural_gradient import NaturalGradient, require_natural, require_normal_prior, trained_weights
 from bayes_panns.svi.schedules import kl_warmup, learning_rate
-from bayes_panns.svi.settings import FitSettings, Natural, Selection
+from bayes_panns.svi.settings import FitSettings, Natural, Running, Selection
 from bayes_panns.svi.widths import trained_log_scales
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "MeanFieldELBO",
     "Natural",
     "NaturalGradient",
+    "Running",
     "Selection",
     "fisher_information",
     "kl_warmup",

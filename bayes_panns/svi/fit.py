@@ -21,15 +21,15 @@ from bayes_panns.core.choices import Optimizer, WidthStart
 from bayes_panns.core.errors import FitError
 from bayes_panns.svi import checkpoint
 from bayes_panns.svi.checkpoint import CHECKPOINT, RunningMean, State
-from bayes_panns.svi.elbo import MeanFieldELBO
 from bayes_panns.svi.embeddings import Embeddings
 from bayes_panns.svi.features import Features
 from bayes_panns.svi.fisher import BATCH, start_from_fisher
 from bayes_panns.svi.interrupts import interruptible
 from bayes_panns.svi.metrics import METRICS, append_metrics, drop_metrics_after, effective_shares, widths
-from bayes_panns.svi.natural_gradient import NaturalGradient, trained_weights
+from bayes_panns.svi.natural_gradient import trained_weights
 from bayes_panns.svi.schedules import kl_warmup, learning_rate
-from bayes_panns.svi.settings import FitSettings
+from bayes_panns.svi.settings import FitSettings, Running
+from bayes_panns.svi.stepper import Batch, Stepper
 from bayes_panns.svi.validation import validate
 from bayes_panns.svi.widths import log_widths, prior_warning, start_warning, trained_log_scales, widen
 
@@ -57,6 +57,7 @@ class Fit:
         folder: Where the metrics and the checkpoint go.
         validation: Clips that are scored at the posterior mean after each epoch, and never trained on.
         device: Where to compute.
+        running: How it runs on this machine.
         widen: A factor on the widths of the mean-field Normals at the start of the fit, whatever they started from. It
             is for a second fit that shows how much of the first one's widths is the start; such a fit logs nothing at
             its end.
@@ -76,6 +77,7 @@ class Fit:
         *,
         validation: Features | Embeddings | None = None,
         device: torch.device | str = "cpu",
+        running: Running | None = None,
         widen: float = 1.0,
     ):
         self._embedded = settings.features == choices.Features.EMBEDDINGS
@@ -83,44 +85,19 @@ class Fit:
             raise ValueError(f"settings.features is {settings.features}, but the data are something else")
         self.model, self.guide = model.to(device), guide.to(device)
         self.data, self.validation = data, validation
-        self.settings, self.folder = settings, folder
+        self.settings, self.folder, self.running = settings, folder, running or Running()
         self.device = torch.device(device)
         self._widen = widen
         self._sampler = Sampler(data.target, settings.batch_size, sampling=settings.sampling, seed=settings.seed)
         self._batches = self._sampler.batches
         self._state = State(settings.epochs * self._batches, backbone=getattr(data, "backbone", None))
-        self._elbo = MeanFieldELBO()
+        self._kl = math.nan
         # A guide that builds itself from a run of the model does so here, in eval mode: BatchNorm must not move.
         self.model.eval()
         with torch.no_grad():
             self.guide(*data.batch(torch.arange(1), self.device), embedded=self._embedded)
-        self._objective = self._elbo(self.model, self.guide)
-        natural_gradient = settings.optimizer == Optimizer.NATURAL_GRADIENT and trained_weights(self.guide)
-        self._natural = self._natural_gradient() if natural_gradient else None
-        self._elbo.without_kl = frozenset() if self._natural is None else self._natural.without_kl
-        self._kl = math.nan
-        natural = set() if self._natural is None else self._natural.handles
-        rest = [each for each in self._objective.parameters() if each.requires_grad and id(each) not in natural]
-        if not rest and not natural:
-            raise FitError("there is nothing to train: every part of the network is frozen")
-        self._optimizers: dict[str, torch.optim.Optimizer] = {}
-        if rest:
-            self._optimizers["optimizer"] = torch.optim.Adam(rest, lr=settings.learning_rate, fused=True)
-        if self._natural is not None:
-            self._optimizers["natural_gradient"] = self._natural
-        self._rates = {name: optimizer.param_groups[0]["lr"] for name, optimizer in self._optimizers.items()}
-
-    def _natural_gradient(self) -> NaturalGradient:
-        """The optimiser of the mean-field Normals."""
-        return NaturalGradient(
-            self.model,
-            self.guide,
-            clips=len(self.data),
-            kl_weight=self.settings.kl_weight,
-            adds_kl=True,
-            trusts_start=self.settings.start == WidthStart.FISHER,
-            **self.settings.natural.model_dump(),
-        )
+        self._stepper = Stepper(self.model, self.guide, settings, clips=len(data), embedded=self._embedded)
+        self._objective, self._optimizers = self._stepper.objective, self._stepper.optimizers
 
     @property
     def step(self) -> int:
@@ -231,35 +208,21 @@ class Fit:
         Returns:
             The NLL, in nats a clip.
         """
-        settings, size = self.settings, len(self.data)
-        clips, target, augment = self._batch(index)
-        share = learning_rate(self.step, self.steps, settings.schedule)
-        for name, optimizer in self._optimizers.items():
-            optimizer.param_groups[0]["lr"] = self._rates[name] * share
-            optimizer.zero_grad(set_to_none=True)
-        self._elbo.kl_weight = settings.kl_weight * kl_warmup(self.step, round(settings.kl_warmup * self._batches))
-        loss = self._objective(clips, target, augment=augment, embedded=self._embedded) / size
-        nll = float(self._elbo.nll) / size
-        if self._natural is None:
-            self._kl = float(self._elbo.kl)
-        if not math.isfinite(loss.item()):
-            kl = "" if math.isnan(self._kl) else f", KL {self._kl} nats"
-            raise self._diverged(f"the loss is {loss.item()} (NLL {nll} a clip{kl})")
-        natural = self._natural
-        loss.backward(retain_graph=natural is not None and natural.samples_labels)
-        if natural is not None:
-            sampled = self._sampled_gradients(natural.locs) if natural.samples_labels else None
-            natural.step(len(index), sampled)
-        if "optimizer" in self._optimizers:
-            self._optimizers["optimizer"].step()
+        settings = self.settings
+        try:
+            nll = self._stepper.step(
+                self._batch(index),
+                rate=learning_rate(self.step, self.steps, settings.schedule),
+                kl_weight=settings.kl_weight * kl_warmup(self.step, round(settings.kl_warmup * self._batches)),
+            )
+        except FloatingPointError as error:
+            raise self._diverged(str(error)) from error
+        if self._stepper.natural is None:
+            self._kl = self._stepper.step_kl
         self._state.step += 1
-        return nll
+        return nll.item()
 
-    def _sampled_gradients(self, parameters: list[Tensor]) -> tuple[Tensor | None, ...]:
-        """Gradients of the NLL a clip at labels drawn from the model, which are never used for a step."""
-        return torch.autograd.grad(self._elbo.sampled_nll() / len(self.data), parameters, allow_unused=True)
-
-    def _batch(self, index: Tensor) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor] | None]:
+    def _batch(self, index: Tensor) -> Batch:
         """The clips at ``index``, their targets and the augmentation of their spectrograms."""
         clips, target = self.data.batch(index, self.device)
         augmentations: list[Callable[[Tensor], Tensor]] = [SpecAugment()] if self.settings.spec_augment else []
@@ -269,13 +232,13 @@ class Fit:
             labels = len(self.data.clips.labels)
             target = mixup(target if target.is_floating_point() else F.one_hot(target, labels).float())
         if not augmentations:
-            return clips, target, None
-        return clips, target, lambda values: reduce(lambda before, augment: augment(before), augmentations, values)
+            return Batch(clips, target)
+        return Batch(clips, target, lambda values: reduce(lambda before, each: each(before), augmentations, values))
 
     def _diverged(self, what: str) -> FitError:
         kept = f"the last good checkpoint is {self.folder / CHECKPOINT}" if self.checkpointed else "no checkpoint yet"
         settings = self.settings
-        if self._natural is None:
+        if self._stepper.natural is None:
             remedy = (
                 f"fit.learning_rate (it is {settings.learning_rate:g}), a longer fit.kl_warmup or smaller init_scale"
             )
@@ -288,8 +251,7 @@ class Fit:
         """Score the validation clips and append a line of metrics; ``nll`` is the last step's."""
         state, running = self._state, self._state.running
         started = time.monotonic()
-        if self._natural is not None:
-            self._kl = float(self._elbo.kl) + self._natural.kl()
+        self._kl, natural = self._stepper.kl(), self._stepper.natural
         scores = {} if self.validation is None else self.validate()
         seconds = running.seconds + time.monotonic() - started
         state.metrics = {
@@ -297,9 +259,9 @@ class Fit:
             "step": state.step,
             "nll": running.mean,
             "kl": self._kl,
-            "kl_weight": self._elbo.kl_weight,
-            "learning_rate": next(iter(self._optimizers.values())).param_groups[0]["lr"],
-            **({} if self._natural is None else {"natural_learning_rate": self._natural.param_groups[0]["lr"]}),
+            "kl_weight": self._stepper.kl_weight,
+            "learning_rate": self._stepper.rate,
+            **({} if natural is None else {"natural_learning_rate": natural.param_groups[0]["lr"]}),
             "seconds": round(seconds, 3),
             **scores,
         }

@@ -1,5 +1,6 @@
 """The settings of a fit: the table ``[fit]`` of a run recipe."""
 
+from dataclasses import dataclass
 from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
@@ -79,6 +80,21 @@ class Selection(BaseModel):
         if folds == 1:
             raise PydanticCustomError("folds", "A cross-validation needs two folds or more; 0 makes none")
         return folds
+
+
+@dataclass(frozen=True)
+class Running:
+    """How a fit runs on this machine. None of it changes what is fitted, and a resumed fit may run otherwise.
+
+    Attributes:
+        workers: Processes that read clips ahead; 0 for none.
+        checkpoint_minutes: The longest time from one checkpoint to the next.
+        time_limit: Seconds after which the fit ends itself with a checkpoint; None for no limit.
+    """
+
+    workers: int = 0
+    checkpoint_minutes: float = 10.0
+    time_limit: float | None = None
 
 
 class FitSettings(BaseModel):

@@ -1,0 +1,5 @@
+"""``python -m bayes_panns``: the same as the command ``bayes-panns``, such as for ``torchrun -m``."""
+
+from bayes_panns.cli import main
+
+main(prog_name="bayes-panns")
