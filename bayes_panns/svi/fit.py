@@ -108,7 +108,7 @@ class Fit:
             folder,
             self._objective,
             self._optimizers,
-            fixed=self._fixed,
+            fixed=self._fixed(),
             device=self.device,
             minutes=self.running.checkpoint_minutes,
         )
@@ -376,10 +376,11 @@ class Fit:
             finally:
                 self._state = last
 
-    def _fixed(self) -> dict[str, Tensor]:
-        """The state that a checkpoint leaves out: the backbone whose embeddings are fitted, most of it by far."""
+    def _fixed(self) -> frozenset[str]:
+        """What a checkpoint leaves out: the backbone whose embeddings are fitted, most of the state by far."""
         if not self._embedded:
-            return {}
+            return frozenset()
         backbone, head = "model.net.", f"model.net.{self.model.head}."
-        state = self._objective.state_dict()
-        return {name: state[name] for name in state if name.startswith(backbone) and not name.startswith(head)}
+        return frozenset(
+            name for name in self._objective.state_dict() if name.startswith(backbone) and not name.startswith(head)
+        )
