@@ -336,8 +336,8 @@ class Fit:
                 self._checkpoints.save(self._state, wait=True)
                 kept = f"{self.folder / CHECKPOINT} has the steps before it"
         return ProcessError(
-            f"step {self.step} (epoch {self.epoch:.1f}): another process has ended, so the fit ends; {kept}; go on with "
-            "--resume"
+            f"step {self.step} (epoch {self.epoch:.1f}): another process has ended, so the fit ends; {kept}; go on "
+            "with --resume"
         )
 
     def _diverged(self, what: str) -> FitError:

@@ -58,7 +58,7 @@ class TimeLimit:
         if self._asked is not None:
             before, kind = self._asked
             # The first step may compile and allocate.
-            last = self._longest.get(kind, 0.0) if self._steps > 1 else 0.0
+            last = self._longest.get(kind, 0.0) if self._steps > 2 else 0.0
             self._longest[kind] = max(last, now - before)
         self._asked, self._steps = (now, ends_epoch), self._steps + 1
         if self.end is None or not self._longest:

@@ -18,7 +18,8 @@ from bayes_panns.recipes import replaced
 
 
 def test_a_fit_leaves_what_it_promises(upstream):
-    assert {path.name for path in upstream.iterdir()} == {
+    # Which epoch is the best may depend on the machine.
+    assert {path.name for path in upstream.iterdir()} - {"best"} == {
         *("posterior", "metrics.jsonl", "run.toml", "resume.json"),
         *("checkpoint.pt", "checkpoint.previous.pt", "checkpoint.best.pt"),
     }
