@@ -33,6 +33,7 @@ def _fit_options(command: Callable[..., Any]) -> Callable[..., Any]:
             ),
             click.option("-o", "--out", type=options.FOLDER, help="The folder of the results [runs/RUN]."),
             options.device,
+            options.workers,
             click.option("--seed", type=int, help="Replaces fit.seed."),
             options.changes,
             click.option(
@@ -51,6 +52,7 @@ def _fit(
     guide: str | None,
     out: Path | None,
     device: str,
+    workers: int | None,
     seed: int | None,
     changes: tuple[str, ...],
     resume: bool,
@@ -60,12 +62,20 @@ def _fit(
 ) -> None:
     from bayes_panns.jobs import fit
     from bayes_panns.recipes import read_run
+    from bayes_panns.svi import Running
 
     recipe = read_run(run, changes, stores=stores, labels=labels, guide=guide, upstream=upstream, seed=seed)
     if transfer and recipe.upstream is None:
         raise click.UsageError("name the posterior to start from with --from")
     folder = out or Path("runs") / Path(run).stem
-    fitted = fit(recipe, folder, guide_function=options.function_of(guide), device=device, resume=resume)
+    fitted = fit(
+        recipe,
+        folder,
+        guide_function=options.function_of(guide),
+        device=device,
+        resume=resume,
+        running=Running(workers=workers),
+    )
     if not fitted.complete:
         logger.info(f"interrupted; {folder}/posterior can be used as it is, and --resume continues the fit")
         click.get_current_context().exit(INTERRUPTED)
@@ -85,6 +95,7 @@ def pretrain(**given: Any) -> None:
     \b
     Example:
       bayes-panns pretrain urbansound8k --data stores/us8k.h5 --guide flip -o runs/us8k-flip
+      bayes-panns pretrain audioset --data stores/audioset.h5 --set fit.features=none --workers 4 -o runs/audioset
     """
     _fit(**given)
 
@@ -181,6 +192,7 @@ def widths(
 @options.changes
 @click.option("--resume", is_flag=True, help="Resume in the folder: complete fits are kept.")
 @options.device
+@options.workers
 def crossval(
     run: str,
     upstream: Path | None,
@@ -194,6 +206,7 @@ def crossval(
     changes: tuple[str, ...],
     resume: bool,
     device: str,
+    workers: int | None,
 ) -> None:
     """Fit to all folds but one and score on that one, for each of the data set's own folds.
 
@@ -213,6 +226,7 @@ def crossval(
     from bayes_panns.jobs import write_results
     from bayes_panns.recipes import read_run
     from bayes_panns.report import crossval_latex, crossval_table
+    from bayes_panns.svi import Running
 
     folder = out or Path("runs") / f"{Path(run).stem}-crossval"
     result = cross_validate(
@@ -225,6 +239,7 @@ def crossval(
         draws=draws,
         device=device,
         resume=resume,
+        running=Running(workers=workers),
     )
     if result is None:
         logger.info(f"interrupted; --resume continues in {folder}")

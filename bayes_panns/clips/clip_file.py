@@ -1,5 +1,6 @@
 """The file of a store: opened once a process, watched for changes, and its clips read by row."""
 
+import copy
 import math
 import os
 from collections.abc import Iterator, Mapping
@@ -9,12 +10,14 @@ from typing import Any
 
 import h5py
 import numpy as np
+import torch
 
 from bayes_panns.audio.magnitude import usable
 from bayes_panns.clips.hdf5 import StoreFile
 from bayes_panns.clips.rows import read_rows
+from bayes_panns.clips.samples import as_floats
 from bayes_panns.clips.seals import checked
-from bayes_panns.clips.store_format import DATASETS, FULL_SCALE, digest, digests, one_line
+from bayes_panns.clips.store_format import DATASETS, digest, digests, one_line
 from bayes_panns.core.choices import Holds
 from bayes_panns.core.errors import StoreError
 
@@ -45,7 +48,8 @@ class ClipFile:
         self._file: h5py.File | None = None
         self._process = 0
         self._identity: Identity | None = None
-        self._holds, self._verifiable, self._seal = Holds.WAVEFORMS, False, None
+        self._holds, self._verifiable = Holds.WAVEFORMS, False
+        self._seal: Mapping[str, str] | None = None
         self.digests: np.ndarray | None = None
         self.checked = np.zeros(0, dtype=bool)
 
@@ -60,6 +64,12 @@ class ClipFile:
         """
         self._holds, self._verifiable, self._seal = holds, verifiable, seal
         self.checked = np.zeros(rows, dtype=bool)
+
+    def bare(self) -> "ClipFile":
+        """The same file, not open, without digests and what was checked: small to send."""
+        found = copy.copy(self)
+        found.digests, found.checked = None, np.zeros(0, dtype=bool)
+        return found
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"path": self.path.absolute(), "_file": None, "_process": 0}
@@ -121,7 +131,7 @@ class ClipFile:
             raw = raw.astype(np.float32, copy=False)
         if found is None or plain:
             return raw
-        found[:] = as_floats(raw) if found.dtype.kind == "f" else raw
+        found[:] = floats_of(raw)
         return found
 
     def digests_of(self, rows: np.ndarray) -> list[bytes]:
@@ -224,11 +234,9 @@ class ClipFile:
             raise StoreError(f"{self.path}: is {what}; copy or pack it again") from error
 
 
-def as_floats(raw: np.ndarray) -> np.ndarray:
+def floats_of(raw: np.ndarray) -> np.ndarray:
     """Clips as they are stored, as float32: what is int16 over full scale."""
-    if raw.dtype.kind == "f":
-        return raw.astype(np.float32, copy=False)
-    return np.divide(raw, np.float32(FULL_SCALE), dtype=np.float32)
+    return as_floats(torch.from_numpy(raw)).numpy() if raw.dtype == np.int16 else raw.astype(np.float32, copy=False)
 
 
 def _identity(file: h5py.File) -> Identity:

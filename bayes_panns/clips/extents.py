@@ -1,7 +1,7 @@
 """Where the rows of a dataset lie in its file, and reading them from there without HDF5 in between.
 
-HDF5 reads one row after the other, each through buffers of its own. For rows that are stored as they are, its index says
-where each one is. The system then hears of all rows of a batch at once, so that a disk works on many, and each goes
+HDF5 reads one row after the other, each through buffers of its own. For rows that are stored as they are, its index
+says where each one is. The system then hears of all rows of a batch at once, so that a disk works on many, and each goes
 straight to its place in memory. Rows that lie together are one request.
 """
 
@@ -61,7 +61,7 @@ class Extents:
         for start, end in requests:
             first = int(places[order[start]])
             os.posix_fadvise(self._file, first, (end - start) * self._size, os.POSIX_FADV_WILLNEED)
-        content = memoryview(found).cast("B")
+        content = found.data.cast("B")
         for start, end in requests:
             self._fill([self._row(content, row) for row in order[start:end]], int(places[order[start]]))
         return True

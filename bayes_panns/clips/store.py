@@ -12,7 +12,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 
-from bayes_panns.clips.clip_file import ClipFile, as_floats
+from bayes_panns.clips.clip_file import ClipFile, floats_of
 from bayes_panns.clips.rows import read_rows
 from bayes_panns.clips.store_format import check_indices, in_words
 from bayes_panns.clips.store_header import read_header
@@ -191,7 +191,7 @@ class Store:
             IndexError: An index is out of range.
             StoreError: As :meth:`waveform`.
         """
-        return as_floats(self.file.read(self.rows[check_indices(indices, len(self))]))
+        return floats_of(self.file.read(self.rows[check_indices(indices, len(self))]))
 
     def require_rate(self) -> None:
         """Check that it is known at what rate sound was sampled.

@@ -29,6 +29,7 @@ from bayes_panns.posterior import Posterior, choose_device, load
 from bayes_panns.posterior.disk import read_header
 from bayes_panns.predictions import Draws
 from bayes_panns.recipes import Run, is_function, replaced
+from bayes_panns.svi import Running
 
 logger = logging.getLogger(__name__)
 
@@ -128,6 +129,7 @@ def crossval(
     draws: Draws | None = None,
     device: str = "auto",
     resume: bool = False,
+    running: Running | None = None,
 ) -> CrossValidation | None:
     """Fit to all folds but one and score on that one, for each fold, strategy and seed.
 
@@ -145,6 +147,7 @@ def crossval(
         draws: Posterior draws per clip.
         device: Where to fit and to score; see :func:`~bayes_panns.jobs.choose_device`.
         resume: Whether to go on in ``folder``: complete fits are kept, and interrupted ones are resumed.
+        running: How the fits run on this machine.
 
     Returns:
         The evaluations, or None if a fit was interrupted.
@@ -186,7 +189,7 @@ def crossval(
             function = guide if guide in functions else None
             name = _name(guide)
             run = RunFolder(run_folder(folder / name, seed, fold))
-            posterior = _fitted(replaced(recipe, changes), run, function, device, resume)
+            posterior = _fitted(replaced(recipe, changes), run, function, device, resume, running)
             if posterior is None:
                 return None
             evaluation = _scored(posterior, run, recipe.data.stores, fold, ood, draws)
@@ -250,7 +253,9 @@ def _upstreams(upstream: str | None, seeds: Sequence[int], folds: Sequence[int])
     return {pair: str(run.path) for pair, run in runs.items()}
 
 
-def _fitted(recipe: Run, run: RunFolder, guide_function: str | None, device: str, resume: bool) -> Posterior | None:
+def _fitted(
+    recipe: Run, run: RunFolder, guide_function: str | None, device: str, resume: bool, running: Running | None
+) -> Posterior | None:
     """The run's posterior, fitted now or complete already; None if the fit was interrupted."""
     resume = resume and run.is_run
     if resume and (epochs := run.read_recipe().fit.epochs) > recipe.fit.epochs:
@@ -258,7 +263,7 @@ def _fitted(recipe: Run, run: RunFolder, guide_function: str | None, device: str
             f"{run.path}: was fitted for fit.epochs = {epochs}, not {recipe.fit.epochs}; resume with as many, or "
             "choose another folder with -o"
         )
-    fitted = fit(recipe, run.path, guide_function=guide_function, device=device, resume=resume)
+    fitted = fit(recipe, run.path, guide_function=guide_function, device=device, resume=resume, running=running)
     if not fitted.complete:
         return None
     return load(run.posterior, device=choose_device(device), guide_function=guide_function)

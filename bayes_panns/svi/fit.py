@@ -25,6 +25,7 @@ from bayes_panns.svi.embeddings import Embeddings
 from bayes_panns.svi.features import Features
 from bayes_panns.svi.fisher import BATCH, start_from_fisher
 from bayes_panns.svi.interrupts import interruptible
+from bayes_panns.svi.loader import Loader, default_workers
 from bayes_panns.svi.metrics import METRICS, append_metrics, drop_metrics_after, effective_shares, widths
 from bayes_panns.svi.natural_gradient import trained_weights
 from bayes_panns.svi.schedules import kl_warmup, learning_rate
@@ -88,10 +89,18 @@ class Fit:
         self.settings, self.folder, self.running = settings, folder, running or Running()
         self.device = torch.device(device)
         self._widen = widen
-        self._sampler = Sampler(data.target, settings.batch_size, sampling=settings.sampling, seed=settings.seed)
+        self._sampler = Sampler(
+            data.target,
+            settings.batch_size,
+            sampling=settings.sampling,
+            seed=settings.seed,
+            block=settings.block,
+            places=data.clips.places,
+        )
         self._batches = self._sampler.batches
         self._state = State(settings.epochs * self._batches, backbone=getattr(data, "backbone", None))
         self._kl = math.nan
+        self._loader = Loader(data, self.device)
         # A guide that builds itself from a run of the model does so here, in eval mode: BatchNorm must not move.
         self.model.eval()
         with torch.no_grad():
@@ -160,6 +169,7 @@ class Fit:
             # The loss is checked at each step; Pyro's validation would read every weight again.
             pyro.validation_enabled(False),
             progress.task("fitting", total=self.steps, unit="step", done=self.step) as bar,
+            self._reading() as self._loader,
         ):
             # A NaN raises an error here that names the step; Pyro would warn as well.
             warnings.filterwarnings("ignore", message="Encountered NaN")
@@ -172,6 +182,17 @@ class Fit:
             self._conclude()
         self.model.eval()
         return complete
+
+    def _reading(self) -> Loader:
+        """What reads the batches that are left."""
+        workers = self.running.workers
+        if workers is None:
+            workers = default_workers(self.settings.features, self.device)
+        return Loader(self.data, self.device, (self._reads(step) for step in range(self.step, self.steps)), workers)
+
+    def _reads(self, step: int) -> Tensor:
+        """The clips that this process reads for a step, int64."""
+        return self._sampler.batch(step)
 
     def _conclude(self) -> None:
         """Say how much of the posterior is the data's."""
@@ -224,7 +245,7 @@ class Fit:
 
     def _batch(self, index: Tensor) -> Batch:
         """The clips at ``index``, their targets and the augmentation of their spectrograms."""
-        clips, target = self.data.batch(index, self.device)
+        clips, target = self._loader.batch(index)
         augmentations: list[Callable[[Tensor], Tensor]] = [SpecAugment()] if self.settings.spec_augment else []
         if self.settings.mixup:
             mixup = Mixup.draw(len(index))
@@ -250,6 +271,8 @@ class Fit:
     def _end_epoch(self, nll: float) -> None:
         """Score the validation clips and append a line of metrics; ``nll`` is the last step's."""
         state, running = self._state, self._state.running
+        if waiting := self._loader.waiting():
+            logger.info(waiting)
         started = time.monotonic()
         self._kl, natural = self._stepper.kl(), self._stepper.natural
         scores = {} if self.validation is None else self.validate()
