@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import warnings
 from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Any, Self
@@ -42,27 +43,35 @@ class Ahead:
 
     Raises:
         BayesPannsError: What is wrong with a store, as in this process.
-        FitError: A process was killed.
+        FitError: A process has ended before its time.
     """
 
     def __init__(self, reader: Reader, batches: Iterable[Tensor], *, workers: int, pinned: bool = False) -> None:
-        loader = DataLoader(
-            _Batches(reader),
-            batch_size=None,
-            # A batch as a NumPy array: torch would send a tensor as a file.
-            sampler=_Numbers(batches),
-            num_workers=workers,
-            collate_fn=_as_it_is,
-            pin_memory=pinned,
-            prefetch_factor=DEEP,
-            worker_init_fn=_settle,
-            multiprocessing_context="spawn",
-            # By default each iterator would move the global random state.
-            generator=torch.Generator(),
-        )
         before = set(multiprocessing.active_children())
-        self._found: Iterator[Tensor | Exception] | None = iter(loader)
+        with warnings.catch_warnings():
+            # More processes than cores are of use where they wait for a disk.
+            warnings.filterwarnings("ignore", message="This DataLoader will create")
+            loader = DataLoader(
+                _Batches(reader),
+                batch_size=None,
+                # A batch as a NumPy array: torch would send a tensor as a file.
+                sampler=_Numbers(batches),
+                num_workers=workers,
+                collate_fn=_as_it_is,
+                pin_memory=pinned,
+                prefetch_factor=DEEP,
+                worker_init_fn=_settle,
+                multiprocessing_context="spawn",
+                # By default each iterator would move the global random state.
+                generator=torch.Generator(),
+            )
+            self._found: Iterator[Tensor | Exception] | None = iter(loader)
         self._processes = set(multiprocessing.active_children()) - before
+
+    @property
+    def processes(self) -> tuple[int, ...]:
+        """Their process numbers."""
+        return tuple(each.pid for each in self._processes if each.pid is not None)
 
     def __enter__(self) -> Self:
         return self
@@ -85,8 +94,8 @@ class Ahead:
         # Torch raises it wherever this process happens to be.
         if isinstance(error, RuntimeError) and str(error).startswith(_DIED):
             raise FitError(
-                "a process that reads clips ahead was killed, perhaps for lack of memory or of room in /dev/shm; go on "
-                "with --resume, and fewer --workers"
+                "a process that reads clips ahead has ended, perhaps killed for lack of memory or of room in /dev/shm; "
+                "go on with --resume, and fewer --workers"
             ) from error
 
     def _end(self) -> None:

@@ -1,8 +1,8 @@
 """Where the rows of a dataset lie in its file, and reading them from there without HDF5 in between.
 
 HDF5 reads one row after the other, each through buffers of its own. For rows that are stored as they are, its index
-says where each one is. The system then hears of all rows of a batch at once, so that a disk works on many, and each goes
-straight to its place in memory. Rows that lie together are one request.
+says where each one is. The system then hears of all rows of a batch at once, so that a disk works on many, and each
+goes straight to its place in memory. Rows that lie together are one request.
 """
 
 import os

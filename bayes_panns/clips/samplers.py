@@ -21,7 +21,7 @@ class Sampler:
     once all have been shown they are shuffled again. So each label is drawn equally often, a clip of a rare label
     often, and a clip without labels never. ``alternate`` takes a balanced batch, then a random one, and so on.
 
-    ``blocks`` shows every clip once in each pass, too, in runs of ``block`` clips that are neighbours in the file, which
+    ``blocks`` shows every clip once in each pass, in runs of ``block`` clips that are neighbours in the file, which
     a disk reads at once. In each pass the clips, in the order of the file and closed to a ring, are cut into runs from
     a random clip on; the last run may be shorter. The runs follow each other in random order, and batches are cut from
     that, through runs where need be. So, over the random numbers,
