@@ -111,11 +111,13 @@ import torch
 class Slow:
     shape, dtype = (3,), torch.int16
 
-    def __init__(self, seconds):
-        self.seconds = seconds
+    def __init__(self, seconds, noted=None):
+        self.seconds, self.noted = seconds, noted
 
     def read(self, index, found=None):
         time.sleep(self.seconds)
+        if self.noted is not None:
+            (self.noted / f"read-{index[0]}").touch()
         return found.copy_(torch.from_numpy(index)[:, None])
 """
 
@@ -130,16 +132,17 @@ def slow_disk(tmp_path, monkeypatch):
 
 
 @pytest.mark.long
-def test_a_slow_disk_is_read_while_the_fit_computes(slow_disk):
+def test_a_slow_disk_is_read_while_the_fit_computes(slow_disk, tmp_path):
     plan = torch.arange(32).split(4)
-    with Ahead(slow_disk(0.2), plan, workers=2) as ahead:
+    with Ahead(slow_disk(0.1, tmp_path), plan, workers=2) as ahead:
         next(ahead)
-        started = time.monotonic()
-        for index, values in zip(plan[1:], ahead, strict=True):
-            assert values[:, 0].tolist() == index.tolist()
-            time.sleep(0.2)
-    # One after the other they would take 2.8 s.
-    assert time.monotonic() - started < 2.3
+        until = time.monotonic() + 60
+        # One batch is taken; two processes are two batches each ahead, and go no further.
+        while len(list(tmp_path.glob("read-*"))) < 5 and time.monotonic() < until:
+            time.sleep(0.05)
+        time.sleep(0.3)
+        assert sorted(each.name for each in tmp_path.glob("read-*")) == [f"read-{4 * n}" for n in range(5)]
+        assert [values[0, 0].item() for values in ahead] == [4, 8, 12, 16, 20, 24, 28]
 
 
 @pytest.mark.long
