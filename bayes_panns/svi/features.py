@@ -53,7 +53,7 @@ class Features:
         if keep == choices.Features.EMBEDDINGS:
             raise ValueError("these are features; for embeddings use Embeddings")
         self.reader: Reader | None = None
-        self._kept: _InMemory | Section
+        self._kept: _InMemory | Section | None = None
         if keep == choices.Features.MEMORY:
             self._kept = _InMemory(len(clips))
         elif keep == choices.Features.DISK:
@@ -87,8 +87,10 @@ class Features:
             stores have them; and the targets, int64 ``(batch,)`` for one-of-K, float ``(batch, K)`` for multi-label.
         """
         chosen = index.numpy()
-        values = torch.from_numpy(self._kept.take(chosen)) if self.reader is None else self.reader.read(chosen)
-        return self.with_targets(values, index, device)
+        if self.reader is not None:
+            return self.with_targets(self.reader.read(chosen), index, device)
+        assert self._kept is not None
+        return self.with_targets(torch.from_numpy(self._kept.take(chosen)), index, device)
 
     def with_targets(self, values: Tensor, index: Tensor, device: torch.device | str) -> tuple[Tensor, Tensor]:
         """What :meth:`batch` returns for the clips at ``index``, whose inputs have been read."""

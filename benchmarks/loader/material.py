@@ -1,4 +1,4 @@
-"""The clips that are read: a store and, for WebDataset, the same clips in tar files; and how they are put out of memory."""
+"""The clips that are read, in a store and as tar files for WebDataset; and how a disk is made to read them."""
 
 import ctypes
 import io
@@ -85,4 +85,4 @@ def resident(path: Path) -> float:
         del start
     if found:
         raise OSError(ctypes.get_errno(), f"{path}: mincore failed")
-    return float((np.frombuffer(there, dtype=np.uint8) & 1).mean())
+    return float((np.frombuffer(bytes(there), dtype=np.uint8) & 1).mean())

@@ -50,11 +50,12 @@ def table(run: Mapping[str, Any]) -> str:
     cold = max(turn["resident"] for turns in rounds for key, turn in turns.items() if key.endswith("cold"))
     warm = min(turn["resident"] for turns in rounds for key, turn in turns.items() if key.endswith("warm"))
     lines = [
-        f"{settings['clips']} clips of {settings['seconds']:g} s at 32 kHz ({settings['gigabytes']:.2g} GB of int16), "
-        f"batches of {settings['batch']}; {run['hardware']}, {run['cores']} cores, torch {run['versions']['torch']}, "
-        f"h5py {run['versions']['h5py']}. Clips a second from the first batches on, for {settings['read_seconds']:g} s; "
-        f"median and range (rounds: {len(rounds)}). Before a cold turn at most {cold:.1%} of the files was in the page "
-        f"cache, before a warm one at least {warm:.0%}. Ratios are to `{BASELINE}` with as many workers in the same round.",
+        f"{settings['clips']} clips of {settings['seconds']:g} s at 32 kHz ({settings['gigabytes']:.2g} GB of "
+        f"int16), in batches of {settings['batch']}; {run['hardware']}, {run['cores']} cores, torch {run['versions']['torch']}, "
+        f"h5py {run['versions']['h5py']}. Clips a second from the first batches on, for {settings['read_seconds']:g} "
+        f"s; median and range (rounds: {len(rounds)}). Before a cold turn at most {cold:.1%} of the files was in the "
+        f"page cache, before a warm one at least {warm:.0%}. Ratios are to `{BASELINE}` with as many workers in the "
+        "same round.",
         "",
     ]
     if run["note"]:
@@ -72,17 +73,16 @@ def table(run: Mapping[str, Any]) -> str:
         lines.append(f"| `{name}` | {workers} | {' | '.join(cells)} | {CONTENDERS[name].summary} |")
     lines += [
         "",
-        f"Memory of all processes (PSS), {settings['watched_workers']} workers, over a pass: at a quarter of it, and the "
-        "highest after that.",
+        f"Memory of all processes (PSS), {settings['watched_workers']} workers, over a pass: at a quarter of it, and "
+        "the highest after that.",
         "",
         "| what | at a quarter / MiB | highest after / MiB |",
         "|---|---|---|",
     ]
     for name, turn in run["memory"].items():
         curve = [(clips, memory) for _, memory, clips in turn["memory"]]
-        later = [memory for clips, memory in curve if clips >= settings["clips"] / 4] or [
-            curve[-1][1] if curve else 0.0
-        ]
+        later = [memory for clips, memory in curve if clips >= settings["clips"] / 4]
+        later = later or [memory for _, memory in curve[-1:]] or [0.0]
         lines.append(f"| `{name}` | {later[0]:.0f} | {max(later):.0f} |")
     return "\n".join(lines) + "\n"
 
