@@ -16,6 +16,7 @@ from benchmarks.decisions import main as decisions
 from benchmarks.foundation_study import main as foundation_study
 from benchmarks.hour import hour
 from benchmarks.hours import main as hours
+from benchmarks.loader.command import main as loader
 from benchmarks.measure import Plan, measure
 from benchmarks.messages import messages
 from benchmarks.transfer_study import main as transfer_study
@@ -155,6 +156,7 @@ main.add_command(acquisition)
 main.add_command(continuing)
 main.add_command(decisions)
 main.add_command(foundation_study)
+main.add_command(loader)
 
 if __name__ == "__main__":
     main()

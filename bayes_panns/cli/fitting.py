@@ -34,6 +34,7 @@ def _fit_options(command: Callable[..., Any]) -> Callable[..., Any]:
             ),
             click.option("-o", "--out", type=options.FOLDER, help="The folder of the results [runs/RUN]."),
             options.device,
+            options.workers,
             click.option("--seed", type=int, help="Replaces fit.seed."),
             options.changes,
             resuming.resume(
@@ -97,6 +98,7 @@ def pretrain(**given: Any) -> None:
     Example:
       bayes-panns pretrain urbansound8k --data stores/us8k.h5 --guide flip -o runs/us8k-flip
       bayes-panns pretrain urbansound8k --data stores/us8k.h5 -o runs/us8k --resume auto --time-limit 23:50
+      bayes-panns pretrain audioset --data stores/audioset.h5 --set fit.features=none --workers 4 -o runs/audioset
     """
     _fit(**given)
 
@@ -194,6 +196,7 @@ def widths(
 @resuming.resume("Resume in the folder: complete fits are kept. auto: the same.")
 @resuming.limits
 @options.device
+@options.workers
 def crossval(
     run: str,
     upstream: Path | None,

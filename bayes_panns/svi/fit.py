@@ -28,6 +28,7 @@ from bayes_panns.svi.features import Features
 from bayes_panns.svi.fisher import BATCH, start_from_fisher
 from bayes_panns.svi.fit_checkpoints import FitCheckpoints
 from bayes_panns.svi.interrupts import Interrupts, Stop, interruptible, note_stop
+from bayes_panns.svi.loader import Loader, default_workers
 from bayes_panns.svi.metrics import METRICS, append_metrics, drop_metrics_after, effective_shares, widths
 from bayes_panns.svi.moments import Moment, unlike
 from bayes_panns.svi.natural_gradient import trained_weights
@@ -98,7 +99,14 @@ class Fit:
         self.device = torch.device(device)
         self._widen = widen
         self._group = group()
-        self._sampler = Sampler(data.target, settings.batch_size, sampling=settings.sampling, seed=settings.seed)
+        self._sampler = Sampler(
+            data.target,
+            settings.batch_size,
+            sampling=settings.sampling,
+            seed=settings.seed,
+            block=settings.block,
+            places=data.clips.places,
+        )
         self._batches = self._sampler.batches
         if len(data) // self._batches < self._group.size:
             raise FitError(
@@ -109,6 +117,7 @@ class Fit:
         self.stopped: Stop | None = None
         """What ended it early, if something did."""
         self._kl = math.nan
+        self._loader = Loader(data, self.device)
         self._before: Moment | None = None
         self._drop_at: Callable[[int], None] = lambda step: None
         # A guide that builds itself from a run of the model does so here, in eval mode: BatchNorm must not move.
@@ -200,6 +209,7 @@ class Fit:
             # The loss is checked at each step; Pyro's validation would read every weight again.
             pyro.validation_enabled(False),
             progress.task("fitting", total=self.steps, unit="step", done=self.step) as bar,
+            self._reading() as self._loader,
         ):
             # A NaN raises an error here that names the step; Pyro would warn as well.
             warnings.filterwarnings("ignore", message="Encountered NaN")
@@ -218,6 +228,13 @@ class Fit:
             self._conclude()
         self.model.eval()
         return complete
+
+    def _reading(self) -> Loader:
+        """What reads the batches that are left."""
+        workers = self.running.workers
+        if workers is None:
+            workers = default_workers(self.settings.features, self.device)
+        return Loader(self.data, self.device, (self._reads(step) for step in range(self.step, self.steps)), workers)
 
     def _conclude(self) -> None:
         """Say how much of the posterior is the data's."""
@@ -297,7 +314,7 @@ class Fit:
         """This process's clips of those at ``index``, their targets and the augmentation of their spectrograms."""
         part, mixup = self._part(self.step, len(index))
         with sharded(part):
-            clips, target = self.data.batch(index[part.rows], self.device)
+            clips, target = self._loader.batch(index[part.rows])
         if mixup is not None:
             labels = len(self.data.clips.labels)
             target = mixup.of(part)(target if target.is_floating_point() else F.one_hot(target, labels).float())
@@ -355,6 +372,8 @@ class Fit:
     def _end_epoch(self, nll: float) -> None:
         """Score the validation clips and append a line of metrics; ``nll`` is the last step's."""
         state, running = self._state, self._state.running
+        if waiting := self._loader.waiting():
+            logger.info(waiting)
         started = time.monotonic()
         self._kl, natural = self._stepper.kl(), self._stepper.natural
         scores = {} if self.validation is None else self.validate()

@@ -15,6 +15,7 @@ _OF_BATCHES = (
     "steps_per_epoch",
     "batch_size",
     "sampling",
+    "block",
     "learning_rate",
     "schedule",
     "kl_warmup",
@@ -88,14 +89,15 @@ class Running:
     """How a fit runs on this machine. None of it changes what is fitted, and a resumed fit may run otherwise.
 
     Attributes:
-        workers: Processes that read clips ahead; 0 for none.
+        workers: Processes that read clips ahead, for each process of the fit; 0 for none, None for as many as what is
+            read and the cores suggest.
         checkpoint_minutes: The longest time from one checkpoint to the next.
         time_limit: Seconds after which the fit has ended itself with a checkpoint; None for no limit. In a job of
             SLURM that says when it ends (``SLURM_JOB_END_TIME``), that is a limit too.
         started: When the time began to count, in seconds since 1970; by default now.
     """
 
-    workers: int = 0
+    workers: int | None = 0
     checkpoint_minutes: float = 10.0
     time_limit: float | None = None
     started: float = field(default_factory=time.time, compare=False, repr=False)
@@ -108,11 +110,12 @@ class FitSettings(BaseModel):
 
     Attributes:
         optimizer: How: :class:`~bayes_panns.core.choices.Optimizer`.
-        epochs: Passes over the clips; with a sampling other than random, as many steps as that takes. For a
+        epochs: Passes over the clips; with the samplings balanced and alternate, as many steps as that takes. For a
             rotated last layer by natural gradients the most of them: that fit ends when it has converged.
         steps_per_epoch: Steps between two lines of metrics, each with a checkpoint; by default one pass.
         batch_size: Clips a step.
         sampling: Which clips make up a batch: :class:`~bayes_panns.core.choices.Sampling`.
+        block: With the sampling ``blocks``, how many clips a run has.
         learning_rate: Adam's peak step size.
         schedule: How the learning rate changes: :class:`~bayes_panns.core.choices.Schedule`.
         kl_weight: The weight of the KL: 1 is the ELBO, below it a tempered posterior.
@@ -136,6 +139,7 @@ class FitSettings(BaseModel):
     steps_per_epoch: Annotated[int, Field(ge=1)] | None = None
     batch_size: Annotated[int, Field(ge=1)] = 32
     sampling: Annotated[Sampling, Field(strict=False)] = Sampling.RANDOM
+    block: Annotated[int, Field(ge=1)] = 8
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-3
     schedule: Annotated[Schedule, Field(strict=False)] = Schedule.COSINE
     kl_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
