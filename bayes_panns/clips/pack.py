@@ -203,7 +203,7 @@ def pack(
     warn_of_labels(catalog, chosen, total.labels, total.clips, output)
     if clips_per_store is not None and (others := pack_plan.of_other_packs(output, planned)):
         logger.warning(
-            f"{output}: {others[0].name} and {len(others) - 1} more are there that this pack has not written"
+            f"{output}: {others[0].name} was not written by this pack, nor {len(others) - 1} more that are named so"
         )
     return PackReport(total.clips, tuple(total.skipped), excluded, tuple(total.notes), tuple(written))
 

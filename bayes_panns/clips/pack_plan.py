@@ -79,8 +79,8 @@ def inputs(catalog: Catalog, clips: Sequence[Clip], **options: Any) -> dict[str,
     libraries = (h5py.version.hdf5_version, h5py.__version__, soundfile.__libsndfile_version__, torch.__version__)
     return {
         "the catalog": digest_of(about_catalog),
-        "the clips": hashed.hexdigest(),
         **{name: digest_of({"value": value}) for name, value in options.items()},
+        "the clips": hashed.hexdigest(),
         "the version of bayes-panns": __version__,
         "the versions of HDF5, h5py, libsndfile, torch, NumPy": ", ".join([*libraries, np.__version__]),
         "the kind of machine": platform.machine(),

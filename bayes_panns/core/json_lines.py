@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from bayes_panns.core.digests import sealed, unsealed
+from bayes_panns.core.digests import DIGEST, sealed, unsealed
 from bayes_panns.core.files import writes
 from bayes_panns.core.strict_json import dumps
 
@@ -22,11 +22,17 @@ def line_of(table: Mapping[str, Any]) -> str:
     return dumps(sealed(table))
 
 
-def read_line(line: str | bytes) -> dict[str, Any] | None:
-    """The table in a line, or None if the line is damaged."""
+def read_line(line: str | bytes, *, without_digest: bool = False) -> dict[str, Any] | None:
+    """The table in a line, or None if the line is damaged.
+
+    Args:
+        line: The line.
+        without_digest: Whether a line may have no digest, as in files of earlier versions.
+    """
     try:
         table = json.loads(line)
-        return unsealed(table) if isinstance(table, dict) else None
+        known = isinstance(table, dict) and (without_digest or DIGEST in table)
+        return unsealed(table) if known else None
     except (ValueError, RecursionError):
         return None
 

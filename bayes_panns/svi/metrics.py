@@ -69,7 +69,7 @@ def _parsed(path: Path) -> tuple[list[dict[str, float]], int]:
     """The lines that are whole, and how many are not."""
     lines, damaged = list[dict[str, float]](), 0
     for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []:
-        line = read_line(text)
+        line = read_line(text, without_digest=True)
         if line is not None and _is_line(line):
             lines.append(line)
         else:
