@@ -84,7 +84,7 @@ class PackWriter(StoreWriter):
         self._unfinished, self._number = part, number
         self._hdf5: WrittenAgain | None = None
         self._entries: list[dict[str, Any]] = []
-        self._on_known_ground = True
+        self._on_known_ground, self._ending = True, False
 
     def put(self, clip: Clip, number: int, taken: Taken, *, known: bool) -> None:
         """Append a clip, or note that it was skipped.
@@ -139,7 +139,7 @@ class PackWriter(StoreWriter):
         """The file, which takes the store's place at the end of the block, unless there was an error."""
         with WrittenAgain(self._unfinished.file) as file:
             yield file
-        self._unfinished.finish(self._number, self.path)
+        self._unfinished.finish(self._number, self.path, self._entries)
 
     def _flush(self, file: h5py.File) -> None:
         assert self._hdf5 is not None
@@ -147,15 +147,18 @@ class PackWriter(StoreWriter):
         with self._seen(), self._hdf5.watching(clips):
             super()._flush(file)
         places = dict(enumerate(self._hdf5.places))
-        self._unfinished.append(
-            [{**entry, "at": places.get(entry["at"])} if "at" in entry else entry for entry in self._entries]
-        )
-        self._entries = []
+        for entry in self._entries:
+            if "at" in entry:
+                entry["at"] = places.get(entry["at"])
+        # What is left at the end is noted with the store itself, so that a short pack leaves nothing.
+        if not self._ending:
+            self._unfinished.append(self._entries)
+            self._entries = []
 
     def _finish(self) -> None:
+        self._ending = True
         with self._seen():
             super()._finish()
-        self._unfinished.append(self._entries)
 
     @contextmanager
     def _seen(self) -> Iterator[None]:

@@ -48,19 +48,21 @@ class Unfinished:
         self._lines: BinaryIO | None = None
         self._next = self._settled = 0
 
-    def begin(self, inputs: Mapping[str, Any], resume: bool, clips: int) -> bool:
+    def begin(self, inputs: Mapping[str, Any], resume: bool, clips: int, stores: int) -> bool:
         """Read the journal of an earlier pack, or begin one; and say whether there was an earlier one.
 
         Args:
             inputs: What is packed, as JSON values with what each is called.
             resume: Whether to go on with an earlier one.
             clips: How many clips there are.
+            stores: How many stores are to be written.
 
         Raises:
             StoreError: There is an earlier one, and it is not to be gone on with, or is of something else.
         """
         earlier = self._scan()
-        if earlier is None:
+        # One that was killed after its last store was finished has left nothing to lose.
+        if earlier is None or (not resume and len(self.finished) == stores):
             self._journal.unlink(missing_ok=True)
             self.file.unlink(missing_ok=True)
             self.finished, self.done, self._settled = {}, 0, 0
@@ -123,16 +125,17 @@ class Unfinished:
                 append_lines(self._journal, entries)
             self.done += sum("clip" in entry for entry in entries)
 
-    def finish(self, number: int, path: Path) -> None:
+    def finish(self, number: int, path: Path, entries: Sequence[Mapping[str, Any]]) -> None:
         """Put the file in its place: it is a whole store.
 
         Args:
             number: The number of the store.
             path: Its place.
+            entries: Lines of its last clips, which are not in the journal yet.
         """
         status = self.file.stat()
         self.finished[number] = status.st_size, status.st_ino
-        self.append([{"store": number, "bytes": status.st_size, "inode": status.st_ino}])
+        self.append([*entries, {"store": number, "bytes": status.st_size, "inode": status.st_ino}])
         put_in_place(self.file, path)
 
     def settle(self, number: int, path: Path) -> None:
@@ -207,7 +210,7 @@ def unfinished(
         part = Unfinished(output, folder)
         try:
             with writing(output):
-                begun = part.begin(inputs, resume, clips)
+                begun = part.begin(inputs, resume, clips, len(stores))
             if resume and not begun and all(store.exists() for store in stores):
                 raise StoreError(
                     f"{output}: is packed already, and there is no interrupted pack to go on with; pack it again "
