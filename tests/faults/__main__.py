@@ -59,6 +59,7 @@ PAIRS = (
     *[("pretrain", "pretrain")] * 5,
     ("crossval", "crossval"),
     ("pack", "pack"),
+    ("pack, several", "pack, several"),
     ("check-start", "calibrate"),
     ("check-start", "evaluate"),
     ("calibrate", "evaluate"),

@@ -48,7 +48,8 @@ class Command:
             return self.args
         output = folder / self.output
         # A cross-validation goes on in any folder; a fit that had not begun is started again.
-        begun = {"crossval": "*", "predict, folder": "results.json"}.get(self.name, "run.toml")
+        others = {"crossval": "*", "predict, folder": "results.json", "pack, several": "journal.jsonl"}
+        begun = others.get(self.name, "run.toml")
         started = self.resumes and any(output.rglob(begun))
         return (*self.args, "--resume") if started else self.args
 
@@ -67,6 +68,13 @@ COMMANDS = (
     Command("finetune, embeddings", ("finetune", *_LAST, "-o", "out", *_EMBEDDED), "out", resumes=True),
     Command("crossval", ("crossval", *_FIT, "-o", "out", "--draws", "2", "--set", "fit.epochs=1"), "out", resumes=True),
     Command("pack", ("pack", "folder", "wavs", "-o", "out.h5", "--seconds", "0.5"), "out.h5", kills=10),
+    Command(
+        "pack, several",
+        ("pack", "folder", "wavs", "-o", "out/a.h5", "--seconds", "0.5", "--clips-per-store", "3"),
+        "out",
+        resumes=True,
+        kills=10,
+    ),
     Command("predict", ("predict", "run", "wavs", "--draws", "2", "--format", "csv", "-o", "out.csv"), "out.csv"),
     Command(
         "predict, folder",
