@@ -9,6 +9,7 @@ import click
 
 from bayes_panns.cli import options
 from bayes_panns.cli.guide_option import own_guide
+from bayes_panns.cli.led import led
 from bayes_panns.cli.main import INTERRUPTED, main
 from bayes_panns.core.files import require_folder
 
@@ -181,6 +182,7 @@ def widths(
 @options.changes
 @click.option("--resume", is_flag=True, help="Resume in the folder: complete fits are kept.")
 @options.device
+@led
 def crossval(
     run: str,
     upstream: Path | None,

@@ -41,6 +41,10 @@ class EvaluationError(BayesPannsError):
     """An evaluation that is missing, damaged, of a newer format, or does not fit another one."""
 
 
+class RankError(BayesPannsError):
+    """Another process that works on the same job has ended before its time."""
+
+
 class ResultsError(BayesPannsError):
     """Results of predictions that are missing, damaged, of a newer format, or of another prediction."""
 
