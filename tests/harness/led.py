@@ -49,7 +49,7 @@ def _run():
     for name, value in PORTIONS.items():
         module, _, attribute = name.rpartition(".")
         setattr(importlib.import_module(module), attribute, value)
-    exec(sys.argv[2])
+    exec(sys.argv[2], {})
     for command in json.loads(sys.argv[1]):
         code = main(command, standalone_mode=False)
         if code:

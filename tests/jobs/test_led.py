@@ -87,15 +87,20 @@ def contents(folder):
     return {name: path.read_bytes().replace(bytes(folder), b"OUT") for name, path in found.items()}
 
 
+def by_itself(*command):
+    """A command by this process; the exit code and what it printed."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in PORTIONS.items():
+            patch.setattr(name, value)
+        result = CliRunner().invoke(main, list(map(str, command)))
+    return result.exit_code, result.stdout
+
+
 @pytest.fixture(scope="module")
 def alone(home, tmp_path_factory):
     """What one process makes."""
     out = tmp_path_factory.mktemp("alone")
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in PORTIONS.items():
-            patch.setattr(name, value)
-        codes = [CliRunner().invoke(main, list(map(str, each))).exit_code for each in commands(home, out)]
-    assert codes == [3, 3, 3, 3, 0]
+    assert [by_itself(*each)[0] for each in commands(home, out)] == [3, 3, 3, 3, 0]
     return out
 
 
@@ -114,9 +119,9 @@ def test_two_processes_make_the_same_bytes(home, alone, tmp_path):
 def validated(home, tmp_path_factory):
     """A cross-validation by one process."""
     out = tmp_path_factory.mktemp("validated") / "cv"
-    result = CliRunner().invoke(main, list(map(str, cross_validation(home, out))))
-    assert result.exit_code == 0, result.output
-    return out, result.stdout
+    code, table = by_itself(*cross_validation(home, out))
+    assert code == 0
+    return out, table
 
 
 def fits(folder):
@@ -175,7 +180,6 @@ def test_a_kill_of_one_ends_all_and_what_is_finished_is_kept(home, validated, tm
         assert found[1][1:] == ("", "")
     kept = {path: path.stat().st_mtime_ns for path in out.rglob("*.npz")}
     assert kept
-    result = CliRunner().invoke(main, list(map(str, cross_validation(home, out, "--resume"))))
-    assert (result.exit_code, result.stdout) == (0, validated[1])
+    assert by_itself(*cross_validation(home, out, "--resume")) == (0, validated[1])
     assert fits(out) == fits(validated[0])
     assert all(path.stat().st_mtime_ns == changed for path, changed in kept.items())
