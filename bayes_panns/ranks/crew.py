@@ -38,7 +38,7 @@ _GRACE = 1.0
 """Seconds for a signal to arrive that has ended another process and is on its way to this one too."""
 
 _JOB, _PIECE, _ENOUGH, _END = "job", "piece", "enough", "end"
-_ASK, _MADE, _SAID, _ERROR = "ask", "made", "said", "error"
+_ASK, _MADE, _SAID, _DONE, _ERROR = "ask", "made", "said", "done", "error"
 
 
 @dataclass(frozen=True)
@@ -226,13 +226,10 @@ class Elsewhere(Generic[_Work, _Made]):
         elif kind == _SAID:
             name, level, message = content
             logging.getLogger(name).log(level, f"rank {rank}: {message}")
-        else:
+        elif kind == _ASK:
             piece = next(self._pieces, _ENOUGH)
-            if piece is _ENOUGH:
-                link.send(_ENOUGH)
-                return False
-            link.send(_PIECE, piece)
-        return True
+            link.send(*((_ENOUGH,) if piece is _ENOUGH else (_PIECE, piece)))
+        return kind != _DONE
 
     def _fail(self, error: BaseException) -> None:
         if isinstance(error, RankError):
@@ -282,6 +279,7 @@ class _Helper:
                 if kind == _END:
                     return
                 self._do(content)
+                self._link.send(_DONE)
         except BaseException as error:
             if self._ended:
                 # What it was doing is not wanted any more.

@@ -1,7 +1,5 @@
 """Jobs whose work the processes of a launcher share: the same bytes as from one process, and one end for all."""
 
-import json
-import os
 import shutil
 import signal
 import subprocess
@@ -21,7 +19,6 @@ from bayes_panns.recipes import read_strategy
 from tests.harness.led import PORTIONS, ended, started
 
 RATE = 8000
-NAMES = ("tags.csv", "embedded.npz", "metrics.json", "results", "chosen", "evaluation")
 
 
 @pytest.fixture(scope="module")
@@ -54,14 +51,13 @@ def home(tmp_path_factory):
 
 
 def commands(home, out):
-    draws = ("--draws", "3")
+    draws, labelled = ("--draws", "3"), ("--data", home / "clips.h5")
     return [
         ["predict", home / "posterior", home / "disk", "-o", f"{out}/results/", "--format", "csv", *draws],
         ["predict", home / "posterior", home / "disk", "-o", out / "tags.csv", "--format", "csv", *draws],
         ["embed", home / "posterior", home / "disk", "-o", out / "embedded.npz"],
         ["acquire", home / "posterior", home / "disk", "-o", out / "chosen", "--budget", "3", *draws],
-        ["evaluate", home / "posterior", "--data", home / "clips.h5", "-o", out / "evaluation", *draws]
-        + ["--json", out / "metrics.json"],
+        ["evaluate", home / "posterior", *labelled, "-o", out / "evaluation", "--json", out / "metrics.json", *draws],
     ]
 
 
@@ -183,3 +179,76 @@ def test_a_kill_of_one_ends_all_and_what_is_finished_is_kept(home, validated, tm
     assert by_itself(*cross_validation(home, out, "--resume")) == (0, validated[1])
     assert fits(out) == fits(validated[0])
     assert all(path.stat().st_mtime_ns == changed for path, changed in kept.items())
+
+
+def launched(*command, before=""):
+    """A command under torchrun itself."""
+    line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    line += ["-m", "bayes_panns", *map(str, command)]
+    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+@pytest.mark.long
+def test_recordings_stopped_under_torchrun_go_on_to_the_same_bytes(home, tmp_path):
+    disk, whole, out = tmp_path / "disk", tmp_path / "whole", tmp_path / "out"
+    disk.mkdir()
+    # Groups of recordings that are predicted together have 16 MB or 64 files.
+    for number in range(160):
+        shutil.copyfile(home / "disk" / f"{number % 7}.wav", disk / f"{number}.wav")
+    command = ["predict", home / "posterior", disk, "--format", "csv", "--draws", "3"]
+    assert CliRunner().invoke(main, list(map(str, [*command, "-o", f"{whole}/"]))).exit_code == 0
+    process = launched(*command, "-o", f"{out}/")
+    until(lambda: list(out.rglob("*.csv")), [process])
+    process.send_signal(signal.SIGTERM)
+    messages = process.communicate(timeout=60)[1]
+    assert process.returncode != 0
+    assert "bayes-panns: " not in messages
+    assert not list(out.rglob(".*"))
+    assert {path.name for path in out.glob("*.csv")} < {path.name for path in whole.glob("*.csv")}
+    process = launched(*command, "-o", f"{out}/", "--resume", "--jobs", "2")
+    messages = process.communicate(timeout=120)[1]
+    assert process.returncode == 0, messages
+    assert contents(out) == contents(whole)
+
+
+BROKEN = """
+import os
+from bayes_panns.core.errors import FitError
+from bayes_panns.svi import fit
+whole = fit.Fit._step
+def broken(self, index):
+    if os.environ["RANK"] == "1":
+        raise FitError("the loss is not finite")
+    return whole(self, index)
+fit.Fit._step = broken
+"""
+
+
+@pytest.mark.long
+def test_an_error_in_one_fit_ends_the_others_with_its_line(home, tmp_path):
+    command = cross_validation(home, tmp_path / "cv", "--set", "fit.epochs=10000")
+    first, second = ended(started([command], before=BROKEN))
+    assert (first[0], second) == (1, (1, "", ""))
+    assert first[2].splitlines()[-1] == "bayes-panns: the loss is not finite"
+    # The fit of the first process ended as by Ctrl-C.
+    assert list((tmp_path / "cv").rglob("posterior.toml"))
+
+
+@pytest.mark.long
+def test_a_signal_to_one_process_interrupts_all(home, tmp_path):
+    command = cross_validation(home, tmp_path / "cv", "--set", "fit.epochs=10000")
+    processes = started([command])
+    until(lambda: len(list(tmp_path.rglob("metrics.jsonl"))) == 2, processes)
+    processes[1].send_signal(signal.SIGTERM)
+    first, second = ended(processes)
+    assert (first[0], second) == (130, (1, "", "")), first[2]
+    assert "interrupted; --resume continues" in first[2].splitlines()[-1]
+
+
+@pytest.mark.long
+def test_who_waits_for_a_long_piece_has_no_timeout(home, tmp_path):
+    short = (
+        "from datetime import timedelta; from bayes_panns.ranks import group; group.PATIENCE = timedelta(seconds=2)\n"
+    )
+    first, second = ended(started([cross_validation(home, tmp_path / "cv")], before=short + slow(0, 4)))
+    assert (first[0], second) == (0, (0, "", "")), first[2]
