@@ -41,16 +41,16 @@ class EvaluationError(BayesPannsError):
     """An evaluation that is missing, damaged, of a newer format, or does not fit another one."""
 
 
-class RankError(BayesPannsError):
-    """Another process that works on the same job has ended before its time."""
-
-
 class ResultsError(BayesPannsError):
     """Results of predictions that are missing, damaged, of a newer format, or of another prediction."""
 
 
 class OutputError(BayesPannsError):
     """A place for results that cannot be written, or that holds something else."""
+
+
+class ProcessError(BayesPannsError):
+    """A process of a job that cannot reach the others, or that ends because another one has failed or was killed."""
 
 
 class FitError(BayesPannsError):

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import wait
 from typing import Any, Generic, TypeVar
 
-from bayes_panns.core.errors import RankError
+from bayes_panns.core.errors import ProcessError
 from bayes_panns.core.launch import launch
 from bayes_panns.ranks.group import alone, group
 from bayes_panns.ranks.links import Door, Link, use_own_gpu
@@ -232,7 +232,7 @@ class Elsewhere(Generic[_Work, _Made]):
         return kind != _DONE
 
     def _fail(self, error: BaseException) -> None:
-        if isinstance(error, RankError):
+        if isinstance(error, ProcessError):
             # A signal to all processes may have reached another one first.
             time.sleep(_GRACE)
         self.error = error
@@ -247,12 +247,12 @@ def _named(rank: int) -> Iterator[None]:
     """A block that speaks with another process.
 
     Raises:
-        RankError: It is gone.
+        ProcessError: It is gone.
     """
     try:
         yield
     except (EOFError, ConnectionError) as error:
-        raise RankError(
+        raise ProcessError(
             f"rank {rank} was killed, perhaps for lack of memory; what is finished is kept, go on with --resume where "
             "the command has it"
         ) from error

@@ -17,7 +17,7 @@ from typing import Generic, TypeVar
 
 import torch
 
-from bayes_panns.core.errors import RankError
+from bayes_panns.core.errors import ProcessError
 from bayes_panns.ranks.group import alone
 from bayes_panns.ranks.links import use_own_gpu
 
@@ -41,7 +41,7 @@ def by_processes(
         jobs: How many processes, at least 1.
 
     Raises:
-        RankError: A process was killed.
+        ProcessError: A process was killed.
         BaseException: What was raised in a process.
     """
     threads = max(1, torch.get_num_threads() // jobs)
@@ -92,7 +92,7 @@ class _Worker(Generic[_Work]):
             return self.connection.recv()
         except (EOFError, ConnectionError) as error:
             self._process.join(_PATIENCE)
-            raise RankError(
+            raise ProcessError(
                 f"a process was killed (exit code {self._process.exitcode}), perhaps for lack of memory; go on with "
                 "--resume, and fewer --jobs"
             ) from error

@@ -32,7 +32,7 @@ def shared_out(
         own: What this process makes of a piece, if it has that already.
 
     Raises:
-        RankError: A process was killed.
+        ProcessError: A process was killed.
         BaseException: What was raised in a process.
     """
     pieces = Pieces(work)

@@ -56,6 +56,7 @@ class State:
         backbone: The digest of the backbone whose embeddings are fitted, if any.
         start: Where the widths started: mean and standard deviation of log s, by the name of the parameter. None in the
             checkpoints of older versions.
+        mixup_by_step: Whether mixup follows from seed and step; older versions drew it from torch's random state.
     """
 
     steps: int
@@ -64,6 +65,7 @@ class State:
     running: RunningMean = field(default_factory=RunningMean)
     backbone: str | None = None
     start: dict[str, tuple[float, float]] | None = None
+    mixup_by_step: bool = True
 
 
 def save_checkpoint(
@@ -93,6 +95,7 @@ def save_checkpoint(
         "steps": state.steps,
         "metrics": state.metrics,
         "running": asdict(state.running),
+        "mixup_by_step": state.mixup_by_step,
         "rng": torch.get_rng_state(),
     }
     if state.backbone is not None:
@@ -159,7 +162,15 @@ def load_checkpoint(
     torch.set_rng_state(content["rng"].cpu())
     if "cuda_rng" in content and device.type == "cuda":
         torch.cuda.set_rng_state(content["cuda_rng"].cpu(), device)
-    return State(state.steps, content["step"], content["metrics"], running, state.backbone, content.get("start"))
+    return State(
+        state.steps,
+        content["step"],
+        content["metrics"],
+        running,
+        state.backbone,
+        content.get("start"),
+        content.get("mixup_by_step", False),
+    )
 
 
 def _trained(objective: nn.Module, optimizer: torch.optim.Optimizer) -> list[str]:
