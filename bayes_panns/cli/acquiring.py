@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from bayes_panns.cli import options
+from bayes_panns.cli.led import led
 from bayes_panns.cli.main import exit_if_skipped, main
 from bayes_panns.core.choices import AcquireStrategy
 
@@ -42,6 +43,7 @@ logger = logging.getLogger(__name__)
 @options.channel
 @options.device
 @options.guide_function
+@led
 def acquire(
     posterior: Path,
     folder: Path,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bayes_panns.cli import options
+from bayes_panns.cli.led import led
 from bayes_panns.cli.main import main
 from bayes_panns.core.files import require_folder
 from bayes_panns.core.strict_json import defined, dumps
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 @click.option("--covariance", is_flag=True, help="Keep the epistemic covariance between labels too; for -o.")
 @options.device
 @options.guide_function
+@led
 def evaluate(
     posteriors: tuple[Path, ...],
     stores: tuple[Path, ...],
@@ -113,6 +115,7 @@ def evaluate(
 @click.option("--draws", type=click.IntRange(min=0), help="Posterior draws [as for predict].")
 @options.device
 @options.guide_function
+@led
 def calibrate(
     run: Path,
     stores: tuple[Path, ...],

@@ -9,6 +9,7 @@ import click
 
 from bayes_panns.cli import options, resuming
 from bayes_panns.cli.guide_option import own_guide
+from bayes_panns.cli.led import led
 from bayes_panns.cli.main import exit_stopped, main
 from bayes_panns.core.files import require_folder
 
@@ -197,6 +198,7 @@ def widths(
 @resuming.limits
 @options.device
 @options.workers
+@led
 def crossval(
     run: str,
     upstream: Path | None,

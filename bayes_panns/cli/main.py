@@ -17,6 +17,7 @@ from bayes_panns.cli.signals import AGAIN, INTERRUPTED, TERMINATED, signals_exit
 from bayes_panns.cli.streams import show_any_text
 from bayes_panns.core import progress
 from bayes_panns.core.errors import BayesPannsError, SettingError, out_of_memory, reason
+from bayes_panns.core.launch import launch
 from bayes_panns.core.text import printable, printable_lines
 
 logger = logging.getLogger(__name__)
@@ -29,7 +30,7 @@ Exit codes:
   0    done
   1    an error: nothing could be done, or a file that was named does not exist
   2    wrong usage
-  3    done, but some files could not be read and were skipped
+  3    done, but some files could not be read and were skipped; with several processes of a launcher, 0
   75   ended by SIGUSR1, SIGUSR2 or the time limit: run it again to go on
   130  interrupted by Ctrl-C
   143  ended by SIGTERM"""
@@ -108,8 +109,11 @@ class Commands(click.Group):
 
 
 def exit_if_skipped(skipped: int) -> None:
-    """End the command with the exit code 3 if it has skipped files."""
-    if skipped:
+    """End the command with the exit code 3 if it has skipped files.
+
+    Of several processes it is 0: a launcher takes any other for a failure, ends the rest and may start the job again.
+    """
+    if skipped and launch().world == 1:
         click.get_current_context().exit(SKIPPED)
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bayes_panns.cli import options
+from bayes_panns.cli.led import led
 from bayes_panns.cli.main import LINES, exit_if_skipped, main
 from bayes_panns.core.choices import TagFormat
 from bayes_panns.core.growing import is_special
@@ -60,6 +61,7 @@ _SECONDS, _SHARE = options.Finite(min=0), options.Finite(min=0, max=1)
 @click.option("--abstain-above", type=_SECONDS, help="Leave windows of a higher entropy, in nats, to a person.")
 @options.device
 @options.guide_function
+@led
 def predict(
     posterior: Path,
     files: tuple[Path, ...],
@@ -240,6 +242,7 @@ def _rules(
 @options.channel
 @options.device
 @options.guide_function
+@led
 def embed(
     posterior: Path,
     files: tuple[Path, ...],

@@ -50,7 +50,7 @@ class OutputError(BayesPannsError):
 
 
 class ProcessError(BayesPannsError):
-    """A process of a job that cannot reach the others, or that ends because another one has failed."""
+    """A process of a job that cannot reach the others, or that ends because another one has failed or was killed."""
 
 
 class FitError(BayesPannsError):

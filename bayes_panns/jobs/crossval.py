@@ -2,11 +2,12 @@
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations, product
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,8 +29,10 @@ from bayes_panns.metrics.bootstrap import RESAMPLES
 from bayes_panns.posterior import Posterior, choose_device, load
 from bayes_panns.posterior.disk import read_header
 from bayes_panns.predictions import Draws
+from bayes_panns.ranks import shared_out
 from bayes_panns.recipes import Run, is_function, replaced
-from bayes_panns.svi import Running
+from bayes_panns.svi import Running, last_stop
+from bayes_panns.svi.interrupts import note_stop
 
 logger = logging.getLogger(__name__)
 
@@ -133,7 +136,8 @@ def crossval(
 ) -> CrossValidation | None:
     """Fit to all folds but one and score on that one, for each fold, strategy and seed.
 
-    Each fit is a run in ``folder/<strategy>/seed-<seed>/fold-<fold>``, with its predictions in ``evaluation/``.
+    Each fit is a run in ``folder/<strategy>/seed-<seed>/fold-<fold>``, with its predictions in ``evaluation/``. Within
+    :func:`~bayes_panns.ranks.led` every process fits by itself, each the next one when it is done with one.
 
     Args:
         recipe: The run; its ``data.folds`` are replaced by all folds but one. Its ``upstream`` may be a strategy's
@@ -180,26 +184,82 @@ def crossval(
     found: dict[str, dict[int, dict[int, Evaluation]]] = {}
     # Of two in one folder, the other would take the fits of this one for its own.
     with RunFolder(folder).claimed(resume=resume):
-        for guide, seed, fold in product(guides, seeds, chosen):
-            changes = {
-                "guide": guide,
-                "upstream": upstreams[seed, fold],
-                "data.folds": [each for each in known if each != fold],
-                "fit.seed": seed,
-            }
-            function = guide if guide in functions else None
-            name = _name(guide)
-            run = RunFolder(run_folder(folder / name, seed, fold))
-            posterior = _fitted(replaced(recipe, changes), run, function, device, resume, running)
-            if posterior is None:
-                return None
-            evaluation = _scored(posterior, run, recipe.data.stores, fold, ood, draws)
-            logged = ", ".join(
-                f"{metric} {evaluation.metrics.get(metric, math.nan):.3f}" for metric in _LOGGED[posterior.task]
-            )
-            logger.info(f"{name}, seed {seed}, fold {fold}: {logged}")
-            found.setdefault(name, {}).setdefault(seed, {})[fold] = evaluation
+        setup = _Setup(recipe, folder, known, upstreams, functions, ood, draws, device, resume, running)
+        order = [_Part(*each) for each in product(guides, seeds, chosen)]
+        evaluated = dict[_Part, Evaluation]()
+        try:
+            for part, evaluation in shared_out(order, _fits, setup):
+                logged = ", ".join(
+                    f"{metric} {evaluation.metrics.get(metric, math.nan):.3f}"
+                    for metric in _LOGGED[Task(evaluation.task)]
+                )
+                logger.info(f"{_name(part.guide)}, seed {part.seed}, fold {part.fold}: {logged}")
+                evaluated[part] = evaluation
+        except _InterruptedError as interrupted:
+            # It may have been the fit of another process.
+            note_stop(interrupted.args[0])
+            return None
+    for part in order:
+        found.setdefault(_name(part.guide), {}).setdefault(part.seed, {})[part.fold] = evaluated[part]
     return CrossValidation(found)
+
+
+class _Part(NamedTuple):
+    """One fit of a cross-validation."""
+
+    guide: str
+    seed: int
+    fold: int
+
+
+class _InterruptedError(Exception):
+    """A fit was interrupted, by its argument."""
+
+
+@dataclass(frozen=True)
+class _Setup:
+    """What a fit needs, beside which one it is; see :func:`crossval`.
+
+    Attributes:
+        known: All folds.
+        upstreams: The posterior that the fit of each seed and fold starts from.
+        functions: The guides that are functions.
+    """
+
+    recipe: Run
+    folder: Path
+    known: Sequence[int]
+    upstreams: Mapping[tuple[int, int], str | None]
+    functions: Set[str]
+    ood: Sequence[str | Path]
+    draws: Draws | None
+    device: str
+    resume: bool
+    running: Running
+
+    def evaluated(self, part: _Part) -> Iterator[tuple[_Part, Evaluation]]:
+        """Fit and score.
+
+        Raises:
+            _InterruptedError: The fit was interrupted.
+        """
+        changes = {
+            "guide": part.guide,
+            "upstream": self.upstreams[part.seed, part.fold],
+            "data.folds": [each for each in self.known if each != part.fold],
+            "fit.seed": part.seed,
+        }
+        function = part.guide if part.guide in self.functions else None
+        run = RunFolder(run_folder(self.folder / _name(part.guide), part.seed, part.fold))
+        posterior = _fitted(replaced(self.recipe, changes), run, function, self.device, self.resume, self.running)
+        if posterior is None:
+            raise _InterruptedError(last_stop())
+        yield part, _scored(posterior, run, self.recipe.data.stores, part.fold, self.ood, self.draws)
+
+
+def _fits(setup: _Setup) -> Callable[[_Part], Iterator[tuple[_Part, Evaluation]]]:
+    """What a process does with one fit."""
+    return setup.evaluated
 
 
 def run_folder(strategy: str | Path, seed: int, fold: int) -> Path:

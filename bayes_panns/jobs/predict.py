@@ -18,7 +18,6 @@ from bayes_panns.core.errors import OF_ONE_FILE, ResultsError, SettingError
 from bayes_panns.core.strict_json import strict
 from bayes_panns.core.text import printable
 from bayes_panns.jobs.planning import Planned, plan, together
-from bayes_panns.jobs.processes import shared_out
 from bayes_panns.jobs.recording_results import Heard, RecordingFormat, Setup, predict_group
 from bayes_panns.jobs.result_summary import Summary, duration_text, summarise
 from bayes_panns.jobs.results import Entry, ResultsFolder
@@ -26,6 +25,7 @@ from bayes_panns.posterior import Ensemble, Posterior, Predictor, choose_device,
 from bayes_panns.predictions import Draws, Skipped, none_read
 from bayes_panns.predictions.events import EventRules
 from bayes_panns.predictions.tagging import Tagger
+from bayes_panns.ranks import helped, shared_out
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +72,8 @@ def predict_to(
         formats: What to write of each recording beside its record, such as values of
             :data:`bayes_panns.report.RECORDING_FORMATS`.
         resume: Whether to go on with results that are there. Recordings whose file has not changed are kept.
-        jobs: How many processes predict, each with its share of the threads.
+        jobs: How many processes predict, each with its share of the threads; within
+            :func:`~bayes_panns.ranks.led`, so many for each process of the launcher.
         device: Where to compute: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; of a posterior that is loaded already, for
             more processes than one.
         guide_function: ``module:function`` of the guide, for a posterior that was fitted with one.
@@ -110,8 +111,8 @@ def predict_to(
         "decisions": {"abstain_above": abstain_above} if deciding else None,
     }
     folders = tuple(member.folder for member in _members(loaded) if member.folder is not None)
-    if jobs > 1 and len(folders) < len(_members(loaded)):
-        raise SettingError("several jobs need a posterior that is on disk; save it first, or use one job")
+    if (jobs > 1 or helped()) and len(folders) < len(_members(loaded)):
+        raise SettingError("several processes need a posterior that is on disk; save it first, or use one")
     results = ResultsFolder(out)
     with results.claimed():
         results.require(resume=resume)
@@ -133,7 +134,7 @@ def predict_to(
             abstain_above=abstain_above,
             formats=tuple(formats),
             folders=folders,
-            device=str(choose_device(device)),
+            device=device,
             guide_function=guide_function,
         )
         return _Run(results, setup, tagger, planned, finished).done(jobs)
@@ -204,11 +205,12 @@ class _Run:
         return summarise(results, entries, self._tagger.posterior)
 
     def _made(self, groups: Sequence[list[Planned]], jobs: int) -> Iterator[Entry | Heard]:
-        if min(jobs, len(groups)) > 1:
-            yield from shared_out(groups, _start, self._setup, jobs)
-        else:
-            for group in groups:
-                yield from predict_group(self._setup, self._tagger, group)
+        jobs = min(jobs, len(groups))
+        if jobs > 1 or helped():
+            # The longest first, so that no process is left with one at the end.
+            groups = sorted(groups, key=lambda group: sum(each.size for each in group), reverse=True)
+        own = partial(predict_group, self._setup, self._tagger)
+        yield from shared_out(groups, _start, self._setup, jobs=jobs, own=own)
 
     def _left(self) -> int:
         return sum(each.wanted for each in self._planned)

@@ -14,7 +14,7 @@ from bayes_panns.core.files import whole_file
 from bayes_panns.core.memory import give_back
 from bayes_panns.jobs.planning import Planned
 from bayes_panns.jobs.results import RECORDS, Entry
-from bayes_panns.posterior import Posterior, Predictor, load_all
+from bayes_panns.posterior import Posterior, Predictor, choose_device, load_all
 from bayes_panns.predictions import Draws, Skipped
 from bayes_panns.predictions.deciding import decide, outside_of
 from bayes_panns.predictions.events import EventFinder, EventRules
@@ -76,7 +76,7 @@ class Setup:
         Raises:
             PosteriorError: It cannot be read.
         """
-        return load_all(self.folders, device=self.device, guide_function=self.guide_function)
+        return load_all(self.folders, device=choose_device(self.device), guide_function=self.guide_function)
 
     def tagger(self, posterior: Predictor) -> Tagger:
         """What tags the recordings."""

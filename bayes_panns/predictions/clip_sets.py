@@ -1,7 +1,7 @@
 """Predictions for every clip of a clip set."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from bayes_panns.predictions.accumulate import UncertaintyAccumulator
 from bayes_panns.predictions.combine import concatenate, mixture
 from bayes_panns.predictions.gaussian_logits import from_moments
 from bayes_panns.predictions.uncertainty import Draws, Uncertainty
+from bayes_panns.ranks import in_order
 
 CLIPS, SAMPLES = 256, 1 << 26
 """The most clips that are predicted together, and the most samples in all: what is in memory at a time."""
@@ -46,12 +47,8 @@ def predict(
     """
     draws = posterior.draws_for(draws)
     most = _COVARIANCES // len(posterior.labels) ** 2 if covariance else CLIPS
-    return concatenate(
-        [
-            predict_waveforms(posterior, waveforms, draws, covariance=covariance, samples=samples)
-            for waveforms in _batches(clips, most)
-        ]
-    )
+    making = Predicting(posterior, draws, covariance=covariance, samples=samples)
+    return concatenate(list(in_order(_batches(clips, most), making)))
 
 
 def predict_logits(posterior: Posterior, clips: ClipSet, draws: int = 20) -> NDArray[np.float32]:
@@ -65,8 +62,39 @@ def predict_logits(posterior: Posterior, clips: ClipSet, draws: int = 20) -> NDA
     Returns:
         ``(T, N, K)``, with T = 1 for a pass at the mean.
     """
-    parts = [torch.stack(list(posterior.logits(waveforms, draws))) for waveforms in _batches(clips, CLIPS)]
+    parts = list(in_order(_batches(clips, CLIPS), _Logits(posterior, draws)))
     return torch.cat(parts, dim=1).numpy()
+
+
+@dataclass(frozen=True)
+class _Logits:
+    """The logits of waveforms; several processes may compute them."""
+
+    posterior: Posterior
+    draws: int
+
+    def __call__(self, waveforms: Tensor) -> Tensor:
+        return torch.stack(list(self.posterior.logits(waveforms, self.draws)))
+
+
+@dataclass(frozen=True)
+class Predicting:
+    """Predicts waveforms, as :func:`predict_waveforms` does; several processes may do so, to which it is sent.
+
+    Attributes:
+        posterior, draws, covariance, samples: As in :func:`predict_waveforms`.
+    """
+
+    posterior: Predictor
+    draws: Draws
+    covariance: bool = False
+    samples: bool = False
+
+    def __call__(self, waveforms: Tensor | Sequence[Tensor]) -> Uncertainty:
+        """The predictions for waveforms in memory."""
+        return predict_waveforms(
+            self.posterior, waveforms, self.draws, covariance=self.covariance, samples=self.samples
+        )
 
 
 def predict_waveforms(

@@ -16,6 +16,7 @@ from bayes_panns.posterior import Posterior, require_inputs, require_sound
 from bayes_panns.predictions.clip_sets import CLIPS, SAMPLES
 from bayes_panns.predictions.recordings import Cutting, Piece, Skipped, computed, none_read
 from bayes_panns.predictions.windows import Window
+from bayes_panns.ranks import in_order
 
 
 @dataclass(frozen=True)
@@ -93,10 +94,7 @@ def embed_each(
     require_sound(posterior)
     cutting = Cutting.of(posterior.clip_seconds, posterior.sample_rate, window, hop, channel=channel, exact=True)
 
-    def compute(groups: list[Tensor]) -> NDArray[np.float32]:
-        return posterior.embed(groups).numpy()
-
-    return computed(files, cutting, compute, lambda found, index: found[index], doing="embedding")
+    return computed(files, cutting, _Embedding(posterior), _take, doing="embedding")
 
 
 def embed_clips(posterior: Posterior, clips: ClipSet) -> Embedded:
@@ -109,11 +107,28 @@ def embed_clips(posterior: Posterior, clips: ClipSet) -> Embedded:
     require_sound(posterior)
     require_inputs(posterior, clips)
     size = max(1, min(CLIPS, SAMPLES // clips.width))
-    parts = []
+    parts = list(in_order(_batches(clips, size), _Embedding(posterior)))
+    windows = tuple(Window(name, 0.0, clips.seconds_per_clip) for name in clips.names)
+    return Embedded(np.concatenate(parts), windows)
+
+
+def _batches(clips: ClipSet, size: int) -> Iterator[Tensor]:
     with progress.task("embedding", total=len(clips), unit="clip") as bar:
         for start in range(0, len(clips), size):
             index = np.arange(start, min(start + size, len(clips)))
-            parts.append(posterior.embed(torch.from_numpy(clips.waveform(index))))
+            yield torch.from_numpy(clips.waveform(index))
             bar.advance(len(index))
-    windows = tuple(Window(name, 0.0, clips.seconds_per_clip) for name in clips.names)
-    return Embedded(torch.cat(parts).numpy(), windows)
+
+
+@dataclass(frozen=True)
+class _Embedding:
+    """Embeds waveforms; several processes may do so."""
+
+    posterior: Posterior
+
+    def __call__(self, waveforms: Tensor | Sequence[Tensor]) -> NDArray[np.float32]:
+        return self.posterior.embed(waveforms).numpy()
+
+
+def _take(embedding: NDArray[np.float32], index: NDArray[np.intp]) -> NDArray[np.float32]:
+    return embedding[index]

@@ -17,6 +17,7 @@ from bayes_panns.core.errors import OF_ONE_FILE, AudioError, out_of_memory, reas
 from bayes_panns.core.text import printable, shown_name
 from bayes_panns.predictions.clip_sets import CLIPS
 from bayes_panns.predictions.windows import MOST, Run, Window, cut_stream, in_samples
+from bayes_panns.ranks import in_order
 
 _SAMPLES = 1 << 25
 """Windows are computed together as soon as they have so many samples in all, or are as many as ``CLIPS``."""
@@ -119,7 +120,7 @@ def computed(
         files: Which; ``-`` is standard input.
         cutting: How to read and cut them.
         compute: What to compute of groups of windows, each of shape ``(any, length)``; a result for all windows in
-            the order of the groups.
+            the order of the groups. Several processes may do so, to which it is sent.
         take: Some of the windows of a result.
         doing: What is done, for the progress; None to report none.
 
@@ -127,8 +128,26 @@ def computed(
         The files in order: pieces of each, the last of them complete; or that it is skipped.
     """
     failed = set[int]()
-    for batch in _batches(files, cutting, doing):
-        yield from _computed(batch, compute, take, failed)
+    batches = ([part for part in batch if part.number not in failed] for batch in _batches(files, cutting, doing))
+    for pieces in in_order(batches, _Computing(compute, take)):
+        for number, piece in pieces:
+            # Another process may have had more of it at hand.
+            if number in failed:
+                continue
+            if isinstance(piece, Skipped):
+                failed.add(number)
+            yield piece
+
+
+@dataclass(frozen=True)
+class _Computing(Generic[_Result]):
+    """Computes the pieces of a batch."""
+
+    compute: Callable[[list[Tensor]], _Result]
+    take: Callable[[_Result, NDArray[np.intp]], _Result]
+
+    def __call__(self, batch: "list[_Part]") -> "list[tuple[int, Piece[_Result] | Skipped]]":
+        return list(_computed(batch, self.compute, self.take))
 
 
 @dataclass(frozen=True)
@@ -219,10 +238,8 @@ def _computed(
     batch: Sequence[_Part],
     compute: Callable[[list[Tensor]], _Result],
     take: Callable[[_Result, NDArray[np.intp]], _Result],
-    failed: set[int],
-) -> Iterator[Piece[_Result] | Skipped]:
-    """The pieces of one batch; where memory is too small for it, file by file."""
-    batch = [part for part in batch if part.number not in failed]
+) -> Iterator[tuple[int, Piece[_Result] | Skipped]]:
+    """The pieces of one batch, each with its file's number; where memory is too small for it, file by file."""
     runs = [part.run.waveforms for part in batch if part.run is not None]
     groups, order = _stacked(runs)
     try:
@@ -233,22 +250,22 @@ def _computed(
         numbers = sorted({part.number for part in batch})
         if len(numbers) > 1:
             for number in numbers:
-                yield from _computed([part for part in batch if part.number == number], compute, take, failed)
+                yield from _computed([part for part in batch if part.number == number], compute, take)
         else:
-            failed.add(batch[0].number)
-            yield Skipped(batch[0].file, f"{printable(batch[0].file)}: there is too little memory for its windows")
+            file = batch[0].file
+            yield numbers[0], Skipped(file, f"{printable(file)}: there is too little memory for its windows")
         return
     done = 0
     for parts in _by_file(batch):
         first, last = parts[0], parts[-1]
         if first.run is None:
-            yield Skipped(first.file, first.reason)
+            yield first.number, Skipped(first.file, first.reason)
             continue
         windows = tuple(window for part in parts for window in part.windows)
         assert result is not None
         mine = take(result, order[done : done + len(windows)])
         done += len(windows)
-        yield Piece(first.file, windows, mine, last.complete, last.notes)
+        yield first.number, Piece(first.file, windows, mine, last.complete, last.notes)
 
 
 def _by_file(batch: Sequence[_Part]) -> Iterator[list[_Part]]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from bayes_panns.audio.recording import Note
 from bayes_panns.metrics.conformal import label_sets
 from bayes_panns.posterior import Predictor, require_sound
-from bayes_panns.predictions.clip_sets import predict_waveforms
+from bayes_panns.predictions.clip_sets import Predicting
 from bayes_panns.predictions.combine import concatenate
 from bayes_panns.predictions.recordings import Cutting, Piece, Skipped, computed, none_read
 from bayes_panns.predictions.uncertainty import Draws, Uncertainty
@@ -180,7 +180,7 @@ class Tagger:
         pieces = computed(
             files,
             self.cutting,
-            lambda groups: predict_waveforms(self.posterior, groups, self.draws, samples=self._samples),
+            Predicting(self.posterior, self.draws, samples=self._samples),
             Uncertainty.take,
             doing=doing,
         )

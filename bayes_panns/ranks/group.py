@@ -191,7 +191,27 @@ def lost(error: BaseException) -> bool:
     )
 
 
-@cache
+_apart = 0
+"""How many blocks of :func:`alone` are open, in all threads."""
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """A block of work that this process does by itself: :func:`group` is then a group of one, in every thread."""
+    global _apart
+    _apart += 1
+    try:
+        yield
+    finally:
+        _apart -= 1
+
+
 def group() -> Group:
-    """The group of this process; it is joined at the first call."""
+    """The group of this process, which is joined at the first call; a group of one within :func:`alone`."""
+    return Group(Launch(local_rank=launch().local_rank)) if _apart else joined()
+
+
+@cache
+def joined() -> Group:
+    """The group that the launcher has started."""
     return Group(launch())

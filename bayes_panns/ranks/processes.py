@@ -10,14 +10,16 @@ import os
 import queue
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Generic, TypeVar
 
 import torch
 
-from bayes_panns.core.errors import PredictionError
+from bayes_panns.core.errors import ProcessError
+from bayes_panns.ranks.group import alone
+from bayes_panns.ranks.links import use_own_gpu
 
 _Work = TypeVar("_Work")
 _Made = TypeVar("_Made")
@@ -27,8 +29,8 @@ _PATIENCE = 5.0
 """Seconds that a process has to end once it was told to."""
 
 
-def shared_out(
-    work: Sequence[_Work], start: Callable[[_Setup], Callable[[_Work], Iterable[_Made]]], setup: _Setup, jobs: int
+def by_processes(
+    work: Iterator[_Work], start: Callable[[_Setup], Callable[[_Work], Iterable[_Made]]], setup: _Setup, jobs: int
 ) -> Iterator[_Made]:
     """What processes make of pieces of work, as it comes.
 
@@ -39,11 +41,10 @@ def shared_out(
         jobs: How many processes, at least 1.
 
     Raises:
-        PredictionError: A process was killed.
+        ProcessError: A process was killed.
         BaseException: What was raised in a process.
     """
-    jobs = min(jobs, len(work))
-    threads = max(1, torch.get_num_threads() // max(1, jobs))
+    threads = max(1, torch.get_num_threads() // jobs)
     context = multiprocessing.get_context("spawn")
     workers = list[_Worker[_Work]]()
     try:
@@ -53,10 +54,7 @@ def shared_out(
             process.start()
             theirs.close()
             workers.append(_Worker(process, ours))
-        waiting = list(reversed(work))
-        for worker in workers:
-            worker.connection.send(waiting.pop())
-        busy = {worker.connection: worker for worker in workers}
+        busy = {worker.connection: worker for worker in workers if _given(worker.connection, work)}
         while busy:
             for ready in wait(list(busy)):
                 assert isinstance(ready, Connection)
@@ -65,13 +63,19 @@ def shared_out(
                     raise made
                 if kind == _MADE:
                     yield made
-                elif waiting:
-                    ready.send(waiting.pop())
-                else:
+                elif not _given(ready, work):
                     del busy[ready]
     finally:
         for worker in workers:
             worker.end()
+
+
+def _given(connection: Connection, work: Iterator[_Work]) -> bool:
+    """Send the next piece, if there is one."""
+    for piece in work:
+        connection.send(piece)
+        return True
+    return False
 
 
 _MADE, _DONE, _ERROR = "made", "done", "error"
@@ -88,7 +92,7 @@ class _Worker(Generic[_Work]):
             return self.connection.recv()
         except (EOFError, ConnectionError) as error:
             self._process.join(_PATIENCE)
-            raise PredictionError(
+            raise ProcessError(
                 f"a process was killed (exit code {self._process.exitcode}), perhaps for lack of memory; go on with "
                 "--resume, and fewer --jobs"
             ) from error
@@ -112,16 +116,18 @@ def _work(
     # Ctrl-C reaches all processes of a terminal; the first one ends the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(threads)
+    use_own_gpu()
     # What there is to warn of, the first process has said.
     logging.getLogger("bayes_panns").addHandler(logging.NullHandler())
     pieces = queue.SimpleQueue[_Work]()
     threading.Thread(target=_listen, args=(connection, pieces), daemon=True).start()
     try:
-        make = start(setup)
-        while True:
-            for made in make(pieces.get()):
-                connection.send((_MADE, made))
-            connection.send((_DONE, None))
+        with alone():
+            make = start(setup)
+            while True:
+                for made in make(pieces.get()):
+                    connection.send((_MADE, made))
+                connection.send((_DONE, None))
     except BaseException as error:
         connection.send((_ERROR, error))
 

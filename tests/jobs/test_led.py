@@ -1,0 +1,254 @@
+"""Jobs whose work the processes of a launcher share: the same bytes as from one process, and one end for all."""
+
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from click.testing import CliRunner
+
+from bayes_panns.cli import main
+from bayes_panns.clips import Task, write
+from bayes_panns.posterior import Posterior, save
+from bayes_panns.recipes import read_strategy
+from tests.harness.led import PORTIONS, ended, started
+
+RATE = 8000
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A posterior, recordings of several lengths of which one is damaged, and a store with folds."""
+    folder = tmp_path_factory.mktemp("home")
+    torch.manual_seed(0)
+    posterior = Posterior.build(
+        net="resnet14-narrow",
+        labels=("low", "high"),
+        task=Task.ONE_OF_K,
+        sample_rate=RATE,
+        clip_seconds=0.5,
+        strategy=read_strategy("det-flip"),
+    )
+    save(posterior, folder / "posterior")
+    random = np.random.default_rng(0)
+    (folder / "disk").mkdir()
+    for number, seconds in enumerate((0.5, 3.2, 0.7, 1.4, 0.5, 0.4, 2.1)):
+        sound = 0.1 * random.normal(size=round(seconds * RATE))
+        soundfile.write(folder / "disk" / f"{number}.wav", sound, RATE)
+    (folder / "disk" / "none.wav").write_bytes(b"no sound")
+    label, seconds = np.arange(18) % 2, np.arange(RATE // 2) / RATE
+    waveform = 0.3 * np.sin(2 * np.pi * np.array([400, 1500])[label][:, None] * seconds)
+    waveform += 0.01 * random.normal(size=waveform.shape)
+    target = np.eye(2, dtype=bool)[label]
+    write(folder / "clips.h5", waveform, target, ("low", "high"), Task.ONE_OF_K, RATE, fold=np.arange(18) // 6 + 1)
+    (folder / "quick.toml").write_text("[data]\nvalidation = 0.0\n[fit]\nepochs = 1\nbatch_size = 8\n")
+    return folder
+
+
+def commands(home, out):
+    draws, labelled = ("--draws", "3"), ("--data", home / "clips.h5")
+    return [
+        ["predict", home / "posterior", home / "disk", "-o", f"{out}/results/", "--format", "csv", *draws],
+        ["predict", home / "posterior", home / "disk", "-o", out / "tags.csv", "--format", "csv", *draws],
+        ["embed", home / "posterior", home / "disk", "-o", out / "embedded.npz"],
+        ["acquire", home / "posterior", home / "disk", "-o", out / "chosen", "--budget", "3", *draws],
+        ["evaluate", home / "posterior", *labelled, "-o", out / "evaluation", "--json", out / "metrics.json", *draws],
+    ]
+
+
+def cross_validation(home, out, *more):
+    return ["crossval", home / "quick.toml", "--data", home / "clips.h5", "--guide", "flip", "-o", out, *more]
+
+
+AT_WORK = """
+import logging, os, time
+from bayes_panns.predictions import clip_sets
+predicted = clip_sets.predict_waveforms
+def said(*arguments, **options):
+    logging.getLogger("bayes_panns").info("at work")
+    # So that there is something left for the other.
+    time.sleep(0.2 * (os.environ["RANK"] == "0"))
+    return predicted(*arguments, **options)
+clip_sets.predict_waveforms = said
+"""
+
+
+def contents(folder):
+    found = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
+    return {name: path.read_bytes().replace(bytes(folder), b"OUT") for name, path in found.items()}
+
+
+def by_itself(*command):
+    """A command by this process; the exit code and what it printed."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in PORTIONS.items():
+            patch.setattr(name, value)
+        result = CliRunner().invoke(main, list(map(str, command)))
+    return result.exit_code, result.stdout
+
+
+@pytest.fixture(scope="module")
+def alone(home, tmp_path_factory):
+    """What one process makes."""
+    out = tmp_path_factory.mktemp("alone")
+    assert [by_itself(*each)[0] for each in commands(home, out)] == [3, 3, 3, 3, 0]
+    return out
+
+
+def test_two_processes_make_the_same_bytes(home, alone, tmp_path):
+    first, second = ended(started(commands(home, tmp_path), before=AT_WORK))
+    # Skipped files are no failure of a launch.
+    assert (first[0], second) == (0, (0, "", "")), first[2]
+    assert "1 skipped" in first[2]
+    assert "rank 1: at work" in first[2]
+    assert contents(tmp_path).keys() == contents(alone).keys()
+    for name, content in contents(alone).items():
+        assert contents(tmp_path)[name] == content, name
+
+
+@pytest.fixture(scope="module")
+def validated(home, tmp_path_factory):
+    """A cross-validation by one process."""
+    out = tmp_path_factory.mktemp("validated") / "cv"
+    code, table = by_itself(*cross_validation(home, out))
+    assert code == 0
+    return out, table
+
+
+def fits(folder):
+    """The weights, predictions and tables of a cross-validation."""
+    chosen = [*folder.rglob("*.safetensors"), *folder.rglob("*.npz"), folder / "results.json", folder / "table.tex"]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in chosen}
+
+
+@pytest.mark.long
+def test_fits_of_two_processes_are_those_of_one(home, validated, tmp_path):
+    whole, table = validated
+    assert len(fits(whole)) >= 8
+    first, second = ended(started([cross_validation(home, tmp_path / "cv")]))
+    assert (first[:2], second) == ((0, table), (0, "", "")), first[2]
+    assert fits(tmp_path / "cv") == fits(whole)
+    assert "rank 1: " in first[2]
+
+
+SLOW = """
+import os, time
+from bayes_panns.svi import fit
+step = fit.Fit._step
+def slow(self, index):
+    time.sleep(SECONDS * (os.environ["RANK"] == "RANKS"))
+    return step(self, index)
+fit.Fit._step = slow
+"""
+
+
+def slow(rank, seconds=0.5):
+    """A fit of a process takes its time."""
+    return SLOW.replace("SECONDS", str(seconds)).replace("RANKS", str(rank))
+
+
+def until(there, processes, seconds=60):
+    start = time.monotonic()
+    while not there() and time.monotonic() < start + seconds:
+        assert all(each.poll() is None for each in processes)
+        time.sleep(0.05)
+    assert there()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_kill_of_one_ends_all_and_what_is_finished_is_kept(home, validated, tmp_path, rank):
+    out = tmp_path / "cv"
+    processes = started([cross_validation(home, out)], before=slow(rank, 5))
+    until(lambda: any(out.rglob("evaluation")) and len(list(out.rglob("run.toml"))) >= 2, processes)
+    processes[rank].kill()
+    found = ended(processes)
+    assert found[rank][0] == -signal.SIGKILL
+    assert found[1 - rank][0] == 1
+    if rank:
+        assert "rank 1 was killed" in found[0][2].splitlines()[-1]
+    else:
+        assert found[1][1:] == ("", "")
+    kept = {path: path.stat().st_mtime_ns for path in out.rglob("*.npz")}
+    assert kept
+    assert by_itself(*cross_validation(home, out, "--resume")) == (0, validated[1])
+    assert fits(out) == fits(validated[0])
+    assert all(path.stat().st_mtime_ns == changed for path, changed in kept.items())
+
+
+def launched(*command, before=""):
+    """A command under torchrun itself."""
+    line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    line += ["-m", "bayes_panns", *map(str, command)]
+    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+@pytest.mark.long
+def test_recordings_stopped_under_torchrun_go_on_to_the_same_bytes(home, tmp_path):
+    disk, whole, out = tmp_path / "disk", tmp_path / "whole", tmp_path / "out"
+    disk.mkdir()
+    # Groups of recordings that are predicted together have 16 MB or 64 files.
+    for number in range(160):
+        shutil.copyfile(home / "disk" / f"{number % 7}.wav", disk / f"{number}.wav")
+    command = ["predict", home / "posterior", disk, "--format", "csv", "--draws", "3"]
+    assert CliRunner().invoke(main, list(map(str, [*command, "-o", f"{whole}/"]))).exit_code == 0
+    process = launched(*command, "-o", f"{out}/")
+    until(lambda: list(out.rglob("*.csv")), [process])
+    process.send_signal(signal.SIGTERM)
+    messages = process.communicate(timeout=60)[1]
+    assert process.returncode != 0
+    assert "bayes-panns: " not in messages
+    assert not list(out.rglob(".*"))
+    assert {path.name for path in out.glob("*.csv")} < {path.name for path in whole.glob("*.csv")}
+    process = launched(*command, "-o", f"{out}/", "--resume", "--jobs", "2")
+    messages = process.communicate(timeout=120)[1]
+    assert process.returncode == 0, messages
+    assert contents(out) == contents(whole)
+
+
+BROKEN = """
+import os
+from bayes_panns.core.errors import FitError
+from bayes_panns.svi import fit
+whole = fit.Fit._step
+def broken(self, index):
+    if os.environ["RANK"] == "1":
+        raise FitError("the loss is not finite")
+    return whole(self, index)
+fit.Fit._step = broken
+"""
+
+
+@pytest.mark.long
+def test_an_error_in_one_fit_ends_the_others_with_its_line(home, tmp_path):
+    command = cross_validation(home, tmp_path / "cv", "--set", "fit.epochs=10000")
+    first, second = ended(started([command], before=BROKEN))
+    assert (first[0], second) == (1, (1, "", ""))
+    assert first[2].splitlines()[-1] == "bayes-panns: the loss is not finite"
+    # The fit of the first process ended as by Ctrl-C.
+    assert list((tmp_path / "cv").rglob("posterior.toml"))
+
+
+@pytest.mark.long
+def test_a_signal_to_one_process_interrupts_all(home, tmp_path):
+    command = cross_validation(home, tmp_path / "cv", "--set", "fit.epochs=10000")
+    processes = started([command])
+    until(lambda: len(list(tmp_path.rglob("metrics.jsonl"))) == 2, processes)
+    processes[1].send_signal(signal.SIGTERM)
+    first, second = ended(processes)
+    assert (first[0], second) == (130, (1, "", "")), first[2]
+    assert "interrupted; --resume continues" in first[2].splitlines()[-1]
+
+
+@pytest.mark.long
+def test_who_waits_for_a_long_piece_has_no_timeout(home, tmp_path):
+    short = (
+        "from datetime import timedelta; from bayes_panns.ranks import group; group.PATIENCE = timedelta(seconds=2)\n"
+    )
+    first, second = ended(started([cross_validation(home, tmp_path / "cv")], before=short + slow(0, 4)))
+    assert (first[0], second) == (0, (0, "", "")), first[2]
