@@ -379,7 +379,9 @@ PREDICT = {
         "bayesian-torch",
     ),
     "det-flip": Contender(
-        f"this package: {DRAWS} draws of the last layer", partial(posterior_draws, guide="det-flip", draws=DRAWS), "one-pass"
+        f"this package: {DRAWS} draws of the last layer",
+        partial(posterior_draws, guide="det-flip", draws=DRAWS),
+        "one-pass",
     ),
     "moments": Contender("this package: moments of every weight, no draws", _moments, "one-pass"),
 }

@@ -43,15 +43,12 @@ MN04 = "mn04_as_mAP_432.pt"
 @contextmanager
 def _exact() -> Iterator[None]:
     """Products of float32 numbers in float32, not in TF32."""
-    flags = (torch.backends.cuda.matmul, torch.backends.cudnn)
-    before = [each.allow_tf32 for each in flags]
-    for each in flags:
-        each.allow_tf32 = False
+    products, convolutions = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     try:
         yield
     finally:
-        for each, value in zip(flags, before, strict=True):
-            each.allow_tf32 = value
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = products, convolutions
 
 
 def golden(setting: Setting, ends: float) -> Iterator[Found]:

@@ -43,8 +43,8 @@ def fit(setting: Setting, ends: float) -> Iterator[Found]:
     _run("import", "vi-pann", folder / "published.pth", "--labels", folder / "labels.csv", "-o", folder / "start")
     (folder / "published.pth").unlink()
     (folder / "run.toml").write_text(_recipe(work), encoding="utf-8")
-    command = ("finetune", folder / "run.toml", "--from", folder / "start", "--data", store)
-    command = (*command, "--device", setting.device)
+    options = ("--from", folder / "start", "--data", store, "--device", setting.device)
+    command = ("finetune", folder / "run.toml", *options)
 
     started = time.monotonic()
     _run(*command, "-o", folder / "whole")

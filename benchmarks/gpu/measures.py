@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -32,12 +32,12 @@ FIT_TARGET = 1.3
 PEERS = ("auto-normal", "bt-reparameterization", "bt-flipout")
 """Contenders of :data:`benchmarks.contenders.TRAIN` that come from other packages, fastest first."""
 
-FITS = {
-    "point weights, Adam": {"strategy": {"posterior": "point"}},
-    "weights, Adam": {"strategy": {"estimator": "weights"}},
-    "weights, natural gradients": {"strategy": {"estimator": "weights"}, "fit": {"optimizer": "natural-gradient"}},
+FITS: Mapping[str, tuple[Mapping[str, str], Mapping[str, str]]] = {
+    "point weights, Adam": ({"posterior": "point"}, {}),
+    "weights, Adam": ({"estimator": "weights"}, {}),
+    "weights, natural gradients": ({"estimator": "weights"}, {"optimizer": "natural-gradient"}),
 }
-"""Fits whose step is timed."""
+"""Fits whose step is timed: what their guide and their run recipe say."""
 
 
 def steps(setting: Setting, ends: float) -> Iterator[Found]:
@@ -115,12 +115,12 @@ def fit_steps(setting: Setting, ends: float) -> Iterator[Found]:
     """A step of a fit, from int16 waveforms on the device, over the same network in plain PyTorch with autocast."""
     work = setting.work()
     baseline = _warm(plain_step(work), setting)
-    for number, (name, options) in enumerate(FITS.items()):
+    for number, (name, (strategy, options)) in enumerate(FITS.items()):
         now = time.monotonic()
         share = now + (ends - now) / (len(FITS) - number)
         try:
             with room():
-                found = compared(setting, partial(fit_step, setting, work, **options), baseline, share)
+                found = compared(setting, partial(fit_step, setting, work, strategy, options), baseline, share)
         except torch.OutOfMemoryError:
             yield Found(f"fit, {name} / plain PyTorch", most=FIT_TARGET, note="left out: does not fit into memory")
             continue
@@ -158,9 +158,7 @@ class _Held(Features):
         return tuple(each[: len(index)] for each in self._held)  # type: ignore[return-value]
 
 
-def fit_step(
-    setting: Setting, work: Work, *, strategy: dict[str, object], fit: dict[str, object] | None = None
-) -> Step:
+def fit_step(setting: Setting, work: Work, strategy: Mapping[str, str], options: Mapping[str, str]) -> Step:
     """A step of a fit of clips that are on the device."""
     posterior = Posterior.build(
         net=work.net,
@@ -174,7 +172,7 @@ def fit_step(
     clips = ClipSet(generated_store(setting.folder / f"held-{work.clips}.h5", work, work.clips))
     data = _Held(clips, posterior.front_end, posterior.task, work.device)
     settings = {"batch_size": work.clips, "epochs": 1000, "features": "none", "spec_augment": False}
-    chosen = FitSettings.model_validate({**settings, **({"precision": work.precision}), **(fit or {})})
+    chosen = FitSettings.model_validate({**settings, "precision": work.precision, **options})
     job = Fit(posterior.model, posterior.guide, data, chosen, setting.folder, device=work.device)
     job.model.train()
     index = torch.arange(work.clips)

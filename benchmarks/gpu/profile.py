@@ -59,7 +59,9 @@ def profiled(step: Step, *, on_gpu: bool, steps: int) -> tuple[float, float, flo
         return sum(each.device_time_total if on_gpu else each.cpu_time_total for each in found)
 
     drawn, updated = within(DRAWN.__contains__), within(lambda name: name.startswith(UPDATED))
-    total = sum(each.self_device_time_total for each in kernels) if on_gpu else sum(
-        each.self_cpu_time_total for each in ranges
+    total = (
+        sum(each.self_device_time_total for each in kernels)
+        if on_gpu
+        else sum(each.self_cpu_time_total for each in ranges)
     )
     return drawn / 1e6, updated / 1e6, (total - drawn - updated) / 1e6

@@ -108,5 +108,3 @@ def rows_of(run: Mapping[str, Any], *, ending: str = "") -> list[Mapping[str, An
     """Rows of measured ratios, in order; with ``ending`` those whose name ends so."""
     rows = [row for part in run["parts"].values() if part["measures"] for row in part["rows"]]
     return [row for row in rows if row["value"] is not None and row["name"].endswith(ending)]
-
-
