@@ -22,6 +22,7 @@ from bayes_panns.nets import build
 from bayes_panns.posterior import Posterior
 from bayes_panns.svi import Features, Fit, FitSettings
 from benchmarks.contenders import TRAIN, Step
+from benchmarks.gpu.measures import FITS, fit_step
 from benchmarks.gpu.setting import SMALL, Found, Setting, Skipped, room
 
 DRAWS = 2000
@@ -104,6 +105,10 @@ def waiting(setting: Setting, ends: float) -> Iterator[Found]:
         with room():
             step = TRAIN[name].make(setting.checked("bf16"))
             yield Found(f"{name}: waits in a step", float(waits(step)), most=0)
+    for name, (strategy, options) in FITS.items():
+        with room():
+            step = fit_step(setting, setting.checked("bf16"), strategy, options)
+            yield Found(f"fit, {name}: waits in a step", float(waits(step)), most=0)
 
 
 def waits(step: Step) -> int:
