@@ -48,7 +48,8 @@ def test_the_batch_script_starts_every_process_and_is_run_again_if_it_has_to(end
     stubs = {
         "scontrol": f'[ "$1" = show ] && printf "host0\\nhost1\\n" || echo "$@" > {tmp_path}/requeued',
         "srun": 'for SLURM_PROCID in 0 9; do export SLURM_PROCID SLURM_LOCALID=$((SLURM_PROCID % 8)); "$@"; done',
-        "python": f"echo $MASTER_ADDR $RANK $LOCAL_RANK $LOCAL_WORLD_SIZE $WORLD_SIZE >> {tmp_path}/ranks; exit {ends_with}",
+        "python": f"echo $MASTER_ADDR $RANK $LOCAL_RANK $LOCAL_WORLD_SIZE $WORLD_SIZE >> {tmp_path}/ranks"
+        f"\nexit {ends_with}",
     }
     for name, text in stubs.items():
         (tmp_path / name).write_text(f"#!/bin/bash\n{text}\n")

@@ -51,6 +51,10 @@ RESULTS = Path(__file__).parents[1] / "results"
 @click.option("--tiny", is_flag=True, help="The smallest networks and clips: a dry run of seconds.")
 @click.option("--only", multiple=True, type=click.Choice(list(PARTS)), help="A part; repeatable. [all]")
 @click.option(
+    "--clips", type=click.IntRange(min=2), default=32, show_default=True, help="Clips a step, for a smaller memory."
+)
+@click.option("--seconds", type=click.FloatRange(min=0.4), default=10.0, show_default=True, help="A clip's length.")
+@click.option(
     "--reference",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     help="A folder with golden values of the published networks: formula.py, resnet54_golden.npz, mn04_golden.npz.",
@@ -63,7 +67,14 @@ RESULTS = Path(__file__).parents[1] / "results"
     help="Write OUT.json, OUT.md and OUT.png. [on a GPU benchmarks/results/gpu-NAME; else nothing]",
 )
 def gpu(
-    device: str, tiny: bool, only: tuple[str, ...], reference: Path | None, minutes: float, out: Path | None
+    device: str,
+    tiny: bool,
+    only: tuple[str, ...],
+    clips: int,
+    seconds: float,
+    reference: Path | None,
+    minutes: float,
+    out: Path | None,
 ) -> None:
     """Check and measure the GPU that is here, in under eight minutes.
 
@@ -82,7 +93,7 @@ def gpu(
     parts = {name: part for name, part in PARTS.items() if name in names}
     _show_messages()
     with tempfile.TemporaryDirectory() as folder, pyro.validation_enabled(False):
-        setting = Setting(kind, tiny, Path(folder), reference)
+        setting = Setting(kind, tiny, Path(folder), clips, seconds, reference)
 
         def keep(outcomes: Mapping[str, Outcome]) -> None:
             if out is not None:

@@ -79,12 +79,16 @@ class Setting:
         device: ``cpu`` or ``cuda``, which is then the current GPU.
         tiny: Whether this is a dry run: the smallest networks and clips, for seconds on a CPU.
         folder: An empty folder for what a part writes.
+        clips: Clips of a measured step.
+        seconds: Their length.
         reference: The folder with golden values of the published networks, if there is one.
     """
 
     device: str
     tiny: bool
     folder: Path
+    clips: int = 32
+    seconds: float = 10.0
     reference: Path | None = None
 
     @property
@@ -107,11 +111,10 @@ class Setting:
         """Draws of a prediction."""
         return 4 if self.tiny else 20
 
-    def work(self, precision: str = "bf16", *, net: str | None = None, clips: int | None = None) -> Work:
-        """The work of the measured steps: 32 clips of 10 s."""
-        clips = clips or (2 if self.tiny else 32)
-        seconds = 0.4 if self.tiny else 10.0
-        return Work(net or self.net, clips, seconds, self.device, torch.get_num_threads(), precision)
+    def work(self) -> Work:
+        """The work of the measured steps, in bf16."""
+        clips, seconds = (2, 0.4) if self.tiny else (self.clips, self.seconds)
+        return Work(self.net, clips, seconds, self.device, torch.get_num_threads(), "bf16")
 
     def checked(self, precision: str = "float32", *, net: str | None = None) -> Work:
         """The work of the checks, which a CPU does as well: 2 clips of 1 s."""
