@@ -2,7 +2,7 @@
 
 import importlib.util
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -151,8 +151,9 @@ def _same_noise() -> Iterator[None]:
         drawn = source.standard_normal(values.numel(), dtype=np.float32)
         return values.copy_(torch.from_numpy(drawn).view(values.shape))
 
-    def rand(size: Sequence[int], *, device: torch.device, dtype: torch.dtype) -> Tensor:
-        return torch.from_numpy(source.random(tuple(size), dtype=np.float32)).to(device, dtype)
+    def rand(*size: Any, device: torch.device | None = None, dtype: torch.dtype | None = None) -> Tensor:
+        shape = size if isinstance(size[0], int) else tuple(size[0])
+        return torch.from_numpy(source.random(shape, dtype=np.float32)).to(device, dtype)
 
     with patch.object(Tensor, "normal_", normal_), patch.object(torch, "rand", rand):
         yield
