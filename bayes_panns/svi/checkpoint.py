@@ -28,11 +28,13 @@ class RunningMean:
         nll: The sum over steps, in nats a clip.
         steps: How many steps.
         seconds: How long they took, before the present process.
+        norms: The sum of the gradients' norms, where they are clipped.
     """
 
     nll: float = 0.0
     steps: int = 0
     seconds: float = 0.0
+    norms: float = 0.0
 
     def add(self, nll: float) -> None:
         """Count one more step."""
@@ -59,6 +61,8 @@ class State:
             checkpoints of older versions.
         best: The step with the lowest ``val/nll`` at the end of an epoch so far, the first of equals, and its value;
             None without validation clips.
+        limits: The bounds of the widths: see :class:`~bayes_panns.svi.ScaleBounds`. None where there are none, and in
+            the checkpoints of older versions.
     """
 
     steps: int
@@ -68,6 +72,7 @@ class State:
     backbone: str | None = None
     start: dict[str, tuple[float, float]] | None = None
     best: tuple[int, float] | None = None
+    limits: Mapping[str, tuple[float, float]] | None = None
 
     def score_epoch(self) -> None:
         """Note whether the epoch that has just ended is the best so far."""
@@ -118,6 +123,8 @@ def checkpoint_content(
         content["start"] = state.start
     if state.best is not None:
         content["best"] = state.best
+    if state.limits is not None:
+        content["limits"] = dict(state.limits)
     if device.type == "cuda":
         content["cuda_rng"] = torch.cuda.get_rng_state(device)
     return content
@@ -187,7 +194,16 @@ def load_checkpoint(
     if "cuda_rng" in content and device.type == "cuda":
         torch.cuda.set_rng_state(content["cuda_rng"].cpu(), device)
     best = content.get("best")
-    return State(state.steps, content["step"], content["metrics"], running, state.backbone, content.get("start"), best)
+    return State(
+        steps=state.steps,
+        step=content["step"],
+        metrics=content["metrics"],
+        running=running,
+        backbone=state.backbone,
+        start=content.get("start"),
+        best=best,
+        limits=content.get("limits"),
+    )
 
 
 def load_objective(content: Mapping[str, Any], objective: nn.Module, fixed: Mapping[str, Tensor]) -> list[str]:

@@ -11,6 +11,7 @@ from bayes_panns.bayes import BayesianNet, Part
 from bayes_panns.core.choices import Optimizer, WidthStart
 from bayes_panns.core.errors import FitError
 from bayes_panns.svi.elbo import MeanFieldELBO
+from bayes_panns.svi.guards import GradientClip, ScaleBounds
 from bayes_panns.svi.natural_gradient import NaturalGradient, trained_weights
 from bayes_panns.svi.settings import FitSettings
 
@@ -47,6 +48,8 @@ class Stepper:
         objective: Model and guide: what is fitted.
         optimizers: The optimisers, by the name that a checkpoint gives them.
         natural: The optimiser of the mean-field Normals, if natural gradients fit them.
+        bounds: What holds the widths in bounds that Adam fits.
+        clip: What shortens Adam's gradient, if something does.
 
     Raises:
         FitError: No parameter requires a gradient.
@@ -69,6 +72,8 @@ class Stepper:
             self.optimizers["optimizer"] = torch.optim.Adam(rest, lr=settings.learning_rate, fused=True)
         if self.natural is not None:
             self.optimizers["natural_gradient"] = self.natural
+        self.bounds = ScaleBounds(model, guide, settings.scale_bounds, others=natural)
+        self.clip = None if settings.clip_gradient is None else GradientClip(rest, settings.clip_gradient)
         self._rates = {name: optimizer.param_groups[0]["lr"] for name, optimizer in self.optimizers.items()}
 
     def _natural_gradient(self) -> NaturalGradient:
@@ -114,7 +119,8 @@ class Stepper:
             The NLL in nats a clip, 0-d.
 
         Raises:
-            FloatingPointError: The loss is not finite; nothing has changed.
+            FloatingPointError: The loss, or the norm of the gradient that is to be clipped, is not finite; nothing has
+                changed.
         """
         for name, optimizer in self.optimizers.items():
             optimizer.param_groups[0]["lr"] = self._rates[name] * rate
@@ -127,11 +133,14 @@ class Stepper:
             raise FloatingPointError(f"the loss is {loss.item()} (NLL {nll.item()} a clip{kl})")
         natural = self.natural
         loss.backward(retain_graph=natural is not None and natural.samples_labels)
+        if self.clip is not None:
+            self.clip()
         if natural is not None:
             sampled = self._sampled_gradients(natural.locs) if natural.samples_labels else None
             natural.step(len(batch), sampled)
         if "optimizer" in self.optimizers:
             self.optimizers["optimizer"].step()
+            self.bounds.apply()
         return nll
 
     def _sampled_gradients(self, parameters: list[Tensor]) -> tuple[Tensor | None, ...]:
