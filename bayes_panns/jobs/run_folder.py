@@ -153,7 +153,7 @@ class RunFolder:
                 f"{self.recipe}: is not the recipe that was run: it was changed by hand or damaged; restore it, or "
                 "fit again in another folder"
             )
-        unsaid = {} if "split" in recipe.data.model_fields_set else {"data.split": SplitRule.PREFIX}
+        unsaid: dict[str, Any] = {} if "split" in recipe.data.model_fields_set else {"data.split": SplitRule.PREFIX}
         if "scale_bounds" not in recipe.fit.model_fields_set:
             unsaid["fit.scale_bounds"] = []
         return replaced(recipe, unsaid) if unsaid else recipe
