@@ -23,6 +23,7 @@ from bayes_panns.bayes.sites import Site, sites
 from bayes_panns.bayes.strategy import Strategy
 from bayes_panns.core.choices import Dropout, PosteriorKind
 from bayes_panns.nets import Network, head_of, segmentwise
+from bayes_panns.ranks import shard
 
 
 class BayesianNet(LocalParameters):
@@ -206,8 +207,10 @@ class BayesianNet(LocalParameters):
         net = cast(Network, self.net)
         logits = net.classify(clips) if embedded else net(self._features(clips), augment)
         self._check_names()
-        batch = len(clips)
-        with pyro.plate("clips", batch), poutine.scale(scale=(self.clips or batch) / batch):
+        # Of fewer clips than came in, where mixup has taken clips of other processes in.
+        batch = len(logits)
+        total = shard(batch).total
+        with pyro.plate("clips", batch), poutine.scale(scale=(self.clips or total) / total):
             pyro.sample("label", self.likelihood(logits, target), obs=target)
         return logits
 

@@ -59,6 +59,7 @@ class State:
         backbone: The digest of the backbone whose embeddings are fitted, if any.
         start: Where the widths started: mean and standard deviation of log s, by the name of the parameter. None in the
             checkpoints of older versions.
+        mixup_by_step: Whether mixup follows from seed and step; older versions drew it from torch's random state.
         best: The step with the lowest ``val/nll`` at the end of an epoch so far, the first of equals, and its value;
             None without validation clips.
         limits: The bounds of the widths: see :class:`~bayes_panns.svi.ScaleBounds`. None where there are none, and in
@@ -71,6 +72,7 @@ class State:
     running: RunningMean = field(default_factory=RunningMean)
     backbone: str | None = None
     start: dict[str, tuple[float, float]] | None = None
+    mixup_by_step: bool = True
     best: tuple[int, float] | None = None
     limits: Mapping[str, tuple[float, float]] | None = None
 
@@ -115,6 +117,7 @@ def checkpoint_content(
         "steps": state.steps,
         "metrics": state.metrics,
         "running": asdict(state.running),
+        "mixup_by_step": state.mixup_by_step,
         "rng": torch.get_rng_state(),
     }
     if state.backbone is not None:
@@ -193,7 +196,6 @@ def load_checkpoint(
     torch.set_rng_state(content["rng"].cpu())
     if "cuda_rng" in content and device.type == "cuda":
         torch.cuda.set_rng_state(content["cuda_rng"].cpu(), device)
-    best = content.get("best")
     return State(
         steps=state.steps,
         step=content["step"],
@@ -201,7 +203,8 @@ def load_checkpoint(
         running=running,
         backbone=state.backbone,
         start=content.get("start"),
-        best=best,
+        mixup_by_step=content.get("mixup_by_step", False),
+        best=content.get("best"),
         limits=content.get("limits"),
     )
 

@@ -2,11 +2,12 @@
 
 import logging
 import math
+import signal
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import reduce
 from pathlib import Path
 
 import pyro
@@ -19,8 +20,8 @@ from bayes_panns.bayes import BayesianNet, EffectiveParameters, Part, effective_
 from bayes_panns.clips import Sampler
 from bayes_panns.core import choices, progress
 from bayes_panns.core.choices import Optimizer, WidthStart
-from bayes_panns.core.errors import FitError
-from bayes_panns.ranks import group
+from bayes_panns.core.errors import FitError, ProcessError
+from bayes_panns.ranks import Shard, generator_of, group, lost, own_dropout, sharded, synchronised_batch_norm
 from bayes_panns.svi.checkpoint import CHECKPOINT, RunningMean, State
 from bayes_panns.svi.embeddings import Embeddings
 from bayes_panns.svi.features import Features
@@ -29,6 +30,7 @@ from bayes_panns.svi.fit_checkpoints import FitCheckpoints
 from bayes_panns.svi.guards import diverged, first_not_finite
 from bayes_panns.svi.interrupts import Interrupts, Stop, interruptible, note_stop
 from bayes_panns.svi.metrics import METRICS, append_metrics, drop_metrics_after, effective_shares, widths
+from bayes_panns.svi.moments import Moment, unlike
 from bayes_panns.svi.natural_gradient import trained_weights
 from bayes_panns.svi.schedules import kl_warmup, learning_rate
 from bayes_panns.svi.settings import FitSettings, Running
@@ -38,6 +40,9 @@ from bayes_panns.svi.validation import validate
 from bayes_panns.svi.widths import bound_warning, log_widths, prior_warning, start_warning, trained_log_scales, widen
 
 logger = logging.getLogger(__name__)
+
+_MIXUP = 2
+"""The stream of random numbers of mixup among those of a seed and a step."""
 
 
 class Fit:
@@ -93,13 +98,21 @@ class Fit:
         self.settings, self.folder, self.running = settings, folder, running or Running()
         self.device = torch.device(device)
         self._widen = widen
+        self._group = group()
         self._sampler = Sampler(data.target, settings.batch_size, sampling=settings.sampling, seed=settings.seed)
         self._batches = self._sampler.batches
+        if len(data) // self._batches < self._group.size:
+            raise FitError(
+                f"{self._group.size} processes cannot share out {len(data) // self._batches} clips a step: start fewer "
+                f"processes, or raise fit.batch_size (it is {settings.batch_size}) if there are more clips"
+            )
         self._state = State(settings.epochs * self._batches, backbone=getattr(data, "backbone", None))
         self.stopped: Stop | None = None
         """What ended it early, if something did."""
         self._kl = math.nan
         self._warned = False
+        self._before: Moment | None = None
+        self._drop_at: Callable[[int], None] = lambda step: None
         # A guide that builds itself from a run of the model does so here, in eval mode: BatchNorm must not move.
         self.model.eval()
         with torch.no_grad():
@@ -110,7 +123,7 @@ class Fit:
             folder,
             self._objective,
             self._optimizers,
-            fixed=self._fixed,
+            fixed=self._fixed(),
             device=self.device,
             minutes=self.running.checkpoint_minutes,
         )
@@ -179,11 +192,15 @@ class Fit:
             self._state.start = log_widths(self.guide)
             self._stepper.bounds.start()
             self._state.limits = self._stepper.bounds.limits
-            (self.folder / METRICS).write_text("")
+            if self._group.first:
+                (self.folder / METRICS).write_text("")
+        self._stepper.join()
         with (
             interruptible() as interrupts,
             self._checkpoints.writer,
             warnings.catch_warnings(),
+            synchronised_batch_norm(self.model, self._group),
+            own_dropout(self.model, self.settings.seed, own=self._group.size > 1) as self._drop_at,
             # The loss is checked at each step; Pyro's validation would read every weight again.
             pyro.validation_enabled(False),
             progress.task("fitting", total=self.steps, unit="step", done=self.step) as bar,
@@ -191,9 +208,14 @@ class Fit:
             # A NaN raises an error here that names the step; Pyro would warn as well.
             warnings.filterwarnings("ignore", message="Encountered NaN")
             self._objective.train()
-            self._train(interrupts, bar)
-            if self.step < self.steps:
-                self.save_checkpoint()
+            try:
+                self._train(interrupts, bar)
+                if self.step < self.steps:
+                    self.save_checkpoint()
+            except RuntimeError as error:
+                if not lost(error):
+                    raise
+                raise self._left_alone() from error
         complete = self.step == self.steps
         note_stop(self.stopped)
         if complete and self._widen == 1:
@@ -231,11 +253,14 @@ class Fit:
             state.running.seconds += time.monotonic() - started
             bar.advance()
             if self._ends_epoch(state.step):
+                # Until the epoch has ended, only the last checkpoint is whole.
+                self._before = None
                 self._end_epoch(nll)
                 state.score_epoch()
-                self._require_finite()
+                self._require_sound()
                 if self._checkpoints.wanted(state):
-                    self.save_checkpoint(wait=False)
+                    self._checkpoints.save(state, wait=False)
+                self._before = Moment.of(self._objective, self.device)
             bar.show(", ".join(f"{name} {value}" for name, value in self._shown(nll).items()))
 
     def _asked(self, interrupts: Interrupts) -> tuple[Stop | None, bool]:
@@ -243,7 +268,7 @@ class Fit:
         writer = self._checkpoints.writer
         writer.check()
         late = self._limit.reached(ends_epoch=self._ends_epoch(self.step + 1), checkpoint=writer.seconds)
-        *stops, overdue = group().any(*interrupts.flags(out_of_time=late), writer.overdue)
+        *stops, overdue = self._group.any(*interrupts.flags(out_of_time=late), self._group.first and writer.overdue)
         return Stop.first_of(stops), overdue
 
     def _ends_epoch(self, step: int) -> bool:
@@ -256,6 +281,9 @@ class Fit:
             The NLL, in nats a clip.
         """
         settings = self.settings
+        if self._group.size > 1:
+            self._before = Moment.of(self._objective, self.device)
+        self._drop_at(self.step)
         try:
             nll = self._stepper.step(
                 self._batch(index),
@@ -270,26 +298,66 @@ class Fit:
         return nll.item()
 
     def _batch(self, index: Tensor) -> Batch:
-        """The clips at ``index``, their targets and the augmentation of their spectrograms."""
-        clips, target = self.data.batch(index, self.device)
-        augmentations: list[Callable[[Tensor], Tensor]] = [SpecAugment()] if self.settings.spec_augment else []
-        if self.settings.mixup:
-            mixup = Mixup.draw(len(index))
-            augmentations.append(mixup)
+        """This process's clips of those at ``index``, their targets and the augmentation of their spectrograms."""
+        part, mixup = self._part(self.step, len(index))
+        with sharded(part):
+            clips, target = self.data.batch(index[part.rows], self.device)
+        if mixup is not None:
             labels = len(self.data.clips.labels)
-            target = mixup(target if target.is_floating_point() else F.one_hot(target, labels).float())
-        if not augmentations:
-            return Batch(clips, target)
-        return Batch(clips, target, lambda values: reduce(lambda before, each: each(before), augmentations, values))
+            target = mixup.of(part)(target if target.is_floating_point() else F.one_hot(target, labels).float())
+        return Batch(clips, target, part, SpecAugment() if self.settings.spec_augment else None, mixup)
 
-    def _diverged(self, what: str | None) -> FitError:
-        """The end of a fit in which something is not finite; see :func:`~bayes_panns.svi.guards.diverged`."""
+    def _reads(self, step: int) -> Tensor:
+        """The clips that this process reads for a step: its own, then the partners of mixup."""
+        index = self._sampler.batch(step)
+        if not self._state.mixup_by_step:
+            return index[Shard.of(self._group.rank, self._group.size, len(index)).rows]
+        return index[self._part(step, len(index))[0].rows]
+
+    def _part(self, step: int, total: int) -> tuple[Shard, Mixup | None]:
+        """Which clips of a step this process has, and how the step's clips are mixed."""
+        part = Shard.of(self._group.rank, self._group.size, total)
+        if not self.settings.mixup:
+            return part, None
+        # From the step alone, since clips are read before their step. Fits of older versions drew it at the step.
+        generator = generator_of(self.settings.seed, step, _MIXUP) if self._state.mixup_by_step else None
+        mixup = Mixup.draw(total, generator=generator)
+        return mixup.with_partners(part), mixup
+
+    def _left_alone(self) -> ProcessError:
+        """Keep what can be kept after another process has ended.
+
+        Returns:
+            The error that says so.
+        """
+        # The launcher now ends the processes that are left; this one first says what happened.
+        if hasattr(signal, "pthread_sigmask") and threading.current_thread() is threading.main_thread():
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        kept = f"the last checkpoint is {self.folder / CHECKPOINT}" if self.checkpointed else "there is no checkpoint"
+        if self._before is not None:
+            self._before.restore(self._objective)
+            if self._group.first:
+                self._checkpoints.save(self._state, wait=True)
+                kept = f"{self.folder / CHECKPOINT} has the steps before it"
+        return ProcessError(
+            f"step {self.step} (epoch {self.epoch:.1f}): another process has ended, so the fit ends; {kept}; go on with "
+            "--resume"
+        )
+
+    def _diverged(self, what: str, *, here: bool | None = None) -> FitError:
+        """The end of a fit in which something is not finite; see :func:`~bayes_panns.svi.guards.diverged`.
+
+        Args:
+            what: What.
+            here: Whether it comes from this process; by default, whether the loss does.
+        """
         return diverged(
             what,
             self._objective,
             self.settings,
             step=self.step,
             epoch=self.epoch,
+            here=not self._stepper.finite_here if here is None else here,
             natural=self._stepper.natural is not None,
             checkpoint=self.folder / CHECKPOINT if self.checkpointed else None,
         )
@@ -317,7 +385,8 @@ class Fit:
         state.running = RunningMean()
         effective = effective_parameters(self.model, self.guide)
         shares = effective_shares(effective)
-        append_metrics(self.folder / METRICS, state.metrics | widths(self.model, self.guide) | shares)
+        if self._group.first:
+            append_metrics(self.folder / METRICS, state.metrics | widths(self.model, self.guide) | shares)
         self._warn_early(effective)
         # A bar shows as much; a log has no bar.
         if not progress.visible():
@@ -354,34 +423,47 @@ class Fit:
         return scores
 
     def save_checkpoint(self, *, wait: bool = True) -> None:
-        """Write a checkpoint in place of the last one, whole or not at all.
+        """Write a checkpoint in place of the last one, whole or not at all; of several processes the first writes.
 
         Args:
             wait: Whether to wait until it is written.
 
         Raises:
-            FitError: A parameter is not finite; the last checkpoint is left as it is.
+            FitError: A parameter is not finite, or the processes have come apart; the last checkpoint is left as it is.
             OSError: This one, or the one before, could not be written.
         """
-        self._require_finite()
+        self._require_sound()
         self._collect_norms()
         self._checkpoints.save(self._state, wait=wait)
 
-    def _require_finite(self) -> None:
-        if first_not_finite(self._objective, gradients=False) is not None:
-            raise self._diverged("weights are no longer finite")
+    def _require_sound(self) -> None:
+        """Check that the state is finite, and the same in all processes.
+
+        Raises:
+            FitError: It is not.
+        """
+        bad = first_not_finite(self._objective, gradients=False) is not None
+        if self._group.any(bad)[0]:
+            raise self._diverged("weights are no longer finite", here=bad)
+        differs = unlike(self._objective, self.device, self._group)
+        if differs is not None:
+            raise FitError(
+                f"step {self.step}: the processes have different values of {differs}; their machines, or versions of "
+                f"torch, may differ; the last good checkpoint is {self.folder / CHECKPOINT}"
+            )
 
     def load_checkpoint(self) -> None:
         """Continue from the folder's checkpoint; the fit then runs as if it had never stopped.
 
-        If the last checkpoint is damaged, the one before it is taken, with a warning.
+        If the last checkpoint is damaged, the one before it is taken, with a warning. All processes read the one that
+        the first has written, since their random states are equal. So there may be another number of them than before.
 
         Raises:
             FitError: There is none, it is damaged, or it belongs to another fit.
         """
         self._state = self._checkpoints.load(self._state)
         self._stepper.bounds.resume(self._state.limits)
-        if group().first:
+        if self._group.first:
             drop_metrics_after(self.folder / METRICS, self.step)
 
     @contextmanager
@@ -400,10 +482,11 @@ class Fit:
             finally:
                 self._state = last
 
-    def _fixed(self) -> dict[str, Tensor]:
-        """The state that a checkpoint leaves out: the backbone whose embeddings are fitted, most of it by far."""
+    def _fixed(self) -> frozenset[str]:
+        """What a checkpoint leaves out: the backbone whose embeddings are fitted, most of the state by far."""
         if not self._embedded:
-            return {}
+            return frozenset()
         backbone, head = "model.net.", f"model.net.{self.model.head}."
-        state = self._objective.state_dict()
-        return {name: state[name] for name in state if name.startswith(backbone) and not name.startswith(head)}
+        return frozenset(
+            name for name in self._objective.state_dict() if name.startswith(backbone) and not name.startswith(head)
+        )

@@ -1,7 +1,7 @@
 """The checkpoints of one fit: when they are written, what they hold, and where the fit goes on."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -34,7 +34,7 @@ class FitCheckpoints:
         folder: Where they are.
         objective: Model and guide.
         optimizers: The optimisers, by the name that a checkpoint gives them.
-        fixed: Returns the tensors of ``objective`` to leave out, by name.
+        fixed: The names of tensors of ``objective`` to leave out.
         device: Where the fit computes.
         minutes: The longest time from one to the next.
 
@@ -48,12 +48,12 @@ class FitCheckpoints:
         objective: nn.Module,
         optimizers: Mapping[str, torch.optim.Optimizer],
         *,
-        fixed: Callable[[], Mapping[str, Tensor]],
+        fixed: frozenset[str],
         device: torch.device,
         minutes: float,
     ) -> None:
         self._folder, self._objective, self._optimizers = folder, objective, optimizers
-        self._fixed, self._device = fixed, device
+        self._left_out, self._device = fixed, device
         self.writer = CheckpointWriter(folder, minutes)
         self._saved: int | None = None
 
@@ -134,6 +134,9 @@ class FitCheckpoints:
             yield replace(state, step=content["step"], metrics=content["metrics"])
         finally:
             self._objective.load_state_dict(last)
+
+    def _fixed(self) -> dict[str, Tensor]:
+        return {name: value for name, value in self._objective.state_dict().items() if name in self._left_out}
 
     def _best_content(self, state: State) -> dict[str, Any] | None:
         path = self._folder / BEST

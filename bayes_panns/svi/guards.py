@@ -202,39 +202,39 @@ def _described(name: str) -> str:
 
 
 def diverged(
-    what: str | None,
+    what: str,
     objective: nn.Module,
     settings: FitSettings,
     *,
+    here: bool,
     step: int,
     epoch: float,
     natural: bool,
     checkpoint: Path | None,
 ) -> FitError:
-    """The end of a fit in which something is not finite, in any process: one line, the same in all of them.
+    """The end of a fit in which something is not finite: one line, the same in all processes.
 
-    All processes must call it, once they have agreed that one of them must.
+    All processes must call it, at the same step.
 
     Args:
-        what: What is not finite here; None if all is well in this process.
+        what: What is not finite.
         objective: Model and guide.
         settings: The settings of the fit.
+        here: Whether it comes from this process.
         step: The step.
         epoch: How many passes over the clips are done.
         natural: Whether natural gradients fit the mean-field Normals.
         checkpoint: The last good checkpoint, if there is one.
     """
-    own = None
-    if what is not None:
-        place = first_not_finite(objective)
-        own = f"{what}; " + (f"the first that is not finite is {place}" if place else "all parameters are finite")
     ours = group()
-    rank, found = next((rank, each) for rank, each in enumerate(ours.gathered(own)) if each is not None)
-    where = f", process {rank} of {ours.size}" if ours.size > 1 else ""
+    found = ours.gathered((here, first_not_finite(objective)))
+    ranks = [rank for rank, (bad, _) in enumerate(found) if bad]
+    where = f", process {ranks[0]} of {ours.size}" if 0 < len(ranks) < ours.size else ""
+    place = found[ranks[0] if ranks else 0][1]
+    first = f"the first that is not finite is {place}" if place else "all parameters are finite"
     kept = f"the last good checkpoint is {checkpoint}" if checkpoint is not None else "no checkpoint yet"
-    return FitError(
-        f"step {step} (epoch {epoch:.1f}{where}): {found}; try a lower {_remedy(settings, natural)}; {kept}"
-    )
+    remedy = _remedy(settings, natural)
+    return FitError(f"step {step} (epoch {epoch:.1f}{where}): {what}; {first}; try a lower {remedy}; {kept}")
 
 
 def _remedy(settings: FitSettings, natural: bool) -> str:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from bayes_panns.bayes.estimators.draw_and_kl import copy_gradient
 from bayes_panns.bayes.estimators.lazy_weight import CHANNEL_DIM, LazyWeight, along_channels
+from bayes_panns.ranks import per_clip
 
 
 class FlipoutWeight(LazyWeight):
@@ -41,8 +42,12 @@ class FlipoutWeight(LazyWeight):
 
 def _signs(like: Tensor, channels: int, dim: int) -> Tensor:
     """Random signs per (clip, channel), shaped to multiply a tensor of the rank of ``like``."""
-    shape = [1] * like.dim()
-    shape[0], shape[dim] = like.shape[0], channels
-    # Ten times as fast as Bernoulli draws.
-    uniform = torch.rand(shape, dtype=like.dtype, device=like.device).sub_(0.5)
+    shape = [1] * (like.dim() - 1)
+    shape[dim - 1 if dim > 0 else dim] = channels
+
+    def draw(clips: int) -> Tensor:
+        # Ten times as fast as Bernoulli draws.
+        return torch.rand(clips, *shape, dtype=like.dtype, device=like.device)
+
+    uniform = per_clip(draw, len(like)).sub_(0.5)
     return torch.ones_like(uniform).copysign_(uniform)

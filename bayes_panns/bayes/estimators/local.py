@@ -1,12 +1,13 @@
 """Local reparameterization: the outputs of a linear layer are drawn instead of its weights."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from bayes_panns.bayes.estimators.lazy_weight import LazyWeight, along_channels
+from bayes_panns.ranks import per_clip
 
 LOCAL_REFUSED = (
     "the estimator local is for a linear layer that is applied once to each clip; a convolution, or a layer that is "
@@ -37,12 +38,17 @@ class LocalWeight(LazyWeight):
         mean = layer(inputs, self.loc)
         # The square root has no gradient at 0, where all a clip's inputs are 0.
         deviation = (layer(inputs**2, (2 * self.log_scale).exp()) + torch.finfo(inputs.dtype).tiny).sqrt()
-        return mean + deviation * torch.randn_like(mean)
+        return mean + deviation * _noise(mean, mean.shape[1:])
 
     def added(self, output: Tensor, dim: int) -> Tensor:
         """The mean, and noise of each clip's own."""
-        shape = [1] * output.dim()
-        shape[0], shape[dim] = len(output), len(self.loc)
-        noise = torch.randn(shape, dtype=output.dtype, device=output.device)
+        shape = [1] * (output.dim() - 1)
+        shape[dim - 1 if dim > 0 else dim] = len(self.loc)
+        noise = _noise(output, shape)
         loc, scale = (along_channels(each, output, dim) for each in (self.loc, self.log_scale.exp()))
         return output + loc + scale * noise
+
+
+def _noise(like: Tensor, shape: Sequence[int]) -> Tensor:
+    """Standard Normal numbers of ``shape`` for each clip of a tensor like ``like``."""
+    return per_clip(lambda clips: torch.randn(clips, *shape, dtype=like.dtype, device=like.device), len(like))
