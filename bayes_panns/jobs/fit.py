@@ -96,9 +96,8 @@ def fit(
     chosen, run = choose_device(device), RunFolder(folder)
     recipe, resume = _with_guide(recipe, guide_function), run.resumes(resume)
     run.require(resume=resume)
-    if resume and run.read_recipe().data.split == SplitRule.PREFIX:
-        # A run of an older version goes on with the clips that it held out.
-        recipe = replaced(recipe, {"data.split": SplitRule.PREFIX})
+    if resume:
+        recipe = replaced(recipe, _of_older_versions(run.read_recipe()))
     held, clips = divide(recipe)
     recipe = with_net(recipe, clips)
     task = _task(recipe, clips)
@@ -163,6 +162,12 @@ def fit(
         describe()
         save(posterior, run.posterior)
     return Fitted(posterior, inherited, complete, run.path, job.stopped if isinstance(job, Fit) else None)
+
+
+def _of_older_versions(before: Run) -> dict[str, Any]:
+    """What a run of an older version goes on with, by key: the clips that it held out, and widths without bounds."""
+    held = {"data.split": SplitRule.PREFIX} if before.data.split == SplitRule.PREFIX else {}
+    return held | ({} if before.fit.scale_bounds else {"fit.scale_bounds": []})
 
 
 def _with_guide(recipe: Run, guide_function: str | None) -> Run:

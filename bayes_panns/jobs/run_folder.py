@@ -154,7 +154,8 @@ class RunFolder:
         """The recipe as it was run.
 
         The recipe of an older version says nothing about ``data.split``: such a run held clips out by the rule
-        ``prefix``, and its validation clips are found by that rule.
+        ``prefix``, and its validation clips are found by that rule. Nor does it say anything of ``fit.scale_bounds``:
+        there were none.
 
         Raises:
             FitError: No run was started here, or the recipe is not the one that was run.
@@ -168,9 +169,10 @@ class RunFolder:
                 f"{self.recipe}: is not the recipe that was run: it was changed by hand or damaged; restore it, or "
                 "fit again in another folder"
             )
-        if "split" in recipe.data.model_fields_set:
-            return recipe
-        return replaced(recipe, {"data.split": SplitRule.PREFIX})
+        unsaid: dict[str, Any] = {} if "split" in recipe.data.model_fields_set else {"data.split": SplitRule.PREFIX}
+        if "scale_bounds" not in recipe.fit.model_fields_set:
+            unsaid["fit.scale_bounds"] = []
+        return replaced(recipe, unsaid) if unsaid else recipe
 
     def read_resumable(self) -> Resumable | None:
         """What the run was started with; None for a run of an older version.

@@ -6,6 +6,7 @@ from bayes_panns.svi.embeddings import Embeddings, require_fixed, require_single
 from bayes_panns.svi.features import Features
 from bayes_panns.svi.fisher import BATCH, fisher_information, require_fisher, start_from_fisher
 from bayes_panns.svi.fit import Fit
+from bayes_panns.svi.guards import GradientClip, ScaleBounds
 from bayes_panns.svi.interrupts import Stop, last_stop
 from bayes_panns.svi.last_layer import Earlier, HeadChoice, HeadFit
 from bayes_panns.svi.metrics import AT_PRIOR, EFFECTIVE, METRICS, OF_PARAMETERS, SCALE, read_metrics
@@ -29,12 +30,14 @@ __all__ = [
     "Features",
     "Fit",
     "FitSettings",
+    "GradientClip",
     "HeadChoice",
     "HeadFit",
     "MeanFieldELBO",
     "Natural",
     "NaturalGradient",
     "Running",
+    "ScaleBounds",
     "Selection",
     "Stop",
     "fisher_information",

@@ -28,11 +28,13 @@ class RunningMean:
         nll: The sum over steps, in nats a clip.
         steps: How many steps.
         seconds: How long they took, before the present process.
+        norms: The sum of the gradients' norms, where they are clipped.
     """
 
     nll: float = 0.0
     steps: int = 0
     seconds: float = 0.0
+    norms: float = 0.0
 
     def add(self, nll: float) -> None:
         """Count one more step."""
@@ -60,6 +62,8 @@ class State:
         mixup_by_step: Whether mixup follows from seed and step; older versions drew it from torch's random state.
         best: The step with the lowest ``val/nll`` at the end of an epoch so far, the first of equals, and its value;
             None without validation clips.
+        limits: The bounds of the widths: see :class:`~bayes_panns.svi.ScaleBounds`. None where there are none, and in
+            the checkpoints of older versions.
     """
 
     steps: int
@@ -70,6 +74,7 @@ class State:
     start: dict[str, tuple[float, float]] | None = None
     mixup_by_step: bool = True
     best: tuple[int, float] | None = None
+    limits: Mapping[str, tuple[float, float]] | None = None
 
     def score_epoch(self) -> None:
         """Note whether the epoch that has just ended is the best so far."""
@@ -121,6 +126,8 @@ def checkpoint_content(
         content["start"] = state.start
     if state.best is not None:
         content["best"] = state.best
+    if state.limits is not None:
+        content["limits"] = dict(state.limits)
     if device.type == "cuda":
         content["cuda_rng"] = torch.cuda.get_rng_state(device)
     return content
@@ -190,14 +197,15 @@ def load_checkpoint(
     if "cuda_rng" in content and device.type == "cuda":
         torch.cuda.set_rng_state(content["cuda_rng"].cpu(), device)
     return State(
-        state.steps,
-        content["step"],
-        content["metrics"],
-        running,
-        state.backbone,
-        content.get("start"),
-        content.get("mixup_by_step", False),
-        content.get("best"),
+        steps=state.steps,
+        step=content["step"],
+        metrics=content["metrics"],
+        running=running,
+        backbone=state.backbone,
+        start=content.get("start"),
+        mixup_by_step=content.get("mixup_by_step", False),
+        best=content.get("best"),
+        limits=content.get("limits"),
     )
 
 

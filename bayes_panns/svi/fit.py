@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bayes_panns.audio.augment import Mixup, SpecAugment
-from bayes_panns.bayes import BayesianNet, Part, effective_parameters
+from bayes_panns.bayes import BayesianNet, EffectiveParameters, Part, effective_parameters
 from bayes_panns.clips import Sampler
 from bayes_panns.core import choices, progress
 from bayes_panns.core.choices import Optimizer, WidthStart
@@ -27,6 +27,7 @@ from bayes_panns.svi.embeddings import Embeddings
 from bayes_panns.svi.features import Features
 from bayes_panns.svi.fisher import BATCH, start_from_fisher
 from bayes_panns.svi.fit_checkpoints import FitCheckpoints
+from bayes_panns.svi.guards import diverged, first_not_finite
 from bayes_panns.svi.interrupts import Interrupts, Stop, interruptible, note_stop
 from bayes_panns.svi.loader import Loader, default_workers
 from bayes_panns.svi.metrics import METRICS, append_metrics, drop_metrics_after, effective_shares, widths
@@ -37,7 +38,7 @@ from bayes_panns.svi.settings import FitSettings, Running
 from bayes_panns.svi.stepper import Batch, Stepper
 from bayes_panns.svi.time_limit import TimeLimit
 from bayes_panns.svi.validation import validate
-from bayes_panns.svi.widths import log_widths, prior_warning, start_warning, trained_log_scales, widen
+from bayes_panns.svi.widths import bound_warning, log_widths, prior_warning, start_warning, trained_log_scales, widen
 
 logger = logging.getLogger(__name__)
 
@@ -118,6 +119,7 @@ class Fit:
         """What ended it early, if something did."""
         self._kl = math.nan
         self._loader = Loader(data, self.device)
+        self._warned = False
         self._before: Moment | None = None
         self._drop_at: Callable[[int], None] = lambda step: None
         # A guide that builds itself from a run of the model does so here, in eval mode: BatchNorm must not move.
@@ -197,6 +199,8 @@ class Fit:
             if self._widen != 1:
                 widen(self.guide, self._widen)
             self._state.start = log_widths(self.guide)
+            self._stepper.bounds.start()
+            self._state.limits = self._stepper.bounds.limits
             if self._group.first:
                 (self.folder / METRICS).write_text("")
         self._stepper.join()
@@ -241,7 +245,7 @@ class Fit:
         effective, end = effective_parameters(self.model, self.guide), log_widths(self.guide)
         if effective.by_parameter:
             logger.info(str(effective.total))
-        found = [prior_warning(effective, end)]
+        found = [bound_warning(self._stepper.bounds.at_upper(), self.settings), prior_warning(effective, end)]
         # The others infer widths, which may then be where they started because that is where they belong.
         guessed = self.settings.optimizer == Optimizer.ADAM and self.settings.start == WidthStart.GUIDE
         if guessed and self._state.start is not None:
@@ -357,17 +361,23 @@ class Fit:
             "with --resume"
         )
 
-    def _diverged(self, what: str) -> FitError:
-        kept = f"the last good checkpoint is {self.folder / CHECKPOINT}" if self.checkpointed else "no checkpoint yet"
-        settings = self.settings
-        if self._stepper.natural is None:
-            remedy = (
-                f"fit.learning_rate (it is {settings.learning_rate:g}), a longer fit.kl_warmup or smaller init_scale"
-            )
-        else:
-            remedy = f"fit.natural.learning_rate ({settings.natural.learning_rate:g}), fit.natural.clip "
-            remedy += f"({settings.natural.clip:g}) or fit.learning_rate ({settings.learning_rate:g})"
-        return FitError(f"step {self.step} (epoch {self.epoch:.1f}): {what}; try a lower {remedy}; {kept}")
+    def _diverged(self, what: str, *, here: bool | None = None) -> FitError:
+        """The end of a fit in which something is not finite; see :func:`~bayes_panns.svi.guards.diverged`.
+
+        Args:
+            what: What.
+            here: Whether it comes from this process; by default, whether the loss does.
+        """
+        return diverged(
+            what,
+            self._objective,
+            self.settings,
+            step=self.step,
+            epoch=self.epoch,
+            here=not self._stepper.finite_here if here is None else here,
+            natural=self._stepper.natural is not None,
+            checkpoint=self.folder / CHECKPOINT if self.checkpointed else None,
+        )
 
     def _end_epoch(self, nll: float) -> None:
         """Score the validation clips and append a line of metrics; ``nll`` is the last step's."""
@@ -376,6 +386,7 @@ class Fit:
             logger.info(waiting)
         started = time.monotonic()
         self._kl, natural = self._stepper.kl(), self._stepper.natural
+        self._collect_norms()
         scores = {} if self.validation is None else self.validate()
         seconds = running.seconds + time.monotonic() - started
         state.metrics = {
@@ -386,17 +397,35 @@ class Fit:
             "kl_weight": self._stepper.kl_weight,
             "learning_rate": self._stepper.rate,
             **({} if natural is None else {"natural_learning_rate": natural.param_groups[0]["lr"]}),
+            **({} if self.settings.clip_gradient is None else {"gradient_norm": running.norms / running.steps}),
             "seconds": round(seconds, 3),
             **scores,
         }
         state.running = RunningMean()
-        shares = effective_shares(effective_parameters(self.model, self.guide))
+        effective = effective_parameters(self.model, self.guide)
+        shares = effective_shares(effective)
         if self._group.first:
             append_metrics(self.folder / METRICS, state.metrics | widths(self.model, self.guide) | shares)
+        self._warn_early(effective)
         # A bar shows as much; a log has no bar.
         if not progress.visible():
             shown = ", ".join(f"{name} {value}" for name, value in self._shown(state.metrics["nll"]).items())
             logger.info(f"epoch {self.epoch:.4g} of {self.settings.epochs}: {shown}, {seconds:.1f} s")
+
+    def _warn_early(self, effective: EffectiveParameters) -> None:
+        """Warn once of layers that are at their prior, while much of the fit is left and widths say something."""
+        if self._widen != 1 or self._warned or not 0.1 <= self.step / self.steps < 0.5:
+            return
+        warning = prior_warning(effective, trained_log_scales(self.guide, rotated=False))
+        if warning is not None:
+            logger.warning(f"epoch {self.epoch:.4g} of {self.settings.epochs}: {warning}")
+            self._warned = True
+
+    def _collect_norms(self) -> None:
+        if self._stepper.clip is not None:
+            # One by one, so that the sum does not depend on where a fit was stopped.
+            for norm in self._stepper.clip.taken():
+                self._state.running.norms += norm
 
     def _shown(self, nll: float) -> dict[str, str]:
         shown = {"nll": f"{nll:.3f}"} | ({} if math.isnan(self._kl) else {"kl": f"{self._kl:.4g}"})
@@ -423,6 +452,7 @@ class Fit:
             OSError: This one, or the one before, could not be written.
         """
         self._require_sound()
+        self._collect_norms()
         self._checkpoints.save(self._state, wait=wait)
 
     def _require_sound(self) -> None:
@@ -431,9 +461,9 @@ class Fit:
         Raises:
             FitError: It is not.
         """
-        for name, parameter in self._objective.named_parameters():
-            if parameter.requires_grad and not torch.isfinite(parameter).all():
-                raise self._diverged(f"{name} holds values that are not finite")
+        bad = first_not_finite(self._objective, gradients=False) is not None
+        if self._group.any(bad)[0]:
+            raise self._diverged("weights are no longer finite", here=bad)
         differs = unlike(self._objective, self.device, self._group)
         if differs is not None:
             raise FitError(
@@ -451,6 +481,7 @@ class Fit:
             FitError: There is none, it is damaged, or it belongs to another fit.
         """
         self._state = self._checkpoints.load(self._state)
+        self._stepper.bounds.resume(self._state.limits)
         if self._group.first:
             drop_metrics_after(self.folder / METRICS, self.step)
 

@@ -19,6 +19,7 @@ _OF_BATCHES = (
     "learning_rate",
     "schedule",
     "kl_warmup",
+    "clip_gradient",
     "natural",
     "start",
 )
@@ -120,6 +121,11 @@ class FitSettings(BaseModel):
         schedule: How the learning rate changes: :class:`~bayes_panns.core.choices.Schedule`.
         kl_weight: The weight of the KL: 1 is the ELBO, below it a tempered posterior.
         kl_warmup: Epochs over which the KL's weight rises from 0.
+        scale_bounds: The least and the largest width that Adam gives a weight, in units of its prior's standard
+            deviation: see :class:`~bayes_panns.svi.ScaleBounds`. An empty list for none. Natural gradients keep widths
+            below the prior's by themselves.
+        clip_gradient: The largest norm of the gradient that Adam steps along, of the loss a clip, over all its
+            parameters; none by default. That of a natural gradient is ``natural.clip``.
         spec_augment: Whether to mask stripes of the spectrograms.
         mixup: Whether to mix pairs of clips and their targets.
         features: What a step starts from: :class:`~bayes_panns.core.choices.Features`.
@@ -144,6 +150,8 @@ class FitSettings(BaseModel):
     schedule: Annotated[Schedule, Field(strict=False)] = Schedule.COSINE
     kl_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
     kl_warmup: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    scale_bounds: list[_Positive] = [1e-6, 3.0]
+    clip_gradient: _Positive | None = None
     spec_augment: bool = True
     mixup: bool = False
     features: Annotated[Features, Field(strict=False)] = Features.MEMORY
@@ -152,6 +160,13 @@ class FitSettings(BaseModel):
     natural: Natural = Natural()
     start: Annotated[WidthStart, Field(strict=False)] = WidthStart.GUIDE
     seed: Annotated[int, Field(ge=0, lt=2**40)] = 0
+
+    @field_validator("scale_bounds")
+    @classmethod
+    def _bounds_are_two(cls, bounds: list[float]) -> list[float]:
+        if bounds and (len(bounds) != 2 or bounds[0] >= bounds[1]):
+            raise PydanticCustomError("scale_bounds", "Give the lower and the upper bound, or [] for none")
+        return bounds
 
     @field_validator("features")
     @classmethod
