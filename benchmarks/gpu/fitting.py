@@ -29,7 +29,7 @@ LINES = 2
 RESUMED = 0.1
 """The largest difference that a kill may make on a GPU, relative to what the fit moved; on a CPU it is 0.
 
-Kernels add up in no fixed order there, bfloat16 makes a rounding of it, and Adam's first steps have the size of the sign.
+Kernels add up in no fixed order there, bfloat16 makes a rounding of it, and the first steps of Adam go by signs.
 """
 
 _POLL = 0.02
