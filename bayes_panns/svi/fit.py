@@ -19,7 +19,7 @@ from bayes_panns.bayes import BayesianNet, Part, effective_parameters
 from bayes_panns.clips import Sampler
 from bayes_panns.core import choices, progress
 from bayes_panns.core.choices import Optimizer, WidthStart
-from bayes_panns.core.errors import FitError, ProcessError
+from bayes_panns.core.errors import FitError, LostProcessError
 from bayes_panns.ranks import Shard, generator_of, group, lost, own_dropout, sharded, synchronised_batch_norm
 from bayes_panns.svi import checkpoint
 from bayes_panns.svi.checkpoint import CHECKPOINT, RunningMean, State
@@ -278,7 +278,7 @@ class Fit:
         mixup = Mixup.draw(total, generator=generator)
         return mixup.with_partners(part), mixup
 
-    def _left_alone(self) -> ProcessError:
+    def _left_alone(self) -> LostProcessError:
         """Keep what can be kept after another process has ended.
 
         Returns:
@@ -293,9 +293,9 @@ class Fit:
             if self._group.first:
                 self._write_checkpoint()
                 kept = f"{self.folder / CHECKPOINT} has the steps before it"
-        return ProcessError(
-            f"step {self.step} (epoch {self.epoch:.1f}): another process has ended, so the fit ends; {kept}; go on with "
-            "--resume"
+        return LostProcessError(
+            f"step {self.step} (epoch {self.epoch:.1f}): another process has ended, so the fit ends; {kept}; resume "
+            "with --resume"
         )
 
     def _diverged(self, what: str) -> FitError:
