@@ -2,7 +2,7 @@
 
 from bayes_panns.ranks.batch_norm import synchronised_batch_norm
 from bayes_panns.ranks.dropout import own_dropout
-from bayes_panns.ranks.group import Group, group, lost
+from bayes_panns.ranks.group import Group, group, leave, lost, speaks
 from bayes_panns.ranks.shard import Shard, generator_of, per_clip, shard, sharded
 
 __all__ = [
@@ -10,10 +10,12 @@ __all__ = [
     "Shard",
     "generator_of",
     "group",
+    "leave",
     "lost",
     "own_dropout",
     "per_clip",
     "shard",
     "sharded",
+    "speaks",
     "synchronised_batch_norm",
 ]
