@@ -20,7 +20,7 @@ from bayes_panns.bayes import BayesianNet, EffectiveParameters, Part, effective_
 from bayes_panns.clips import Sampler
 from bayes_panns.core import choices, progress
 from bayes_panns.core.choices import Optimizer, WidthStart
-from bayes_panns.core.errors import FitError, ProcessError
+from bayes_panns.core.errors import FitError, LostProcessError
 from bayes_panns.ranks import Shard, generator_of, group, lost, own_dropout, sharded, synchronised_batch_norm
 from bayes_panns.svi.checkpoint import CHECKPOINT, RunningMean, State
 from bayes_panns.svi.embeddings import Embeddings
@@ -341,7 +341,7 @@ class Fit:
         mixup = Mixup.draw(total, generator=generator)
         return mixup.with_partners(part), mixup
 
-    def _left_alone(self) -> ProcessError:
+    def _left_alone(self) -> LostProcessError:
         """Keep what can be kept after another process has ended.
 
         Returns:
@@ -356,8 +356,8 @@ class Fit:
             if self._group.first:
                 self._checkpoints.save(self._state, wait=True)
                 kept = f"{self.folder / CHECKPOINT} has the steps before it"
-        return ProcessError(
-            f"step {self.step} (epoch {self.epoch:.1f}): another process has ended, so the fit ends; {kept}; go on "
+        return LostProcessError(
+            f"step {self.step} (epoch {self.epoch:.1f}): another process has ended, so the fit ends; {kept}; resume "
             "with --resume"
         )
 
