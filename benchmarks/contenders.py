@@ -125,7 +125,7 @@ def _deterministic(work: Work) -> Step:
     return _training_step(lambda: F.binary_cross_entropy_with_logits(net(logmel), target), net.parameters(), work)
 
 
-def _model(work: Work, estimator: str = "flipout") -> tuple[BayesianNet, Strategy]:
+def bayesian(work: Work, estimator: str = "flipout") -> tuple[BayesianNet, Strategy]:
     """The model that our guides and Pyro's share: every weight under a fan-in prior."""
     strategy = Strategy(default=Settings.model_validate({"estimator": estimator}))
     model = BayesianNet.from_strategy(build(work.net, CLASSES), strategy, MultiLabel(), clips=DATA_SET)
@@ -134,7 +134,7 @@ def _model(work: Work, estimator: str = "flipout") -> tuple[BayesianNet, Strateg
 
 def _ours(work: Work, *, estimator: str) -> Step:
     logmel, target = work.labelled()
-    model, strategy = _model(work, estimator)
+    model, strategy = bayesian(work, estimator)
     guide = guide_from_strategy(model, strategy).to(work.device)
     # As Posterior.build does: the guide has its own copy.
     model.initial.clear()
@@ -145,7 +145,7 @@ def _ours(work: Work, *, estimator: str) -> Step:
 
 def _natural_gradient(work: Work) -> Step:
     logmel, target = work.labelled()
-    model, strategy = _model(work, "weights")
+    model, strategy = bayesian(work, "weights")
     guide = guide_from_strategy(model, strategy).to(work.device)
     model.initial.clear()
     elbo = MeanFieldELBO()
@@ -171,7 +171,7 @@ def _natural_gradient(work: Work) -> Step:
 
 def _pyro_guide(work: Work, *, guide_class: type[AutoNormal] | type[AutoDiagonalNormal]) -> Step:
     logmel, target = work.labelled()
-    model, _ = _model(work)
+    model, _ = bayesian(work)
     guide: AutoGuide = guide_class(model, init_loc_fn=init_to_value(values=model.initial), init_scale=0.01)
     # The guide makes its parameters in its first run, in eval mode so that BatchNorm does not move.
     model.eval()
@@ -319,7 +319,8 @@ def _passes(net: nn.Module, work: Work, passes: int) -> Step:
     return step
 
 
-def _deterministic_passes(work: Work, *, passes: int) -> Step:
+def deterministic_passes(work: Work, *, passes: int) -> Step:
+    """Passes of the network with point weights, from waveforms to probabilities on the CPU."""
     return _passes(work.network(), work, passes)
 
 
@@ -341,7 +342,8 @@ def _posterior(work: Work, guide: str) -> Posterior:
     return posterior
 
 
-def _draws(work: Work, *, guide: str, draws: int) -> Step:
+def posterior_draws(work: Work, *, guide: str, draws: int) -> Step:
+    """Draws of a posterior, from waveforms to probabilities on the CPU."""
     posterior, waveforms = _posterior(work, guide), work.waveforms()
 
     def step() -> None:
@@ -363,12 +365,12 @@ def _moments(work: Work) -> Step:
 
 
 PREDICT = {
-    "one-pass": Contender("the network with point weights, one pass", partial(_deterministic_passes, passes=1)),
+    "one-pass": Contender("the network with point weights, one pass", partial(deterministic_passes, passes=1)),
     f"{FEW}-passes": Contender(
-        f"the network with point weights, {FEW} passes", partial(_deterministic_passes, passes=FEW)
+        f"the network with point weights, {FEW} passes", partial(deterministic_passes, passes=FEW)
     ),
     "flip": Contender(
-        f"this package: {FEW} draws of every weight", partial(_draws, guide="flip", draws=FEW), f"{FEW}-passes"
+        f"this package: {FEW} draws of every weight", partial(posterior_draws, guide="flip", draws=FEW), f"{FEW}-passes"
     ),
     "bt-flipout": Contender(
         f"bayesian-torch's Flipout layers: {FEW} passes, a draw each",
@@ -377,7 +379,9 @@ PREDICT = {
         "bayesian-torch",
     ),
     "det-flip": Contender(
-        f"this package: {DRAWS} draws of the last layer", partial(_draws, guide="det-flip", draws=DRAWS), "one-pass"
+        f"this package: {DRAWS} draws of the last layer",
+        partial(posterior_draws, guide="det-flip", draws=DRAWS),
+        "one-pass",
     ),
     "moments": Contender("this package: moments of every weight, no draws", _moments, "one-pass"),
 }

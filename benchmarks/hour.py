@@ -23,7 +23,7 @@ from bayes_panns.nets import build
 from bayes_panns.posterior import Posterior, save
 from bayes_panns.recipes import read_strategy
 from bayes_panns.soundscapes import UPSTREAM, soundscapes
-from benchmarks import report
+from benchmarks.versions import version
 from benchmarks.worker import hardware
 
 NET, LABELS, SECONDS = "mn04", 527, 10.0
@@ -72,7 +72,7 @@ def hour(checkpoint: Path | None, minutes: float, rate: int, draws: int, rounds:
         },
         "hardware": hardware(on_gpu=False),
         "python": platform.python_version(),
-        "versions": {name: report.version(name) for name in ("torch", "torchaudio", "pyro-ppl", "bayes-panns")},
+        "versions": {name: version(name) for name in ("torch", "torchaudio", "pyro-ppl", "bayes-panns")},
         "rounds": turns,
     }
     click.echo(table(run), nl=False)

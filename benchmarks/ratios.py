@@ -2,8 +2,7 @@
 
 import statistics
 from collections.abc import Sequence
-
-from scipy.stats import binom
+from math import comb
 
 CONFIDENCE = 0.95
 """The confidence of an interval."""
@@ -30,7 +29,10 @@ def interval(ratios: Sequence[float]) -> tuple[float, float] | None:
         (1.0, 1.5)
     """
     # The smallest k for which P(at most k below) is over 2.5 %: one less leaves no more than that.
-    rank = int(binom.ppf((1 - CONFIDENCE) / 2, len(ratios), 0.5)) if ratios else 0
+    rank, below = 0, 1.0
+    while ratios and below / 2 ** len(ratios) < (1 - CONFIDENCE) / 2:
+        rank += 1
+        below += comb(len(ratios), rank)
     if rank == 0:
         return None
     ordered = sorted(ratios)

@@ -1,6 +1,5 @@
 """A run's record, and its table and picture."""
 
-import importlib.metadata
 import json
 import platform
 import statistics
@@ -18,6 +17,7 @@ from bayes_panns.report import figures
 from benchmarks.contenders import Contender, Work
 from benchmarks.measure import SEED, Measured, Plan, Result, clocks
 from benchmarks.ratios import CONFIDENCE, WIDTH, interval
+from benchmarks.versions import version
 
 PACKAGES = ("torch", "pyro-ppl", "bayes-panns", "bayesian-torch", "ivon-opt", "posteriors", "torchopt")
 
@@ -30,14 +30,6 @@ _COLORS = {
     "posteriors": figures.PALETTE[3],
 }
 """The bars, by whose they are."""
-
-
-def version(package: str) -> str | None:
-    """The installed version of a distribution, or ``None``."""
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def record(

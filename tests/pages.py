@@ -75,9 +75,17 @@ def shell_lines(block):
     return found
 
 
+def launched(words):
+    """A command in the form ``bayes-panns ...``, whatever launches its processes."""
+    if words[0] == "torchrun" and words.count("-m") == 1:
+        module, *rest = words[words.index("-m") + 1 :]
+        return ["bayes-panns", *rest] if module == "bayes_panns" else words
+    return words
+
+
 def commands(page):
     """The arguments of every ``bayes-panns`` command in a page."""
-    lines = [words for block in blocks(page) if block.language == "sh" for words in shell_lines(block)]
+    lines = [launched(words) for block in blocks(page) if block.language == "sh" for words in shell_lines(block)]
     return [words[1:] for words in lines if words[0] == "bayes-panns"]
 
 
@@ -90,7 +98,7 @@ def understood(words):
     while "|" in words:
         understood(words[: words.index("|")])
         words = words[words.index("|") + 1 :]
-    program, *rest = words
+    program, *rest = words = launched(words)
     if program == "bayes-panns":
         return parsed(main, rest)
     if words[:3] == ["python", "-m", "benchmarks"]:

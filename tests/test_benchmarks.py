@@ -87,9 +87,9 @@ def test_a_warm_worker_keeps_the_memory_that_it_frees(tiny):
 
 
 def installed(contenders):
-    from benchmarks import report
+    from benchmarks.versions import version
 
-    return [each for each in contenders.values() if each.package is None or report.version(each.package) is not None]
+    return [each for each in contenders.values() if each.package is None or version(each.package) is not None]
 
 
 def test_every_contender_steps(tiny):
@@ -121,10 +121,11 @@ def test_the_front_end_is_the_networks_own(net, rate, mels, tiny):
 
 @pytest.mark.parametrize("name", ["deterministic", "ivon", "posteriors"])
 def test_a_step_moves_batchnorm(name, tiny, monkeypatch):
-    from benchmarks import contenders, report
+    from benchmarks import contenders
+    from benchmarks.versions import version
 
     contender = contenders.TRAIN[name]
-    if contender.package is not None and report.version(contender.package) is None:
+    if contender.package is not None and version(contender.package) is None:
         pytest.skip(f"{contender.package} is not installed")
     net = tiny.network()
     monkeypatch.setattr(contenders.Work, "network", lambda work: net)
@@ -364,9 +365,9 @@ def test_a_most_number_of_rounds_below_the_least_is_a_usage_error():
 
 
 def test_a_missing_peer_is_told(monkeypatch):
-    from benchmarks import report
+    from benchmarks import beside
 
-    monkeypatch.setattr(report, "version", lambda package: None)
+    monkeypatch.setattr(beside, "version", lambda package: None)
     result = call("train", "--only", "bt-flipout")
     assert result.exit_code == 1
     assert "bt-flipout: left out: bayesian-torch is not installed; pip install -e '.[bench]'" in result.output

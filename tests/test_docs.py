@@ -1,13 +1,16 @@
 """The commands that README and the pages show are understood, and their links lead somewhere."""
 
+import os
 import re
+import shlex
+import subprocess
 
 import pytest
 
 from bayes_panns.cli import main
 from bayes_panns.predictions import events
 from bayes_panns.recipes import names
-from tests.pages import DOCS, PAGES, ROOT, commands, title
+from tests.pages import DOCS, PAGES, ROOT, blocks, commands, title, understood
 
 DATA_PAGES = sorted((DOCS / "data").glob("*.md"))
 STRATEGY_PAGES = sorted((DOCS / "strategies").glob("*.md"))
@@ -34,6 +37,28 @@ def test_its_fits_name_recipes_that_there_are(page):
         if name == "crossval":
             # The embeddings of another model are its start.
             assert context.params["upstream"] or page.stem == "embeddings"
+
+
+@pytest.mark.parametrize(("ends_with", "requeued"), [(75, True), (0, False), (1, False)])
+def test_the_batch_script_starts_every_process_and_is_run_again_if_it_has_to(ends_with, requeued, tmp_path):
+    script = next(block.text for block in blocks(DOCS / "scale.md") if block.text.startswith("#!/bin/bash"))
+    assert len(script.splitlines()) <= 15
+    asked = re.search(r"-m bayes_panns ([^']*)'", script)[1].replace("\\\n", " ")
+    assert understood(["bayes-panns", *shlex.split(asked)])
+    stubs = {
+        "scontrol": f'[ "$1" = show ] && printf "host0\\nhost1\\n" || echo "$@" > {tmp_path}/requeued',
+        "srun": 'for SLURM_PROCID in 0 9; do export SLURM_PROCID SLURM_LOCALID=$((SLURM_PROCID % 8)); "$@"; done',
+        "python": f"echo $MASTER_ADDR $RANK $LOCAL_RANK $LOCAL_WORLD_SIZE $WORLD_SIZE >> {tmp_path}/ranks"
+        f"\nexit {ends_with}",
+    }
+    for name, text in stubs.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "7", "SLURM_NTASKS": "32"}
+    done = subprocess.run(["bash", "-c", script], env=environment | {"SLURM_NTASKS_PER_NODE": "8"}, check=False)
+    assert done.returncode == ends_with
+    assert (tmp_path / "ranks").read_text() == "host0 0 0 8 32\nhost0 9 1 8 32\n"
+    assert (tmp_path / "requeued").exists() == requeued
 
 
 def test_the_page_of_commands_lists_each_of_them():

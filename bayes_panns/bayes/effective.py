@@ -17,7 +17,7 @@ the prior's width cancels.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
@@ -27,7 +27,7 @@ from torch import Tensor
 
 from bayes_panns.bayes.estimators.blocks import count_blocks, each_block
 from bayes_panns.bayes.estimators.draw_and_kl import NormalPrior, flat, flat_prior
-from bayes_panns.bayes.estimators.lazy_weight import normal_prior
+from bayes_panns.bayes.estimators.lazy_weight import normal_prior, prior_deviation
 from bayes_panns.bayes.guides import ComposedGuide, MeanField, Part, RotatedHead
 from bayes_panns.bayes.guides.part import parameter_name
 from bayes_panns.bayes.model import BayesianNet
@@ -114,21 +114,32 @@ def effective_parameters(model: BayesianNet, guide: Part) -> EffectiveParameters
         model: The model; a learned prior counts at its present width.
         guide: Its guide.
     """
-    parts = guide.parts if isinstance(guide, ComposedGuide) else (guide,)
     found = {}
-    for part in parts:
-        for site in part.sites if isinstance(part, MeanField) else ():
-            log_scale = attrgetter(site)(part.log_scales)
-            prior = normal_prior(model.prior(site), log_scale)
-            if prior is None or (isinstance(part, RotatedHead) and not _along_any_axes(model, site, prior)):
-                continue
+    for site, log_scale in independent_widths(model, guide):
+        prior = normal_prior(model.prior(site), log_scale)
+        if prior is not None:
             found[parameter_name(site)] = _effective(log_scale, prior)
     return EffectiveParameters(found)
 
 
-def _along_any_axes(model: BayesianNet, site: str, prior: NormalPrior) -> bool:
+def independent_widths(model: BayesianNet, guide: Part) -> Iterator[tuple[str, Tensor]]:
+    """Site and log s of each weight whose elements, or factors, are independent under posterior and prior alike.
+
+    These are the weights of mean-field Normals; of a rotated last layer that of :func:`effective_parameters`.
+    """
+    for part in guide.parts if isinstance(guide, ComposedGuide) else (guide,):
+        for site in part.sites if isinstance(part, MeanField) else ():
+            if isinstance(part, RotatedHead) and not _along_any_axes(model, site):
+                continue
+            yield site, attrgetter(f"{site}_unconstrained")(part.log_scales)
+
+
+def _along_any_axes(model: BayesianNet, site: str) -> bool:
     """Whether the factors of a rotated last layer have the prior of its weight."""
-    return site == model.head_sites[0] and bool((prior.scale == prior.scale.flatten()[0]).all())
+    if site != model.head_sites[0]:
+        return False
+    deviation = prior_deviation(model.prior(site))
+    return deviation is not None and bool((deviation == deviation.flatten()[0]).all())
 
 
 def _effective(log_scale: Tensor, prior: NormalPrior) -> Effective:

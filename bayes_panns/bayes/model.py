@@ -21,6 +21,7 @@ from bayes_panns.bayes.local_parameters import LocalParameters
 from bayes_panns.bayes.priors import stretched
 from bayes_panns.bayes.sites import Site, sites
 from bayes_panns.bayes.strategy import Strategy
+from bayes_panns.clips.samples import as_floats
 from bayes_panns.core.choices import Dropout, PosteriorKind
 from bayes_panns.nets import Network, head_of, segmentwise
 from bayes_panns.ranks import shard
@@ -193,7 +194,8 @@ class BayesianNet(LocalParameters):
         """Run the model; by itself, as any Pyro model, it draws its weights from the prior.
 
         Args:
-            clips: Waveforms, shape ``(batch, samples)``, or features as the front end makes them, of three dimensions.
+            clips: Waveforms, shape ``(batch, samples)``, floats or the int16 of a store; or features as the front end
+                makes them, of three dimensions.
             target: The observed labels, as the likelihood takes them; without them they are sampled.
             augment: Applied to the normalised spectrogram inside the network.
             embedded: ``clips`` are embeddings, as :meth:`embed` makes them, and only the last layer runs.
@@ -228,7 +230,7 @@ class BayesianNet(LocalParameters):
             return clips
         if self.front_end is None:
             raise ValueError("the model has no front end: give it features, such as log-mels (batch, frames, mels)")
-        return self.front_end(clips)
+        return self.front_end(as_floats(clips))
 
     def deterministic(self) -> dict[str, Tensor]:
         """Weights without a prior and BatchNorm's statistics, by name in the network: the tensors, not copies."""

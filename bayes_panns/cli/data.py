@@ -97,6 +97,14 @@ _LENGTHS = ("folder", "timed")
 @click.option("--esc10", is_flag=True, help="For esc50: only the clips of ESC-10.")
 @click.option("--split", type=options.SPLIT, help="For audioset: balanced, unbalanced or eval [all that are there].")
 @click.option("--model", metavar="NAME", help="For embeddings: the model that made them [what the file says].")
+@click.option("--jobs", type=click.IntRange(min=1), help="Processes that decode [one for each core].")
+@click.option("--resume", is_flag=True, help="Go on with a pack that was interrupted.")
+@click.option(
+    "--clips-per-store",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Write several stores, NAME-00.h5 and on, each of N listed clips; recordings stay whole.",
+)
 @click.pass_context
 def pack(
     ctx: click.Context,
@@ -119,6 +127,9 @@ def pack(
     esc10: bool,
     split: str | None,
     model: str | None,
+    jobs: int | None,
+    resume: bool,
+    clips_per_store: int | None,
 ) -> None:
     """Pack a data set into a store, PANNs' HDF5 layout.
 
@@ -130,10 +141,14 @@ def pack(
     is then 3. With embeddings, SOURCE is a file of vectors that another model has made: .npz, Parquet, CSV, or a
     database of perch-hoplite.
 
+    A pack that is interrupted keeps what is done in the folder OUT.part, and --resume goes on with it. docs/stores.md
+    tells of large packs.
+
     \b
     Example:
       bayes-panns pack esc50 ESC-50-master -o stores/esc10.h5 --esc10
       bayes-panns pack audioset audioset -o stores/balanced.h5 --split balanced
+      bayes-panns pack audioset audioset -o stores/audioset.h5 --clips-per-store 50000 --resume
       bayes-panns pack folder tags.csv -o stores/tagged.h5 --min-count 20
       bayes-panns pack timed selections/ -o stores/birds.h5 --seconds 3 --folds 5
       bayes-panns pack folder test/ -o stores/test.h5 --labels runs/mine
@@ -155,7 +170,8 @@ def pack(
         "model": model,
     }
     extras: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    of_sound = {"seconds": seconds, "sample_rate": sample_rate, "channel": channel}
+    of_running = {"jobs": jobs, "resume": resume or None, "clips_per_store": clips_per_store}
+    of_sound = {"seconds": seconds, "sample_rate": sample_rate, "channel": channel, **of_running}
     of_catalog = {name: (catalog != NAME) for name, value in of_sound.items() if value is not None}
     of_catalog |= {name: catalog in _OPTIONS[name] for name in extras}
     for name, known in of_catalog.items():
@@ -187,6 +203,9 @@ def pack(
             sample_rate=int(sample_rate or 32000),
             seconds=seconds,
             exclude=patterns,
+            jobs=jobs,
+            resume=resume,
+            clips_per_store=clips_per_store,
             **sound,
         )
     for name, reason in report.skipped[:_SHOWN]:
@@ -194,6 +213,8 @@ def pack(
     if len(report.skipped) > _SHOWN:
         logger.info(f"skipped {len(report.skipped) - _SHOWN} more")
     counts = [f"{report.packed} clips packed", f"{len(report.skipped)} skipped", f"{report.excluded} excluded"]
+    stores = f" in {len(report.stores)} stores" if clips_per_store is not None else ""
+    counts[0] += stores
     logger.info(f"{out}: {', '.join([*counts, report.noted] if report.noted else counts)}")
     if report.skipped:
         ctx.exit(SKIPPED)

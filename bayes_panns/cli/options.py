@@ -184,6 +184,13 @@ device = click.option(
     show_default=True,
     help="Where to compute.",
 )
+workers = click.option(
+    "--workers",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Processes that read clips ahead. With fit.features = none they are by default one fewer than the cores for "
+    "each process of the fit, at most 4; log-mels on disk are so read for a GPU; otherwise 0.",
+)
 draws = click.option(
     "--draws",
     type=DrawsType(),

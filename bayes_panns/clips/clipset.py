@@ -183,6 +183,11 @@ class ClipSet:
             found[positions] = read(store, rows)
         return found
 
+    @property
+    def places(self) -> np.ndarray:
+        """Where each clip lies: its number among all clips of all stores, in the order of the files: ``(clips,)``."""
+        return self._clips
+
     def by_store(self) -> Iterator[tuple[Store, np.ndarray, np.ndarray]]:
         """The clips, one store after the other.
 
@@ -190,10 +195,15 @@ class ClipSet:
             A store that holds some of them, their positions in this set, and their indices in the store, both int64 of
             shape ``(n,)``.
         """
+        for _, found in self.numbered():
+            yield found
+
+    def numbered(self) -> Iterator[tuple[int, tuple[Store, np.ndarray, np.ndarray]]]:
+        """As :meth:`by_store`, with the number of each store among :attr:`stores`."""
         owner = np.searchsorted(self._offsets, self._clips, side="right") - 1
         for number in np.unique(owner):
             positions = np.flatnonzero(owner == number)
-            yield self.stores[number], positions, self._clips[positions] - self._offsets[number]
+            yield int(number), (self.stores[number], positions, self._clips[positions] - self._offsets[number])
 
     def select(
         self, folds: Collection[int] | None = None, indices: Sequence[int] | np.ndarray | None = None

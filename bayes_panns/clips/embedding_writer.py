@@ -17,11 +17,11 @@ from bayes_panns.clips.store_format import (
     digests,
 )
 from bayes_panns.clips.store_table import write_table
-from bayes_panns.clips.writer import BUFFER, require_space, writing
+from bayes_panns.clips.writer import BUFFER, prepare_place, require_space, writing
 from bayes_panns.core import progress
 from bayes_panns.core.choices import Holds, Task
 from bayes_panns.core.errors import StoreError
-from bayes_panns.core.files import require_parent, whole_file
+from bayes_panns.core.files import whole_file
 
 _CHUNK = 1 << 17
 """About the bytes of a chunk on disk."""
@@ -87,9 +87,7 @@ def write_embeddings(
         raise StoreError(f"{path}: {names[first]!r} has {target[first].sum()} labels; one-of-k takes exactly one")
     if folds is not None and (folds.dtype.kind not in "iu" or ((folds < 0) | (folds >= 2**31)).any()):
         raise StoreError(f"{path}: the folds are not whole numbers from 0 up")
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    require_parent(path)
+    prepare_place(path)
     with writing(path), whole_file(path) as part, h5py.File(part, "w", locking=False) as file:
         require_space(path, rows.nbytes + target.nbytes, after=0)
         _write_rows(file, rows, target)

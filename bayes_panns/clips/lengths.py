@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from bayes_panns.audio.recording import duration
 from bayes_panns.clips.catalogs import Catalog
 from bayes_panns.clips.catalogs.catalog import span_name
-from bayes_panns.clips.pack import WORKERS
 from bayes_panns.core import progress
 from bayes_panns.core.errors import OF_ONE_FILE
 
@@ -20,6 +19,9 @@ LENGTHS = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
 
 OF_LONG = 5.0
 """Seconds; what recordings are cut into of which most are longer than the longest clips."""
+
+THREADS = 4
+"""They read the lengths of recordings."""
 
 PARTS = 12
 """The most clips that one recording is cut into, so that it does not outweigh the others."""
@@ -65,7 +67,7 @@ def lengths_of(catalog: Catalog) -> NDArray[np.float64]:
         except (*OF_ONE_FILE, Exception):  # One bad file never costs the others.
             return math.nan
 
-    with ThreadPoolExecutor(WORKERS) as pool:
+    with ThreadPoolExecutor(THREADS) as pool:
         found = pool.map(seconds, range(len(catalog.clips)))
         return np.array(list(progress.track(found, "measuring", total=len(catalog.clips), unit="clip")))
 

@@ -2,39 +2,47 @@
 
 import logging
 import math
+import os
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from bayes_panns import __version__
 from bayes_panns.audio.notes import Note
 from bayes_panns.audio.recording import Recording, channel_index
 from bayes_panns.audio.walking import similar
+from bayes_panns.clips import pack_plan
 from bayes_panns.clips.catalogs import Catalog, Clip
 from bayes_panns.clips.catalogs.catalog import exists
-from bayes_panns.clips.label_counts import label_remarks, named
-from bayes_panns.clips.writer import StoreWriter
+from bayes_panns.clips.pack_remarks import REASONS, Tally, warn_of_labels, warn_of_notes
+from bayes_panns.clips.pack_writer import PackWriter, Taken
+from bayes_panns.clips.store_format import digest, stored
+from bayes_panns.clips.unfinished import Unfinished, unfinished
 from bayes_panns.core import progress
 from bayes_panns.core.errors import AudioError, StoreError
+from bayes_panns.core.subordinate import subordinate
 from bayes_panns.core.text import printable, readable
 
 logger = logging.getLogger(__name__)
 
-WORKERS = 4
-"""Threads that decode and resample; both release the interpreter's lock."""
+PROCESSES_FROM = 2000
+"""Clips from which on they are decoded by processes, whose start takes seconds, and not by threads."""
 
-REASONS = 20
-"""Skipped clips that a store's provenance names; it counts them all."""
+AHEAD = 4
+"""Clips that each process or thread decodes ahead, unless they take more than the memory below."""
 
-EXAMPLES = 5
-"""Clips of each kind of note that a store's provenance names."""
+AHEAD_BYTES = 2**28
+"""The most memory that clips take that were decoded ahead, in bytes, if there are more than one for each process."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +54,14 @@ class PackReport:
         skipped: Clips that could not be read, each with its reason.
         excluded: Clips left out on purpose.
         notes: What a user should know of clips that are in the store, each with the clip's name.
+        stores: The stores that were written.
     """
 
     packed: int
     skipped: tuple[tuple[str, str], ...]
     excluded: int
     notes: tuple[tuple[str, Note], ...] = ()
+    stores: tuple[Path, ...] = ()
 
     @property
     def noted(self) -> str:
@@ -67,15 +77,22 @@ def pack(
     seconds: float | None = None,
     exclude: Sequence[str] = (),
     channel: str = "mix",
+    jobs: int | None = None,
+    resume: bool = False,
+    clips_per_store: int | None = None,
 ) -> PackReport:
-    """Read every recording of a catalog and write them as one store, whole or not at all.
+    """Read every recording of a catalog and write them as one store, whole or not at all, or as several.
 
     Recordings are mixed down, resampled, and cut or padded with silence to one length; no more of them is decoded than
-    is kept. One that cannot be read is skipped and counted, whatever the reason. Memory grows neither with the number
-    of clips nor with the length of the recordings. The output's place is checked before anything is decoded. Logged as
-    warnings: what is wrong with clips that could be read, such as that they are truncated or silent, which the
-    provenance counts too; labels that lost all their clips because none of the files could be read, a single label,
-    one that all clips have, and labels of very different numbers of clips.
+    is kept. One that cannot be read is skipped and counted, whatever the reason. Beside the catalog, memory grows
+    neither with the number of clips nor with the length of the recordings. The output's place is checked before
+    anything is decoded. Logged as warnings: what is wrong with clips that could be read, such as that they are
+    truncated or silent, which the provenance counts too; labels that lost all their clips because none of the files
+    could be read, a single label, one that all clips have, and labels of very different numbers of clips.
+
+    An interrupted pack leaves the folder ``OUTPUT.part``, once a few dozen clips are in it, and ``resume`` goes on with
+    it: after Ctrl-C, a kill or a full disk, the store has the same bytes as one that was packed at once. What is there
+    is read and checked against its digests first. A store that was there before stays until the new one is whole.
 
     Args:
         catalog: What to pack.
@@ -85,13 +102,21 @@ def pack(
         exclude: Shell patterns of clips to leave out, each matched, case and all, against the file's name, the clip's
             name, its path relative to the catalog's root, and its source.
         channel: What to take of several channels, as for :class:`~bayes_panns.audio.recording.Recording`.
+        jobs: How many processes decode, or threads if there are less than 2,000 clips; by default one for each core
+            that this process may use. The store does not depend on it.
+        resume: Go on with a pack that was interrupted. If there is none, and no store either, one is begun.
+        clips_per_store: Write several stores, ``NAME-00.h5``, ``NAME-01.h5`` and on, each of as many clips that were
+            listed, some of which may be skipped; clips of one recording that follow each other stay together. All have
+            the same labels. By default one store.
 
     Raises:
         SettingError: The channel is not understood.
-        StoreError: A length or rate is not positive, a pattern matches nothing, no recording is left or can be read, or
-            the store cannot be written.
-        OutputError: ``output`` is a folder.
+        StoreError: A length, rate or number is not positive, a pattern matches nothing, no recording is left or can be
+            read, or the store cannot be written. Or an interrupted pack is there and ``resume`` is false, or is of
+            other clips, files, options or versions.
+        OutputError: ``output`` is a folder, or another process packs it.
     """
+    output = Path(output)
     seconds = catalog.seconds if seconds is None else seconds
     if not (math.isfinite(seconds) and sample_rate > 0 and (samples := round(seconds * sample_rate)) > 0):
         raise StoreError(f"{output}: clips of {seconds} s at {sample_rate} Hz have no samples; ask for longer clips")
@@ -104,13 +129,20 @@ def pack(
     channel_index(channel)
     chosen = without(catalog, exclude)
     excluded = len(catalog.clips) - len(chosen)
-    skipped: list[tuple[str, str]] = []
-    notes: list[tuple[str, Note]] = []
-    beyond = 0
-    packed = np.zeros(len(catalog.labels), dtype=np.int64)
+    planned = pack_plan.stores(output, chosen, clips_per_store)
+    source = readable(catalog.root.resolve().name)
+    options = {
+        "the source": source,
+        "--sample-rate": sample_rate,
+        "--seconds": seconds,
+        "--channel": channel,
+        "--exclude": list(exclude),
+        "--clips-per-store": clips_per_store,
+    }
+    inputs = pack_plan.inputs(catalog, chosen, **options)
     provenance = {
         "catalog": catalog.name,
-        "source": readable(catalog.root.resolve().name),
+        "source": source,
         "options": catalog.options,
         "sample_rate": sample_rate,
         "seconds": seconds,
@@ -118,97 +150,66 @@ def pack(
         "exclude": list(exclude),
         "bayes_panns": __version__,
     }
+    decode = partial(_taken, sample_rate=sample_rate, seconds=seconds, samples=samples, channel=channel)
+    total, written = Tally(len(catalog.labels)), list[Path]()
     with (
-        ThreadPoolExecutor(WORKERS) as pool,
-        StoreWriter(
-            output,
-            labels=catalog.labels,
-            task=catalog.task,
-            sample_rate=sample_rate,
-            samples=samples,
-            provenance=provenance,
-        ) as writer,
-        progress.task("packing", total=len(chosen), unit="clip") as bar,
+        unfinished(output, inputs, resume=resume, clips=len(chosen), stores=[path for path, _ in planned]) as part,
+        _decoding(output, decode, chosen, jobs or _cores(), samples) as taken_from,
+        progress.task("packing", total=len(chosen), unit="clip", logged=True) as bar,
     ):
-        for clip, sound in _read_in_order(pool, chosen, sample_rate, seconds, channel):
-            if isinstance(sound, str):
-                skipped.append((clip.name, sound))
+        for number, (path, span) in enumerate(planned):
+            tally = Tally(len(catalog.labels))
+            if number in part.finished:
+                part.settle(number, path)
+                for index in span:
+                    tally.count(chosen[index], _recorded(part, chosen[index], index))
+                    bar.advance()
             else:
-                notes += [(clip.name, note) for note in sound.notes]
-                beyond += bool(sound.waveform.abs().max() > 1)
-                writer.add(
-                    clip.name,
-                    sound.waveform,
-                    clip.labels,
-                    fold=clip.fold,
-                    source=clip.source,
-                    seconds=sound.seconds,
+                about = provenance if clips_per_store is None else provenance | {"store": [number + 1, len(planned)]}
+                writer = PackWriter(
+                    part,
+                    number,
+                    path,
+                    labels=catalog.labels,
+                    task=catalog.task,
+                    sample_rate=sample_rate,
+                    samples=samples,
+                    provenance=about,
                 )
-                packed[list(clip.labels)] += 1
-            bar.advance()
-        if not len(writer):
-            name, reason = skipped[0]
+                try:
+                    with writer:
+                        for index in span:
+                            clip, first = chosen[index], len(total.skipped) + len(tally.skipped) < REASONS
+                            known = _recalled(part, writer, clip, index)
+                            taken = known or _with_similar(clip, next(taken_from(index)), first)
+                            writer.put(clip, index, taken, known=known is not None)
+                            tally.count(clip, taken)
+                            bar.advance()
+                        if not tally.clips:
+                            writer.skip_store()
+                            raise _EmptyError
+                        writer.provenance |= tally.provenance(excluded)
+                except _EmptyError:
+                    logger.info(f"{path}: is not written, since none of its {len(span)} clips can be read")
+            total.include(tally)
+            written += [path] if tally.clips else []
+        if not total.clips:
+            part.discard()
+            name, reason = total.skipped[0]
             raise StoreError(
-                f"{catalog.root}: none of its {len(skipped)} clips can be read; the first, {name}: {reason}"
+                f"{catalog.root}: none of its {len(total.skipped)} clips can be read; the first, {name}: {reason}"
             )
-        writer.provenance |= {
-            "packed": len(writer),
-            "excluded": excluded,
-            "skipped": len(skipped),
-            "skip_reasons": dict(skipped[:REASONS]),
-            "clipped_to_full_scale": beyond,
-            **_counted(notes),
-        }
-    warn_of_notes(notes, len(writer), Path(output))
-    warn_of_labels(catalog, chosen, packed, len(writer), Path(output))
-    return PackReport(len(writer), tuple(skipped), excluded, tuple(notes))
-
-
-def _counted(notes: Sequence[tuple[str, Note]]) -> dict[str, Any]:
-    """The notes for a store's provenance: how many clips there are of each kind, and a few with their texts."""
-    if not notes:
-        return {}
-    examples: dict[str, dict[str, str]] = {}
-    for name, note in notes:
-        of_kind = examples.setdefault(str(note.kind), {})
-        if len(of_kind) < EXAMPLES:
-            of_kind[name] = note.text
-    return {"notes": dict(Counter(str(note.kind) for _, note in notes)), "note_examples": examples}
-
-
-def warn_of_notes(notes: Sequence[tuple[str, Note]], clips: int, output: Path) -> None:
-    """Warn of what is wrong with clips, once for each kind.
-
-    Args:
-        notes: The notes, each with the clip's name.
-        clips: Clips in the store.
-        output: The store.
-    """
-    for kind, count in Counter(note.kind for _, note in notes).items():
-        name, text = next((name, note.text) for name, note in notes if note.kind == kind)
-        clip, also = printable(name), "" if count == 1 else "; `inspect` names more"
-        logger.warning(f"{output}: {kind}: {count} of {clips} clips ({kind.summary}): {clip} {text}{also}")
-
-
-def warn_of_labels(catalog: Catalog, chosen: Sequence[Clip], packed: np.ndarray, clips: int, output: Path) -> None:
-    """Warn of labels that no clip of the store has because files were skipped, and as :func:`label_remarks` says.
-
-    Args:
-        catalog: What was packed.
-        chosen: Its clips that were not excluded.
-        packed: Clips of each label in the store, shape ``(K,)``.
-        clips: Clips in the store.
-        output: The store.
-    """
-    lost = np.array(sorted({label for clip in chosen for label in clip.labels if not packed[label]}), dtype=np.int64)
-    if len(lost):
+    warn_of_notes(total.notes, total.clips, output)
+    warn_of_labels(catalog, chosen, total.labels, total.clips, output)
+    if clips_per_store is not None and (others := pack_plan.of_other_packs(output, planned)):
         logger.warning(
-            f"{output}: {len(lost)} of {len(catalog.labels)} labels ({named(catalog.labels, lost)}) have no "
-            "clip, because none of their files could be read; convert or add these files and pack again, or leave them "
-            "out of the source"
+            f"{output}: {others[0].name} was not written by this pack, nor {len(others) - 1} more that are named so"
         )
-    for remark in label_remarks(catalog.labels, packed, clips, catalog.task, missing=False):
-        logger.warning(f"{output}: {remark}")
+    return PackReport(total.clips, tuple(total.skipped), excluded, tuple(total.notes), tuple(written))
+
+
+class _EmptyError(Exception):
+    """No clip of a store can be read."""
 
 
 def without(catalog: Catalog, exclude: Sequence[str]) -> list[Clip]:
@@ -240,44 +241,145 @@ def _matchable(catalog: Catalog, clip: Clip) -> set[str]:
     return {clip.path.name, clip.name, place.as_posix()} | ({clip.source} if clip.source else set())
 
 
-@dataclass(frozen=True)
-class _Heard:
-    """A waveform; how long the sound was before it was cut, where that is known; and what a user should know of it."""
+def _recorded(part: Unfinished, clip: Clip, index: int) -> Taken:
+    """What the journal says of a clip of a store that is finished.
 
-    waveform: torch.Tensor
-    seconds: float | None
-    notes: tuple[Note, ...]
-
-
-def _read_in_order(
-    pool: ThreadPoolExecutor, clips: Sequence[Clip], sample_rate: int, seconds: float, channel: str
-) -> Iterator[tuple[Clip, _Heard | str]]:
-    """Each clip with its waveform, or with why it has none; a few are read ahead."""
-    ahead: deque[tuple[Clip, Future[_Heard | str]]] = deque()
-    for clip in clips:
-        ahead.append((clip, pool.submit(_waveform, clip, sample_rate, seconds, channel)))
-        if len(ahead) == 2 * WORKERS:
-            first, future = ahead.popleft()
-            yield first, future.result()
-    for last, future in ahead:
-        yield last, future.result()
+    Raises:
+        StoreError: Nothing, or its file has changed.
+    """
+    entry = part.entry(index)
+    assert entry is not None
+    _require_unchanged(part, clip, entry)
+    return Taken.of(entry)
 
 
-def _waveform(clip: Clip, sample_rate: int, seconds: float, channel: str) -> _Heard | str:
-    kept = seconds if clip.seconds is None else min(clip.seconds, seconds)
+def _recalled(part: Unfinished, writer: PackWriter, clip: Clip, index: int) -> Taken | None:
+    """What an earlier process has taken of a clip, if it was here and all it has written up to here is as it was.
+
+    Raises:
+        StoreError: The clip's file has changed since.
+    """
+    entry = part.entry(index)
+    if entry is None:
+        return None
+    _require_unchanged(part, clip, entry)
+    taken = writer.recalled(entry)
+    if taken is None:
+        part.cut(index)
+    return taken
+
+
+def _require_unchanged(part: Unfinished, clip: Clip, entry: dict[str, Any]) -> None:
+    was, now = entry["file"], _file(clip.path)
+    if was != (None if now is None else list(now)):
+        what = "has changed" if was and now else "is there now, and was not" if now else "is gone"
+        raise StoreError(
+            f"{part.output}: {clip.name} {what} since it was packed; put it back as it was, or remove {part.folder} to "
+            "begin anew"
+        )
+
+
+def _cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def _decoding(
+    output: Path, decode: Callable[[Clip], Taken], clips: Sequence[Clip], jobs: int, samples: int
+) -> Iterator[Callable[[int], Iterator[Taken]]]:
+    """Processes or threads that decode.
+
+    Yields:
+        A function that is given the index of a clip, and gives an iterator over that one and all that follow: the same
+        iterator ever after, whatever it is given.
+
+    Raises:
+        StoreError: A process was killed.
+    """
+    pool: Executor
+    if jobs > 1 and len(clips) >= PROCESSES_FROM:
+        pool = ProcessPoolExecutor(jobs, get_context("spawn"), _begin_process)
+    else:
+        pool = ThreadPoolExecutor(jobs)
+    ahead = max(jobs + 1, min(AHEAD * jobs, AHEAD_BYTES // (2 * samples)))
+    begun: list[Iterator[Taken]] = []
+
+    def from_index(index: int) -> Iterator[Taken]:
+        if not begun:
+            begun.append(_in_order(pool, decode, clips, index, ahead))
+        return begun[0]
+
+    try:
+        yield from_index
+    except BrokenProcessPool as error:
+        raise StoreError(
+            f"{output}: a process that decodes was killed, perhaps for lack of memory; go on with --resume, and fewer "
+            "--jobs"
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _begin_process() -> None:
+    subordinate()
+    torch.set_num_threads(1)
+
+
+def _in_order(
+    pool: Executor, decode: Callable[[Clip], Taken], clips: Sequence[Clip], start: int, ahead: int
+) -> Iterator[Taken]:
+    """What becomes of each clip from ``start`` on; a few are decoded ahead."""
+    waiting: deque[Future[Taken]] = deque()
+    for index in range(start, len(clips)):
+        waiting.append(pool.submit(decode, clips[index]))
+        if len(waiting) == ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _file(path: Path) -> tuple[int, int] | None:
+    """The size of a file and when it was changed; None if it is out of reach."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns
+
+
+def _taken(clip: Clip, sample_rate: int, seconds: float, samples: int, channel: str) -> Taken:
+    """A clip as its store has it, or why it has none."""
+    file, kept = _file(clip.path), seconds if clip.seconds is None else min(clip.seconds, seconds)
     try:
         with Recording(clip.path, sample_rate, channel=channel, start=clip.start, seconds=kept) as recording:
-            waveform = torch.cat(list(recording))
+            waveform = torch.cat(list(recording)).numpy()
         # Of a part that was asked for, what follows it is no matter.
-        return _Heard(waveform, recording.seconds if clip.seconds is None else None, recording.notes)
+        length = recording.seconds if clip.seconds is None else None
+        sound = stored(waveform, samples)
+        return Taken(
+            file,
+            samples=sound,
+            sha256=digest(sound),
+            seconds=len(waveform) / sample_rate if length is None else length,
+            beyond=bool(abs(waveform).max() > 1),
+            notes=recording.notes,
+        )
     except AudioError as error:
         # A store is passed on to others, who need not see where the recordings were.
         reason = str(error).removeprefix(f"{printable(str(clip.path))}: ")
-        near = [] if exists(clip.path) else [printable(each.name) for each in similar(clip.path)]
-        return f"{reason}; there are {' and '.join(near[:3])}" if near else reason
     except MemoryError:
-        return "needs more memory than there is"
+        reason = "needs more memory than there is"
     except Exception as error:  # One bad file never costs the others.
         logger.debug(f"{clip.name}", exc_info=True)
         text = error.strerror if isinstance(error, OSError) else str(error)
-        return printable(text or type(error).__name__)
+        reason = printable(text or type(error).__name__)
+    return Taken(file, skipped=reason)
+
+
+def _with_similar(clip: Clip, taken: Taken, wanted: bool) -> Taken:
+    """With the names of similar files, if it is missing and that is wanted: each time the whole folder is read."""
+    if not (wanted and taken.skipped) or exists(clip.path):
+        return taken
+    near = [printable(each.name) for each in similar(clip.path)]
+    return replace(taken, skipped=f"{taken.skipped}; there are {' and '.join(near[:3])}") if near else taken

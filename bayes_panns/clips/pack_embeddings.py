@@ -8,7 +8,8 @@ import numpy as np
 from bayes_panns import __version__
 from bayes_panns.clips.catalogs.embeddings import EmbeddingTable, rows_of
 from bayes_panns.clips.embedding_writer import write_embeddings
-from bayes_panns.clips.pack import PackReport, warn_of_labels, without
+from bayes_panns.clips.pack import PackReport, without
+from bayes_panns.clips.pack_remarks import warn_of_labels
 
 
 def pack_embeddings(table: EmbeddingTable, output: str | Path, *, exclude: Sequence[str] = ()) -> PackReport:

@@ -3,24 +3,18 @@
 :mod:`~bayes_panns.clips.store_format` describes the file. It may be a stranger's: see :mod:`~bayes_panns.clips.hdf5`.
 """
 
-import math
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
-import h5py
 import numpy as np
 import torch
 
-from bayes_panns.audio.magnitude import usable
-from bayes_panns.clips.hdf5 import StoreFile
+from bayes_panns.clips.clip_file import ClipFile, floats_of
 from bayes_panns.clips.rows import read_rows
-from bayes_panns.clips.seals import checked
-from bayes_panns.clips.store_format import DATASETS, FULL_SCALE, check_indices, digest, digests, in_words, one_line
+from bayes_panns.clips.store_format import check_indices, in_words
 from bayes_panns.clips.store_header import read_header
 from bayes_panns.core.choices import Holds, Task
 from bayes_panns.core.errors import StoreError
@@ -62,6 +56,9 @@ class Store:
         provenance: How the store was made; empty where the store does not say.
         verifiable: Whether it has digests of its clips, by which damage to them is noticed.
         sealed: Whether it has digests of all that it says of them.
+        file: The open file, for what reads clips without the rest of the store.
+        rows: The clips' rows in the file, int64 ``(clips,)``.
+        dtype: Of what type the numbers are in the file: int16, or a float.
 
     Raises:
         StoreError: The file is missing, damaged, not a clip store, or of a newer format, or ``labels`` do not fit.
@@ -78,11 +75,13 @@ class Store:
     def __init__(self, path: str | Path, *, labels: Sequence[str] | None = None) -> None:
         self.path = Path(path)
         self._given_labels = None if labels is None else tuple(labels)
-        self._file: h5py.File | None = None
-        self._process = 0
-        with self._one_line_errors(), self._open() as file:
-            self._identity = _identity(file)
-            header = read_header(StoreFile(self.path, file), self._given_labels)
+        self.file = ClipFile(self.path)
+        with self.file.one_line_errors():
+            try:
+                header = read_header(self.file.handle(), self._given_labels)
+            finally:
+                self.file.close()
+        self.file.describe(header.holds, rows=header.all_rows, verifiable=header.verifiable, seal=header.seal)
         self.names, self.labels, self.named, self.task = header.names, header.labels, header.named, header.task
         self.holds, self.width, self.model, self.sample_rate = (
             header.holds,
@@ -94,9 +93,8 @@ class Store:
         self.folds, self.sources, self.seconds = header.folds, header.sources, header.seconds
         self.provenance = header.provenance
         self.verifiable, self.sealed = header.verifiable, header.seal is not None
-        self._seal, self._rows, self._nameless = header.seal, header.rows, header.all_rows - len(header.rows)
-        self._digests: np.ndarray | None = None
-        self._read = np.zeros(header.all_rows, dtype=bool)
+        self.rows, self.dtype = header.rows, header.dtype
+        self._nameless = header.all_rows - len(header.rows)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -112,9 +110,7 @@ class Store:
 
     def close(self) -> None:
         """Close the file; the next read opens it again."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        self.file.close()
 
     @property
     def seconds_per_clip(self) -> float:
@@ -127,10 +123,9 @@ class Store:
         Raises:
             StoreError: The file is damaged, or a clip of a one-of-K store does not have exactly one label.
         """
-        with self._one_line_errors():
-            dataset = self._column("target")
-            target = dataset[:][self._rows]
-            self._require_unchanged()
+        with self.file.one_line_errors():
+            target = self.file.column("target")[:][self.rows]
+            self.file.require_unchanged()
         flags = target.astype(bool)
         if target.dtype != bool and (wrong := np.argwhere(target != flags)).size:
             clip, label = wrong[0]
@@ -196,20 +191,7 @@ class Store:
             IndexError: An index is out of range.
             StoreError: As :meth:`waveform`.
         """
-        rows = self._rows[check_indices(indices, len(self))]
-        with self._one_line_errors():
-            raw = read_rows(self._clips(), rows)
-            self._require_unchanged()
-            self._check_digests(raw, rows)
-        if raw.dtype.kind == "f":
-            if not (fine := usable(raw)).all():
-                row = int(np.flatnonzero(~fine.all(axis=1))[0])
-                name, first = self.names[int(np.asarray(indices)[row])], float(raw[row][~fine[row]][0])
-                what = f"as large as {first:.2g}" if math.isfinite(first) else "that are not finite numbers"
-                kind = "samples" if self.samples else "values"
-                raise StoreError(f"{self.path}: clip {name!r} holds {kind} {what}; pack it again")
-            return raw.astype(np.float32, copy=False)
-        return np.divide(raw, np.float32(FULL_SCALE), dtype=np.float32)
+        return floats_of(self.file.read(self.rows[check_indices(indices, len(self))]))
 
     def require_rate(self) -> None:
         """Check that it is known at what rate sound was sampled.
@@ -231,14 +213,14 @@ class Store:
         """
         if not self.verifiable:
             raise StoreError(f"{self.path}: has no digests of its clips to verify them against")
-        with self._one_line_errors():
-            clips = self._clips()
+        with self.file.one_line_errors():
+            clips = self.file.clips()
             each = max(1, _BLOCK // (self.width * clips.dtype.itemsize))
             for start in range(0, len(self), each):
-                rows = self._rows[start : start + each]
-                for index in self._differing(read_rows(clips, rows), rows):
+                rows = self.rows[start : start + each]
+                for index in self.file.differing(read_rows(clips, rows), rows):
                     yield self.names[start + index]
-                self._require_unchanged()
+                self.file.require_unchanged()
 
     @property
     def contents(self) -> str:
@@ -257,15 +239,7 @@ class Store:
             IndexError: An index is out of range.
             StoreError: The file is damaged, or has changed since the store was opened.
         """
-        rows = self._rows[check_indices(indices, len(self))]
-        with self._one_line_errors():
-            if self.verifiable:
-                self._handle()
-                return [each.tobytes() for each in self._kept_digests()[rows]]
-            dataset = self._clips()
-            found = [digest(dataset[row]) for row in rows]
-            self._require_unchanged()
-            return found
+        return self.file.digests_of(self.rows[check_indices(indices, len(self))])
 
     def summary(self) -> dict[str, Any]:
         """What the store holds, as plain JSON values.
@@ -305,97 +279,3 @@ class Store:
             "nameless": self._nameless,
             "provenance": self.provenance,
         }
-
-    def _column(self, name: str) -> h5py.Dataset:
-        """A dataset of the open file that has a digest in its seal, checked."""
-        return checked(self.path, StoreFile(self.path, self._handle()).dataset(name), self._seal)
-
-    def _clips(self) -> h5py.Dataset:
-        return StoreFile(self.path, self._handle()).dataset(DATASETS[self.holds], clips=True)
-
-    def _kept_digests(self) -> np.ndarray:
-        """The digest of every row, uint8 ``(rows, 32)``."""
-        if self._digests is None:
-            self._digests = self._column("digest")[:]
-        return self._digests
-
-    def _differing(self, raw: np.ndarray, rows: np.ndarray) -> list[int]:
-        """Which of some clips, as stored, do not have their digests."""
-        differs = (digests(raw) != self._kept_digests()[rows]).any(axis=1)
-        return np.flatnonzero(differs).tolist()
-
-    def _check_digests(self, raw: np.ndarray, rows: np.ndarray) -> None:
-        """Check the clips that are read for the first time.
-
-        Raises:
-            StoreError: One is not what was packed.
-        """
-        fresh = ~self._read[rows]
-        if not self.verifiable or not fresh.any():
-            return
-        if wrong := self._differing(raw[fresh], rows[fresh]):
-            row = rows[fresh][wrong[0]]
-            name = self.names[int(np.searchsorted(self._rows, row))]
-            raise StoreError(
-                f"{self.path}: is damaged (clip {name!r} is not what was packed); copy or pack it again, and see "
-                "`bayes-panns inspect --verify` for the others"
-            )
-        self._read[rows] = True
-
-    def _open(self) -> h5py.File:
-        if self.path.is_dir():
-            raise StoreError(f"{self.path}: is a folder, not a clip store; make a store of it with `bayes-panns pack`")
-        if not self.path.exists():
-            raise StoreError(f"{self.path}: no such file; make a clip store with `bayes-panns pack`")
-        try:
-            with self.path.open("rb"):
-                pass
-        except OSError as error:
-            raise StoreError(f"{self.path}: cannot be opened ({error.strerror}); check its permissions") from error
-        if not h5py.is_hdf5(self.path):
-            raise StoreError(f"{self.path}: is not an HDF5 file; make a clip store with `bayes-panns pack`")
-        # Stores appear complete, by a rename, so readers need no lock, and some network file systems have none.
-        return h5py.File(self.path, "r", locking="best-effort")
-
-    def _handle(self) -> h5py.File:
-        """The open file of this process; a handle inherited through a fork is not used."""
-        if self._file is None or self._process != os.getpid():
-            self.close()
-            self._file, self._process = self._open(), os.getpid()
-            if _identity(self._file)[:2] != self._identity[:2]:
-                self.close()
-                raise StoreError(f"{self.path}: was replaced by another store while it was in use; start again")
-        self._require_unchanged()
-        return self._file
-
-    def _require_unchanged(self) -> None:
-        """Check, before and after each read, that the open file is the one that the store was opened with.
-
-        Raises:
-            StoreError: It is not.
-        """
-        if self._file is None:
-            return
-        now, there = _identity(self._file), self.path.stat() if self.path.exists() else None
-        # Beyond the end of a file HDF5 reads zeros.
-        if now[2] < self._identity[2]:
-            raise StoreError(f"{self.path}: was cut short while it was in use; copy or pack it again")
-        if there is not None and (there.st_dev, there.st_ino) != self._identity[:2]:
-            raise StoreError(f"{self.path}: was replaced by another store while it was in use; start again")
-        if now != self._identity:
-            raise StoreError(f"{self.path}: was changed while it was in use; start again")
-
-    @contextmanager
-    def _one_line_errors(self) -> Iterator[None]:
-        """Turn what h5py raises on a damaged file into one line."""
-        try:
-            yield
-        except (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError) as error:
-            what = "truncated" if "truncated file" in str(error) else f"damaged ({one_line(error)})"
-            raise StoreError(f"{self.path}: is {what}; copy or pack it again") from error
-
-
-def _identity(file: h5py.File) -> tuple[int, int, int, int]:
-    """The device, the number, the bytes and the time of the last change of an open file."""
-    stat = os.fstat(file.id.get_vfd_handle())
-    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns

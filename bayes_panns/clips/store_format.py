@@ -32,6 +32,7 @@ import h5py
 import numpy as np
 import torch
 
+from bayes_panns.audio.length import fit_length
 from bayes_panns.core.choices import Holds, Task
 from bayes_panns.core.errors import StoreError
 
@@ -63,6 +64,23 @@ DIGEST_BYTES = 32
 
 _ROWS = 4096
 """Rows of targets that are read at once."""
+
+
+def stored(sound: np.ndarray, samples: int) -> np.ndarray:
+    """Float samples as a store has them: int16, shape ``(samples,)``, contiguous.
+
+    Args:
+        sound: Samples in [-1, 1], shape ``(any,)``; values beyond are clipped.
+        samples: The length that they are brought to by :func:`~bayes_panns.audio.length.fit_length`.
+
+    Raises:
+        ValueError: It is no mono sound, empty, or holds samples that are not finite; the text goes on from a name.
+    """
+    if sound.ndim != 1 or sound.dtype.kind != "f":
+        raise ValueError(f"is {sound.dtype} of shape {sound.shape}, not mono float samples")
+    if len(sound) == 0 or not np.isfinite(sound).all():
+        raise ValueError("is empty or holds samples that are not finite numbers")
+    return np.rint(np.clip(fit_length(sound, samples), -1, 1) * FULL_SCALE).astype(np.int16)
 
 
 def digest(samples: np.ndarray) -> bytes:

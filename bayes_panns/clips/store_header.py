@@ -35,6 +35,7 @@ class StoreHeader:
         seal: The digests of what the store says; None in stores of earlier versions and of other programs.
         rows: The rows that are clips, int64: those with a name.
         all_rows: How many rows there are.
+        dtype: Of what type the numbers of the clips are.
     """
 
     names: list[str]
@@ -53,6 +54,7 @@ class StoreHeader:
     seal: dict[str, str] | None
     rows: np.ndarray
     all_rows: int
+    dtype: np.dtype
 
 
 def read_header(file: StoreFile, given_labels: tuple[str, ...] | None) -> StoreHeader:
@@ -110,6 +112,7 @@ def read_header(file: StoreFile, given_labels: tuple[str, ...] | None) -> StoreH
         seal=seal,
         rows=rows,
         all_rows=len(clips),
+        dtype=clips.dtype,
     )
 
 

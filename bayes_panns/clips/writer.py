@@ -12,15 +12,14 @@ import h5py
 import numpy as np
 import torch
 
-from bayes_panns.audio.length import fit_length
 from bayes_panns.clips.store_format import (
     DIGEST_BYTES,
-    FULL_SCALE,
     check_new_labels,
     check_size,
     check_task,
     digest,
     one_line,
+    stored,
 )
 from bayes_panns.clips.store_table import write_table
 from bayes_panns.core.choices import Holds, Task
@@ -97,31 +96,32 @@ class StoreWriter:
         return len(self._names)
 
     def __enter__(self) -> Self:
-        with self._one_line_errors():
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-        require_parent(self.path)
-        with self._one_line_errors():
-            part = self._part.enter_context(whole_file(self.path))
+        prepare_place(self.path)
         try:
             with self._one_line_errors():
-                self._create(part)
+                self._file = self._begin()
+                self._create(self._file)
         except BaseException:
             self._abandon(*sys.exc_info())
             raise
         return self
 
-    def _create(self, part: Path) -> None:
+    def _begin(self) -> h5py.File:
+        """The file to write into, which takes the store's place when :attr:`_part` is closed without an error."""
+        part = self._part.enter_context(whole_file(self.path))
         # The part is locked as a whole; HDF5's own lock fails on file systems without locks.
-        self._file = h5py.File(part, "w", locking=False)
-        self._file.create_dataset(
+        return h5py.File(part, "w", locking=False)
+
+    def _create(self, file: h5py.File) -> None:
+        file.create_dataset(
             "waveform", shape=(0, self.samples), maxshape=(None, self.samples), chunks=(1, self.samples), dtype=np.int16
         )
         # A chunk must not be empty, even where K is 0.
         width = max(len(self.labels), 1)
-        self._file.create_dataset(
+        file.create_dataset(
             "target", shape=(0, len(self.labels)), maxshape=(None, width), chunks=(BUFFER, width), dtype=bool
         )
-        self._file.create_dataset(
+        file.create_dataset(
             "digest",
             shape=(0, DIGEST_BYTES),
             maxshape=(None, DIGEST_BYTES),
@@ -153,6 +153,46 @@ class StoreWriter:
         Raises:
             StoreError: The clip does not fit, or the disk is full.
         """
+        sound = np.asarray(waveform)
+        try:
+            samples = stored(sound, self.samples)
+        except ValueError as error:
+            raise StoreError(f"{self.path}: {name!r} {error}") from error
+        self.add_stored(
+            name,
+            samples,
+            digest(samples),
+            target,
+            fold=fold,
+            source=source,
+            seconds=len(sound) / self.sample_rate if seconds is None else seconds,
+        )
+
+    def add_stored(
+        self,
+        name: str,
+        samples: np.ndarray,
+        sha256: bytes,
+        target: Array,
+        *,
+        fold: int | None,
+        source: str | None,
+        seconds: float,
+    ) -> None:
+        """Append one clip whose samples are as a store has them; otherwise as :meth:`add`.
+
+        Args:
+            name: The clip's name.
+            samples: What :func:`~bayes_panns.clips.store_format.stored` has made, int16, of the store's length.
+            sha256: Their :func:`~bayes_panns.clips.store_format.digest`.
+            target: As for :meth:`add`.
+            fold: As for :meth:`add`.
+            source: As for :meth:`add`.
+            seconds: The sound's own length.
+
+        Raises:
+            StoreError: As :meth:`add`.
+        """
         if self._file is None:
             raise RuntimeError("StoreWriter.add is for use inside a `with` block")
         if not name:
@@ -164,21 +204,16 @@ class StoreWriter:
             )
         if fold is not None and not 0 <= fold < 2**31:
             raise StoreError(f"{self.path}: {name!r} has fold {fold}; folds count up from 0")
-        sound = np.asarray(waveform)
-        if sound.ndim != 1 or sound.dtype.kind != "f":
-            raise StoreError(f"{self.path}: {name!r} is {sound.dtype} of shape {sound.shape}, not mono float samples")
-        if len(sound) == 0 or not np.isfinite(sound).all():
-            raise StoreError(f"{self.path}: {name!r} is empty or holds samples that are not finite numbers")
         mask = self._mask(name, target)
 
         row = len(self) % len(self._waveform)
-        self._waveform[row] = np.rint(np.clip(fit_length(sound, self.samples), -1, 1) * FULL_SCALE)
+        self._waveform[row] = samples
         self._target[row] = mask
-        self._digests[row] = np.frombuffer(digest(self._waveform[row]), dtype=np.uint8)
+        self._digests[row] = np.frombuffer(sha256, dtype=np.uint8)
         self._names.append(name)
         self._folds.append(fold)
         self._sources.append(source or "")
-        self._seconds.append(len(sound) / self.sample_rate if seconds is None else seconds)
+        self._seconds.append(seconds)
         if row == len(self._waveform) - 1:
             with self._one_line_errors():
                 self._flush(self._file)
@@ -268,6 +303,18 @@ class StoreWriter:
 
     def _one_line_errors(self) -> AbstractContextManager[None]:
         return writing(self.path)
+
+
+def prepare_place(path: Path) -> None:
+    """Make the folders above a store, and check that it can be written there.
+
+    Raises:
+        StoreError: It cannot.
+        OutputError: ``path`` is a folder.
+    """
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    require_parent(path)
 
 
 def require_space(path: Path, needed: int, after: int) -> None:

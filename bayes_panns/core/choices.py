@@ -153,6 +153,7 @@ class Sampling(Choice):
     """Which clips make up a batch."""
 
     RANDOM = "random", "every clip once an epoch"
+    BLOCKS = "blocks", "every clip once an epoch, in runs that lie together in the file"
     BALANCED = "balanced", "labels equally often"
     ALTERNATE = "alternate", "a balanced batch, then a random one"
 

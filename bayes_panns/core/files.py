@@ -56,9 +56,41 @@ def whole_file(path: Path) -> Iterator[Path]:
     with _one_place(path), _locked_part(path) as part, writes(path):
         fresh = part / path.name
         yield fresh
-        _flush(fresh)
-        fresh.replace(path)
-        _flush(path.parent)
+        put_in_place(fresh, path)
+
+
+def put_in_place(fresh: Path, path: Path) -> None:
+    """Rename a file that is written whole to ``path``, which it replaces, once it has reached the disk.
+
+    Args:
+        fresh: The file, on the same file system.
+        path: Its place.
+
+    Raises:
+        OSError: It cannot be flushed or renamed.
+    """
+    _flush(fresh)
+    fresh.replace(path)
+    _flush(path.parent)
+
+
+def same_file(source: Path, place: Path) -> None:
+    """Give a file a second name, in the place of what is there, without writing it again.
+
+    On file systems without hard links it is copied.
+
+    Args:
+        source: The file.
+        place: Its second name, in the same folder.
+
+    Raises:
+        OSError: There is no such file, or the folder cannot be written.
+    """
+    with whole_file(place) as part:
+        try:
+            os.link(source, part)
+        except OSError:
+            shutil.copyfile(source, part)
 
 
 @contextmanager

@@ -36,3 +36,13 @@ def launch() -> Launch:
     if not {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= environment.keys():
         return Launch()
     return Launch(int(environment["RANK"]), int(environment["WORLD_SIZE"]), int(environment.get("LOCAL_RANK", 0)))
+
+
+def on_this_host() -> int:
+    """How many processes of the job are on this host, as ``torchrun`` says.
+
+    Example:
+        >>> on_this_host()
+        1
+    """
+    return int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if launch().world > 1 else 1

@@ -22,7 +22,7 @@ from bayes_panns.evaluations import Evaluation, compare
 from bayes_panns.jobs.evaluate import evaluate_posterior
 from bayes_panns.jobs.fit import fit
 from bayes_panns.jobs.inputs import contents
-from bayes_panns.jobs.run_folder import RunFolder
+from bayes_panns.jobs.run_folder import Resume, RunFolder
 from bayes_panns.jobs.splits import run_clips
 from bayes_panns.metrics import Interval
 from bayes_panns.metrics.bootstrap import RESAMPLES
@@ -31,6 +31,8 @@ from bayes_panns.posterior.disk import read_header
 from bayes_panns.predictions import Draws
 from bayes_panns.ranks import shared_out
 from bayes_panns.recipes import Run, is_function, replaced
+from bayes_panns.svi import Running, last_stop
+from bayes_panns.svi.interrupts import note_stop
 
 logger = logging.getLogger(__name__)
 
@@ -129,7 +131,8 @@ def crossval(
     ood: Sequence[str | Path] = (),
     draws: Draws | None = None,
     device: str = "auto",
-    resume: bool = False,
+    resume: Resume = False,
+    running: Running | None = None,
 ) -> CrossValidation | None:
     """Fit to all folds but one and score on that one, for each fold, strategy and seed.
 
@@ -147,16 +150,18 @@ def crossval(
         ood: Stores of clips that show none of the labels, scored beside each fold.
         draws: Posterior draws per clip.
         device: Where to fit and to score; see :func:`~bayes_panns.jobs.choose_device`.
-        resume: Whether to go on in ``folder``: complete fits are kept, and interrupted ones are resumed.
+        resume: Whether to go on in ``folder``: complete fits are kept, and interrupted ones are resumed. Where there
+            is nothing it starts, so ``"auto"`` is the same as True.
+        running: How the fits run on this machine; its time limit is that of all together.
 
     Returns:
-        The evaluations, or None if a fit was interrupted.
+        The evaluations, or None if a fit was interrupted, as :func:`~bayes_panns.svi.last_stop` says.
 
     Raises:
         BayesPannsError: As :func:`~bayes_panns.jobs.fit`; or the clips have no folds, a guide, seed or fold is named
             twice, or the upstream cross-validation lacks a seed or fold.
     """
-    folder = Path(folder)
+    folder, resume, running = Path(folder), bool(resume), running or Running()
     require_folder(folder)
     if not resume and folder.exists() and any(folder.iterdir()):
         raise FitError(f"{folder}: is not empty; resume the runs there with --resume, or choose another folder with -o")
@@ -179,7 +184,7 @@ def crossval(
     found: dict[str, dict[int, dict[int, Evaluation]]] = {}
     # Of two in one folder, the other would take the fits of this one for its own.
     with RunFolder(folder).claimed(resume=resume):
-        setup = _Setup(recipe, folder, known, upstreams, functions, ood, draws, device, resume)
+        setup = _Setup(recipe, folder, known, upstreams, functions, ood, draws, device, resume, running)
         order = [_Part(*each) for each in product(guides, seeds, chosen)]
         evaluated = dict[_Part, Evaluation]()
         try:
@@ -190,7 +195,9 @@ def crossval(
                 )
                 logger.info(f"{_name(part.guide)}, seed {part.seed}, fold {part.fold}: {logged}")
                 evaluated[part] = evaluation
-        except _InterruptedError:
+        except _InterruptedError as interrupted:
+            # It may have been the fit of another process.
+            note_stop(interrupted.args[0])
             return None
     for part in order:
         found.setdefault(_name(part.guide), {}).setdefault(part.seed, {})[part.fold] = evaluated[part]
@@ -206,7 +213,7 @@ class _Part(NamedTuple):
 
 
 class _InterruptedError(Exception):
-    """A fit was interrupted."""
+    """A fit was interrupted, by its argument."""
 
 
 @dataclass(frozen=True)
@@ -228,6 +235,7 @@ class _Setup:
     draws: Draws | None
     device: str
     resume: bool
+    running: Running
 
     def evaluated(self, part: _Part) -> Iterator[tuple[_Part, Evaluation]]:
         """Fit and score.
@@ -243,9 +251,9 @@ class _Setup:
         }
         function = part.guide if part.guide in self.functions else None
         run = RunFolder(run_folder(self.folder / _name(part.guide), part.seed, part.fold))
-        posterior = _fitted(replaced(self.recipe, changes), run, function, self.device, self.resume)
+        posterior = _fitted(replaced(self.recipe, changes), run, function, self.device, self.resume, self.running)
         if posterior is None:
-            raise _InterruptedError
+            raise _InterruptedError(last_stop())
         yield part, _scored(posterior, run, self.recipe.data.stores, part.fold, self.ood, self.draws)
 
 
@@ -306,7 +314,9 @@ def _upstreams(upstream: str | None, seeds: Sequence[int], folds: Sequence[int])
     return {pair: str(run.path) for pair, run in runs.items()}
 
 
-def _fitted(recipe: Run, run: RunFolder, guide_function: str | None, device: str, resume: bool) -> Posterior | None:
+def _fitted(
+    recipe: Run, run: RunFolder, guide_function: str | None, device: str, resume: bool, running: Running
+) -> Posterior | None:
     """The run's posterior, fitted now or complete already; None if the fit was interrupted."""
     resume = resume and run.is_run
     if resume and (epochs := run.read_recipe().fit.epochs) > recipe.fit.epochs:
@@ -314,7 +324,7 @@ def _fitted(recipe: Run, run: RunFolder, guide_function: str | None, device: str
             f"{run.path}: was fitted for fit.epochs = {epochs}, not {recipe.fit.epochs}; resume with as many, or "
             "choose another folder with -o"
         )
-    fitted = fit(recipe, run.path, guide_function=guide_function, device=device, resume=resume)
+    fitted = fit(recipe, run.path, guide_function=guide_function, device=device, resume=resume, running=running)
     if not fitted.complete:
         return None
     return load(run.posterior, device=choose_device(device), guide_function=guide_function)

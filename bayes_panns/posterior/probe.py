@@ -8,6 +8,7 @@ from torch import Tensor
 from bayes_panns.audio.augment import SpecAugment
 from bayes_panns.bayes import BayesianNet, Part, embeddings_under, logistic_regression, mean_weights
 from bayes_panns.svi import Embeddings, Features, require_single_embedding
+from bayes_panns.svi.features import as_observed
 
 _VIEWS = 3
 """Views of each clip under SpecAugment, beside the clip itself."""
@@ -50,5 +51,5 @@ def probed_head(
                 for clips, _ in (data.batch(index, device) for index in torch.arange(len(data)).split(_BATCH))
             ]
         )
-    target = data.target.to(views.device)
+    target = as_observed(data.target).to(views.device)
     return logistic_regression(views, target, labels, model.likelihood, bias_prior_scale=_BIAS_PRIOR_SCALE)

@@ -30,7 +30,7 @@ from bayes_panns.core.choices import Holds, Task
 from bayes_panns.core.errors import RecipeError
 from bayes_panns.core.files import locked, whole_file
 from bayes_panns.nets import Network, backbone
-from bayes_panns.svi.features import targets
+from bayes_panns.svi.features import as_observed, targets
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +68,7 @@ class Embeddings:
     """
 
     embedded = True
+    reader = None
 
     def __init__(
         self,
@@ -81,7 +82,7 @@ class Embeddings:
     ):
         require_fixed(model)
         self.clips = clips
-        self.target = targets(clips, task)
+        self.target = as_observed(targets(clips, task))
         self.backbone = fingerprint(model)
         self._model, self._device = model.to(device).eval(), device
         self._size = cast(nn.Linear, model.net.get_submodule(model.head)).in_features

@@ -5,15 +5,18 @@ clips: the digest of its samples (32 bytes), the CRC-32 of its log-mels (4 bytes
 float32 ``(frames, mels)``. Records up to the first that is missing, damaged or of another clip are used again.
 """
 
+import io
 import json
 import tempfile
 import weakref
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from bayes_panns.audio.front_end import FrontEnd
 from bayes_panns.core.errors import StoreError
@@ -83,9 +86,11 @@ class FeatureFile:
         Raises:
             StoreError: They are not there: the file was cut short.
         """
-        self._file.seek(self._start + row * self._size + _DIGEST + _CRC)
-        if self._file.readinto(values.data.cast("B")) != values.nbytes:
-            raise StoreError(f"{self.path}: was cut short while it was in use; resume the fit with --resume")
+        _read(self._file, self.place(row), values, self.path)
+
+    def place(self, row: int) -> int:
+        """Where the log-mels of a record begin, in bytes."""
+        return self._start + row * self._size + _DIGEST + _CRC
 
     def append(self, row: int, digests: Sequence[bytes], values: np.ndarray) -> None:
         """Write records from ``row`` on, and drop what was behind them.
@@ -153,3 +158,54 @@ class Section:
         for row, place in zip(values, index, strict=True):
             self.file.read(self._first + int(place), row)
         return values
+
+    def reader(self) -> "SectionReader | None":
+        """What reads them in other processes; None if the file has no name."""
+        if self.file.path is None:
+            return None
+        first, second = (self.file.place(self._first + row) for row in (0, 1))
+        return SectionReader(self.file.path.absolute(), self.file.shape, first, second - first)
+
+
+class SectionReader:
+    """Reads the log-mels of one set of clips by number, in any process; a :class:`~bayes_panns.clips.reader.Reader`.
+
+    Args:
+        path: The file.
+        shape: ``(frames, mels)``.
+        first: Where the first clip's are, in bytes.
+        step: How many bytes further the next one's are.
+    """
+
+    dtype = torch.float32
+
+    def __init__(self, path: Path, shape: tuple[int, ...], first: int, step: int) -> None:
+        self.shape = shape
+        self._path, self._first, self._step = path, first, step
+        self._file: io.FileIO | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_file": None}
+
+    def read(self, index: np.ndarray, found: Tensor | None = None) -> Tensor:
+        """The log-mels of the clips at ``index``, in any order: float32 ``(n, frames, mels)``, in ``found`` if given.
+
+        Raises:
+            OSError: The file is gone.
+            StoreError: The file was cut short.
+        """
+        if self._file is None:
+            self._file = io.FileIO(self._path)
+            weakref.finalize(self, self._file.close)
+        if found is None:
+            found = torch.empty((len(index), *self.shape))
+        for row, number in zip(found.numpy(), index, strict=True):
+            _read(self._file, self._first + int(number) * self._step, row, self._path)
+        return found
+
+
+def _read(file: io.FileIO, place: int, values: np.ndarray, path: Path | None) -> None:
+    """Read log-mels from ``place`` on."""
+    file.seek(place)
+    if file.readinto(values.data.cast("B")) != values.nbytes:
+        raise StoreError(f"{path}: was cut short while it was in use; resume the fit with --resume")

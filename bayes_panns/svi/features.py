@@ -6,6 +6,7 @@ from torch import Tensor
 
 from bayes_panns.audio.front_end import FrontEnd
 from bayes_panns.clips import ClipSet
+from bayes_panns.clips.reader import ClipReader, Reader
 from bayes_panns.core import choices, progress
 from bayes_panns.core.choices import Task
 from bayes_panns.core.errors import StoreError
@@ -24,6 +25,10 @@ class Features:
         keep: ``memory``, ``disk`` or ``none`` of :class:`~bayes_panns.core.choices.Features`. With ``none`` batches are
             waveforms, for sets too large to keep.
         file: For ``disk``: the file, which sets of clips share, each in its turn; by default a temporary one.
+
+    Attributes:
+        target: What :func:`targets` gives.
+        reader: Reads the inputs in other processes; None where they are in this one's memory.
 
     Raises:
         StoreError: The task is one-of-K and a clip does not have exactly one label.
@@ -47,13 +52,16 @@ class Features:
         keep = choices.Features(keep)
         if keep == choices.Features.EMBEDDINGS:
             raise ValueError("these are features; for embeddings use Embeddings")
+        self.reader: Reader | None = None
         self._kept: _InMemory | Section | None = None
         if keep == choices.Features.MEMORY:
             self._kept = _InMemory(len(clips))
         elif keep == choices.Features.DISK:
             file = file or FeatureFile(None, front_end, clips.samples)
             self._kept = file.section(_digests(clips))
-        if self._kept is None:
+            self.reader = self._kept.reader()
+        else:
+            self.reader = ClipReader(clips)
             return
         # A chunk that is not there as a whole is computed as a whole: another batch may round in another way.
         with torch.no_grad(), progress.task("features", total=len(clips), unit="clip") as bar:
@@ -75,12 +83,18 @@ class Features:
         """The clips at ``index``, int64 of shape ``(batch,)``.
 
         Returns:
-            Features ``(batch, frames, mels)``, or waveforms ``(batch, samples)`` where none are kept; and the targets,
-            int64 ``(batch,)`` for one-of-K, float ``(batch, K)`` for multi-label.
+            Features ``(batch, frames, mels)``, or waveforms ``(batch, samples)`` where none are kept, int16 as most
+            stores have them; and the targets, int64 ``(batch,)`` for one-of-K, float ``(batch, K)`` for multi-label.
         """
         chosen = index.numpy()
-        values = self.clips.waveform(chosen) if self._kept is None else self._kept.take(chosen)
-        return torch.from_numpy(values).to(device), self.target[index].to(device)
+        if self.reader is not None:
+            return self.with_targets(self.reader.read(chosen), index, device)
+        assert self._kept is not None
+        return self.with_targets(torch.from_numpy(self._kept.take(chosen)), index, device)
+
+    def with_targets(self, values: Tensor, index: Tensor, device: torch.device | str) -> tuple[Tensor, Tensor]:
+        """What :meth:`batch` returns for the clips at ``index``, whose inputs have been read."""
+        return values.to(device), as_observed(self.target[index]).to(device)
 
 
 class _InMemory:
@@ -109,15 +123,20 @@ def _digests(clips: ClipSet) -> list[bytes]:
     return found
 
 
+def as_observed(target: Tensor) -> Tensor:
+    """Targets as the likelihood takes them: int64 for one-of-K, float for multi-label."""
+    return target.float() if target.dtype == torch.bool else target
+
+
 def targets(clips: ClipSet, task: Task) -> Tensor:
-    """The targets of every clip: int64 ``(clips,)`` for one-of-K, float ``(clips, K)`` for multi-label.
+    """The targets of every clip: int64 ``(clips,)`` for one-of-K, bool ``(clips, K)`` for multi-label.
 
     Raises:
         StoreError: The task is one-of-K and a clip does not have exactly one label.
     """
     target = torch.from_numpy(clips.target())
     if task is Task.MULTI_LABEL:
-        return target.float()
+        return target
     wrong = (target.sum(dim=1) != 1).nonzero().flatten()
     if len(wrong):
         raise StoreError(

@@ -6,7 +6,8 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyro
@@ -15,26 +16,29 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bayes_panns.audio.augment import Mixup, SpecAugment
-from bayes_panns.bayes import BayesianNet, Part, effective_parameters
+from bayes_panns.bayes import BayesianNet, EffectiveParameters, Part, effective_parameters
 from bayes_panns.clips import Sampler
 from bayes_panns.core import choices, progress
 from bayes_panns.core.choices import Optimizer, WidthStart
 from bayes_panns.core.errors import FitError, ProcessError
 from bayes_panns.ranks import Shard, generator_of, group, lost, own_dropout, sharded, synchronised_batch_norm
-from bayes_panns.svi import checkpoint
 from bayes_panns.svi.checkpoint import CHECKPOINT, RunningMean, State
 from bayes_panns.svi.embeddings import Embeddings
 from bayes_panns.svi.features import Features
 from bayes_panns.svi.fisher import BATCH, start_from_fisher
-from bayes_panns.svi.interrupts import interruptible
+from bayes_panns.svi.fit_checkpoints import FitCheckpoints
+from bayes_panns.svi.guards import diverged, first_not_finite
+from bayes_panns.svi.interrupts import Interrupts, Stop, interruptible, note_stop
+from bayes_panns.svi.loader import Loader, default_workers
 from bayes_panns.svi.metrics import METRICS, append_metrics, drop_metrics_after, effective_shares, widths
 from bayes_panns.svi.moments import Moment, unlike
 from bayes_panns.svi.natural_gradient import trained_weights
 from bayes_panns.svi.schedules import kl_warmup, learning_rate
 from bayes_panns.svi.settings import FitSettings, Running
 from bayes_panns.svi.stepper import Batch, Stepper
+from bayes_panns.svi.time_limit import TimeLimit
 from bayes_panns.svi.validation import validate
-from bayes_panns.svi.widths import log_widths, prior_warning, start_warning, trained_log_scales, widen
+from bayes_panns.svi.widths import bound_warning, log_widths, prior_warning, start_warning, trained_log_scales, widen
 
 logger = logging.getLogger(__name__)
 
@@ -50,8 +54,9 @@ class Fit:
     :class:`~bayes_panns.svi.NaturalGradient` instead. A guide that has none, such as one of points, is left to Adam.
 
     Each epoch appends a line to ``metrics.jsonl`` (NLL in nats a clip, KL in nats, the KL's weight, learning
-    rate, seconds, validation metrics; for each parameter its width and how much of it the data determine) and writes a
-    checkpoint. Ctrl-C ends the fit after the current step. At its end a fit logs how many weights the data determine,
+    rate, seconds, validation metrics; for each parameter its width and how much of it the data determine). Checkpoints
+    are written meanwhile: see :mod:`bayes_panns.svi.checkpoint_writer`. Ctrl-C, SIGTERM, SIGUSR1, SIGUSR2 and the time
+    limit end the fit after the current step. At its end a fit logs how many weights the data determine,
     and warns of a posterior that is all prior or all start.
 
     Args:
@@ -95,7 +100,14 @@ class Fit:
         self.device = torch.device(device)
         self._widen = widen
         self._group = group()
-        self._sampler = Sampler(data.target, settings.batch_size, sampling=settings.sampling, seed=settings.seed)
+        self._sampler = Sampler(
+            data.target,
+            settings.batch_size,
+            sampling=settings.sampling,
+            seed=settings.seed,
+            block=settings.block,
+            places=data.clips.places,
+        )
         self._batches = self._sampler.batches
         if len(data) // self._batches < self._group.size:
             raise FitError(
@@ -103,7 +115,11 @@ class Fit:
                 f"processes, or raise fit.batch_size (it is {settings.batch_size}) if there are more clips"
             )
         self._state = State(settings.epochs * self._batches, backbone=getattr(data, "backbone", None))
+        self.stopped: Stop | None = None
+        """What ended it early, if something did."""
         self._kl = math.nan
+        self._loader = Loader(data, self.device)
+        self._warned = False
         self._before: Moment | None = None
         self._drop_at: Callable[[int], None] = lambda step: None
         # A guide that builds itself from a run of the model does so here, in eval mode: BatchNorm must not move.
@@ -112,6 +128,20 @@ class Fit:
             self.guide(*data.batch(torch.arange(1), self.device), embedded=self._embedded)
         self._stepper = Stepper(self.model, self.guide, settings, clips=len(data), embedded=self._embedded)
         self._objective, self._optimizers = self._stepper.objective, self._stepper.optimizers
+        self._checkpoints = FitCheckpoints(
+            folder,
+            self._objective,
+            self._optimizers,
+            fixed=self._fixed(),
+            device=self.device,
+            minutes=self.running.checkpoint_minutes,
+        )
+        self._limit = TimeLimit(
+            self.running,
+            validation=0 if validation is None else -(-len(validation) // settings.batch_size),
+            # Adam keeps two numbers beside each.
+            size=3 * sum(each.nbytes for each in self._objective.parameters()),
+        )
 
     @property
     def step(self) -> int:
@@ -141,16 +171,18 @@ class Fit:
     @property
     def checkpointed(self) -> bool:
         """Whether the folder holds a checkpoint."""
-        return (self.folder / CHECKPOINT).is_file()
+        return self._checkpoints.exist
 
     def run(self) -> bool:
         """Fit until the last epoch is done.
 
         Returns:
-            False if Ctrl-C or SIGTERM ended it early; the checkpoint then holds where it stopped.
+            False if a signal or the time limit ended it early, as :attr:`stopped` says; the checkpoint then holds where
+            it stopped.
 
         Raises:
             FitError: The loss or a weight is no longer finite; the checkpoint is the last good one.
+            OSError: Metrics or a checkpoint could not be written, such as to a full disk.
         """
         if self.step == 0:
             torch.manual_seed(self.settings.seed)
@@ -167,41 +199,53 @@ class Fit:
             if self._widen != 1:
                 widen(self.guide, self._widen)
             self._state.start = log_widths(self.guide)
+            self._stepper.bounds.start()
+            self._state.limits = self._stepper.bounds.limits
             if self._group.first:
                 (self.folder / METRICS).write_text("")
         self._stepper.join()
         with (
-            interruptible() as interrupted,
+            interruptible() as interrupts,
+            self._checkpoints.writer,
             warnings.catch_warnings(),
             synchronised_batch_norm(self.model, self._group),
             own_dropout(self.model, self.settings.seed, own=self._group.size > 1) as self._drop_at,
             # The loss is checked at each step; Pyro's validation would read every weight again.
             pyro.validation_enabled(False),
             progress.task("fitting", total=self.steps, unit="step", done=self.step) as bar,
+            self._reading() as self._loader,
         ):
             # A NaN raises an error here that names the step; Pyro would warn as well.
             warnings.filterwarnings("ignore", message="Encountered NaN")
             self._objective.train()
             try:
-                self._train(interrupted, bar)
+                self._train(interrupts, bar)
+                if self.step < self.steps:
+                    self.save_checkpoint()
             except RuntimeError as error:
                 if not lost(error):
                     raise
                 raise self._left_alone() from error
         complete = self.step == self.steps
-        if not complete:
-            self.save_checkpoint()
-        elif self._widen == 1:
+        note_stop(self.stopped)
+        if complete and self._widen == 1:
             self._conclude()
         self.model.eval()
         return complete
+
+    def _reading(self) -> Loader:
+        """What reads the batches that are left."""
+        workers = self.running.workers
+        if workers is None:
+            workers = default_workers(self.settings.features, self.device)
+        return Loader(self.data, self.device, (self._reads(step) for step in range(self.step, self.steps)), workers)
 
     def _conclude(self) -> None:
         """Say how much of the posterior is the data's."""
         effective, end = effective_parameters(self.model, self.guide), log_widths(self.guide)
         if effective.by_parameter:
             logger.info(str(effective.total))
-        found = [prior_warning(effective, end)]
+        found = [bound_warning(self._stepper.bounds.at_upper(), self.settings), prior_warning(effective, end)]
         # The others infer widths, which may then be where they started because that is where they belong.
         guessed = self.settings.optimizer == Optimizer.ADAM and self.settings.start == WidthStart.GUIDE
         if guessed and self._state.start is not None:
@@ -211,22 +255,41 @@ class Fit:
             if warning is not None:
                 logger.warning(warning)
 
-    def _train(self, interrupted: Callable[[], bool], bar: progress.ProgressTask) -> None:
-        """Make steps until the fit is done or interrupted; write metrics and a checkpoint at the end of each epoch."""
-        state, every = self._state, self.settings.steps_per_epoch or self._batches
-        while state.step < state.steps and not self._group.any(interrupted())[0]:
+    def _train(self, interrupts: Interrupts, bar: progress.ProgressTask) -> None:
+        """Make steps until the fit is done or to end; write metrics at the end of each epoch, and checkpoints."""
+        state = self._state
+        while state.step < state.steps:
+            self.stopped, overdue = self._asked(interrupts)
+            if overdue:
+                self.save_checkpoint(wait=False)
+            if self.stopped is not None:
+                return
             started = time.monotonic()
             nll = self._step(self._sampler.batch(state.step))
             state.running.add(nll)
             state.running.seconds += time.monotonic() - started
             bar.advance()
-            if state.step % every == 0 or state.step == state.steps:
+            if self._ends_epoch(state.step):
                 # Until the epoch has ended, only the last checkpoint is whole.
                 self._before = None
                 self._end_epoch(nll)
-                self.save_checkpoint()
+                state.score_epoch()
+                self._require_sound()
+                if self._checkpoints.wanted(state):
+                    self._checkpoints.save(state, wait=False)
                 self._before = Moment.of(self._objective, self.device)
             bar.show(", ".join(f"{name} {value}" for name, value in self._shown(nll).items()))
+
+    def _asked(self, interrupts: Interrupts) -> tuple[Stop | None, bool]:
+        """Why to stop before the next step, if so, and whether a checkpoint is overdue; all processes agree on both."""
+        writer = self._checkpoints.writer
+        writer.check()
+        late = self._limit.reached(ends_epoch=self._ends_epoch(self.step + 1), checkpoint=writer.seconds)
+        *stops, overdue = self._group.any(*interrupts.flags(out_of_time=late), self._group.first and writer.overdue)
+        return Stop.first_of(stops), overdue
+
+    def _ends_epoch(self, step: int) -> bool:
+        return step % (self.settings.steps_per_epoch or self._batches) == 0 or step == self.steps
 
     def _step(self, index: Tensor) -> float:
         """One gradient step on the clips at ``index``.
@@ -255,7 +318,7 @@ class Fit:
         """This process's clips of those at ``index``, their targets and the augmentation of their spectrograms."""
         part, mixup = self._part(self.step, len(index))
         with sharded(part):
-            clips, target = self.data.batch(index[part.rows], self.device)
+            clips, target = self._loader.batch(index[part.rows])
         if mixup is not None:
             labels = len(self.data.clips.labels)
             target = mixup.of(part)(target if target.is_floating_point() else F.one_hot(target, labels).float())
@@ -291,30 +354,39 @@ class Fit:
         if self._before is not None:
             self._before.restore(self._objective)
             if self._group.first:
-                self._write_checkpoint()
+                self._checkpoints.save(self._state, wait=True)
                 kept = f"{self.folder / CHECKPOINT} has the steps before it"
         return ProcessError(
-            f"step {self.step} (epoch {self.epoch:.1f}): another process has ended, so the fit ends; {kept}; go on with "
-            "--resume"
+            f"step {self.step} (epoch {self.epoch:.1f}): another process has ended, so the fit ends; {kept}; go on "
+            "with --resume"
         )
 
-    def _diverged(self, what: str) -> FitError:
-        kept = f"the last good checkpoint is {self.folder / CHECKPOINT}" if self.checkpointed else "no checkpoint yet"
-        settings = self.settings
-        if self._stepper.natural is None:
-            remedy = (
-                f"fit.learning_rate (it is {settings.learning_rate:g}), a longer fit.kl_warmup or smaller init_scale"
-            )
-        else:
-            remedy = f"fit.natural.learning_rate ({settings.natural.learning_rate:g}), fit.natural.clip "
-            remedy += f"({settings.natural.clip:g}) or fit.learning_rate ({settings.learning_rate:g})"
-        return FitError(f"step {self.step} (epoch {self.epoch:.1f}): {what}; try a lower {remedy}; {kept}")
+    def _diverged(self, what: str, *, here: bool | None = None) -> FitError:
+        """The end of a fit in which something is not finite; see :func:`~bayes_panns.svi.guards.diverged`.
+
+        Args:
+            what: What.
+            here: Whether it comes from this process; by default, whether the loss does.
+        """
+        return diverged(
+            what,
+            self._objective,
+            self.settings,
+            step=self.step,
+            epoch=self.epoch,
+            here=not self._stepper.finite_here if here is None else here,
+            natural=self._stepper.natural is not None,
+            checkpoint=self.folder / CHECKPOINT if self.checkpointed else None,
+        )
 
     def _end_epoch(self, nll: float) -> None:
         """Score the validation clips and append a line of metrics; ``nll`` is the last step's."""
         state, running = self._state, self._state.running
+        if waiting := self._loader.waiting():
+            logger.info(waiting)
         started = time.monotonic()
         self._kl, natural = self._stepper.kl(), self._stepper.natural
+        self._collect_norms()
         scores = {} if self.validation is None else self.validate()
         seconds = running.seconds + time.monotonic() - started
         state.metrics = {
@@ -325,17 +397,35 @@ class Fit:
             "kl_weight": self._stepper.kl_weight,
             "learning_rate": self._stepper.rate,
             **({} if natural is None else {"natural_learning_rate": natural.param_groups[0]["lr"]}),
+            **({} if self.settings.clip_gradient is None else {"gradient_norm": running.norms / running.steps}),
             "seconds": round(seconds, 3),
             **scores,
         }
         state.running = RunningMean()
-        shares = effective_shares(effective_parameters(self.model, self.guide))
+        effective = effective_parameters(self.model, self.guide)
+        shares = effective_shares(effective)
         if self._group.first:
             append_metrics(self.folder / METRICS, state.metrics | widths(self.model, self.guide) | shares)
+        self._warn_early(effective)
         # A bar shows as much; a log has no bar.
         if not progress.visible():
             shown = ", ".join(f"{name} {value}" for name, value in self._shown(state.metrics["nll"]).items())
             logger.info(f"epoch {self.epoch:.4g} of {self.settings.epochs}: {shown}, {seconds:.1f} s")
+
+    def _warn_early(self, effective: EffectiveParameters) -> None:
+        """Warn once of layers that are at their prior, while much of the fit is left and widths say something."""
+        if self._widen != 1 or self._warned or not 0.1 <= self.step / self.steps < 0.5:
+            return
+        warning = prior_warning(effective, trained_log_scales(self.guide, rotated=False))
+        if warning is not None:
+            logger.warning(f"epoch {self.epoch:.4g} of {self.settings.epochs}: {warning}")
+            self._warned = True
+
+    def _collect_norms(self) -> None:
+        if self._stepper.clip is not None:
+            # One by one, so that the sum does not depend on where a fit was stopped.
+            for norm in self._stepper.clip.taken():
+                self._state.running.norms += norm
 
     def _shown(self, nll: float) -> dict[str, str]:
         shown = {"nll": f"{nll:.3f}"} | ({} if math.isnan(self._kl) else {"kl": f"{self._kl:.4g}"})
@@ -351,58 +441,71 @@ class Fit:
         self.model.train(training)
         return scores
 
-    def save_checkpoint(self) -> None:
+    def save_checkpoint(self, *, wait: bool = True) -> None:
         """Write a checkpoint in place of the last one, whole or not at all; of several processes the first writes.
+
+        Args:
+            wait: Whether to wait until it is written.
 
         Raises:
             FitError: A parameter is not finite, or the processes have come apart; the last checkpoint is left as it is.
+            OSError: This one, or the one before, could not be written.
         """
-        for name, parameter in self._objective.named_parameters():
-            if parameter.requires_grad and not torch.isfinite(parameter).all():
-                raise self._diverged(f"{name} holds values that are not finite")
+        self._require_sound()
+        self._collect_norms()
+        self._checkpoints.save(self._state, wait=wait)
+
+    def _require_sound(self) -> None:
+        """Check that the state is finite, and the same in all processes.
+
+        Raises:
+            FitError: It is not.
+        """
+        bad = first_not_finite(self._objective, gradients=False) is not None
+        if self._group.any(bad)[0]:
+            raise self._diverged("weights are no longer finite", here=bad)
         differs = unlike(self._objective, self.device, self._group)
         if differs is not None:
             raise FitError(
                 f"step {self.step}: the processes have different values of {differs}; their machines, or versions of "
                 f"torch, may differ; the last good checkpoint is {self.folder / CHECKPOINT}"
             )
-        if self._group.first:
-            self._write_checkpoint()
-
-    def _write_checkpoint(self) -> None:
-        checkpoint.save_checkpoint(
-            self.folder / CHECKPOINT,
-            self._state,
-            self._objective,
-            self._optimizers,
-            fixed=self._fixed(),
-            device=self.device,
-        )
 
     def load_checkpoint(self) -> None:
         """Continue from the folder's checkpoint; the fit then runs as if it had never stopped.
 
-        All processes read the one that the first has written, since their random states are equal. So there may be
-        another number of them than before.
+        If the last checkpoint is damaged, the one before it is taken, with a warning. All processes read the one that
+        the first has written, since their random states are equal. So there may be another number of them than before.
 
         Raises:
             FitError: There is none, it is damaged, or it belongs to another fit.
         """
-        self._state = checkpoint.load_checkpoint(
-            self.folder / CHECKPOINT,
-            self._state,
-            self._objective,
-            self._optimizers,
-            fixed=self._fixed(),
-            device=self.device,
-        )
+        self._state = self._checkpoints.load(self._state)
+        self._stepper.bounds.resume(self._state.limits)
         if self._group.first:
             drop_metrics_after(self.folder / METRICS, self.step)
 
-    def _fixed(self) -> dict[str, Tensor]:
-        """The state that a checkpoint leaves out: the backbone whose embeddings are fitted, most of it by far."""
+    @contextmanager
+    def at_best(self) -> Iterator[bool]:
+        """The fit as it was at the end of its best epoch, in this block.
+
+        Yields:
+            Whether it is. False if the best epoch is the last, there are no validation clips, or its checkpoint is
+            lost, which is logged.
+        """
+        last = self._state
+        with self._checkpoints.best(last) as best:
+            self._state = best or last
+            try:
+                yield best is not None
+            finally:
+                self._state = last
+
+    def _fixed(self) -> frozenset[str]:
+        """What a checkpoint leaves out: the backbone whose embeddings are fitted, most of the state by far."""
         if not self._embedded:
-            return {}
+            return frozenset()
         backbone, head = "model.net.", f"model.net.{self.model.head}."
-        state = self._objective.state_dict()
-        return {name: state[name] for name in state if name.startswith(backbone) and not name.startswith(head)}
+        return frozenset(
+            name for name in self._objective.state_dict() if name.startswith(backbone) and not name.startswith(head)
+        )

@@ -1,10 +1,7 @@
 """The file that a fit appends its metrics to: ``metrics.jsonl``, a line of JSON an epoch, each with its digest."""
 
-import errno
-import json
 import logging
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,9 +9,9 @@ from typing import Any
 import torch
 
 from bayes_panns.bayes import BayesianNet, EffectiveParameters, Part
-from bayes_panns.core.digests import sealed, unsealed
-from bayes_panns.core.files import whole_file, writes
-from bayes_panns.core.strict_json import defined, dumps
+from bayes_panns.core.files import whole_file
+from bayes_panns.core.json_lines import append_lines, line_of, read_line
+from bayes_panns.core.strict_json import defined
 
 logger = logging.getLogger(__name__)
 
@@ -49,15 +46,7 @@ def append_metrics(path: Path, metrics: Mapping[str, float]) -> None:
     Raises:
         OSError: The file cannot be written, or the disk is full.
     """
-    line = _sealed_line(metrics).encode()
-    with writes(path), path.open("ab", buffering=0) as file:
-        before = file.tell()
-        try:
-            if file.write(line) != len(line):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        except OSError:
-            file.truncate(before)
-            raise
+    append_lines(path, [defined(metrics)])
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
@@ -78,22 +67,14 @@ def damaged_lines(path: Path) -> int:
 
 def _parsed(path: Path) -> tuple[list[dict[str, float]], int]:
     """The lines that are whole, and how many are not."""
-    lines, damaged = [], 0
+    lines, damaged = list[dict[str, float]](), 0
     for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []:
-        try:
-            line = json.loads(text)
-            line = unsealed(line) if isinstance(line, dict) else None
-        except (ValueError, RecursionError):
-            line = None
-        if _is_line(line):
+        line = read_line(text, without_digest=True)
+        if line is not None and _is_line(line):
             lines.append(line)
         else:
             damaged += 1
     return lines, damaged
-
-
-def _sealed_line(metrics: Mapping[str, Any]) -> str:
-    return dumps(sealed(defined(metrics)))
 
 
 def _is_line(line: Any) -> bool:
@@ -111,4 +92,4 @@ def drop_metrics_after(path: Path, step: int) -> None:
     """
     kept = [line for line in read_metrics(path) if line["step"] <= step]
     with whole_file(path) as part:
-        part.write_text("".join(_sealed_line(line) for line in kept), encoding="utf-8")
+        part.write_text("".join(line_of(defined(line)) for line in kept), encoding="utf-8")

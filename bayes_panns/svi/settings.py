@@ -1,6 +1,7 @@
 """The settings of a fit: the table ``[fit]`` of a run recipe."""
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
@@ -14,9 +15,11 @@ _OF_BATCHES = (
     "steps_per_epoch",
     "batch_size",
     "sampling",
+    "block",
     "learning_rate",
     "schedule",
     "kl_warmup",
+    "clip_gradient",
     "natural",
     "start",
 )
@@ -87,14 +90,18 @@ class Running:
     """How a fit runs on this machine. None of it changes what is fitted, and a resumed fit may run otherwise.
 
     Attributes:
-        workers: Processes that read clips ahead; 0 for none.
+        workers: Processes that read clips ahead, for each process of the fit; 0 for none, None for as many as what is
+            read and the cores suggest.
         checkpoint_minutes: The longest time from one checkpoint to the next.
-        time_limit: Seconds after which the fit ends itself with a checkpoint; None for no limit.
+        time_limit: Seconds after which the fit has ended itself with a checkpoint; None for no limit. In a job of
+            SLURM that says when it ends (``SLURM_JOB_END_TIME``), that is a limit too.
+        started: When the time began to count, in seconds since 1970; by default now.
     """
 
-    workers: int = 0
+    workers: int | None = 0
     checkpoint_minutes: float = 10.0
     time_limit: float | None = None
+    started: float = field(default_factory=time.time, compare=False, repr=False)
 
 
 class FitSettings(BaseModel):
@@ -104,15 +111,21 @@ class FitSettings(BaseModel):
 
     Attributes:
         optimizer: How: :class:`~bayes_panns.core.choices.Optimizer`.
-        epochs: Passes over the clips; with a sampling other than random, as many steps as that takes. For a
+        epochs: Passes over the clips; with the samplings balanced and alternate, as many steps as that takes. For a
             rotated last layer by natural gradients the most of them: that fit ends when it has converged.
         steps_per_epoch: Steps between two lines of metrics, each with a checkpoint; by default one pass.
         batch_size: Clips a step.
         sampling: Which clips make up a batch: :class:`~bayes_panns.core.choices.Sampling`.
+        block: With the sampling ``blocks``, how many clips a run has.
         learning_rate: Adam's peak step size.
         schedule: How the learning rate changes: :class:`~bayes_panns.core.choices.Schedule`.
         kl_weight: The weight of the KL: 1 is the ELBO, below it a tempered posterior.
         kl_warmup: Epochs over which the KL's weight rises from 0.
+        scale_bounds: The least and the largest width that Adam gives a weight, in units of its prior's standard
+            deviation: see :class:`~bayes_panns.svi.ScaleBounds`. An empty list for none. Natural gradients keep widths
+            below the prior's by themselves.
+        clip_gradient: The largest norm of the gradient that Adam steps along, of the loss a clip, over all its
+            parameters; none by default. That of a natural gradient is ``natural.clip``.
         spec_augment: Whether to mask stripes of the spectrograms.
         mixup: Whether to mix pairs of clips and their targets.
         features: What a step starts from: :class:`~bayes_panns.core.choices.Features`.
@@ -132,10 +145,13 @@ class FitSettings(BaseModel):
     steps_per_epoch: Annotated[int, Field(ge=1)] | None = None
     batch_size: Annotated[int, Field(ge=1)] = 32
     sampling: Annotated[Sampling, Field(strict=False)] = Sampling.RANDOM
+    block: Annotated[int, Field(ge=1)] = 8
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-3
     schedule: Annotated[Schedule, Field(strict=False)] = Schedule.COSINE
     kl_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
     kl_warmup: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    scale_bounds: list[_Positive] = [1e-6, 3.0]
+    clip_gradient: _Positive | None = None
     spec_augment: bool = True
     mixup: bool = False
     features: Annotated[Features, Field(strict=False)] = Features.MEMORY
@@ -144,6 +160,13 @@ class FitSettings(BaseModel):
     natural: Natural = Natural()
     start: Annotated[WidthStart, Field(strict=False)] = WidthStart.GUIDE
     seed: Annotated[int, Field(ge=0, lt=2**40)] = 0
+
+    @field_validator("scale_bounds")
+    @classmethod
+    def _bounds_are_two(cls, bounds: list[float]) -> list[float]:
+        if bounds and (len(bounds) != 2 or bounds[0] >= bounds[1]):
+            raise PydanticCustomError("scale_bounds", "Give the lower and the upper bound, or [] for none")
+        return bounds
 
     @field_validator("features")
     @classmethod

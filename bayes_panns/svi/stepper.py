@@ -16,6 +16,7 @@ from bayes_panns.core.choices import Optimizer, WidthStart
 from bayes_panns.core.errors import FitError
 from bayes_panns.ranks import Group, Shard, group, sharded
 from bayes_panns.svi.elbo import MeanFieldELBO
+from bayes_panns.svi.guards import GradientClip, ScaleBounds
 from bayes_panns.svi.natural_gradient import NaturalGradient, trained_weights
 from bayes_panns.svi.settings import FitSettings
 
@@ -81,6 +82,8 @@ class Stepper:
         objective: Model and guide: what is fitted.
         optimizers: The optimisers, by the name that a checkpoint gives them.
         natural: The optimiser of the mean-field Normals, if natural gradients fit them.
+        bounds: What holds the widths in bounds that Adam fits.
+        clip: What shortens Adam's gradient, if something does.
 
     Raises:
         FitError: No parameter requires a gradient.
@@ -105,6 +108,9 @@ class Stepper:
             self.optimizers["optimizer"] = torch.optim.Adam(rest, lr=settings.learning_rate, fused=True)
         if self.natural is not None:
             self.optimizers["natural_gradient"] = self.natural
+        self.bounds = ScaleBounds(model, guide, settings.scale_bounds, others=natural)
+        self.clip = None if settings.clip_gradient is None else GradientClip(rest, settings.clip_gradient)
+        self._own_loss = torch.zeros(())
         self._rates = {name: optimizer.param_groups[0]["lr"] for name, optimizer in self.optimizers.items()}
 
     def _natural_gradient(self) -> NaturalGradient:
@@ -145,6 +151,11 @@ class Stepper:
         """The KL in the loss of the last step, in nats; NaN where the optimiser adds most of it, or before a step."""
         return math.nan if self.natural is not None else float(self._elbo.kl)
 
+    @property
+    def finite_here(self) -> bool:
+        """Whether the loss of this process's clips was finite in the last step."""
+        return math.isfinite(self._own_loss.item())
+
     def kl(self) -> float:
         """The KL now, in nats."""
         return float(self._elbo.kl) + (0.0 if self.natural is None else self.natural.kl())
@@ -161,7 +172,8 @@ class Stepper:
             The NLL in nats a clip, 0-d; of the clips of all processes.
 
         Raises:
-            FloatingPointError: The loss is not finite; nothing has changed.
+            FloatingPointError: The loss, or the norm of the gradient that is to be clipped, is not finite; nothing has
+                changed.
         """
         for name, optimizer in self.optimizers.items():
             optimizer.param_groups[0]["lr"] = self._rates[name] * rate
@@ -172,17 +184,21 @@ class Stepper:
         with sharded(part), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
             loss = self._module(batch.clips, batch.target, augment=batch.augment, embedded=self._embedded) / self._clips
+            self._own_loss = loss.detach()
             found, nll = self._of_all(loss.detach(), torch.as_tensor(self._elbo.nll) / self._clips)
             if not math.isfinite(found.item()):
                 kl = "" if math.isnan(self.step_kl) else f", KL {self.step_kl} nats"
                 raise FloatingPointError(f"the loss is {found.item()} (NLL {nll.item()} a clip{kl})")
             natural = self.natural
             loss.backward(retain_graph=natural is not None and natural.samples_labels)
+            if self.clip is not None:
+                self.clip()
             if natural is not None:
                 sampled = self._sampled_gradients(natural.locs) if natural.samples_labels else None
                 natural.step(part.total, sampled)
         if "optimizer" in self.optimizers:
             self.optimizers["optimizer"].step()
+            self.bounds.apply()
         return nll
 
     def _of_all(self, *values: Tensor) -> tuple[Tensor, ...]:

@@ -4,7 +4,7 @@ A width is a weight's standard deviation s. See :mod:`bayes_panns.bayes.effectiv
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor
@@ -12,12 +12,16 @@ from torch import Tensor
 from bayes_panns.bayes import Effective, EffectiveParameters, Part
 from bayes_panns.bayes.guides.part import parameter_name
 from bayes_panns.svi.natural_gradient import trained_weights
+from bayes_panns.svi.settings import FitSettings
 
 ALL_PRIOR = 0.01
 """A posterior is the prior if less than this share of its weights is determined by the data."""
 
 ALL_START = 0.1
 """Widths are those of the start if |log(s / start)| is below this, as a root mean square: within about 10 %."""
+
+AT_BOUND = 0.01
+"""Widths of a layer are at their bound if this share of them is."""
 
 _ALIKE = 0.01
 """Below this standard deviation of log s the widths of a tensor are within about 1 % of each other."""
@@ -59,25 +63,96 @@ def _mean_and_deviation(values: Tensor) -> tuple[float, float]:
     return (first + mean).item(), variance.sqrt().item()
 
 
-def prior_warning(effective: EffectiveParameters, trained: LogWidths) -> str | None:
-    """What to say of a posterior that is all prior: less than 1 % of the trained weights are determined by the data.
+def prior_warning(effective: EffectiveParameters, trained: Collection[str]) -> str | None:
+    """What to say of a posterior, or of layers of it, that are all prior.
+
+    That is so where less than 1 % of the trained weights are determined by the data.
 
     Args:
-        effective: The effective parameters at the end of the fit.
+        effective: The effective parameters.
         trained: The weights that count, by name: those of :func:`log_widths`.
 
     Returns:
         One line; None if there is nothing to say.
     """
-    total = sum((each for name, each in effective.by_parameter.items() if name in trained), Effective())
+    layers = EffectiveParameters({name: each for name, each in effective.by_parameter.items() if name in trained})
+    total = layers.total
     if not total.weights or total.share >= ALL_PRIOR:
-        return None
+        return _layers_warning(layers.by_layer) if total.weights else None
     return (
         f"the posterior is all prior: the data determine {total.gamma:,.3g} of the {total.weights:,} weights that were "
         f"fitted ({100 * total.share:.2g} %), so its epistemic uncertainty is the prior's and says little about these "
         "clips; lower fit.kl_weight, widen the prior (prior_scale), make fewer layers variational, or fit the recipe "
         "rotated-head"
     )
+
+
+def _layers_warning(layers: Mapping[str, Effective]) -> str | None:
+    """The same of some layers of a posterior that as a whole is none."""
+    found = [name for name, each in layers.items() if each.share < ALL_PRIOR]
+    if not found:
+        return None
+    share = sum(layers[name].weights for name in found) / sum(each.weights for each in layers.values())
+    return (
+        f"{_count(found, layers)}, {100 * share:.2g} % of the weights that were fitted, are at their prior: the data "
+        f"determine less than {100 * ALL_PRIOR:.0f} % of their weights, so their draws are draws of the prior; lower "
+        "fit.kl_weight, or make these layers points by a rule of the guide recipe"
+    )
+
+
+def bound_warning(at_upper: Mapping[str, float], settings: FitSettings) -> str | None:
+    """What to say of widths that are at their upper bound: 1 % or more of those of a layer.
+
+    Args:
+        at_upper: The share of each weight tensor, of :meth:`~bayes_panns.svi.ScaleBounds.at_upper`.
+        settings: The settings of the fit.
+
+    Returns:
+        One line; None if there is nothing to say.
+    """
+    shares: dict[str, float] = {}
+    for name, share in at_upper.items():
+        layer = name.rpartition(".")[0]
+        shares[layer] = max(share, shares.get(layer, 0.0))
+    found = [name for name, share in shares.items() if share >= AT_BOUND]
+    if not found:
+        return None
+    return (
+        f"widths of {_count(found, shares)} are at their upper bound, {settings.scale_bounds[1]:g} times the prior's "
+        "or where they started: they drift along noise, or the start is too wide; lower "
+        f'fit.learning_rate ({settings.learning_rate:g}) or init_scale, or set fit.optimizer = "natural-gradient"'
+    )
+
+
+def _count(found: Collection[str], layers: Collection[str]) -> str:
+    """Some layers of a network, by the names of the modules that hold nothing else, and how many of how many."""
+    return f"{_joined(modules_of(found, layers))} ({len(found)} of {len(layers)} layers)"
+
+
+def modules_of(found: Collection[str], layers: Collection[str]) -> list[str]:
+    """The fewest modules that hold the layers ``found``, and no others of ``layers``.
+
+    Example:
+        >>> modules_of(["conv1.a", "conv1.b", "conv2.a"], ["conv1.a", "conv1.b", "conv2.a", "conv2.b"])
+        ['conv1', 'conv2.a']
+    """
+    chosen: list[str] = []
+    for name in found:
+        places = name.split(".")
+        for depth in range(1, len(places) + 1):
+            module = ".".join(places[:depth])
+            inside = [each for each in layers if f"{each}.".startswith(f"{module}.")]
+            if all(each in found for each in inside):
+                break
+        if module not in chosen:
+            chosen.append(module)
+    return chosen
+
+
+def _joined(names: list[str]) -> str:
+    """Names in a sentence: at most five."""
+    shown = names if len(names) <= 5 else [*names[:4], f"{len(names) - 4} more"]
+    return " and ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)
 
 
 def start_warning(start: LogWidths, end: LogWidths, weights: Mapping[str, int]) -> str | None:

@@ -166,7 +166,7 @@ class TestInUse:
                 read()
 
     def test_one_that_shrinks_during_a_read(self, tmp_path, monkeypatch):
-        from bayes_panns.clips import store as module
+        from bayes_panns.clips import clip_file as module
 
         store = Store(sound(tmp_path / "a.h5"))
         read_rows = module.read_rows

@@ -39,7 +39,8 @@ def planned(bench: Bench, made: dict[str, Path], mounts: bool, quick: bool) -> I
         kills = 1 if quick else command.kills
         for kind, number in (("kill -9", signal.SIGKILL), ("SIGTERM", signal.SIGTERM)):
             yield from [(kind, command.name, cases.signalled(command, number))] * kills
-        yield "Ctrl-C", command.name, cases.signalled(command, signal.SIGINT)
+        for kind, number in (("Ctrl-C", signal.SIGINT), ("SIGUSR1", signal.SIGUSR1)):
+            yield kind, command.name, cases.signalled(command, number)
         for part in PARTS[::3] if quick else PARTS:
             if mounts:
                 yield "full disk", command.name, cases.full_disk(command, part)
@@ -58,6 +59,7 @@ PAIRS = (
     *[("pretrain", "pretrain")] * 5,
     ("crossval", "crossval"),
     ("pack", "pack"),
+    ("pack, several", "pack, several"),
     ("check-start", "calibrate"),
     ("check-start", "evaluate"),
     ("calibrate", "evaluate"),

@@ -20,6 +20,10 @@ HANGS = 60
 """Seconds after which a command counts as hanging."""
 
 
+ENDED = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGUSR1: 75}
+"""The exit codes after signals."""
+
+
 class NotBorneError(Exception):
     """A fault that was not borne: what is wrong."""
 
@@ -112,7 +116,7 @@ def signalled(command: Command, number: int) -> Case:
         bench.home.copy(folder)
         after = random.uniform(0, bench.seconds[command.name])
         result = bench.home.run(server, command.args, folder, timeout=HANGS, signals=[(after, number)])
-        ended = {signal.SIGKILL: (-9, 0), signal.SIGTERM: (143, 0), signal.SIGINT: (130, 0)}[number]
+        ended = (ENDED[number], 0)
         if result.traceback or result.timed_out or result.returncode not in ended:
             # Before its first line and after its last, a process has no handler of its own.
             early = result.returncode in (-number, 1) and after < 0.3 and "Traceback" not in result.stderr

@@ -30,6 +30,7 @@ class Command:
         output: What it writes, relative to that folder.
         inside: Whether it writes into the run that it reads.
         resumes: Whether --resume goes on with what it left.
+        auto: Whether it has ``--resume auto``: then it is run again as it is.
         kills: How often it is killed.
     """
 
@@ -38,29 +39,42 @@ class Command:
     output: str
     inside: bool = False
     resumes: bool = False
+    auto: bool = False
     kills: int = 5
 
     def again(self, folder: Path) -> tuple[str, ...]:
         """The arguments of the next command, after this one has failed."""
+        if self.auto:
+            return self.args
         output = folder / self.output
         # A cross-validation goes on in any folder; a fit that had not begun is started again.
-        begun = {"crossval": "*", "predict, folder": "results.json"}.get(self.name, "run.toml")
+        others = {"crossval": "*", "predict, folder": "results.json", "pack, several": "journal.jsonl"}
+        begun = others.get(self.name, "run.toml")
         started = self.resumes and any(output.rglob(begun))
         return (*self.args, "--resume") if started else self.args
 
 
 _FIT = ("quick.toml", "--data", "clips.h5")
+_OFTEN = ("--resume", "auto", "--checkpoint-minutes", "0.0001")
 _LAST = ("quick.toml", "--data", "clips.h5", "--from", "run", "--guide", "det-flip")
 _DISK = ("--set", "fit.features=disk")
 _EMBEDDED = ("--set", "fit.features=embeddings", "--set", 'freeze=["backbone"]')
 
 COMMANDS = (
     Command("pretrain", ("pretrain", *_FIT, "-o", "out"), "out", resumes=True, kills=14),
+    Command("pretrain, often", ("pretrain", *_FIT, "-o", "out", *_OFTEN), "out", resumes=True, auto=True, kills=14),
     Command("pretrain, disk", ("pretrain", *_FIT, "-o", "out", *_DISK), "out", resumes=True, kills=6),
     Command("finetune", ("finetune", *_FIT, "--from", "run", "-o", "out"), "out", resumes=True),
     Command("finetune, embeddings", ("finetune", *_LAST, "-o", "out", *_EMBEDDED), "out", resumes=True),
     Command("crossval", ("crossval", *_FIT, "-o", "out", "--draws", "2", "--set", "fit.epochs=1"), "out", resumes=True),
     Command("pack", ("pack", "folder", "wavs", "-o", "out.h5", "--seconds", "0.5"), "out.h5", kills=10),
+    Command(
+        "pack, several",
+        ("pack", "folder", "wavs", "-o", "out/a.h5", "--seconds", "0.5", "--clips-per-store", "3"),
+        "out",
+        resumes=True,
+        kills=10,
+    ),
     Command("predict", ("predict", "run", "wavs", "--draws", "2", "--format", "csv", "-o", "out.csv"), "out.csv"),
     Command(
         "predict, folder",

@@ -53,6 +53,9 @@ ARTEFACTS = (
     Artefact("store, inspect --verify", "clips.h5", _VERIFY),
     Artefact("store, finetune", "clips.h5", by_name("finetune")),
     Artefact("checkpoint.pt", "out/checkpoint.pt", _resumed("pretrain"), "stopped"),
+    Artefact("checkpoint.pt, not the first", "out/checkpoint.pt", by_name("pretrain, often"), "stopped later"),
+    Artefact("checkpoint.previous.pt", "out/checkpoint.previous.pt", by_name("pretrain, often"), "stopped later"),
+    Artefact("checkpoint.best.pt", "out/checkpoint.best.pt", by_name("pretrain, often"), "stopped later"),
     Artefact("resume.json", "out/resume.json", _resumed("pretrain"), "stopped"),
     Artefact("run.toml", "out/run.toml", _resumed("pretrain"), "stopped"),
     Artefact("features.bin", "out/features.bin", _resumed("pretrain, disk"), "stopped, disk"),
@@ -76,9 +79,14 @@ def measure_readers(bench: Bench, server: ForkServer, folder: Path) -> None:
 def prepare(bench: Bench, server: ForkServer, folder: Path) -> dict[str, Path]:
     """The folders that artefacts are in, by :attr:`Artefact.source`."""
     made = {"home": bench.home.folder}
-    for name, command in (("stopped", by_name("pretrain")), ("stopped, disk", by_name("pretrain, disk"))):
+    stopped = {
+        "stopped": ("pretrain", 1),
+        "stopped, disk": ("pretrain, disk", 1),
+        "stopped later": ("pretrain, often", 4),
+    }
+    for name, (command, checkpoints) in stopped.items():
         made[name] = bench.home.copy(folder / name)
-        _stop(bench, server, command, made[name])
+        stop(bench, server, by_name(command), made[name], checkpoints)
     for name, command in (("evaluated", by_name("evaluate")), ("embedded", by_name("finetune, embeddings"))):
         made[name] = bench.home.copy(folder / name)
         require(bench.home.run(server, command.args, made[name]))
@@ -87,10 +95,12 @@ def prepare(bench: Bench, server: ForkServer, folder: Path) -> dict[str, Path]:
     return made
 
 
-def _stop(bench: Bench, server: ForkServer, command: Command, folder: Path) -> None:
-    """Run a fit up to its first checkpoint, and kill it."""
-    slow = "\nimport time\nfrom bayes_panns.svi import Fit\nsave = Fit.save_checkpoint\n"
-    slow += "def stop(self):\n    save(self)\n    import os\n    os.kill(os.getpid(), 9)\nFit.save_checkpoint = stop\n"
+def stop(bench: Bench, server: ForkServer, command: Command, folder: Path, checkpoints: int) -> None:
+    """Run a fit up to a checkpoint, and kill it."""
+    slow = "\nfrom bayes_panns.svi.fit_checkpoints import FitCheckpoints\nsave, done = FitCheckpoints.save, []\n"
+    slow += "def stop(self, state, *, wait):\n    save(self, state, wait=True)\n    done.append(state.step)\n"
+    slow += f"    if len(done) == {checkpoints}:\n        import os\n        os.kill(os.getpid(), 9)\n"
+    slow += "FitCheckpoints.save = stop\n"
     result = server.run(command.args, cwd=folder, before=bench.home.before + slow, timeout=HANGS)
     if result.returncode != -signal.SIGKILL:
         raise RuntimeError(f"the fit was not stopped: {result.stderr}")
@@ -202,7 +212,7 @@ def changed(name: str) -> Case:
     def case(bench: Bench, server: ForkServer, folder: Path, random: random.Random) -> str:
         command = by_name("finetune")
         bench.home.copy(folder)
-        _stop(bench, server, command, folder)
+        stop(bench, server, command, folder, 1)
         change(folder)
         result = bench.home.run(server, (*command.args, "--resume"), folder, timeout=HANGS)
         one_line(result, 0 if goes_on else 1)

@@ -31,12 +31,17 @@ def bench(server, tmp_path_factory):
         home = Home(folder / "home", server, port)
         bench = cases.measured(server, home, folder, [cases.by_name(name) for name in TRIED])
         # The inputs have a run like it.
-        bench.wanted["pretrain"], bench.seconds["pretrain"] = content(home.folder / "run"), home.seconds
+        for name in ("pretrain", "pretrain, often"):
+            bench.wanted[name], bench.seconds[name] = content(home.folder / "run"), home.seconds
         yield bench
 
 
 CASES = {
     "pretrain, killed": (cases.signalled(cases.by_name("pretrain"), signal.SIGKILL), {"recovered", "finished before"}),
+    "pretrain, told to end by SIGUSR1": (
+        cases.signalled(cases.by_name("pretrain, often"), signal.SIGUSR1),
+        {"recovered", "finished before"},
+    ),
     "pack, told to end": (cases.signalled(cases.by_name("pack"), signal.SIGTERM), {"recovered", "finished before"}),
     "import, full disk": (cases.limited_files(cases.by_name("import"), 0.1), {"refused"}),
 }
@@ -53,3 +58,21 @@ def test_a_flipped_bit_is_noticed_or_changes_nothing(bench, server, tmp_path, se
     artefact = Artefact(".pth", "net.pth", cases.by_name("import"))
     case = damage.flipped(artefact, {"home": bench.home.folder})
     assert case(bench, server, tmp_path / "case", random.Random(seed)) in ("refused", "the same result")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(10))
+def test_a_fit_that_is_killed_while_checkpoints_are_written_goes_on_to_the_same_bits(bench, server, tmp_path, seed):
+    case = cases.signalled(cases.by_name("pretrain, often"), signal.SIGKILL)
+    assert case(bench, server, tmp_path / "case", random.Random(seed)) in ("recovered", "finished before")
+
+
+def test_a_damaged_checkpoint_is_replaced_by_the_one_before_it(bench, server, tmp_path):
+    folder, often = bench.home.copy(tmp_path / "case"), cases.by_name("pretrain, often")
+    damage.stop(bench, server, often, folder, 3)
+    last = folder / "out" / "checkpoint.pt"
+    last.write_bytes(last.read_bytes()[:-1000])
+    result = bench.home.run(server, often.args, folder)
+    assert result.returncode == 0, result.stderr
+    assert "checkpoint.pt: is damaged; resuming from the checkpoint before it" in result.stderr
+    cases.compare(bench, often, folder)

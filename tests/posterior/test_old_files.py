@@ -10,7 +10,7 @@ import torch
 
 from bayes_panns.clips import ClipSet
 from bayes_panns.core.choices import ShortClips, Task
-from bayes_panns.jobs import fit
+from bayes_panns.jobs import RunFolder, fit
 from bayes_panns.posterior import FittedClips, Posterior, load, save
 from bayes_panns.recipes import read_run, read_strategy
 from bayes_panns.svi import Embeddings, Features, Fit, FitSettings, read_metrics
@@ -94,6 +94,7 @@ def test_an_interrupted_run_goes_on_to_the_same_end(old, answers, clips, monkeyp
         'upstream="det"',
     ]
     recipe = read_run("fixed-features", settings)
+    assert RunFolder(old / "interrupted").read_recipe().fit.scale_bounds == []
     done = fit(recipe, "interrupted", device="cpu", resume=True)
     assert done.complete
     check(done.posterior, "interrupted", answers, clips)

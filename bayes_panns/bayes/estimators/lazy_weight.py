@@ -159,6 +159,15 @@ def normal_prior(prior: dist.TorchDistribution, like: Tensor) -> NormalPrior | N
     return NormalPrior(None if centred else loc, scale)
 
 
+def prior_deviation(prior: dist.TorchDistribution) -> Tensor | None:
+    """The standard deviations of a Normal or Laplace prior, detached, 0-d where all are one; None of any other."""
+    base = prior.base_dist if isinstance(prior, dist.Independent) else prior
+    if type(base) not in (dist.Normal, dist.Laplace):
+        return None
+    scale = _single(base.scale.detach())
+    return scale if type(base) is dist.Normal else scale * 2**0.5
+
+
 def _constants(prior: dist.TorchDistribution, like: Tensor) -> NormalPrior | None:
     """The same, and None for a prior that is learned."""
     normal = prior.base_dist if isinstance(prior, dist.Independent) else prior

@@ -13,7 +13,7 @@ from bayes_panns.core.errors import AudioError, StoreError
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Clip:
     """One recording to pack.
 

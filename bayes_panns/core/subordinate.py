@@ -1,0 +1,27 @@
+"""What a process that works for another one does about signals, and when the other one dies."""
+
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+from multiprocessing.connection import wait
+
+
+def subordinate() -> None:
+    """Make this process, which another one has started by ``multiprocessing``, live as long as that one.
+
+    Ctrl-C and SIGTERM may reach all processes of a job: the first one decides what to do, and ends the others. When it
+    dies, even by a kill, this process ends at once. What there is to warn of, the first one says.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    logging.getLogger("bayes_panns").addHandler(logging.NullHandler())
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+
+
+def _end_with(sentinel: int) -> None:
+    wait([sentinel])
+    os._exit(1)

@@ -1,0 +1,149 @@
+"""How a fit gets its batches: read when they are needed, or ahead by other processes."""
+
+import os
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bayes_panns.clips.ahead import Ahead
+from bayes_panns.core import choices
+from bayes_panns.core.launch import on_this_host
+from bayes_panns.svi.embeddings import Embeddings
+from bayes_panns.svi.features import Features
+
+_MOST = 4
+"""The most processes that read ahead by default."""
+
+_NOTED = 0.1
+"""A fit that waits longer for its clips than this part of its time says so."""
+
+
+class Loader:
+    """The batches of a fit, in the order in which it takes them.
+
+    A context manager. The same batches come whether they are read ahead or not. Waiting is timed.
+
+    Args:
+        data: The clips.
+        device: Where the batches go.
+        plan: The clips of each batch to come, int64 ``(batch,)``.
+        workers: How many processes read them ahead; with 0 they are read when they are asked for.
+
+    Attributes:
+        workers: How many processes read ahead; 0 where the inputs are in memory.
+
+    Raises:
+        BayesPannsError: What is wrong with a store.
+        FitError: A process was killed.
+    """
+
+    def __init__(
+        self,
+        data: Features | Embeddings,
+        device: torch.device | str,
+        plan: Iterable[Tensor] = (),
+        workers: int = 0,
+    ) -> None:
+        self._data, self._device = data, torch.device(device)
+        self._plan = plan
+        self.workers = 0 if data.reader is None else workers
+        self._ahead: Ahead | None = None
+        self._planned = deque[Tensor]()
+        self._exits = ExitStack()
+        self._waited, self._since, self._told = 0.0, 0.0, data.reader is None
+
+    def __enter__(self) -> Self:
+        if self.workers and self._data.reader is not None:
+            pinned = self._device.type == "cuda"
+            ahead = Ahead(self._data.reader, self._noted(), workers=self.workers, pinned=pinned)
+            self._ahead = self._exits.enter_context(ahead)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ahead = None
+        self._exits.__exit__(kind, error, trace)
+
+    def _noted(self) -> Iterator[Tensor]:
+        """The plan, and a note of what has been asked for."""
+        for index in self._plan:
+            self._planned.append(index)
+            yield index
+
+    def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """The clips at ``index``, as ``data.batch`` gives them.
+
+        Args:
+            index: int64 ``(n,)``: the next clips of the plan, or some of them. Others are read now.
+        """
+        started = time.monotonic()
+        values = None
+        place = None if self._ahead is None or not self._planned else _within(self._planned[0], index)
+        if place is not None and self._ahead is not None:
+            values = next(self._ahead)
+            self._planned.popleft()
+            values = values if isinstance(place, slice) else values[place]
+        if values is None or isinstance(self._data, Embeddings):
+            found = self._data.batch(index, self._device)
+        else:
+            found = self._data.with_targets(values, index, self._device)
+        if self._since:
+            self._waited += time.monotonic() - started
+        else:
+            # Until the first batch is there, processes start and pages are read that later ones share.
+            self._since = time.monotonic()
+        return found
+
+    def waiting(self) -> str | None:
+        """What to do if the fit has waited for its clips since it was last asked; said once."""
+        since, waited = self._since, self._waited
+        self._since = self._waited = 0.0
+        if not since or self._told:
+            return None
+        share = waited / max(time.monotonic() - since, 1e-9)
+        if share <= _NOTED:
+            return None
+        self._told = True
+        spare = _cores() - self.workers
+        advice = f"read ahead by more processes (--workers {self.workers + max(1, min(2, spare))}, now {self.workers})"
+        if spare < 1:
+            advice = 'keep log-mels on disk (fit.features = "disk"), which are a fraction of the work'
+        return (
+            f"{100 * share:.0f} % of the time was spent waiting for clips: {advice}, or read clips that lie together "
+            '(fit.sampling = "blocks"); see docs/loading.md'
+        )
+
+
+def default_workers(features: choices.Features | str, device: torch.device) -> int:
+    """How many processes read ahead if nobody says.
+
+    Waveforms are read by up to 4 processes, one less than there are cores for each process of the fit; log-mels on disk
+    too, for a GPU. Otherwise the fit reads by itself.
+    """
+    read = features == choices.Features.NONE or (features == choices.Features.DISK and device.type != "cpu")
+    return max(0, min(_MOST, _cores() - 1)) if read else 0
+
+
+def _cores() -> int:
+    """The cores for each process of a job on this host."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return allowed // on_this_host()
+
+
+def _within(planned: Tensor, index: Tensor) -> Tensor | slice | None:
+    """Where the clips ``index`` are in a batch that was planned; None if one is not."""
+    if torch.equal(planned, index):
+        return slice(None)
+    order = np.argsort(planned.numpy(), kind="stable")
+    ascending = planned.numpy()[order]
+    place = np.searchsorted(ascending, index.numpy()).clip(max=len(ascending) - 1)
+    found = torch.from_numpy(order[place])
+    return found if torch.equal(planned[found], index) else None

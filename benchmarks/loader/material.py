@@ -1,0 +1,88 @@
+"""The clips that are read, in a store and as tar files for WebDataset; and how a disk is made to read them."""
+
+import ctypes
+import io
+import mmap
+import os
+import tarfile
+from pathlib import Path
+
+import numpy as np
+
+from bayes_panns.clips import ClipSet, StoreWriter, Task
+
+RATE, SECONDS, LABELS = 32000, 10.0, 527
+_DIFFERENT = 16
+"""How many different sounds there are; a disk does not look for copies."""
+
+_A_SHARD = 256
+
+
+def store_of(path: Path, clips: int, seconds: float = SECONDS) -> Path:
+    """Write a store of ``clips`` clips of noise, each with three labels, as ``pack`` would."""
+    random, samples = np.random.default_rng(0), round(RATE * seconds)
+    sounds = 0.1 * random.standard_normal((_DIFFERENT, samples)).astype(np.float32)
+    with StoreWriter(
+        path,
+        labels=[f"label {number}" for number in range(LABELS)],
+        task=Task.MULTI_LABEL,
+        sample_rate=RATE,
+        samples=samples,
+    ) as writer:
+        for clip in range(clips):
+            writer.add(
+                f"Y{clip:011d}.wav", sounds[clip % _DIFFERENT], random.choice(LABELS, 3, replace=False), seconds=seconds
+            )
+    return path
+
+
+def shards_of(store: Path, folder: Path) -> list[Path]:
+    """Write the clips of a store in tar files, in a random order as WebDataset asks for: samples and targets, raw."""
+    folder.mkdir(exist_ok=True)
+    clips = ClipSet(store)
+    target, order = clips.target(), np.random.default_rng(0).permutation(len(clips))
+    paths = []
+    for start in range(0, len(order), _A_SHARD):
+        paths.append(folder / f"{start // _A_SHARD:05d}.tar")
+        with tarfile.open(paths[-1], "w") as tar:
+            for clip in order[start : start + _A_SHARD]:
+                sound = np.rint(clips.waveform([clip])[0] * 32767).astype(np.int16)
+                for ending, content in (("pcm", sound.tobytes()), ("target", np.packbits(target[clip]).tobytes())):
+                    entry = tarfile.TarInfo(f"{clip:08d}.{ending}")
+                    entry.size = len(content)
+                    tar.addfile(entry, io.BytesIO(content))
+    return paths
+
+
+def forget(path: Path) -> float:
+    """Put a file out of the page cache; returns the share of it that is still there."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    return resident(path)
+
+
+def remember(path: Path) -> float:
+    """Read a file into the page cache; returns the share of it that is there."""
+    with path.open("rb", buffering=0) as file:
+        while file.read(1 << 24):
+            pass
+    return resident(path)
+
+
+def resident(path: Path) -> float:
+    """The share of a file that is in the page cache, by ``mincore``."""
+    pages = -(-path.stat().st_size // mmap.PAGESIZE)
+    there = (ctypes.c_ubyte * pages)()
+    with (
+        path.open("rb") as file,
+        mmap.mmap(file.fileno(), 0, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE) as view,
+    ):
+        start = ctypes.c_char.from_buffer(view)
+        found = ctypes.CDLL(None, use_errno=True).mincore(
+            ctypes.c_void_p(ctypes.addressof(start)), ctypes.c_size_t(len(view)), there
+        )
+        del start
+    if found:
+        raise OSError(ctypes.get_errno(), f"{path}: mincore failed")
+    return float((np.frombuffer(bytes(there), dtype=np.uint8) & 1).mean())

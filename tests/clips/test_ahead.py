@@ -1,0 +1,219 @@
+"""Batches that other processes read ahead are those that this one would read, and so are their errors."""
+
+import importlib
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from bayes_panns.clips import ClipSet, write
+from bayes_panns.clips.ahead import Ahead
+from bayes_panns.clips.reader import ClipReader
+from bayes_panns.core.errors import FitError, StoreError
+
+RATE, SAMPLES = 8000, 500
+
+
+def sound(path, clips=12, seed=0, samples=SAMPLES):
+    values = np.random.default_rng(seed).uniform(-1, 1, (clips, samples))
+    write(path, values, np.eye(2, dtype=bool)[np.arange(clips) % 2], ("a", "b"), "one-of-k", RATE)
+    return path
+
+
+def floats(path, clips=12, seed=2):
+    """A store of float32, as old packs of PANNs have it."""
+    with h5py.File(path, "w") as file:
+        file["audio_name"] = np.array([f"{n}.wav" for n in range(clips)], dtype="S8")
+        file["waveform"] = np.random.default_rng(seed).uniform(-1, 1, (clips, SAMPLES)).astype(np.float32)
+        file["target"] = np.eye(2, dtype=bool)[np.arange(clips) % 2]
+        file.attrs["sample_rate"] = RATE
+    return path
+
+
+def damage(path, row):
+    """Change a sample of a row."""
+    with h5py.File(path, "r+") as file:
+        file["waveform"][row, 7] += 1
+
+
+class TestReader:
+    def test_it_gives_what_the_stores_hold(self, tmp_path):
+        clips = ClipSet([sound(tmp_path / "a.h5"), sound(tmp_path / "b.h5", seed=1)]).select(indices=[20, 3, 3, 11, 14])
+        reader = ClipReader(clips)
+        index = np.array([4, 0, 1, 0, 3])
+        got = reader.read(index)
+        assert got.dtype == torch.int16
+        assert (clips.waveform(index) == np.divide(got.numpy(), np.float32(32767))).all()
+        assert ClipReader(clips).places.tolist() == [20, 3, 3, 11, 14]
+        with pytest.raises(IndexError, match="there is no clip 5"):
+            reader.read(np.array([5]))
+
+    def test_stores_of_different_types_are_read_as_floats(self, tmp_path):
+        sound(tmp_path / "a.h5")
+        with h5py.File(tmp_path / "a.h5", "r+") as file:
+            del file["label_names"], file.attrs["sha256"], file.attrs["provenance"]
+        clips = ClipSet([tmp_path / "a.h5", floats(tmp_path / "b.h5")])
+        got = ClipReader(clips).read(np.arange(24))
+        assert got.dtype == torch.float32
+        assert (clips.waveform(np.arange(24)) == got.numpy()).all()
+        assert (ClipReader(clips).read(np.arange(3)) == got[:3]).all()
+
+    def test_what_is_sent_does_not_grow_with_the_clips(self, tmp_path):
+        sizes = []
+        for clips in (10, 300):
+            reader = ClipReader(ClipSet(sound(tmp_path / f"{clips}.h5", clips, samples=10)))
+            reader.share()
+            kept = reader.__getstate__()
+            # Shared memory is sent as a handle.
+            tensors = {"_places", "_shared"}
+            assert all(each.is_shared() for each in (kept["_places"], *kept["_shared"]))
+            sizes.append(len(pickle.dumps({name: value for name, value in kept.items() if name not in tensors})))
+        assert abs(sizes[1] - sizes[0]) < 16
+
+
+def test_batches_come_in_order_and_leave_the_random_state_alone(tmp_path):
+    clips = ClipSet([sound(tmp_path / "a.h5"), sound(tmp_path / "b.h5", seed=1)])
+    reader, plan = ClipReader(clips), torch.randperm(24).tensor_split(7)
+    before = torch.random.get_rng_state()
+    with Ahead(ClipReader(clips), plan, workers=1) as ahead:
+        for index, values in zip(plan, ahead, strict=True):
+            assert torch.equal(values, reader.read(index.numpy()))
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_damaged_clip_is_the_same_error_in_another_process(tmp_path, workers):
+    path = sound(tmp_path / "a.h5")
+    damage(path, 8)
+    with pytest.raises(StoreError) as here:
+        ClipSet(path).waveform([8])
+    read, plan = [], torch.arange(12).split(1)
+    with pytest.raises(StoreError) as there, Ahead(ClipReader(ClipSet(path)), plan, workers=workers) as ahead:
+        read.extend(ahead)
+    assert str(there.value) == str(here.value)
+    assert "\n" not in str(there.value)
+    assert len(read) == 8
+    assert "clip 'clip 8' is not what was packed" in str(there.value)
+
+
+SLOW = """
+import time
+import torch
+
+class Slow:
+    shape, dtype = (3,), torch.int16
+
+    def __init__(self, seconds, noted=None):
+        self.seconds, self.noted = seconds, noted
+
+    def read(self, index, found=None):
+        time.sleep(self.seconds)
+        if self.noted is not None:
+            (self.noted / f"read-{index[0]}").touch()
+        return found.copy_(torch.from_numpy(index)[:, None])
+"""
+
+
+@pytest.fixture
+def slow_disk(tmp_path, monkeypatch):
+    """A reader that takes a while, in a module that other processes can import."""
+    (tmp_path / "slow_disk.py").write_text(SLOW)
+    monkeypatch.syspath_prepend(tmp_path)
+    sys.modules.pop("slow_disk", None)
+    return importlib.import_module("slow_disk").Slow
+
+
+@pytest.mark.long
+def test_a_slow_disk_is_read_while_the_fit_computes(slow_disk, tmp_path):
+    plan = torch.arange(32).split(4)
+    with Ahead(slow_disk(0.1, tmp_path), plan, workers=2) as ahead:
+        next(ahead)
+        until = time.monotonic() + 60
+        # One batch is taken; two processes are two batches each ahead, and go no further.
+        while len(list(tmp_path.glob("read-*"))) < 5 and time.monotonic() < until:
+            time.sleep(0.05)
+        time.sleep(0.3)
+        assert sorted(each.name for each in tmp_path.glob("read-*")) == [f"read-{4 * n}" for n in range(5)]
+        assert [values[0, 0].item() for values in ahead] == [4, 8, 12, 16, 20, 24, 28]
+
+
+@pytest.mark.long
+def test_a_process_that_is_killed_is_told_in_one_line(slow_disk):
+    def read():
+        with Ahead(slow_disk(0.01), torch.arange(4000).split(1), workers=2) as ahead:
+            for _ in ahead:
+                os.kill(ahead.processes[0], signal.SIGKILL)
+
+    with pytest.raises(FitError, match=r"^a process that reads clips ahead has ended.*--workers$") as told:
+        read()
+    assert "\n" not in str(told.value)
+
+
+SCRIPT = """
+import os, signal, sys, time
+import torch
+from slow_disk import Slow
+from bayes_panns.clips.ahead import Ahead
+
+if __name__ == "__main__":
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+    with Ahead(Slow(0.05), torch.arange(30).split(1), workers=2) as ahead:
+        next(ahead)
+        print(*ahead.processes, flush=True)
+        sys.stdin.readline()
+        print(sum(1 for _ in ahead), flush=True)
+    print("ended", flush=True)
+    with Ahead(Slow(0.05), torch.arange(3000).split(1), workers=2) as ahead:
+        next(ahead)
+        print(*ahead.processes, flush=True)
+        time.sleep(60)
+"""
+
+
+def runs(process):
+    try:
+        with open(f"/proc/{process}/stat") as file:  # noqa: PTH123
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
+def test_signals_are_the_first_process_s_and_none_outlives_it(tmp_path, slow_disk):
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    first = subprocess.Popen(
+        [sys.executable, str(script)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        start_new_session=True,
+    )
+    with first:
+        others = [int(each) for each in first.stdout.readline().split()]
+        # As a terminal, torchrun and SLURM send them: to all processes.
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+            os.killpg(first.pid, number)
+        first.stdin.write("\n")
+        first.stdin.flush()
+        assert first.stdout.readline() == "29\n"
+        assert first.stdout.readline() == "ended\n"
+        assert not any(map(runs, others))
+        others = [int(each) for each in first.stdout.readline().split()]
+        assert len(others) == 2
+        first.kill()
+        until = time.monotonic() + 10
+        while any(map(runs, others)) and time.monotonic() < until:
+            time.sleep(0.05)
+        assert not any(map(runs, others))
