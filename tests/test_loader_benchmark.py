@@ -24,6 +24,8 @@ def test_a_file_is_put_out_of_the_page_cache_and_read_into_it(tmp_path):
     assert forget(path) in (0, 1), "a file system in memory keeps it"
 
 
+# WebDataset leaves its files to the garbage collector.
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_every_contender_reads_the_same_clips(tmp_path):
     from benchmarks.loader.contenders import CONTENDERS
     from benchmarks.loader.material import shards_of, store_of
