@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 
-
 _HEAD = 256
 """Bytes by which the samples of a clip are told from what HDF5 says of them."""
 
