@@ -12,8 +12,12 @@ from torch import Tensor, nn
 from bayes_panns.core.archives import check_zip
 from bayes_panns.core.errors import FitError
 from bayes_panns.core.files import whole_file
+from bayes_panns.devices import random_state, set_random_state
 
 CHECKPOINT = "checkpoint.pt"
+
+_RNG = {"cpu": "rng", "cuda": "cuda_rng", "mps": "mps_rng"}
+"""What a checkpoint calls the random states of :func:`~bayes_panns.devices.random_state`."""
 
 _PART = re.compile(r"^guide\.\d+\.(guide\.)?")
 """Older checkpoints name parameters without the guide's part: ``guide.locs.net.fc1.weight_unconstrained``."""
@@ -93,14 +97,12 @@ def save_checkpoint(
         "steps": state.steps,
         "metrics": state.metrics,
         "running": asdict(state.running),
-        "rng": torch.get_rng_state(),
+        **{_RNG[name]: kept for name, kept in random_state(device).items()},
     }
     if state.backbone is not None:
         content["backbone"] = state.backbone
     if state.start is not None:
         content["start"] = state.start
-    if device.type == "cuda":
-        content["cuda_rng"] = torch.cuda.get_rng_state(device)
     with whole_file(path) as part, part.open("wb") as file:
         # Given a path, torch does not say why a write failed.
         torch.save(content, file)
@@ -156,9 +158,7 @@ def load_checkpoint(
     except Exception as error:  # A damaged file can fail in any way.
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise FitError(f"{path}: cannot be resumed from ({reason}); delete it to start again") from error
-    torch.set_rng_state(content["rng"].cpu())
-    if "cuda_rng" in content and device.type == "cuda":
-        torch.cuda.set_rng_state(content["cuda_rng"].cpu(), device)
+    set_random_state(device, {name: content[key] for name, key in _RNG.items() if key in content})
     return State(state.steps, content["step"], content["metrics"], running, state.backbone, content.get("start"))
 
 

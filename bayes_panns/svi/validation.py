@@ -7,6 +7,7 @@ from torch import nn
 
 from bayes_panns.bayes import BayesianNet, logits_under, mean_weights
 from bayes_panns.core.choices import Task
+from bayes_panns.devices import forked
 from bayes_panns.metrics import accuracy, mean_average_precision, nll
 from bayes_panns.svi.embeddings import Embeddings
 from bayes_panns.svi.features import Features
@@ -37,7 +38,7 @@ def validate(
     model.eval()
     model.drop(False)
     logits, target = [], []
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with forked(device):
         weights = mean_weights(guide, data.batch(torch.arange(1), device)[0])
         for index in torch.arange(len(data)).split(batch_size):
             clips, truth = data.batch(index, device)

@@ -43,6 +43,7 @@ def _signs(like: Tensor, channels: int, dim: int) -> Tensor:
     """Random signs per (clip, channel), shaped to multiply a tensor of the rank of ``like``."""
     shape = [1] * like.dim()
     shape[0], shape[dim] = like.shape[0], channels
-    # Ten times as fast as Bernoulli draws.
-    uniform = torch.rand(shape, dtype=like.dtype, device=like.device).sub_(0.5)
-    return torch.ones_like(uniform).copysign_(uniform)
+    # Ten times as fast as Bernoulli draws. Half precision would round some of what is below a half up to it.
+    wide = torch.promote_types(like.dtype, torch.float32)
+    uniform = torch.rand(shape, dtype=wide, device=like.device).sub_(0.5)
+    return torch.ones_like(uniform).copysign_(uniform).to(like.dtype)

@@ -1,6 +1,6 @@
 """Local reparameterization: the outputs of a linear layer are drawn instead of its weights."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -37,12 +37,18 @@ class LocalWeight(LazyWeight):
         mean = layer(inputs, self.loc)
         # The square root has no gradient at 0, where all a clip's inputs are 0.
         deviation = (layer(inputs**2, (2 * self.log_scale).exp()) + torch.finfo(inputs.dtype).tiny).sqrt()
-        return mean + deviation * torch.randn_like(mean)
+        return mean + deviation * _standard_normal(mean.shape, mean)
 
     def added(self, output: Tensor, dim: int) -> Tensor:
         """The mean, and noise of each clip's own."""
         shape = [1] * output.dim()
         shape[0], shape[dim] = len(output), len(self.loc)
-        noise = torch.randn(shape, dtype=output.dtype, device=output.device)
+        noise = _standard_normal(shape, output)
         loc, scale = (along_channels(each, output, dim) for each in (self.loc, self.log_scale.exp()))
         return output + loc + scale * noise
+
+
+def _standard_normal(shape: Sequence[int], like: Tensor) -> Tensor:
+    """Standard Normal numbers of the type and on the device of ``like``: those of float32, rounded, in half precision."""
+    wide = torch.promote_types(like.dtype, torch.float32)
+    return torch.randn(shape, dtype=wide, device=like.device).to(like.dtype)
