@@ -1,15 +1,19 @@
 """Augmentation of normalised log-mel spectrograms: SpecAugment's stripes and mixup, drawn once a batch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from bayes_panns.ranks import Shard, per_clip
+
 
 def _stripes(batch: int, length: int, *, width: int, count: int, generator: torch.Generator | None) -> Tensor:
     """Where ``count`` stripes of 0 to ``width - 1`` bins fall, as in PANNs: bool, shape ``(batch, length)``."""
-    size = torch.randint(0, width, (batch, count, 1), generator=generator).clamp(max=length)
-    start = (torch.rand((batch, count, 1), generator=generator) * (length - size + 1).clamp(min=1)).long()
+    size = per_clip(lambda clips: torch.randint(0, width, (clips, count, 1), generator=generator), batch)
+    size = size.clamp(max=length)
+    place = per_clip(lambda clips: torch.rand((clips, count, 1), generator=generator), batch)
+    start = (place * (length - size + 1).clamp(min=1)).long()
     position = torch.arange(length)
     return ((position >= start) & (position < start + size)).any(dim=1)
 
@@ -58,7 +62,18 @@ class Mixup:
         gamma = torch._standard_gamma(shape, generator=generator)
         return cls(partner, gamma[0] / gamma.sum(dim=0))
 
+    def with_partners(self, part: Shard) -> Shard:
+        """A part of the batch with the partners of its clips that are outside it."""
+        own = self.partner[part.start : part.stop].tolist()
+        return replace(part, partners=tuple(sorted({each for each in own if not part.start <= each < part.stop})))
+
+    def of(self, part: Shard) -> "Mixup":
+        """The mixing of a part of the batch: of its own clips, with their partners behind them."""
+        row = {place: row for row, place in enumerate(part.rows.tolist())}
+        own = slice(part.start, part.stop)
+        return Mixup(torch.tensor([row[each] for each in self.partner[own].tolist()]), self.portion[own])
+
     def __call__(self, values: Tensor) -> Tensor:
-        """Mix ``values``, floats of shape ``(batch, ...)``, along the batch."""
+        """Mix ``values``, floats of shape ``(batch, ...)``, along the batch; what is behind it ends there."""
         portion = self.portion.to(values).view(-1, *[1] * (values.dim() - 1))
-        return portion * values + (1 - portion) * values[self.partner.to(values.device)]
+        return portion * values[: len(portion)] + (1 - portion) * values[self.partner.to(values.device)]

@@ -9,6 +9,7 @@ from torch.distributions import constraints
 from torch.nn import functional as F
 
 from bayes_panns.core.choices import Task
+from bayes_panns.ranks import per_clip, shard
 
 
 class ExpectedCategorical(dist.TorchDistribution):
@@ -94,6 +95,40 @@ class MultiLabel:
     def probability(self, logits: Tensor) -> Tensor:
         """The sigmoid, shape ``(batch, K)``."""
         return logits.sigmoid()
+
+
+@torch.no_grad()
+def drawn_labels(labels: dist.TorchDistribution) -> Tensor:
+    """Labels of each clip of a batch, drawn; the same in any sharing out of the step's clips over processes.
+
+    The numbers are those of ``labels.sample()``.
+
+    Args:
+        labels: What a likelihood returned, ``batch_shape (batch,)``.
+
+    Raises:
+        ValueError: The batch is a part of a step's, and the distribution is none of this package's likelihoods.
+    """
+    each = labels.base_dist if isinstance(labels, dist.Independent) else labels
+    if not isinstance(each, dist.Bernoulli | dist.Categorical | ExpectedCategorical):
+        if len(part := shard(clips := labels.batch_shape[0])) < part.total:
+            raise ValueError(f"labels of a {type(each).__name__} cannot be drawn for {clips} of a step's clips")
+        return labels.sample()
+    if isinstance(each, dist.Bernoulli):
+        probability = each.probs
+        return (_uniform(probability) < probability).to(probability)
+    probability = each.logits.softmax(dim=-1)
+    # The label whose exponential clock, of a rate of its probability, rings first, as torch.multinomial draws it.
+    index = (probability / _exponential(probability)).argmax(dim=-1)
+    return F.one_hot(index, probability.shape[1]).to(probability) if isinstance(each, ExpectedCategorical) else index
+
+
+def _uniform(like: Tensor) -> Tensor:
+    return per_clip(lambda clips: like.new_empty(clips, *like.shape[1:]).uniform_(), len(like))
+
+
+def _exponential(like: Tensor) -> Tensor:
+    return per_clip(lambda clips: like.new_empty(clips, *like.shape[1:]).exponential_(), len(like))
 
 
 LIKELIHOODS: dict[Task, Likelihood] = {Task.ONE_OF_K: OneOfK(), Task.MULTI_LABEL: MultiLabel()}

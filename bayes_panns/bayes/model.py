@@ -25,6 +25,7 @@ from bayes_panns.bayes.strategy import Strategy
 from bayes_panns.clips.samples import as_floats
 from bayes_panns.core.choices import Dropout, PosteriorKind, Precision
 from bayes_panns.nets import Network, head_of, segmentwise
+from bayes_panns.ranks import shard
 
 
 class BayesianNet(LocalParameters):
@@ -216,8 +217,10 @@ class BayesianNet(LocalParameters):
             logits = net.classify(inputs) if embedded else net(inputs, augment)
         logits = _at_least_float32(logits)
         self._check_names()
-        batch = len(clips)
-        with pyro.plate("clips", batch), poutine.scale(scale=(self.clips or batch) / batch):
+        # Of fewer clips than came in, where mixup has taken clips of other processes in.
+        batch = len(logits)
+        total = shard(batch).total
+        with pyro.plate("clips", batch), poutine.scale(scale=(self.clips or total) / total):
             pyro.sample("label", self.likelihood(logits, target), obs=target)
         return logits
 

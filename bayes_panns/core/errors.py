@@ -49,6 +49,10 @@ class OutputError(BayesPannsError):
     """A place for results that cannot be written, or that holds something else."""
 
 
+class ProcessError(BayesPannsError):
+    """A process of a job that cannot reach the others, or that ends because another one has failed."""
+
+
 class FitError(BayesPannsError):
     """A fit that cannot go on: a non-finite loss, nothing to train, or nothing to resume from."""
 

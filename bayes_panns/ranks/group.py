@@ -1,5 +1,9 @@
 """The processes that a launcher has started together, and what they tell each other."""
 
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import cache
 from typing import TypeVar
@@ -8,12 +12,19 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from bayes_panns.core.errors import BayesPannsError, ProcessError
 from bayes_panns.core.launch import Launch, launch
 
 _Value = TypeVar("_Value")
 
 PATIENCE = timedelta(minutes=30)
-"""How long a process waits for the others, such as for the one that writes."""
+"""How long a process waits for the others in one exchange. One that has ended is noticed at once."""
+
+_POLL = 0.05
+"""Seconds between two looks at what the first process has done."""
+
+_GRACE = timedelta(seconds=3)
+"""How long a process that failed waits to hear whether the first one failed alike."""
 
 
 class Group:
@@ -23,14 +34,28 @@ class Group:
 
     Args:
         here: Which of them this one is.
+
+    Raises:
+        ProcessError: The others cannot be reached.
     """
 
     def __init__(self, here: Launch):
         self.rank, self.size, self.local_rank = here.rank, here.world, here.local_rank
         self.first = here.first
-        if self.size > 1 and not dist.is_initialized():
-            backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
-            dist.init_process_group(backend, timeout=PATIENCE)
+        self._store: dist.Store | None = None
+        self._told = 0
+        if self.size == 1 or dist.is_initialized():
+            return
+        # Numbers and files go over gloo, gradients that are on a GPU over NCCL.
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
+        try:
+            self._store, rank, size = next(dist.rendezvous("env://", timeout=PATIENCE))
+            dist.init_process_group(backend, store=self._store, rank=rank, world_size=size, timeout=PATIENCE)
+        except (RuntimeError, ValueError, OSError) as error:
+            where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+            raise ProcessError(
+                f"process {self.rank} of {self.size} cannot meet the others at {where}: {error}"
+            ) from error
 
     def any(self, *flags: bool) -> tuple[bool, ...]:
         """Each flag, whether it is set in any process. All must ask."""
@@ -45,6 +70,29 @@ class Group:
         if self.size > 1:
             dist.all_reduce(values)
         return values
+
+    def rows(self, values: Tensor, start: int, total: int) -> Tensor:
+        """The rows of all processes, in order, in all of them.
+
+        Args:
+            values: This one's rows.
+            start: The number of its first row.
+            total: How many there are in all.
+        """
+        if self.size == 1:
+            return values
+        whole = values.new_zeros(total, *values.shape[1:])
+        whole[start : start + len(values)] = values
+        return self.total(whole)
+
+    def equal(self, values: Tensor) -> Tensor:
+        """Whether each element of a tensor is the same in all processes: bool, of its shape."""
+        if self.size == 1:
+            return torch.ones_like(values, dtype=torch.bool)
+        least, most = values.clone(), values.clone()
+        dist.all_reduce(least, dist.ReduceOp.MIN)
+        dist.all_reduce(most, dist.ReduceOp.MAX)
+        return least == most
 
     def gathered(self, value: _Value) -> list[_Value]:
         """The values of all processes, by rank, in all of them."""
@@ -67,6 +115,80 @@ class Group:
         if self.size > 1:
             # A barrier of its own would choose a device.
             self.any(True)
+
+    @contextmanager
+    def first_ahead(self) -> Iterator[None]:
+        """A block that the first process goes through alone; the others follow when it is done, however long it takes.
+
+        Raises:
+            ProcessError: The first process failed there; in the others, with what it said.
+        """
+        self._told += 1
+        key = f"ahead/{self._told}"
+        if self.size == 1 or self._store is None:
+            yield
+        elif self.first:
+            said = "another error"
+            try:
+                yield
+                said = ""
+            except BaseException as error:
+                said = str(error) if isinstance(error, BayesPannsError | OSError) else repr(error)
+                raise
+            finally:
+                self._store.set(key, said)
+        else:
+            while not self._store.check([key]):
+                time.sleep(_POLL)
+            said = self._store.get(key).decode()
+            if said:
+                raise ProcessError(said)
+            yield
+
+    def only_first(self, work: Callable[[], object]) -> None:
+        """Do ``work`` in the first process; the others wait for it.
+
+        Raises:
+            ProcessError: It failed; in the others, with what the first one said.
+        """
+        with self.first_ahead():
+            if self.first:
+                work()
+
+    def speaks(self, message: str, *, lost: bool = False) -> bool:
+        """Whether this process is the one that says an error: once, if several fail alike.
+
+        Args:
+            message: The error.
+            lost: Whether it says no more than that another process has ended.
+        """
+        if self.size == 1 or self._store is None:
+            return True
+        try:
+            if self.first:
+                self._store.set("failed", message)
+                return True
+            try:
+                self._store.wait(["failed"], _GRACE)
+                said = self._store.get("failed").decode()
+                return not lost and said != message
+            except RuntimeError:
+                # The first process has not failed, or cannot say so any more.
+                return self._store.add("lost", 1) == 1 if lost else True
+        except RuntimeError:
+            return True
+
+    def leave(self) -> None:
+        """Leave the group, at the end of the job."""
+        if self.size > 1 and dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def lost(error: BaseException) -> bool:
+    """Whether an error says that another process of the group cannot be reached any more."""
+    return isinstance(error, dist.DistError) or (
+        isinstance(error, RuntimeError) and any(each in str(error) for each in ("gloo", "onnection closed by peer"))
+    )
 
 
 @cache

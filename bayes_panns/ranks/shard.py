@@ -9,31 +9,52 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
+import numpy as np
+import torch
 from torch import Tensor
 
 
 @dataclass(frozen=True)
 class Shard:
-    """The clips from ``start`` to before ``stop`` of a batch of ``total``, in order."""
+    """The clips from ``start`` to before ``stop`` of a batch of ``total``, in order.
+
+    Attributes:
+        start: The first clip's place in the batch.
+        stop: The place after the last clip's.
+        total: How many clips the batch has.
+        partners: Places of clips of other processes, which come behind its own until mixup has mixed them in.
+    """
 
     start: int
     stop: int
     total: int
+    partners: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return self.stop - self.start
+
+    @property
+    def rows(self) -> Tensor:
+        """The places in the batch of its own clips, then of the partners: int64."""
+        return torch.cat([torch.arange(self.start, self.stop), torch.tensor(self.partners, dtype=torch.int64)])
 
     @classmethod
     def of(cls, rank: int, world: int, total: int) -> "Shard":
         """The share of a process: their sizes differ by one at most, the larger ones first.
 
         Example:
-            >>> [Shard.of(rank, 3, 8) for rank in range(3)]
-            [Shard(start=0, stop=3, total=8), Shard(start=3, stop=6, total=8), Shard(start=6, stop=8, total=8)]
+            >>> [(each.start, each.stop) for each in (Shard.of(rank, 3, 8) for rank in range(3))]
+            [(0, 3), (3, 6), (6, 8)]
         """
         each, more = divmod(total, world)
         start = rank * each + min(rank, more)
         return cls(start, start + each + (rank < more), total)
+
+
+def generator_of(*numbers: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """A generator that is seeded by whole numbers from 0 up, such as the seed of a fit and a step."""
+    (state,) = np.random.SeedSequence(numbers).generate_state(1, np.uint64)
+    return torch.Generator(device).manual_seed(int(state) >> 1)
 
 
 _shard: ContextVar[Shard | None] = ContextVar("shard", default=None)
@@ -59,7 +80,15 @@ def per_clip(draw: Callable[[int], Tensor], clips: int) -> Tensor:
 
     Args:
         draw: Draws for a number of clips; its result has clips as its first dimension.
-        clips: How many clips this batch has.
+        clips: How many clips this batch has: those of the shard, with its partners or without.
+
+    Raises:
+        ValueError: It has another number.
     """
     part = shard(clips)
-    return draw(part.total)[part.start : part.stop]
+    drawn = draw(part.total)
+    if clips == len(part):
+        return drawn[part.start : part.stop]
+    if clips == len(part) + len(part.partners):
+        return drawn[part.rows.to(drawn.device)]
+    raise ValueError(f"a batch of {clips} is not the {len(part)} clips of this process")

@@ -60,6 +60,7 @@ class State:
         backbone: The digest of the backbone whose embeddings are fitted, if any.
         start: Where the widths started: mean and standard deviation of log s, by the name of the parameter. None in the
             checkpoints of older versions.
+        mixup_by_step: Whether mixup follows from seed and step; older versions drew it from torch's random state.
     """
 
     steps: int
@@ -68,6 +69,7 @@ class State:
     running: RunningMean = field(default_factory=RunningMean)
     backbone: str | None = None
     start: dict[str, tuple[float, float]] | None = None
+    mixup_by_step: bool = True
 
 
 def save_checkpoint(
@@ -97,6 +99,7 @@ def save_checkpoint(
         "steps": state.steps,
         "metrics": state.metrics,
         "running": asdict(state.running),
+        "mixup_by_step": state.mixup_by_step,
         **{_RNG[name]: kept for name, kept in random_state(device).items()},
     }
     if state.backbone is not None:
@@ -159,7 +162,15 @@ def load_checkpoint(
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise FitError(f"{path}: cannot be resumed from ({reason}); delete it to start again") from error
     set_random_state(device, {name: content[key] for name, key in _RNG.items() if key in content})
-    return State(state.steps, content["step"], content["metrics"], running, state.backbone, content.get("start"))
+    return State(
+        state.steps,
+        content["step"],
+        content["metrics"],
+        running,
+        state.backbone,
+        content.get("start"),
+        content.get("mixup_by_step", False),
+    )
 
 
 def _trained(objective: nn.Module, optimizer: torch.optim.Optimizer) -> list[str]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from bayes_panns.bayes.estimators import LazyWeight
+from bayes_panns.bayes.likelihoods import drawn_labels
 
 
 class MeanFieldELBO(TraceMeanField_ELBO):
@@ -19,7 +20,7 @@ class MeanFieldELBO(TraceMeanField_ELBO):
 
     The loss, both terms sums over the data set in nats::
 
-        NLL + kl_weight * KL
+        nll_weight * NLL + kl_weight * KL
 
     At ``kl_weight = 1`` it is Pyro's own estimate, number for number; below 1 it fits a tempered posterior (Wenzel et
     al., 2020, arXiv:2002.02405). Where the KL has a closed form, the stock class still computes every weight's
@@ -27,14 +28,16 @@ class MeanFieldELBO(TraceMeanField_ELBO):
 
     Attributes:
         kl_weight: The weight, which may change between steps.
-        nll: The last estimate of the expected negative log-likelihood of the data set, detached.
+        nll_weight: The weight of the NLL: 1, or the number of processes that have a part of a step's clips each. The
+            mean over the processes then has the NLL of all clips of the step, and the KL once.
+        nll: The last estimate of the expected negative log-likelihood of the data set, times its weight, detached.
         kl: The last KL of guide from prior, unweighted, detached.
         without_kl: Sites whose KL is left out, because an optimiser adds its gradient itself.
     """
 
     def __init__(self, kl_weight: float = 1.0, **kwargs: Any):
         super().__init__(**kwargs)
-        self.kl_weight = kl_weight
+        self.kl_weight, self.nll_weight = kl_weight, 1.0
         self.nll: Tensor | float = 0.0
         self.kl: Tensor | float = 0.0
         self.without_kl: frozenset[str] = frozenset()
@@ -57,10 +60,11 @@ class MeanFieldELBO(TraceMeanField_ELBO):
 
         The square of its gradient is, on average, the Gauss-Newton matrix's diagonal: at such labels a clip's gradient
         has mean 0 and the Fisher information as its variance (Martens, 2020, arXiv:1412.1193). A sum over the data set
-        in nats. Its graph is that of the last loss, whose backward pass must keep it (``retain_graph``).
+        in nats, times its weight. Its graph is that of the last loss, whose backward pass must keep it
+        (``retain_graph``).
         """
-        drawn = ({**site, "value": site["fn"].sample().detach()} for site in self._observed)
-        return cast(Tensor, sum(-_log_prob(site) for site in drawn))
+        drawn = ({**site, "value": drawn_labels(site["fn"])} for site in self._observed)
+        return cast(Tensor, self.nll_weight * sum(-_log_prob(site) for site in drawn))
 
     def _get_trace(self, model: Callable, guide: Callable, args: tuple, kwargs: dict) -> tuple:
         guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
@@ -94,6 +98,7 @@ class MeanFieldELBO(TraceMeanField_ELBO):
         for name, guide_site in guide_trace.nodes.items():
             if guide_site["type"] == "sample" and name not in model_trace.nodes:
                 kl = kl + _log_prob(guide_site)
+        nll = self.nll_weight * nll
         self.nll = nll.detach() if isinstance(nll, Tensor) else nll
         self.kl = kl.detach() if isinstance(kl, Tensor) else kl
         loss = nll + self.kl_weight * kl

@@ -2,10 +2,12 @@
 
 import logging
 import math
+import signal
+import threading
 import time
 import warnings
-from collections.abc import Callable
-from functools import reduce
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyro
@@ -18,7 +20,8 @@ from bayes_panns.bayes import BayesianNet, Part, effective_parameters
 from bayes_panns.clips import Sampler
 from bayes_panns.core import choices, progress
 from bayes_panns.core.choices import Optimizer, WidthStart
-from bayes_panns.core.errors import FitError
+from bayes_panns.core.errors import FitError, ProcessError
+from bayes_panns.ranks import Shard, generator_of, group, lost, own_dropout, sharded, synchronised_batch_norm
 from bayes_panns.svi import checkpoint
 from bayes_panns.svi.checkpoint import CHECKPOINT, RunningMean, State
 from bayes_panns.svi.embeddings import Embeddings
@@ -26,7 +29,9 @@ from bayes_panns.svi.features import Features
 from bayes_panns.svi.fisher import BATCH, start_from_fisher
 from bayes_panns.svi.interrupts import interruptible
 from bayes_panns.svi.metrics import METRICS, append_metrics, drop_metrics_after, effective_shares, widths
+from bayes_panns.svi.moments import Moment, unlike
 from bayes_panns.svi.natural_gradient import trained_weights
+from bayes_panns.svi.reading import NotFiniteError
 from bayes_panns.svi.schedules import kl_warmup, learning_rate
 from bayes_panns.svi.settings import FitSettings, Running
 from bayes_panns.svi.stepper import Batch, Stepper
@@ -34,6 +39,9 @@ from bayes_panns.svi.validation import validate
 from bayes_panns.svi.widths import log_widths, prior_warning, start_warning, trained_log_scales, widen
 
 logger = logging.getLogger(__name__)
+
+_MIXUP = 2
+"""The stream of random numbers of mixup among those of a seed and a step."""
 
 
 class Fit:
@@ -88,10 +96,18 @@ class Fit:
         self.settings, self.folder, self.running = settings, folder, running or Running()
         self.device = torch.device(device)
         self._widen = widen
+        self._group = group()
         self._sampler = Sampler(data.target, settings.batch_size, sampling=settings.sampling, seed=settings.seed)
         self._batches = self._sampler.batches
+        if len(data) // self._batches < self._group.size:
+            raise FitError(
+                f"{self._group.size} processes cannot share out {len(data) // self._batches} clips a step: start fewer "
+                f"processes, or raise fit.batch_size (it is {settings.batch_size}) if there are more clips"
+            )
         self._state = State(settings.epochs * self._batches, backbone=getattr(data, "backbone", None))
-        self._kl = math.nan
+        self._nll = self._kl = math.nan
+        self._before: Moment | None = None
+        self._drop_at: Callable[[int], None] = lambda step: None
         # A guide that builds itself from a run of the model does so here, in eval mode: BatchNorm must not move.
         self.model.eval()
         with torch.no_grad():
@@ -141,22 +157,29 @@ class Fit:
         if self.step == 0:
             torch.manual_seed(self.settings.seed)
             if self.settings.start == WidthStart.FISHER and trained_weights(self.guide):
-                start_from_fisher(
-                    self.model,
-                    self.guide,
-                    self.data,
-                    clips=len(self.data),
-                    kl_weight=self.settings.kl_weight,
-                    batch_size=min(BATCH, self.settings.batch_size),
-                    device=self.device,
-                )
+                with self.model.computing_in(self.settings.precision):
+                    start_from_fisher(
+                        self.model,
+                        self.guide,
+                        self.data,
+                        clips=len(self.data),
+                        kl_weight=self.settings.kl_weight,
+                        batch_size=min(BATCH, self.settings.batch_size),
+                        device=self.device,
+                    )
             if self._widen != 1:
                 widen(self.guide, self._widen)
             self._state.start = log_widths(self.guide)
-            (self.folder / METRICS).write_text("")
+            if self._group.first:
+                (self.folder / METRICS).write_text("")
+        self._stepper.join()
         with (
             interruptible() as interrupted,
             warnings.catch_warnings(),
+            synchronised_batch_norm(self.model, self._group),
+            own_dropout(
+                self.model, self.settings.seed, own=self._group.size * self.settings.accumulate > 1
+            ) as self._drop_at,
             # The loss is checked at each step; Pyro's validation would read every weight again.
             pyro.validation_enabled(False),
             progress.task("fitting", total=self.steps, unit="step", done=self.step) as bar,
@@ -164,7 +187,12 @@ class Fit:
             # A NaN raises an error here that names the step; Pyro would warn as well.
             warnings.filterwarnings("ignore", message="Encountered NaN")
             self._objective.train()
-            self._train(interrupted, bar)
+            try:
+                self._train(interrupted, bar)
+            except RuntimeError as error:
+                if not lost(error):
+                    raise
+                raise self._left_alone() from error
         complete = self.step == self.steps
         if not complete:
             self.save_checkpoint()
@@ -191,51 +219,107 @@ class Fit:
     def _train(self, interrupted: Callable[[], bool], bar: progress.ProgressTask) -> None:
         """Make steps until the fit is done or interrupted; write metrics and a checkpoint at the end of each epoch."""
         state, every = self._state, self.settings.steps_per_epoch or self._batches
-        while state.step < state.steps and not interrupted():
+        while state.step < state.steps and not self._group.any(interrupted())[0]:
             started = time.monotonic()
             nll = self._step(self._sampler.batch(state.step))
-            state.running.add(nll)
             state.running.seconds += time.monotonic() - started
             bar.advance()
             if state.step % every == 0 or state.step == state.steps:
+                # Until the epoch has ended, only the last checkpoint is whole.
+                self._before = None
                 self._end_epoch(nll)
                 self.save_checkpoint()
+                self._before = Moment.of(self._objective, self.device)
             bar.show(", ".join(f"{name} {value}" for name, value in self._shown(nll).items()))
 
     def _step(self, index: Tensor) -> float:
         """One gradient step on the clips at ``index``.
 
         Returns:
-            The NLL, in nats a clip.
+            The NLL, in nats a clip: that of the last step that was read, NaN before there is one. On a GPU it is of a
+            step before this one.
         """
         settings = self.settings
-        try:
-            nll = self._stepper.step(
+        if self._group.size > 1:
+            self._before = Moment.of(self._objective, self.device)
+        self._drop_at(self.step)
+        with self._finite():
+            self._stepper.step(
                 self._batch(index),
                 rate=learning_rate(self.step, self.steps, settings.schedule),
                 kl_weight=settings.kl_weight * kl_warmup(self.step, round(settings.kl_warmup * self._batches)),
+                number=self.step,
             )
-        except FloatingPointError as error:
-            raise self._diverged(str(error)) from error
-        if self._stepper.natural is None:
-            self._kl = self._stepper.step_kl
         self._state.step += 1
-        return nll.item()
+        self._read()
+        return self._nll
+
+    def _read(self, *, wait: bool = False) -> None:
+        """Count what is known by now of the steps made; ``wait`` for all of it."""
+        with self._finite():
+            readings = self._stepper.read(wait=wait)
+        for reading in readings:
+            self._state.running.add(reading.nll)
+            self._nll = reading.nll
+            self._kl = self._kl if math.isnan(reading.kl) else reading.kl
+
+    @contextmanager
+    def _finite(self) -> Iterator[None]:
+        """A block that ends the fit if the loss of a step is not finite."""
+        try:
+            yield
+        except NotFiniteError as error:
+            raise self._diverged(str(error), error.step) from error
 
     def _batch(self, index: Tensor) -> Batch:
-        """The clips at ``index``, their targets and the augmentation of their spectrograms."""
-        clips, target = self.data.batch(index, self.device)
-        augmentations: list[Callable[[Tensor], Tensor]] = [SpecAugment()] if self.settings.spec_augment else []
-        if self.settings.mixup:
-            mixup = Mixup.draw(len(index))
-            augmentations.append(mixup)
+        """This process's clips of those at ``index``, their targets and the augmentation of their spectrograms."""
+        part, mixup = self._part(self.step, len(index))
+        with sharded(part):
+            clips, target = self.data.batch(index[part.rows], self.device)
+        if mixup is not None:
             labels = len(self.data.clips.labels)
-            target = mixup(target if target.is_floating_point() else F.one_hot(target, labels).float())
-        if not augmentations:
-            return Batch(clips, target)
-        return Batch(clips, target, lambda values: reduce(lambda before, each: each(before), augmentations, values))
+            target = mixup.of(part)(target if target.is_floating_point() else F.one_hot(target, labels).float())
+        return Batch(clips, target, part, SpecAugment() if self.settings.spec_augment else None, mixup)
 
-    def _diverged(self, what: str) -> FitError:
+    def _reads(self, step: int) -> Tensor:
+        """The clips that this process reads for a step: its own, then the partners of mixup."""
+        index = self._sampler.batch(step)
+        if not self._state.mixup_by_step:
+            return index[Shard.of(self._group.rank, self._group.size, len(index)).rows]
+        return index[self._part(step, len(index))[0].rows]
+
+    def _part(self, step: int, total: int) -> tuple[Shard, Mixup | None]:
+        """Which clips of a step this process has, and how the step's clips are mixed."""
+        part = Shard.of(self._group.rank, self._group.size, total)
+        if not self.settings.mixup:
+            return part, None
+        # From the step alone, since clips are read before their step. Fits of older versions drew it at the step.
+        generator = generator_of(self.settings.seed, step, _MIXUP) if self._state.mixup_by_step else None
+        mixup = Mixup.draw(total, generator=generator)
+        return mixup.with_partners(part), mixup
+
+    def _left_alone(self) -> ProcessError:
+        """Keep what can be kept after another process has ended.
+
+        Returns:
+            The error that says so.
+        """
+        # The launcher now ends the processes that are left; this one first says what happened.
+        if hasattr(signal, "pthread_sigmask") and threading.current_thread() is threading.main_thread():
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        kept = f"the last checkpoint is {self.folder / CHECKPOINT}" if self.checkpointed else "there is no checkpoint"
+        if self._before is not None:
+            self._before.restore(self._objective)
+            if self._group.first:
+                self._write_checkpoint()
+                kept = f"{self.folder / CHECKPOINT} has the steps before it"
+        return ProcessError(
+            f"step {self.step} (epoch {self.epoch:.1f}): another process has ended, so the fit ends; {kept}; go on with "
+            "--resume"
+        )
+
+    def _diverged(self, what: str, step: int | None = None) -> FitError:
+        step = self.step if step is None else step
         kept = f"the last good checkpoint is {self.folder / CHECKPOINT}" if self.checkpointed else "no checkpoint yet"
         settings = self.settings
         if self._stepper.natural is None:
@@ -245,12 +329,13 @@ class Fit:
         else:
             remedy = f"fit.natural.learning_rate ({settings.natural.learning_rate:g}), fit.natural.clip "
             remedy += f"({settings.natural.clip:g}) or fit.learning_rate ({settings.learning_rate:g})"
-        return FitError(f"step {self.step} (epoch {self.epoch:.1f}): {what}; try a lower {remedy}; {kept}")
+        return FitError(f"step {step} (epoch {step / self._batches:.1f}): {what}; try a lower {remedy}; {kept}")
 
     def _end_epoch(self, nll: float) -> None:
         """Score the validation clips and append a line of metrics; ``nll`` is the last step's."""
         state, running = self._state, self._state.running
         started = time.monotonic()
+        self._read(wait=True)
         self._kl, natural = self._stepper.kl(), self._stepper.natural
         scores = {} if self.validation is None else self.validate()
         seconds = running.seconds + time.monotonic() - started
@@ -267,7 +352,8 @@ class Fit:
         }
         state.running = RunningMean()
         shares = effective_shares(effective_parameters(self.model, self.guide))
-        append_metrics(self.folder / METRICS, state.metrics | widths(self.model, self.guide) | shares)
+        if self._group.first:
+            append_metrics(self.folder / METRICS, state.metrics | widths(self.model, self.guide) | shares)
         # A bar shows as much; a log has no bar.
         if not progress.visible():
             shown = ", ".join(f"{name} {value}" for name, value in self._shown(state.metrics["nll"]).items())
@@ -281,21 +367,33 @@ class Fit:
         """Score the validation clips; see :func:`~bayes_panns.svi.validation.validate`."""
         assert self.validation is not None, "there are no validation clips"
         training = self.model.training
-        scores = validate(
-            self.model, self.guide, self.validation, batch_size=self.settings.batch_size, device=self.device
-        )
+        with self.model.computing_in(self.settings.precision):
+            scores = validate(
+                self.model, self.guide, self.validation, batch_size=self.settings.batch_size, device=self.device
+            )
         self.model.train(training)
         return scores
 
     def save_checkpoint(self) -> None:
-        """Write a checkpoint in place of the last one, whole or not at all.
+        """Write a checkpoint in place of the last one, whole or not at all; of several processes the first writes.
 
         Raises:
-            FitError: A parameter is not finite; the last checkpoint is left as it is.
+            FitError: A parameter is not finite, or the processes have come apart; the last checkpoint is left as it is.
         """
+        self._read(wait=True)
         for name, parameter in self._objective.named_parameters():
             if parameter.requires_grad and not torch.isfinite(parameter).all():
                 raise self._diverged(f"{name} holds values that are not finite")
+        differs = unlike(self._objective, self.device, self._group)
+        if differs is not None:
+            raise FitError(
+                f"step {self.step}: the processes have different values of {differs}; their machines, or versions of "
+                f"torch, may differ; the last good checkpoint is {self.folder / CHECKPOINT}"
+            )
+        if self._group.first:
+            self._write_checkpoint()
+
+    def _write_checkpoint(self) -> None:
         checkpoint.save_checkpoint(
             self.folder / CHECKPOINT,
             self._state,
@@ -308,6 +406,9 @@ class Fit:
     def load_checkpoint(self) -> None:
         """Continue from the folder's checkpoint; the fit then runs as if it had never stopped.
 
+        All processes read the one that the first has written, since their random states are equal. So there may be
+        another number of them than before.
+
         Raises:
             FitError: There is none, it is damaged, or it belongs to another fit.
         """
@@ -319,7 +420,8 @@ class Fit:
             fixed=self._fixed(),
             device=self.device,
         )
-        drop_metrics_after(self.folder / METRICS, self.step)
+        if self._group.first:
+            drop_metrics_after(self.folder / METRICS, self.step)
 
     def _fixed(self) -> dict[str, Tensor]:
         """The state that a checkpoint leaves out: the backbone whose embeddings are fitted, most of it by far."""

@@ -45,7 +45,7 @@ class Reading:
         return f"the loss is {self.loss} (NLL {self.nll} a clip{kl})"
 
 
-class NotFinite(FloatingPointError):
+class NotFiniteError(FloatingPointError):
     """The loss of a step is not finite.
 
     Attributes:
@@ -82,7 +82,7 @@ class Readings:
             wait: Whether to wait for those that are still on their way.
 
         Raises:
-            NotFinite: A loss is not finite. What arrived before it is lost with it.
+            NotFiniteError: A loss is not finite. What arrived before it is lost with it.
         """
         found = []
         while self._sent:
@@ -94,7 +94,7 @@ class Readings:
             self._sent.popleft()
             reading = Reading(step, *values.tolist())
             if not math.isfinite(reading.loss):
-                raise NotFinite(reading)
+                raise NotFiniteError(reading)
             found.append(reading)
         return found
 

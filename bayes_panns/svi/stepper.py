@@ -1,40 +1,83 @@
 """One gradient step of a fit: loss, gradients, optimisers."""
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from functools import reduce
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
+from bayes_panns.audio.augment import Mixup, SpecAugment
 from bayes_panns.bayes import BayesianNet, Part
 from bayes_panns.core.choices import Optimizer, WidthStart
 from bayes_panns.core.errors import FitError
+from bayes_panns.devices import random_state, sent, set_random_state
+from bayes_panns.ranks import Group, Shard, group, sharded
 from bayes_panns.svi.elbo import MeanFieldELBO
 from bayes_panns.svi.natural_gradient import NaturalGradient, trained_weights
+from bayes_panns.svi.reading import Reading, Readings
 from bayes_panns.svi.settings import FitSettings
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What a step is made from.
+    """What a process makes a step from.
 
     Attributes:
-        clips: Features, waveforms or embeddings, on the device.
-        target: Their targets, as the likelihood takes them.
-        augment: Applied to the normalised spectrograms.
+        clips: Features, waveforms or embeddings, on the device; behind the process's own the partners of mixup.
+        target: Targets of its own clips, as the likelihood takes them; mixed already.
+        part: Which clips of the step they are; by default all of them.
+        spec_augment: What is applied to the normalised spectrograms first.
+        mixup: How the step's clips are mixed, after that.
     """
 
     clips: Tensor
     target: Tensor
-    augment: Callable[[Tensor], Tensor] | None = None
+    part: Shard | None = None
+    spec_augment: SpecAugment | None = None
+    mixup: Mixup | None = None
 
     def __len__(self) -> int:
-        return len(self.clips)
+        return len(self.target)
+
+    @property
+    def shard(self) -> Shard:
+        """Which clips of the step they are."""
+        return self.part or Shard(0, len(self), len(self))
+
+    @property
+    def augment(self) -> Callable[[Tensor], Tensor] | None:
+        """The augmentation of normalised spectrograms ``(batch, 1, frames, mels)``."""
+        steps: list[Callable[[Tensor], Tensor]] = [] if self.spec_augment is None else [self.spec_augment]
+        if self.mixup is not None:
+            steps.append(self.mixup.of(self.shard))
+        return (lambda values: reduce(lambda before, each: each(before), steps, values)) if steps else None
+
+    def between(self, start: int, stop: int) -> "Batch":
+        """Its clips from ``start`` to before ``stop``, with the partners that they need."""
+        ours = self.shard
+        part = replace(ours, start=ours.start + start, stop=ours.start + stop, partners=())
+        part = part if self.mixup is None else self.mixup.with_partners(part)
+        place = {place: row for row, place in enumerate(ours.rows.tolist())}
+        rows = torch.tensor([place[each] for each in part.rows.tolist()])
+        clips = self.clips[sent(rows, self.clips.device)] if part.partners else self.clips[start:stop]
+        return replace(self, clips=clips, target=self.target[start:stop], part=part)
 
 
 class Stepper:
     """Makes the steps of a fit.
+
+    In several processes each has a part of a step's clips. Gradients are averaged by
+    :class:`torch.nn.parallel.DistributedDataParallel` around the objective, once :meth:`join` was called.
+
+    With ``settings.accumulate`` a step is made in so many parts, one after the other. All have the same weights, since
+    each starts from the same random state; what is drawn for each clip, a part draws for all clips of the step, and
+    keeps its own. Their gradients are summed. So the parts are one step of all clips, within rounding, but for
+    BatchNorm's statistics, which are of each part, and for dropouts' masks.
 
     Args:
         model: The model.
@@ -55,8 +98,11 @@ class Stepper:
     def __init__(self, model: BayesianNet, guide: Part, settings: FitSettings, *, clips: int, embedded: bool):
         self._model, self._guide, self._settings = model, guide, settings
         self._clips, self._embedded = clips, embedded
+        self._group: Group = group()
         self._elbo = MeanFieldELBO()
         self.objective = self._elbo(model, guide)
+        self._module: nn.Module = self.objective
+        self._readings, self._arrived = Readings(), list[Reading]()
         natural_gradient = settings.optimizer == Optimizer.NATURAL_GRADIENT and trained_weights(guide)
         self.natural = self._natural_gradient() if natural_gradient else None
         self._elbo.without_kl = frozenset() if self.natural is None else self.natural.without_kl
@@ -69,6 +115,7 @@ class Stepper:
             self.optimizers["optimizer"] = torch.optim.Adam(rest, lr=settings.learning_rate, fused=True)
         if self.natural is not None:
             self.optimizers["natural_gradient"] = self.natural
+        self._kl_weight = self._elbo.kl_weight
         self._rates = {name: optimizer.param_groups[0]["lr"] for name, optimizer in self.optimizers.items()}
 
     def _natural_gradient(self) -> NaturalGradient:
@@ -83,6 +130,17 @@ class Stepper:
             **self._settings.natural.model_dump(),
         )
 
+    def join(self) -> None:
+        """Start as the first process does, and average gradients with the others from here on."""
+        if self._group.size == 1:
+            return
+        on_cpu = next(self.objective.parameters()).device.type == "cpu"
+        # Searching for unused parameters fixes the order in which gradients are added up, so that a fit that was
+        # resumed has the same bits. On a GPU the order in which they are ready is faster.
+        self._module = DistributedDataParallel(
+            self.objective, broadcast_buffers=False, gradient_as_bucket_view=True, find_unused_parameters=on_cpu
+        )
+
     @property
     def rate(self) -> float:
         """The learning rate of the last step, of the first optimiser."""
@@ -91,49 +149,125 @@ class Stepper:
     @property
     def kl_weight(self) -> float:
         """The weight of the KL in the last step."""
-        return self._elbo.kl_weight
-
-    @property
-    def step_kl(self) -> float:
-        """The KL in the loss of the last step, in nats; NaN where the optimiser adds most of it, or before a step."""
-        return math.nan if self.natural is not None else float(self._elbo.kl)
+        return self._kl_weight
 
     def kl(self) -> float:
         """The KL now, in nats."""
         return float(self._elbo.kl) + (0.0 if self.natural is None else self.natural.kl())
 
-    def step(self, batch: Batch, *, rate: float, kl_weight: float) -> Tensor:
-        """Make a step.
+    def read(self, *, wait: bool = False) -> list[Reading]:
+        """What is known by now of the steps made, and was not read before: on a GPU of one or a few steps ago.
 
         Args:
-            batch: The clips.
-            rate: The factor on the learning rates.
-            kl_weight: The weight of the KL.
-
-        Returns:
-            The NLL in nats a clip, 0-d.
+            wait: Whether to wait for all.
 
         Raises:
-            FloatingPointError: The loss is not finite; nothing has changed.
+            NotFiniteError: The loss of a step is not finite.
+        """
+        self._arrived += self._readings.arrived(wait=wait)
+        found, self._arrived = self._arrived, []
+        return found
+
+    def step(self, batch: Batch, *, rate: float, kl_weight: float, number: int = 0) -> None:
+        """Make a step; :meth:`read` has its loss.
+
+        Args:
+            batch: The clips; this process's.
+            rate: The factor on the learning rates.
+            kl_weight: The weight of the KL.
+            number: The number of the step, for its :class:`~bayes_panns.svi.reading.Reading`.
+
+        Raises:
+            NotFiniteError: The loss is not finite. On a CPU no weight has changed; on a GPU it is the loss of a step
+                before, and those made since are lost with it.
         """
         for name, optimizer in self.optimizers.items():
             optimizer.param_groups[0]["lr"] = self._rates[name] * rate
             optimizer.zero_grad(set_to_none=True)
-        self._elbo.kl_weight = kl_weight
-        loss = self.objective(batch.clips, batch.target, augment=batch.augment, embedded=self._embedded) / self._clips
-        nll = torch.as_tensor(self._elbo.nll) / self._clips
-        if not math.isfinite(loss.item()):
-            kl = "" if math.isnan(self.step_kl) else f", KL {self.step_kl} nats"
-            raise FloatingPointError(f"the loss is {loss.item()} (NLL {nll.item()} a clip{kl})")
-        natural = self.natural
-        loss.backward(retain_graph=natural is not None and natural.samples_labels)
-        if natural is not None:
-            sampled = self._sampled_gradients(natural.locs) if natural.samples_labels else None
-            natural.step(len(batch), sampled)
+        parts = min(self._settings.accumulate, len(batch))
+        self._kl_weight = kl_weight
+        self._elbo.kl_weight, self._elbo.nll_weight = kl_weight / parts, float(self._group.size)
+        loss, nll, sampled = self._backward([*_parts(batch, parts)])
+        found = self._of_all(loss, nll)
+        kl = math.nan if self.natural is not None else self._elbo.kl
+        self._readings.send(number, loss=found[0], nll=found[1], kl=kl)
+        self._arrived += self._readings.arrived()
+        if self.natural is not None:
+            self.natural.step(batch.shard.total, None if sampled is None else self._averaged(sampled))
         if "optimizer" in self.optimizers:
             self.optimizers["optimizer"].step()
-        return nll
+
+    def _backward(self, parts: list[Batch]) -> tuple[Tensor, Tensor, list[Tensor | None] | None]:
+        """Sum up the gradients of a step's parts.
+
+        Returns:
+            Loss and NLL a clip, of this process's clips; with ``gauss-newton`` the gradients at labels drawn from the
+            model.
+        """
+        device = parts[0].clips.device
+        start = random_state(device) if len(parts) > 1 else None
+        losses, nlls = [], []
+        sampled: list[Tensor | None] | None = None
+        for number, part in enumerate(parts):
+            if start is not None:
+                set_random_state(device, start)
+            with (
+                self._summed_up(last=number == len(parts) - 1),
+                self._model.computing_in(self._settings.precision),
+                sharded(part.shard),
+                warnings.catch_warnings(),
+            ):
+                warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
+                loss = self._module(part.clips, part.target, augment=part.augment, embedded=self._embedded)
+                loss = loss / self._clips
+                losses.append(loss.detach())
+                nlls.append(self._elbo.nll / self._clips)
+                natural = self.natural
+                loss.backward(retain_graph=natural is not None and natural.samples_labels)
+                if natural is not None and natural.samples_labels:
+                    sampled = _added(sampled, self._sampled_gradients(natural.locs))
+        return sum(losses[1:], losses[0]), torch.as_tensor(sum(nlls[1:], nlls[0])), sampled
+
+    def _summed_up(self, *, last: bool) -> AbstractContextManager[None]:
+        """The context of a part of a step: processes exchange gradients after the last one only."""
+        return (
+            nullcontext() if last or not isinstance(self._module, DistributedDataParallel) else self._module.no_sync()
+        )
+
+    def _of_all(self, *values: Tensor) -> tuple[Tensor, ...]:
+        """The means of numbers over the processes, which thus agree on them."""
+        if self._group.size == 1:
+            return values
+        return tuple((self._group.total(torch.stack(values)) / self._group.size).unbind())
 
     def _sampled_gradients(self, parameters: list[Tensor]) -> tuple[Tensor | None, ...]:
         """Gradients of the NLL a clip at labels drawn from the model, which are never used for a step."""
         return torch.autograd.grad(self._elbo.sampled_nll() / self._clips, parameters, allow_unused=True)
+
+    def _averaged(self, gradients: list[Tensor | None]) -> list[Tensor | None]:
+        """Gradients averaged over the processes: DistributedDataParallel averages what a backward pass leaves."""
+        if self._group.size == 1:
+            return gradients
+        used = [grad for grad in gradients if grad is not None]
+        mean = self._group.total(torch.cat([grad.reshape(-1) for grad in used])).div_(self._group.size)
+        means = iter(mean.split([grad.numel() for grad in used]))
+        return [None if grad is None else next(means).view(grad.shape) for grad in gradients]
+
+
+def _parts(batch: Batch, count: int) -> Iterator[Batch]:
+    """A batch in parts of nearly the same size."""
+    if count == 1:
+        yield batch
+        return
+    for number in range(count):
+        part = Shard.of(number, count, len(batch))
+        yield batch.between(part.start, part.stop)
+
+
+def _added(gradients: list[Tensor | None] | None, more: tuple[Tensor | None, ...]) -> list[Tensor | None]:
+    if gradients is None:
+        return list(more)
+    return [
+        one if other is None else other if one is None else one + other
+        for one, other in zip(gradients, more, strict=True)
+    ]

@@ -1,4 +1,6 @@
-import numpy as np
+import os
+import signal
+
 import pytest
 import torch
 
@@ -60,10 +62,50 @@ def test_the_kl_is_that_of_float32_and_the_gradient_near_it(estimator):
     half_kl, half = step(model, guide, "bf16")
     _, other = step(model, guide, "float32", seed=2)
     assert torch.equal(kl, half_kl)
-    print(
-        estimator,
-        ((half - gradient).norm() / gradient.norm()).item(),
-        (half.norm() / gradient.norm()).item(),
-        ((half - gradient).norm() / (other - gradient).norm()).item(),
-    )
+    # bfloat16 has 8 bits, which some 20 layers round to, forward and backward.
     assert not torch.equal(gradient, half)
+    assert (half - gradient).norm() < 0.25 * gradient.norm()
+    assert half.norm().item() == pytest.approx(gradient.norm().item(), rel=0.03)
+    if estimator != "local":
+        # Small beside what one draw differs from another.
+        assert (half - gradient).norm() < 0.25 * (other - gradient).norm()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("estimator", ["weights", "flipout", "mirrored"])
+def test_gradients_vary_as_those_of_float32(estimator):
+    model, guide = objective("resnet14-narrow", STRATEGIES[estimator])
+    steps = {each: torch.stack([step(model, guide, each, seed)[1] for seed in range(24)]) for each in Precision}
+    full, half = steps[Precision.FLOAT32], steps[Precision.BF16]
+    assert half.std(dim=0).norm().item() == pytest.approx(full.std(dim=0).norm().item(), rel=0.01)
+    error = full.std(dim=0).norm() / 24**0.5
+    assert (half.mean(dim=0) - full.mean(dim=0)).norm() < 0.5 * error
+
+
+def test_a_fit_in_bfloat16_learns_and_resumes_to_the_same_bits(store, tmp_path):  # noqa: F811
+    options = {"epochs": 3, "learning_rate": 5e-3, "kl_weight": 1e-4, "precision": "bf16", "validation": True}
+    whole = job(store, tmp_path / "whole", **options)
+    assert whole.run()
+    lines = metrics(tmp_path / "whole")
+    assert lines[-1]["nll"] < 0.8 * lines[0]["nll"]
+    assert {each.dtype for each in state(whole).values() if each.is_floating_point()} == {torch.float32}
+
+    first = job(store, tmp_path / "parts", **options)
+    taken = first._step
+
+    def interrupt(index):
+        if first.step == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+        return taken(index)
+
+    first._step = interrupt
+    assert not first.run()
+    second = job(store, tmp_path / "parts", **options)
+    second.load_checkpoint()
+    assert second.run()
+    assert same(state(whole), state(second))
+
+    plain = job(store, tmp_path / "plain", **{**options, "precision": "float32"})
+    plain.run()
+    assert not same(state(whole), state(plain))
+    assert metrics(tmp_path / "plain")[0]["nll"] == pytest.approx(lines[0]["nll"], rel=0.2)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from bayes_panns.bayes.estimators.draw_and_kl import copy_gradient
 from bayes_panns.bayes.estimators.lazy_weight import CHANNEL_DIM, LazyWeight, along_channels
+from bayes_panns.ranks import per_clip
 
 
 class FlipoutWeight(LazyWeight):
@@ -41,9 +42,14 @@ class FlipoutWeight(LazyWeight):
 
 def _signs(like: Tensor, channels: int, dim: int) -> Tensor:
     """Random signs per (clip, channel), shaped to multiply a tensor of the rank of ``like``."""
-    shape = [1] * like.dim()
-    shape[0], shape[dim] = like.shape[0], channels
-    # Ten times as fast as Bernoulli draws. Half precision would round some of what is below a half up to it.
+    shape = [1] * (like.dim() - 1)
+    shape[dim - 1 if dim > 0 else dim] = channels
+    # Half precision would round some of what is below a half up to it.
     wide = torch.promote_types(like.dtype, torch.float32)
-    uniform = torch.rand(shape, dtype=wide, device=like.device).sub_(0.5)
+
+    def draw(clips: int) -> Tensor:
+        # Ten times as fast as Bernoulli draws.
+        return torch.rand(clips, *shape, dtype=wide, device=like.device)
+
+    uniform = per_clip(draw, len(like)).sub_(0.5)
     return torch.ones_like(uniform).copysign_(uniform).to(like.dtype)

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bayes_panns.bayes.estimators.lazy_weight import LazyWeight, along_channels
+from bayes_panns.ranks import per_clip
 
 LOCAL_REFUSED = (
     "the estimator local is for a linear layer that is applied once to each clip; a convolution, or a layer that is "
@@ -37,18 +38,22 @@ class LocalWeight(LazyWeight):
         mean = layer(inputs, self.loc)
         # The square root has no gradient at 0, where all a clip's inputs are 0.
         deviation = (layer(inputs**2, (2 * self.log_scale).exp()) + torch.finfo(inputs.dtype).tiny).sqrt()
-        return mean + deviation * _standard_normal(mean.shape, mean)
+        return mean + deviation * _noise(mean, mean.shape[1:])
 
     def added(self, output: Tensor, dim: int) -> Tensor:
         """The mean, and noise of each clip's own."""
-        shape = [1] * output.dim()
-        shape[0], shape[dim] = len(output), len(self.loc)
-        noise = _standard_normal(shape, output)
+        shape = [1] * (output.dim() - 1)
+        shape[dim - 1 if dim > 0 else dim] = len(self.loc)
+        noise = _noise(output, shape)
         loc, scale = (along_channels(each, output, dim) for each in (self.loc, self.log_scale.exp()))
         return output + loc + scale * noise
 
 
-def _standard_normal(shape: Sequence[int], like: Tensor) -> Tensor:
-    """Standard Normal numbers of the type and on the device of ``like``: those of float32, rounded, in half precision."""
+def _noise(like: Tensor, shape: Sequence[int]) -> Tensor:
+    """Standard Normal numbers of ``shape`` for each clip of a tensor like ``like``, and of its type.
+
+    In half precision they are those of float32, rounded.
+    """
     wide = torch.promote_types(like.dtype, torch.float32)
-    return torch.randn(shape, dtype=wide, device=like.device).to(like.dtype)
+    noise = per_clip(lambda clips: torch.randn(clips, *shape, dtype=wide, device=like.device), len(like))
+    return noise.to(like.dtype)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from bayes_panns.bayes.estimators.draw_and_kl import copy_gradient
 from bayes_panns.bayes.estimators.lazy_weight import LazyWeight, along_channels
+from bayes_panns.ranks import shard
 
 
 class MirroredWeight(LazyWeight):
@@ -19,12 +20,18 @@ class MirroredWeight(LazyWeight):
 
     def through(self, layer: Callable, inputs: Tensor, options: list, keywords: dict) -> Tensor:
         """Two layers, each of half the batch."""
-        half = (len(inputs) + 1) // 2
+        half = _first_half(len(inputs))
         halves = zip((inputs[:half], inputs[half:]), self.drawn, strict=True)
         return torch.cat([layer(clips, weight, None, *options, **keywords) for clips, weight in halves if len(clips)])
 
     def added(self, output: Tensor, dim: int) -> Tensor:
         """The mean, and the noise with the sign of the clip's half."""
-        half = (len(output) + 1) // 2
+        half = _first_half(len(output))
         first, second = (along_channels(copy_gradient(part), output, dim) for part in self.drawn)
         return torch.cat([output[:half] + first, output[half:] + second])
+
+
+def _first_half(clips: int) -> int:
+    """How many clips of a batch are in the first half of its step's clips."""
+    part = shard(clips)
+    return min(max((part.total + 1) // 2 - part.start, 0), clips)
