@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bayes_panns.cli import options
+from bayes_panns.cli import options, resuming
 from bayes_panns.cli.guide_option import own_guide
-from bayes_panns.cli.main import INTERRUPTED, main
+from bayes_panns.cli.main import exit_stopped, main
 from bayes_panns.core.files import require_folder
 
 if TYPE_CHECKING:
+    from bayes_panns.jobs.run_folder import Resume
     from bayes_panns.predictions import Draws
 
 logger = logging.getLogger(__name__)
@@ -35,9 +36,10 @@ def _fit_options(command: Callable[..., Any]) -> Callable[..., Any]:
             options.device,
             click.option("--seed", type=int, help="Replaces fit.seed."),
             options.changes,
-            click.option(
-                "--resume", is_flag=True, help="Resume the run in the folder; with a larger fit.epochs, continue it."
+            resuming.resume(
+                "Resume the folder's run; with a larger fit.epochs, continue it. auto: if there is one; else start."
             ),
+            resuming.limits,
         )
     ):
         command = option(command)
@@ -53,10 +55,11 @@ def _fit(
     device: str,
     seed: int | None,
     changes: tuple[str, ...],
-    resume: bool,
+    resume: "Resume",
     upstream: Path | None = None,
     *,
     transfer: bool = False,
+    **running: Any,
 ) -> None:
     from bayes_panns.jobs import fit
     from bayes_panns.recipes import read_run
@@ -65,10 +68,16 @@ def _fit(
     if transfer and recipe.upstream is None:
         raise click.UsageError("name the posterior to start from with --from")
     folder = out or Path("runs") / Path(run).stem
-    fitted = fit(recipe, folder, guide_function=options.function_of(guide), device=device, resume=resume)
+    fitted = fit(
+        recipe,
+        folder,
+        guide_function=options.function_of(guide),
+        device=device,
+        resume=resume,
+        running=resuming.running(**running),
+    )
     if not fitted.complete:
-        logger.info(f"interrupted; {folder}/posterior can be used as it is, and --resume continues the fit")
-        click.get_current_context().exit(INTERRUPTED)
+        exit_stopped(f"{folder}/posterior can be used as it is, and --resume continues the fit")
     metrics = fitted.posterior.metrics
     shown = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items() if name.startswith("val/"))
     logger.info(f"posterior in {folder}/posterior" + (f" ({shown})" if shown else ""))
@@ -80,11 +89,14 @@ def pretrain(**given: Any) -> None:
     """Fit a posterior from scratch, as the recipe RUN says.
 
     RUN is a file, or the name of a recipe in runs/. With --resume, the fit in the folder continues where it stopped; a
-    complete fit continues if --set fit.epochs=N names more epochs than before.
+    complete fit continues if --set fit.epochs=N names more epochs than before. Ctrl-C, SIGTERM, SIGUSR1 and the time
+    limit end it with a checkpoint; see docs/stopping.md. If the epoch with the lowest val/nll is not the last, its
+    posterior is in best/ of the folder.
 
     \b
     Example:
       bayes-panns pretrain urbansound8k --data stores/us8k.h5 --guide flip -o runs/us8k-flip
+      bayes-panns pretrain urbansound8k --data stores/us8k.h5 -o runs/us8k --resume auto --time-limit 23:50
     """
     _fit(**given)
 
@@ -179,7 +191,8 @@ def widths(
 @options.draws
 @click.option("-o", "--out", type=options.FOLDER, help="The folder of the results [runs/RUN-crossval].")
 @options.changes
-@click.option("--resume", is_flag=True, help="Resume in the folder: complete fits are kept.")
+@resuming.resume("Resume in the folder: complete fits are kept. auto: the same.")
+@resuming.limits
 @options.device
 def crossval(
     run: str,
@@ -192,8 +205,9 @@ def crossval(
     draws: "Draws | None",
     out: Path | None,
     changes: tuple[str, ...],
-    resume: bool,
+    resume: "Resume",
     device: str,
+    **running: Any,
 ) -> None:
     """Fit to all folds but one and score on that one, for each of the data set's own folds.
 
@@ -225,10 +239,10 @@ def crossval(
         draws=draws,
         device=device,
         resume=resume,
+        running=resuming.running(**running),
     )
     if result is None:
-        logger.info(f"interrupted; --resume continues in {folder}")
-        click.get_current_context().exit(INTERRUPTED)
+        exit_stopped(f"--resume continues in {folder}")
     write_results(result, folder / "results.json")
     options.write(crossval_latex(result), folder / "table.tex")
     click.echo(crossval_table(result), nl=False)
@@ -262,7 +276,6 @@ def check_start(run: Path, factor: float | None, device: str) -> None:
         raise click.UsageError("--factor 1 would be the same fit again")
     found = compare_starts(run, factor=factor, device=device)
     if found is None:
-        logger.info(f"interrupted; {run} is as it was")
-        click.get_current_context().exit(INTERRUPTED)
+        exit_stopped(f"{run} is as it was")
     click.echo(start_table(found), nl=False)
     logger.info(f"kept in {run}/start.json")

@@ -7,19 +7,19 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
 from bayes_panns import __version__
-from bayes_panns.cli.signals import sigterm_exits
+from bayes_panns.cli.resuming import ResumeOption
+from bayes_panns.cli.signals import AGAIN, INTERRUPTED, TERMINATED, signals_exit
 from bayes_panns.cli.streams import show_any_text
 from bayes_panns.core import progress
 from bayes_panns.core.errors import BayesPannsError, SettingError, out_of_memory, reason
 from bayes_panns.core.text import printable, printable_lines
 
-INTERRUPTED, TERMINATED = 130, 143
-"""The exit codes after Ctrl-C and SIGTERM, as shells have them: 128 plus the signal's number."""
+logger = logging.getLogger(__name__)
 
 SKIPPED = 3
 """The exit code if some files were skipped, and the others done."""
@@ -30,6 +30,7 @@ Exit codes:
   1    an error: nothing could be done, or a file that was named does not exist
   2    wrong usage
   3    done, but some files could not be read and were skipped
+  75   ended by SIGUSR1, SIGUSR2 or the time limit: run it again to go on
   130  interrupted by Ctrl-C
   143  ended by SIGTERM"""
 
@@ -49,6 +50,13 @@ SECTIONS = {
 
 class Command(click.Command):
     """A command that reports an invalid value of an option as wrong usage."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the words of the command line."""
+        for option in self.params:
+            if isinstance(option, ResumeOption):
+                args = option.explicit(args)
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
@@ -82,7 +90,7 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command, with its messages and progress on standard error."""
-        with _messages(), _printable_usage(), sigterm_exits() as terminated:
+        with _messages(), _printable_usage(), signals_exit():
             try:
                 with progress.shown(sys.stderr.isatty()):
                     return super().invoke(ctx)
@@ -93,9 +101,6 @@ class Commands(click.Group):
                 _fail(ctx, reason(error))
             except KeyboardInterrupt:
                 _fail(ctx, "interrupted", INTERRUPTED)
-            except click.exceptions.Exit as stop:
-                # A fit ends itself on either signal, after the step under way.
-                ctx.exit(TERMINATED if stop.exit_code == INTERRUPTED and terminated() else stop.exit_code)
             except Exception as error:
                 if not out_of_memory(error):
                     raise
@@ -106,6 +111,21 @@ def exit_if_skipped(skipped: int) -> None:
     """End the command with the exit code 3 if it has skipped files."""
     if skipped:
         click.get_current_context().exit(SKIPPED)
+
+
+def exit_stopped(usable: str) -> NoReturn:
+    """End the command with the exit code of what ended its fit early.
+
+    Args:
+        usable: What there is now, for a message.
+    """
+    from bayes_panns.svi import Stop, last_stop
+
+    codes = {Stop.TERMINATED: TERMINATED, Stop.REQUESTED: AGAIN, Stop.TIME: AGAIN}
+    reason = last_stop() or Stop.INTERRUPTED
+    why = f"ended by {reason.value}" if codes.get(reason) == AGAIN else "interrupted"
+    logger.info(f"{why}; {usable}")
+    click.get_current_context().exit(codes.get(reason, INTERRUPTED))
 
 
 @click.group(

@@ -1,48 +1,43 @@
-"""What a command does on SIGTERM."""
+"""What a command does when it is told to end."""
 
-import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 
+INTERRUPTED, TERMINATED = 130, 143
+"""The exit codes after Ctrl-C and SIGTERM, as shells have them: 128 plus the signal's number."""
+
+AGAIN = 75
+"""The exit code after SIGUSR1, SIGUSR2 and the time limit: EX_TEMPFAIL of sysexits.h, to be run again."""
+
+_CODES: Mapping[int, int] = {
+    getattr(signal, name): code
+    for name, code in {"SIGTERM": TERMINATED, "SIGUSR1": AGAIN, "SIGUSR2": AGAIN}.items()
+    if hasattr(signal, name)
+}
+
 
 @contextmanager
-def sigterm_exits() -> Iterator[Callable[[], bool]]:
-    """Let SIGTERM end this block as an exception does, so that temporary files are removed; the exit code is 143.
+def signals_exit() -> Iterator[None]:
+    """Let SIGTERM, SIGUSR1 and SIGUSR2 end this block as an exception does, so that temporary files are removed.
 
-    A fit has a handler of its own while it runs, and ends after the step under way.
-
-    Yields:
-        A function that says whether SIGTERM has arrived since it was last asked, whoever handled it.
+    A fit has handlers of its own while it makes steps, and ends after the one under way.
     """
-    if threading.current_thread() is not threading.main_thread() or os.name != "posix":
-        yield lambda: False
+    if threading.current_thread() is not threading.main_thread():
+        yield
         return
 
     def stop(signum: int, frame: FrameType | None) -> None:
-        # A second one must not cut the cleaning up short.
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        raise SystemExit(128 + signum)
+        # Another one must not cut the cleaning up short.
+        for number in _CODES:
+            signal.signal(number, signal.SIG_IGN)
+        raise SystemExit(_CODES[signum])
 
-    reader, writer = os.pipe()
-    os.set_blocking(reader, False)
-    os.set_blocking(writer, False)
-
-    def terminated() -> bool:
-        try:
-            return signal.SIGTERM in os.read(reader, 4096)
-        except BlockingIOError:
-            return False
-
-    # Python writes the number of every signal there, before any handler runs.
-    earlier = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    previous = signal.signal(signal.SIGTERM, stop)
+    previous = {number: signal.signal(number, stop) for number in _CODES}
     try:
-        yield terminated
+        yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
-        signal.set_wakeup_fd(earlier)
-        os.close(reader)
-        os.close(writer)
+        for number, handler in previous.items():
+            signal.signal(number, handler)

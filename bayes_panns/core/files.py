@@ -61,6 +61,25 @@ def whole_file(path: Path) -> Iterator[Path]:
         _flush(path.parent)
 
 
+def same_file(source: Path, place: Path) -> None:
+    """Give a file a second name, in the place of what is there, without writing it again.
+
+    On file systems without hard links it is copied.
+
+    Args:
+        source: The file.
+        place: Its second name, in the same folder.
+
+    Raises:
+        OSError: There is no such file, or the folder cannot be written.
+    """
+    with whole_file(place) as part:
+        try:
+            os.link(source, part)
+        except OSError:
+            shutil.copyfile(source, part)
+
+
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
     """A fresh folder to fill, which replaces ``folder`` when the block ends without an error.

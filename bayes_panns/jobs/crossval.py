@@ -21,7 +21,7 @@ from bayes_panns.evaluations import Evaluation, compare
 from bayes_panns.jobs.evaluate import evaluate_posterior
 from bayes_panns.jobs.fit import fit
 from bayes_panns.jobs.inputs import contents
-from bayes_panns.jobs.run_folder import RunFolder
+from bayes_panns.jobs.run_folder import Resume, RunFolder
 from bayes_panns.jobs.splits import run_clips
 from bayes_panns.metrics import Interval
 from bayes_panns.metrics.bootstrap import RESAMPLES
@@ -29,6 +29,7 @@ from bayes_panns.posterior import Posterior, choose_device, load
 from bayes_panns.posterior.disk import read_header
 from bayes_panns.predictions import Draws
 from bayes_panns.recipes import Run, is_function, replaced
+from bayes_panns.svi import Running
 
 logger = logging.getLogger(__name__)
 
@@ -127,7 +128,8 @@ def crossval(
     ood: Sequence[str | Path] = (),
     draws: Draws | None = None,
     device: str = "auto",
-    resume: bool = False,
+    resume: Resume = False,
+    running: Running | None = None,
 ) -> CrossValidation | None:
     """Fit to all folds but one and score on that one, for each fold, strategy and seed.
 
@@ -144,16 +146,18 @@ def crossval(
         ood: Stores of clips that show none of the labels, scored beside each fold.
         draws: Posterior draws per clip.
         device: Where to fit and to score; see :func:`~bayes_panns.jobs.choose_device`.
-        resume: Whether to go on in ``folder``: complete fits are kept, and interrupted ones are resumed.
+        resume: Whether to go on in ``folder``: complete fits are kept, and interrupted ones are resumed. Where there
+            is nothing it starts, so ``"auto"`` is the same as True.
+        running: How the fits run on this machine; its time limit is that of all together.
 
     Returns:
-        The evaluations, or None if a fit was interrupted.
+        The evaluations, or None if a fit was interrupted, as :func:`~bayes_panns.svi.last_stop` says.
 
     Raises:
         BayesPannsError: As :func:`~bayes_panns.jobs.fit`; or the clips have no folds, a guide, seed or fold is named
             twice, or the upstream cross-validation lacks a seed or fold.
     """
-    folder = Path(folder)
+    folder, resume, running = Path(folder), bool(resume), running or Running()
     require_folder(folder)
     if not resume and folder.exists() and any(folder.iterdir()):
         raise FitError(f"{folder}: is not empty; resume the runs there with --resume, or choose another folder with -o")
@@ -186,7 +190,7 @@ def crossval(
             function = guide if guide in functions else None
             name = _name(guide)
             run = RunFolder(run_folder(folder / name, seed, fold))
-            posterior = _fitted(replaced(recipe, changes), run, function, device, resume)
+            posterior = _fitted(replaced(recipe, changes), run, function, device, resume, running)
             if posterior is None:
                 return None
             evaluation = _scored(posterior, run, recipe.data.stores, fold, ood, draws)
@@ -250,7 +254,9 @@ def _upstreams(upstream: str | None, seeds: Sequence[int], folds: Sequence[int])
     return {pair: str(run.path) for pair, run in runs.items()}
 
 
-def _fitted(recipe: Run, run: RunFolder, guide_function: str | None, device: str, resume: bool) -> Posterior | None:
+def _fitted(
+    recipe: Run, run: RunFolder, guide_function: str | None, device: str, resume: bool, running: Running
+) -> Posterior | None:
     """The run's posterior, fitted now or complete already; None if the fit was interrupted."""
     resume = resume and run.is_run
     if resume and (epochs := run.read_recipe().fit.epochs) > recipe.fit.epochs:
@@ -258,7 +264,7 @@ def _fitted(recipe: Run, run: RunFolder, guide_function: str | None, device: str
             f"{run.path}: was fitted for fit.epochs = {epochs}, not {recipe.fit.epochs}; resume with as many, or "
             "choose another folder with -o"
         )
-    fitted = fit(recipe, run.path, guide_function=guide_function, device=device, resume=resume)
+    fitted = fit(recipe, run.path, guide_function=guide_function, device=device, resume=resume, running=running)
     if not fitted.complete:
         return None
     return load(run.posterior, device=choose_device(device), guide_function=guide_function)

@@ -17,10 +17,11 @@ from bayes_panns.clips import ClipSet
 from bayes_panns.core import choices
 from bayes_panns.core.choices import Holds, Schedule, SplitRule, Task
 from bayes_panns.core.errors import FitError, RecipeError, StoreError
+from bayes_panns.jobs.best import save_best
 from bayes_panns.jobs.inputs import Continued, Inputs, Resumable
 from bayes_panns.jobs.labels import warn_of_labels
 from bayes_panns.jobs.leaks import record_fitted_clips, warn_of_clips_twice, warn_of_known_clips
-from bayes_panns.jobs.run_folder import RunFolder
+from bayes_panns.jobs.run_folder import Resume, RunFolder
 from bayes_panns.jobs.splits import divide
 from bayes_panns.jobs.starting import (
     earlier_head,
@@ -33,7 +34,7 @@ from bayes_panns.jobs.starting import (
 from bayes_panns.posterior import Inherited, Posterior, Power, choose_device, load, require_inputs, save
 from bayes_panns.posterior.disk import read_header
 from bayes_panns.recipes import Run, is_function, read_strategy, replaced
-from bayes_panns.svi import Earlier, Embeddings, Features, Fit, HeadChoice, HeadFit, Running
+from bayes_panns.svi import Earlier, Embeddings, Features, Fit, HeadChoice, HeadFit, Running, Stop
 from bayes_panns.svi.feature_file import FeatureFile
 from bayes_panns.svi.schedules import learning_rate
 
@@ -49,12 +50,14 @@ class Fitted:
         inherited: What it took over from upstream; None if it started from scratch, or was complete already.
         complete: False if the fit was interrupted; it can be resumed.
         folder: The run's folder.
+        stopped: What interrupted it.
     """
 
     posterior: Posterior = field(repr=False)
     inherited: Inherited | None
     complete: bool
     folder: Path
+    stopped: Stop | None = None
 
 
 def fit(
@@ -63,7 +66,7 @@ def fit(
     *,
     guide_function: str | None = None,
     device: str = "auto",
-    resume: bool = False,
+    resume: Resume = False,
     running: Running | None = None,
     widen: float = 1.0,
 ) -> Fitted:
@@ -77,12 +80,13 @@ def fit(
 
     Args:
         recipe: The run; its ``data.stores`` name the clips.
-        folder: Where the results go: ``posterior/``, ``metrics.jsonl``, ``run.toml``, ``resume.json`` and
-            ``checkpoint.pt``; see :class:`~bayes_panns.jobs.RunFolder`.
+        folder: Where the results go: ``posterior/``, ``metrics.jsonl``, ``run.toml``, ``resume.json`` and checkpoints;
+            see :class:`~bayes_panns.jobs.RunFolder`. If the epoch with the lowest ``val/nll`` is not the last,
+            ``best/`` is the posterior at its end.
         guide_function: ``module:function`` of a guide in Python, instead of the recipe's. It is imported and called
             with the model.
         device: See :func:`~bayes_panns.jobs.choose_device`.
-        resume: Whether to resume the run in the folder.
+        resume: Whether to resume the run in the folder; ``"auto"`` if there is one, and else to start it.
         running: How it runs on this machine.
         widen: A factor on the starting widths, for :func:`~bayes_panns.jobs.check_start`.
 
@@ -90,7 +94,7 @@ def fit(
         BayesPannsError: The recipe, the stores, the upstream posterior or the folder do not fit; or the fit diverged.
     """
     chosen, run = choose_device(device), RunFolder(folder)
-    recipe = _with_guide(recipe, guide_function)
+    recipe, resume = _with_guide(recipe, guide_function), run.resumes(resume)
     run.require(resume=resume)
     if resume and run.read_recipe().data.split == SplitRule.PREFIX:
         # A run of an older version goes on with the clips that it held out.
@@ -140,18 +144,25 @@ def fit(
                 seed=recipe.fit.seed,
             )
         complete = job.run()
-        posterior.metrics = dict(job.metrics)
         if isinstance(job, HeadFit):
             # That of the earlier clips still fits: few new ones say little of it.
             posterior.power = _power(job.choice) if before is None or upstream is None else upstream.power
-        posterior.provenance = _provenance(recipe, job, complete, resumable)
-        if upstream is not None:
-            posterior.provenance["upstream"] = {"folder": Path(str(recipe.upstream)).name, **upstream.provenance}
         record_fitted_clips(posterior, clips, upstream)
         if complete:
             _discard_features(job, run)
+
+        def describe() -> None:
+            posterior.metrics = dict(job.metrics)
+            posterior.provenance = _provenance(recipe, job, complete, resumable)
+            if upstream is not None:
+                posterior.provenance["upstream"] = {"folder": Path(str(recipe.upstream)).name, **upstream.provenance}
+
+        # Before the other, with which the run is complete. A second fit to compare widths needs none.
+        if isinstance(job, Fit) and complete and widen == 1:
+            save_best(job, posterior, run, describe)
+        describe()
         save(posterior, run.posterior)
-    return Fitted(posterior, inherited, complete, run.path)
+    return Fitted(posterior, inherited, complete, run.path, job.stopped if isinstance(job, Fit) else None)
 
 
 def _with_guide(recipe: Run, guide_function: str | None) -> Run:

@@ -1,25 +1,28 @@
 """The folder of a run: every path in it, its lock, and what must be unchanged when its fit is resumed.
 
-============== ======================================================================================
-``run.toml``     the recipe as it was run, and its digest
-``resume.json``  digests of the fit's inputs, and its own; how often the fit was continued
-``metrics.jsonl`` what the fit logged after each epoch
-``checkpoint.pt`` all that a resumed fit needs
-``features.bin`` the clips' log-mels, while a fit with ``features = "disk"`` is under way
-``posterior/``   the posterior
-``evaluation/``  the run's evaluation, if one was kept
-``start.json``   what is left of the start in its widths, if that was checked
-``report.html``  its report, if one was made
-``learn.json``   what ``learn`` made the run of; beside it then are its clips, their embeddings, a cross-validation and
-                 the evaluation of a baseline
-============== ======================================================================================
+========================== ========================================================================================
+``run.toml``               the recipe as it was run, and its digest
+``resume.json``            digests of the fit's inputs, and its own; how often the fit was continued
+``metrics.jsonl``          what the fit logged after each epoch
+``checkpoint.pt``          all that a resumed fit needs
+``checkpoint.previous.pt`` the checkpoint before it, for a fit whose last one is damaged
+``checkpoint.best.pt``     that of the epoch with the lowest ``val/nll``, if there are validation clips
+``features.bin``           the clips' log-mels, while a fit with ``features = "disk"`` is under way
+``posterior/``             the posterior
+``best/``                  the posterior of the best epoch, if that is not the last
+``evaluation/``            the run's evaluation, if one was kept
+``start.json``             what is left of the start in its widths, if that was checked
+``report.html``            its report, if one was made
+``learn.json``             what ``learn`` made the run of; beside it then are its clips, their embeddings, a
+                           cross-validation and the evaluation of a baseline
+========================== ========================================================================================
 """
 
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from bayes_panns.core import toml
 from bayes_panns.core.choices import SplitRule
@@ -30,9 +33,12 @@ from bayes_panns.core.strict_json import write_json
 from bayes_panns.jobs.inputs import POSTERIOR, Inputs, Resumable, recipe_digest
 from bayes_panns.posterior.disk import read_header
 from bayes_panns.recipes import Run, read_run, replaced
-from bayes_panns.svi import CHECKPOINT, METRICS
+from bayes_panns.svi import BEST, CHECKPOINT, METRICS, PREVIOUS
 
 RUN_TOML = "run.toml"
+
+Resume = bool | Literal["auto"]
+"""Whether a fit is resumed; with ``"auto"`` if there is one to resume."""
 
 LEARN, LEARN_CLIPS, LEARN_CROSSVAL = "learn.json", "clips.h5", "crossval"
 """What ``learn`` has in the run's folder before the run: what it was told, the clips, and their cross-validation."""
@@ -86,6 +92,11 @@ class RunFolder:
         return self.path / CHECKPOINT
 
     @property
+    def checkpoints(self) -> tuple[Path, ...]:
+        """Every file that a checkpoint may be in: the last, the one before, and that of the best epoch."""
+        return tuple(self.path / name for name in (CHECKPOINT, PREVIOUS, BEST))
+
+    @property
     def features(self) -> Path:
         """The clips' log-mels, until the fit is complete: see :mod:`bayes_panns.svi.feature_file`."""
         return self.path / "features.bin"
@@ -94,6 +105,11 @@ class RunFolder:
     def posterior(self) -> Path:
         """The folder of the posterior."""
         return self.path / POSTERIOR
+
+    @property
+    def best(self) -> Path:
+        """The folder of the posterior of the epoch with the lowest ``val/nll``, if that was not the last."""
+        return self.path / "best"
 
     @property
     def evaluation(self) -> Path:
@@ -174,6 +190,10 @@ class RunFolder:
             return Resumable.model_validate(table)
         except ValueError as error:
             raise FitError(f"{self.resumable}: is damaged; restore it, or fit again in another folder") from error
+
+    def resumes(self, resume: Resume) -> bool:
+        """Whether a fit here is resumed: as asked, or with ``"auto"`` if a run was started."""
+        return self.is_run if resume == "auto" else resume
 
     def require(self, *, resume: bool) -> None:
         """Check, before any work, that a fit can be started here, or resumed.
@@ -269,7 +289,7 @@ class RunFolder:
 
     def _sweep(self) -> None:
         """Remove what killed commands left; the folder is locked."""
-        for folder in (self.path, self.posterior, self.evaluation):
+        for folder in (self.path, self.posterior, self.best, self.evaluation):
             if folder.is_dir():
                 remove_abandoned(folder)
         for left in self.path.glob(f"{SECOND_FIT}*"):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from bayes_panns.clips import Store
@@ -89,8 +90,8 @@ def _parts(run: RunFolder) -> dict[str, Callable[[], str]]:
             raise BayesPannsError(f"{count} of its lines")
         return "verified"
 
-    def checkpoint() -> str:
-        check_zip(run.checkpoint)
+    def checkpoint(path: Path) -> str:
+        check_zip(path)
         return "verified"
 
     def evaluation() -> str:
@@ -101,11 +102,12 @@ def _parts(run: RunFolder) -> dict[str, Callable[[], str]]:
         read_start_memory(run)
         return "verified"
 
-    places = {
+    places: dict[Path, Callable[[], str]] = {
         run.recipe: recipe,
         run.metrics: metrics,
-        run.checkpoint: checkpoint,
+        **{path: partial(checkpoint, path) for path in run.checkpoints},
         run.posterior: lambda: _posterior(posterior_at(run.path)),
+        run.best: lambda: _posterior(run.best),
         run.evaluation: evaluation,
         run.start: start,
     }

@@ -1,5 +1,6 @@
 """The checkpoint of a fit: all that a resumed fit needs to go on as if it had never stopped."""
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -11,10 +12,10 @@ from torch import Tensor, nn
 
 from bayes_panns.core.archives import check_zip
 from bayes_panns.core.errors import FitError
-from bayes_panns.core.files import whole_file
 from bayes_panns.devices import random_state, set_random_state
 
-CHECKPOINT = "checkpoint.pt"
+CHECKPOINT, PREVIOUS, BEST = "checkpoint.pt", "checkpoint.previous.pt", "checkpoint.best.pt"
+"""The last checkpoint, the one before it, and the one of the best epoch."""
 
 _RNG = {"cpu": "rng", "cuda": "cuda_rng", "mps": "mps_rng"}
 """What a checkpoint calls the random states of :func:`~bayes_panns.devices.random_state`."""
@@ -61,6 +62,8 @@ class State:
         start: Where the widths started: mean and standard deviation of log s, by the name of the parameter. None in the
             checkpoints of older versions.
         mixup_by_step: Whether mixup follows from seed and step; older versions drew it from torch's random state.
+        best: The step with the lowest ``val/nll`` at the end of an epoch so far, the first of equals, and its value;
+            None without validation clips.
     """
 
     steps: int
@@ -70,21 +73,35 @@ class State:
     backbone: str | None = None
     start: dict[str, tuple[float, float]] | None = None
     mixup_by_step: bool = True
+    best: tuple[int, float] | None = None
+
+    def score_epoch(self) -> None:
+        """Note whether the epoch that has just ended is the best so far."""
+        nll = self.metrics.get("val/nll", math.nan)
+        if math.isfinite(nll) and (self.best is None or nll < self.best[1]):
+            self.best = (self.step, nll)
+
+    @property
+    def is_best(self) -> bool:
+        """Whether the fit is where the best epoch ended."""
+        return self.best is not None and self.best[0] == self.step
 
 
-def save_checkpoint(
-    path: Path,
+class DamagedCheckpointError(FitError):
+    """A checkpoint that cannot be read, or whose content does not fit."""
+
+
+def checkpoint_content(
     state: State,
     objective: nn.Module,
     optimizers: Mapping[str, torch.optim.Optimizer],
     *,
     fixed: Mapping[str, Tensor],
     device: torch.device,
-) -> None:
-    """Write a checkpoint in place of the last one, whole or not at all.
+) -> dict[str, Any]:
+    """What a checkpoint holds. Its tensors are the fit's own: the next step changes them.
 
     Args:
-        path: The file.
         state: Where the fit is.
         objective: Model and guide.
         optimizers: The optimisers by the name that the checkpoint gives them; each is over parameters of ``objective``.
@@ -106,9 +123,23 @@ def save_checkpoint(
         content["backbone"] = state.backbone
     if state.start is not None:
         content["start"] = state.start
-    with whole_file(path) as part, part.open("wb") as file:
-        # Given a path, torch does not say why a write failed.
-        torch.save(content, file)
+    if state.best is not None:
+        content["best"] = state.best
+    return content
+
+
+def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """The content of a checkpoint, with its tensors on a device.
+
+    Raises:
+        DamagedCheckpointError: It is damaged.
+    """
+    try:
+        # PyTorch keeps a CRC of each tensor and does not look at it.
+        check_zip(path)
+        return torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:  # A damaged file can fail in any way.
+        raise _damaged(path, error) from error
 
 
 def load_checkpoint(
@@ -125,7 +156,7 @@ def load_checkpoint(
     Args:
         path: The file.
         state: The state of this fit at its start, which the checkpoint must fit.
-        objective: As for :func:`save_checkpoint`, like the other arguments.
+        objective: As for :func:`checkpoint_content`, like the other arguments.
         optimizers: The same.
         fixed: The same.
         device: The same.
@@ -134,14 +165,13 @@ def load_checkpoint(
         Where the fit was.
 
     Raises:
-        FitError: The file is missing or damaged, or belongs to another fit.
+        DamagedCheckpointError: The file is damaged.
+        FitError: It is missing, or belongs to another fit.
     """
     if not path.is_file():
         raise FitError(f"{path.parent}: there is no checkpoint to resume from")
+    content = read_checkpoint(path, device)
     try:
-        # PyTorch keeps a CRC of each tensor and does not look at it.
-        check_zip(path)
-        content = torch.load(path, map_location=device, weights_only=True)
         # A fit may be continued to more epochs.
         if content["steps"] > state.steps:
             raise FitError(f"{path}: belongs to a fit of {content['steps']} steps; this fit has {state.steps}")
@@ -150,17 +180,14 @@ def load_checkpoint(
                 f"{path}: belongs to a fit on the embeddings of another backbone; the upstream posterior has changed "
                 "since: start again in another folder"
             )
-        names = {_PART.sub("guide.", name): name for name in objective.state_dict()}
-        found = {names.get(name, name): value for name, value in content["objective"].items()}
-        objective.load_state_dict({**fixed, **found})
+        found = load_objective(content, objective, fixed)
         for name, optimizer in optimizers.items():
-            optimizer.load_state_dict(_reordered(content, name, list(found), _trained(objective, optimizer)))
+            optimizer.load_state_dict(_reordered(content, name, found, _trained(objective, optimizer)))
         running = RunningMean(**content.get("running", {}))
     except FitError:
         raise
-    except Exception as error:  # A damaged file can fail in any way.
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise FitError(f"{path}: cannot be resumed from ({reason}); delete it to start again") from error
+    except Exception as error:  # What a damaged file holds can be anything.
+        raise _damaged(path, error) from error
     set_random_state(device, {name: content[key] for name, key in _RNG.items() if key in content})
     return State(
         state.steps,
@@ -170,7 +197,25 @@ def load_checkpoint(
         state.backbone,
         content.get("start"),
         content.get("mixup_by_step", False),
+        content.get("best"),
     )
+
+
+def load_objective(content: Mapping[str, Any], objective: nn.Module, fixed: Mapping[str, Tensor]) -> list[str]:
+    """Read the tensors of model and guide from a checkpoint's content.
+
+    Returns:
+        Their names, in the checkpoint's order.
+    """
+    names = {_PART.sub("guide.", name): name for name in objective.state_dict()}
+    found = {names.get(name, name): value for name, value in content["objective"].items()}
+    objective.load_state_dict({**fixed, **found})
+    return list(found)
+
+
+def _damaged(path: Path, error: Exception) -> DamagedCheckpointError:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return DamagedCheckpointError(f"{path}: cannot be resumed from ({reason}); delete it to start again")
 
 
 def _trained(objective: nn.Module, optimizer: torch.optim.Optimizer) -> list[str]:

@@ -22,12 +22,12 @@ from bayes_panns.core import choices, progress
 from bayes_panns.core.choices import Optimizer, WidthStart
 from bayes_panns.core.errors import FitError, ProcessError
 from bayes_panns.ranks import Shard, generator_of, group, lost, own_dropout, sharded, synchronised_batch_norm
-from bayes_panns.svi import checkpoint
 from bayes_panns.svi.checkpoint import CHECKPOINT, RunningMean, State
 from bayes_panns.svi.embeddings import Embeddings
 from bayes_panns.svi.features import Features
 from bayes_panns.svi.fisher import BATCH, start_from_fisher
-from bayes_panns.svi.interrupts import interruptible
+from bayes_panns.svi.fit_checkpoints import FitCheckpoints
+from bayes_panns.svi.interrupts import Interrupts, Stop, interruptible, note_stop
 from bayes_panns.svi.metrics import METRICS, append_metrics, drop_metrics_after, effective_shares, widths
 from bayes_panns.svi.moments import Moment, unlike
 from bayes_panns.svi.natural_gradient import trained_weights
@@ -35,6 +35,7 @@ from bayes_panns.svi.reading import NotFiniteError
 from bayes_panns.svi.schedules import kl_warmup, learning_rate
 from bayes_panns.svi.settings import FitSettings, Running
 from bayes_panns.svi.stepper import Batch, Stepper
+from bayes_panns.svi.time_limit import TimeLimit
 from bayes_panns.svi.validation import validate
 from bayes_panns.svi.widths import log_widths, prior_warning, start_warning, trained_log_scales, widen
 
@@ -52,8 +53,9 @@ class Fit:
     :class:`~bayes_panns.svi.NaturalGradient` instead. A guide that has none, such as one of points, is left to Adam.
 
     Each epoch appends a line to ``metrics.jsonl`` (NLL in nats a clip, KL in nats, the KL's weight, learning
-    rate, seconds, validation metrics; for each parameter its width and how much of it the data determine) and writes a
-    checkpoint. Ctrl-C ends the fit after the current step. At its end a fit logs how many weights the data determine,
+    rate, seconds, validation metrics; for each parameter its width and how much of it the data determine). Checkpoints
+    are written meanwhile: see :mod:`bayes_panns.svi.checkpoint_writer`. Ctrl-C, SIGTERM, SIGUSR1, SIGUSR2 and the time
+    limit end the fit after the current step. At its end a fit logs how many weights the data determine,
     and warns of a posterior that is all prior or all start.
 
     Args:
@@ -105,6 +107,8 @@ class Fit:
                 f"processes, or raise fit.batch_size (it is {settings.batch_size}) if there are more clips"
             )
         self._state = State(settings.epochs * self._batches, backbone=getattr(data, "backbone", None))
+        self.stopped: Stop | None = None
+        """What ended it early, if something did."""
         self._nll = self._kl = math.nan
         self._before: Moment | None = None
         self._drop_at: Callable[[int], None] = lambda step: None
@@ -114,6 +118,20 @@ class Fit:
             self.guide(*data.batch(torch.arange(1), self.device), embedded=self._embedded)
         self._stepper = Stepper(self.model, self.guide, settings, clips=len(data), embedded=self._embedded)
         self._objective, self._optimizers = self._stepper.objective, self._stepper.optimizers
+        self._checkpoints = FitCheckpoints(
+            folder,
+            self._objective,
+            self._optimizers,
+            fixed=self._fixed(),
+            device=self.device,
+            minutes=self.running.checkpoint_minutes,
+        )
+        self._limit = TimeLimit(
+            self.running,
+            validation=0 if validation is None else -(-len(validation) // settings.batch_size),
+            # Adam keeps two numbers beside each.
+            size=3 * sum(each.nbytes for each in self._objective.parameters()),
+        )
 
     @property
     def step(self) -> int:
@@ -143,16 +161,18 @@ class Fit:
     @property
     def checkpointed(self) -> bool:
         """Whether the folder holds a checkpoint."""
-        return (self.folder / CHECKPOINT).is_file()
+        return self._checkpoints.exist
 
     def run(self) -> bool:
         """Fit until the last epoch is done.
 
         Returns:
-            False if Ctrl-C or SIGTERM ended it early; the checkpoint then holds where it stopped.
+            False if a signal or the time limit ended it early, as :attr:`stopped` says; the checkpoint then holds where
+            it stopped.
 
         Raises:
             FitError: The loss or a weight is no longer finite; the checkpoint is the last good one.
+            OSError: Metrics or a checkpoint could not be written, such as to a full disk.
         """
         if self.step == 0:
             torch.manual_seed(self.settings.seed)
@@ -174,7 +194,8 @@ class Fit:
                 (self.folder / METRICS).write_text("")
         self._stepper.join()
         with (
-            interruptible() as interrupted,
+            interruptible() as interrupts,
+            self._checkpoints.writer,
             warnings.catch_warnings(),
             synchronised_batch_norm(self.model, self._group),
             own_dropout(
@@ -188,15 +209,16 @@ class Fit:
             warnings.filterwarnings("ignore", message="Encountered NaN")
             self._objective.train()
             try:
-                self._train(interrupted, bar)
+                self._train(interrupts, bar)
+                if self.step < self.steps:
+                    self.save_checkpoint()
             except RuntimeError as error:
                 if not lost(error):
                     raise
                 raise self._left_alone() from error
         complete = self.step == self.steps
-        if not complete:
-            self.save_checkpoint()
-        elif self._widen == 1:
+        note_stop(self.stopped)
+        if complete and self._widen == 1:
             self._conclude()
         self.model.eval()
         return complete
@@ -216,21 +238,40 @@ class Fit:
             if warning is not None:
                 logger.warning(warning)
 
-    def _train(self, interrupted: Callable[[], bool], bar: progress.ProgressTask) -> None:
-        """Make steps until the fit is done or interrupted; write metrics and a checkpoint at the end of each epoch."""
-        state, every = self._state, self.settings.steps_per_epoch or self._batches
-        while state.step < state.steps and not self._group.any(interrupted())[0]:
+    def _train(self, interrupts: Interrupts, bar: progress.ProgressTask) -> None:
+        """Make steps until the fit is done or to end; write metrics at the end of each epoch, and checkpoints."""
+        state = self._state
+        while state.step < state.steps:
+            self.stopped, overdue = self._asked(interrupts)
+            if overdue:
+                self.save_checkpoint(wait=False)
+            if self.stopped is not None:
+                return
             started = time.monotonic()
             nll = self._step(self._sampler.batch(state.step))
             state.running.seconds += time.monotonic() - started
             bar.advance()
-            if state.step % every == 0 or state.step == state.steps:
+            if self._ends_epoch(state.step):
                 # Until the epoch has ended, only the last checkpoint is whole.
                 self._before = None
                 self._end_epoch(nll)
-                self.save_checkpoint()
+                state.score_epoch()
+                self._require_sound()
+                if self._checkpoints.wanted(state):
+                    self._checkpoints.save(state, wait=False)
                 self._before = Moment.of(self._objective, self.device)
             bar.show(", ".join(f"{name} {value}" for name, value in self._shown(nll).items()))
+
+    def _asked(self, interrupts: Interrupts) -> tuple[Stop | None, bool]:
+        """Why to stop before the next step, if so, and whether a checkpoint is overdue; all processes agree on both."""
+        writer = self._checkpoints.writer
+        writer.check()
+        late = self._limit.reached(ends_epoch=self._ends_epoch(self.step + 1), checkpoint=writer.seconds)
+        *stops, overdue = self._group.any(*interrupts.flags(out_of_time=late), self._group.first and writer.overdue)
+        return Stop.first_of(stops), overdue
+
+    def _ends_epoch(self, step: int) -> bool:
+        return step % (self.settings.steps_per_epoch or self._batches) == 0 or step == self.steps
 
     def _step(self, index: Tensor) -> float:
         """One gradient step on the clips at ``index``.
@@ -311,7 +352,7 @@ class Fit:
         if self._before is not None:
             self._before.restore(self._objective)
             if self._group.first:
-                self._write_checkpoint()
+                self._checkpoints.save(self._state, wait=True)
                 kept = f"{self.folder / CHECKPOINT} has the steps before it"
         return ProcessError(
             f"step {self.step} (epoch {self.epoch:.1f}): another process has ended, so the fit ends; {kept}; go on with "
@@ -374,11 +415,24 @@ class Fit:
         self.model.train(training)
         return scores
 
-    def save_checkpoint(self) -> None:
+    def save_checkpoint(self, *, wait: bool = True) -> None:
         """Write a checkpoint in place of the last one, whole or not at all; of several processes the first writes.
+
+        Args:
+            wait: Whether to wait until it is written.
 
         Raises:
             FitError: A parameter is not finite, or the processes have come apart; the last checkpoint is left as it is.
+            OSError: This one, or the one before, could not be written.
+        """
+        self._require_sound()
+        self._checkpoints.save(self._state, wait=wait)
+
+    def _require_sound(self) -> None:
+        """Check that the state is finite, and the same in all processes.
+
+        Raises:
+            FitError: It is not.
         """
         self._read(wait=True)
         for name, parameter in self._objective.named_parameters():
@@ -390,43 +444,41 @@ class Fit:
                 f"step {self.step}: the processes have different values of {differs}; their machines, or versions of "
                 f"torch, may differ; the last good checkpoint is {self.folder / CHECKPOINT}"
             )
-        if self._group.first:
-            self._write_checkpoint()
-
-    def _write_checkpoint(self) -> None:
-        checkpoint.save_checkpoint(
-            self.folder / CHECKPOINT,
-            self._state,
-            self._objective,
-            self._optimizers,
-            fixed=self._fixed(),
-            device=self.device,
-        )
 
     def load_checkpoint(self) -> None:
         """Continue from the folder's checkpoint; the fit then runs as if it had never stopped.
 
-        All processes read the one that the first has written, since their random states are equal. So there may be
-        another number of them than before.
+        If the last checkpoint is damaged, the one before it is taken, with a warning. All processes read the one that
+        the first has written, since their random states are equal. So there may be another number of them than before.
 
         Raises:
             FitError: There is none, it is damaged, or it belongs to another fit.
         """
-        self._state = checkpoint.load_checkpoint(
-            self.folder / CHECKPOINT,
-            self._state,
-            self._objective,
-            self._optimizers,
-            fixed=self._fixed(),
-            device=self.device,
-        )
+        self._state = self._checkpoints.load(self._state)
         if self._group.first:
             drop_metrics_after(self.folder / METRICS, self.step)
 
-    def _fixed(self) -> dict[str, Tensor]:
-        """The state that a checkpoint leaves out: the backbone whose embeddings are fitted, most of it by far."""
+    @contextmanager
+    def at_best(self) -> Iterator[bool]:
+        """The fit as it was at the end of its best epoch, in this block.
+
+        Yields:
+            Whether it is. False if the best epoch is the last, there are no validation clips, or its checkpoint is
+            lost, which is logged.
+        """
+        last = self._state
+        with self._checkpoints.best(last) as best:
+            self._state = best or last
+            try:
+                yield best is not None
+            finally:
+                self._state = last
+
+    def _fixed(self) -> frozenset[str]:
+        """What a checkpoint leaves out: the backbone whose embeddings are fitted, most of the state by far."""
         if not self._embedded:
-            return {}
+            return frozenset()
         backbone, head = "model.net.", f"model.net.{self.model.head}."
-        state = self._objective.state_dict()
-        return {name: state[name] for name in state if name.startswith(backbone) and not name.startswith(head)}
+        return frozenset(
+            name for name in self._objective.state_dict() if name.startswith(backbone) and not name.startswith(head)
+        )

@@ -1,6 +1,7 @@
 """The settings of a fit: the table ``[fit]`` of a run recipe."""
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
@@ -91,12 +92,15 @@ class Running:
     Attributes:
         workers: Processes that read clips ahead; 0 for none.
         checkpoint_minutes: The longest time from one checkpoint to the next.
-        time_limit: Seconds after which the fit ends itself with a checkpoint; None for no limit.
+        time_limit: Seconds after which the fit has ended itself with a checkpoint; None for no limit. In a job of
+            SLURM that says when it ends (``SLURM_JOB_END_TIME``), that is a limit too.
+        started: When the time began to count, in seconds since 1970; by default now.
     """
 
     workers: int = 0
     checkpoint_minutes: float = 10.0
     time_limit: float | None = None
+    started: float = field(default_factory=time.time, compare=False, repr=False)
 
 
 class FitSettings(BaseModel):

@@ -21,7 +21,7 @@ def content(path: Path) -> Any:
     """The meaning of a file, or of the files in a folder by their relative paths; None if there is nothing."""
     if path.is_dir():
         files = sorted(each for each in path.rglob("*") if each.is_file())
-        return {str(each.relative_to(path)): content(each) for each in files if each.name != "checkpoint.pt"}
+        return {str(each.relative_to(path)): content(each) for each in files if not each.name.startswith("checkpoint.")}
     if not path.is_file():
         return None
     if path.suffix in _READERS:

@@ -19,7 +19,8 @@ from bayes_panns.recipes import replaced
 
 def test_a_fit_leaves_what_it_promises(upstream):
     assert {path.name for path in upstream.iterdir()} == {
-        *("posterior", "metrics.jsonl", "run.toml", "resume.json", "checkpoint.pt"),
+        *("posterior", "metrics.jsonl", "run.toml", "resume.json"),
+        *("checkpoint.pt", "checkpoint.previous.pt", "checkpoint.best.pt"),
     }
     assert len((upstream / "metrics.jsonl").read_text().splitlines()) == 2
     run = tomllib.loads((upstream / "run.toml").read_text())

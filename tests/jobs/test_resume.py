@@ -311,7 +311,7 @@ def test_the_next_fit_removes_what_killed_ones_left(stores, tmp_path, recipe, in
     (tmp_path / "run" / ".checkpoint.pt.0123456789ab.part").mkdir()
     assert fit(quick, tmp_path / "run", resume=True).complete
     left = {path.name for path in (tmp_path / "run").iterdir()}
-    assert left == {"run.toml", "resume.json", "metrics.jsonl", "checkpoint.pt", "posterior"}
+    assert left == {"run.toml", "resume.json", "metrics.jsonl", "checkpoint.pt", "checkpoint.previous.pt", "posterior"}
 
 
 def test_a_guide_recipe_that_has_changed_is_refused(stores, tmp_path, recipe):

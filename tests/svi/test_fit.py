@@ -417,6 +417,7 @@ def test_a_flipped_bit_in_a_checkpoint_is_refused_or_changes_nothing(store, tmp_
     first = job(store, tmp_path, epochs=2)
     first.run()
     path = tmp_path / "checkpoint.pt"
+    (tmp_path / "checkpoint.previous.pt").unlink()
     whole, chosen, refused = path.read_bytes(), random.Random(0), 0
     before, again = state(first), job(store, tmp_path, epochs=2)
     for _ in range(50):
