@@ -83,7 +83,7 @@ def test_gradients_vary_as_those_of_float32(estimator):
 
 
 def test_a_fit_in_bfloat16_learns_and_resumes_to_the_same_bits(store, tmp_path):  # noqa: F811
-    options = {"epochs": 3, "learning_rate": 5e-3, "kl_weight": 1e-4, "precision": "bf16", "validation": True}
+    options = {"epochs": 2, "learning_rate": 5e-3, "kl_weight": 1e-4, "precision": "bf16", "validation": True}
     whole = job(store, tmp_path / "whole", **options)
     assert whole.run()
     lines = metrics(tmp_path / "whole")
