@@ -14,6 +14,10 @@ import torch
 from torch import Tensor
 
 
+BEHIND = 4
+"""How many steps behind several processes read: a GPU that has not done a step by then has enough to do."""
+
+
 class Arrival(Protocol):
     """When a copy has arrived, such as ``torch.cuda.Event``."""
 
@@ -60,6 +64,10 @@ class NotFiniteError(FloatingPointError):
 class Readings:
     """The readings of steps that are still on their way.
 
+    Args:
+        behind: After how many more steps a reading that is copied is read: then all processes of a fit read it before
+            the same step, and a loss that is not finite ends all of them there. 0 for as soon as it has arrived.
+
     Example:
         >>> readings = Readings()
         >>> readings.send(0, loss=torch.tensor(3.5), nll=torch.tensor(2.5), kl=10.0)
@@ -67,7 +75,8 @@ class Readings:
         [Reading(step=0, loss=3.5, nll=2.5, kl=10.0)]
     """
 
-    def __init__(self) -> None:
+    def __init__(self, behind: int = 0) -> None:
+        self._behind = behind
         self._sent: deque[tuple[int, Tensor, Arrival | None]] = deque()
 
     def send(self, step: int, *, loss: Tensor, nll: Tensor | float, kl: Tensor | float) -> None:
@@ -87,8 +96,9 @@ class Readings:
         found = []
         while self._sent:
             step, values, arrival = self._sent[0]
-            if arrival is not None and not arrival.query():
-                if not wait:
+            if arrival is not None:
+                due = len(self._sent) > self._behind if self._behind else arrival.query()
+                if not (due or wait):
                     break
                 arrival.synchronize()
             self._sent.popleft()

@@ -19,7 +19,7 @@ from bayes_panns.devices import random_state, sent, set_random_state
 from bayes_panns.ranks import Group, Shard, group, sharded
 from bayes_panns.svi.elbo import MeanFieldELBO
 from bayes_panns.svi.natural_gradient import NaturalGradient, trained_weights
-from bayes_panns.svi.reading import Reading, Readings
+from bayes_panns.svi.reading import BEHIND, Reading, Readings
 from bayes_panns.svi.settings import FitSettings
 
 
@@ -102,7 +102,7 @@ class Stepper:
         self._elbo = MeanFieldELBO()
         self.objective = self._elbo(model, guide)
         self._module: nn.Module = self.objective
-        self._readings, self._arrived = Readings(), list[Reading]()
+        self._readings, self._arrived = Readings(BEHIND if self._group.size > 1 else 0), list[Reading]()
         natural_gradient = settings.optimizer == Optimizer.NATURAL_GRADIENT and trained_weights(guide)
         self.natural = self._natural_gradient() if natural_gradient else None
         self._elbo.without_kl = frozenset() if self.natural is None else self.natural.without_kl
