@@ -55,6 +55,10 @@ class MeanFieldELBO(TraceMeanField_ELBO):
         loss, surrogate = (sum(each / self.num_particles for each in parts) for parts in (losses, surrogates))
         return loss + (surrogate - surrogate.detach())
 
+    def forget(self) -> None:
+        """Let go of the last loss's graph, and of the memory that a backward pass would have freed."""
+        self._observed = []
+
     def sampled_nll(self) -> Tensor:
         """The negative log-likelihood of labels drawn from the model under the last estimate's weights, 0-d.
 

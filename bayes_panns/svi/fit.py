@@ -34,6 +34,7 @@ from bayes_panns.svi.natural_gradient import trained_weights
 from bayes_panns.svi.reading import NotFiniteError
 from bayes_panns.svi.schedules import kl_warmup, learning_rate
 from bayes_panns.svi.settings import FitSettings, Running
+from bayes_panns.svi.step_memory import state_memory
 from bayes_panns.svi.stepper import Batch, Stepper
 from bayes_panns.svi.time_limit import TimeLimit
 from bayes_panns.svi.validation import validate
@@ -192,6 +193,7 @@ class Fit:
             self._state.start = log_widths(self.guide)
             if self._group.first:
                 (self.folder / METRICS).write_text("")
+        self._state_memory()
         self._stepper.join()
         with (
             interruptible() as interrupts,
@@ -222,6 +224,16 @@ class Fit:
             self._conclude()
         self.model.eval()
         return complete
+
+    def _state_memory(self) -> None:
+        state_memory(
+            self._objective,
+            self._optimizers,
+            self.data,
+            self.settings,
+            processes=self._group.size,
+            device=self.device,
+        )
 
     def _conclude(self) -> None:
         """Say how much of the posterior is the data's."""

@@ -13,7 +13,6 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-
 BEHIND = 4
 """How many steps behind several processes read: a GPU that has not done a step by then has enough to do."""
 
