@@ -7,6 +7,7 @@ from torch import nn
 
 from bayes_panns.bayes import BayesianNet, logits_under, mean_weights
 from bayes_panns.core.choices import Task
+from bayes_panns.devices import forked
 from bayes_panns.metrics import accuracy, mean_average_precision, nll
 from bayes_panns.ranks import Shard, group
 from bayes_panns.svi.embeddings import Embeddings
@@ -41,7 +42,7 @@ def validate(
     model.drop(False)
     several, logits = group(), []
     part = Shard.of(several.rank, several.size, len(data))
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with forked(device):
         weights = mean_weights(guide, data.batch(torch.arange(1), device)[0])
         for index in torch.arange(part.start, part.stop).split(batch_size):
             clips, _ = data.batch(index, device)
