@@ -31,6 +31,7 @@ from bayes_panns.bayes.estimators.lazy_weight import normal_prior, prior_deviati
 from bayes_panns.bayes.guides import ComposedGuide, MeanField, Part, RotatedHead
 from bayes_panns.bayes.guides.part import parameter_name
 from bayes_panns.bayes.model import BayesianNet
+from bayes_panns.devices import widest_float
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ def _effective(log_scale: Tensor, prior: NormalPrior) -> Effective:
 
     def work(index: int, span: slice, scratch: list[Tensor], generator: torch.Generator | None) -> None:
         ratio = torch.exp(log_scales[span], out=scratch[0]).div_(priors.at(span).scale).square_()
-        sums[index] = (ratio.sum(dtype=torch.float64).item(), int((ratio > 0.5).sum()))
+        sums[index] = (ratio.sum(dtype=widest_float(like.device)).item(), int((ratio > 0.5).sum()))
 
     each_block(like, work)
     total = like.numel()

@@ -34,7 +34,7 @@ PUBLISHED = (
     "audioset-labels",
 )
 
-DEVICES = ("auto", "cpu", "cuda")
+DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
 def beginning(words: Iterable[str], incomplete: str) -> list[CompletionItem]:

@@ -179,7 +179,7 @@ SHARE = Finite(0, 1, min_open=True, max_open=True)
 device = click.option(
     "--device",
     type=Device(),
-    metavar="auto|cpu|cuda[:N]",
+    metavar="auto|cpu|cuda[:N]|mps",
     default="auto",
     show_default=True,
     help="Where to compute.",

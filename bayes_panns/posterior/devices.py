@@ -7,7 +7,7 @@ import torch
 from bayes_panns.core.errors import FitError, SettingError
 from bayes_panns.core.launch import launch
 
-DEVICES = "auto, cpu, cuda or cuda:N"
+DEVICES = "auto, cpu, cuda, cuda:N or mps"
 """The devices that :func:`choose_device` takes, for help texts and error messages."""
 
 
@@ -17,8 +17,8 @@ def choose_device(device: str) -> torch.device:
     Of several processes on a host that were started together, each takes the GPU of its own number there.
 
     Args:
-        device: ``cpu``; ``cuda``, the current GPU; ``cuda:N``, the GPU of that number, from 0; or ``auto``, which is
-            ``cuda`` if there is a GPU and ``cpu`` if not.
+        device: ``cpu``; ``cuda``, the current GPU; ``cuda:N``, the GPU of that number, from 0; ``mps``, Apple's GPU; or
+            ``auto``, which is ``cuda`` if there is such a GPU and ``cpu`` if not.
 
     Raises:
         SettingError: There is no device of that name.
@@ -32,9 +32,11 @@ def choose_device(device: str) -> torch.device:
     here = launch()
     if device == "auto":
         return choose_device("cuda") if torch.cuda.is_available() else torch.device("cpu")
-    if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
+    if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", device):
         raise SettingError(f"device {device!r}: write {DEVICES}")
     chosen = torch.device(device)
+    if chosen.type == "mps" and not torch.backends.mps.is_available():
+        raise FitError(f"device {device}: torch sees no GPU of Apple's here; use cpu or auto")
     if chosen.type == "cuda":
         if not torch.cuda.is_available():
             raise FitError(f"device {device}: torch sees no GPU here; use cpu or auto")

@@ -28,7 +28,15 @@ def test_a_gpu_that_is_not_there_is_refused(monkeypatch, device):
         choose_device(device)
 
 
-@pytest.mark.parametrize("device", ["", "gpu", "CUDA", "cuda:", "cuda:-1", "cuda:x", "cpu:0", "mps", "cuda\n"])
+@pytest.mark.parametrize("device", ["", "gpu", "CUDA", "cuda:", "cuda:-1", "cuda:x", "cpu:0", "mps:0", "cuda\n"])
 def test_other_names_are_refused(device):
-    with pytest.raises(SettingError, match="write auto, cpu, cuda or cuda:N"):
+    with pytest.raises(SettingError, match="write auto, cpu, cuda, cuda:N or mps"):
         choose_device(device)
+
+
+def test_the_gpu_of_an_apple_is_there_or_refused(monkeypatch):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert choose_device("mps") == torch.device("mps")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(FitError, match="device mps: torch sees no GPU of Apple's here; use cpu or auto"):
+        choose_device("mps")

@@ -36,6 +36,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from bayes_panns.bayes.estimators.blocks import count_blocks, each_block
+from bayes_panns.devices import widest_float
 
 Form = Literal["sum", "mirrored", "separate"]
 """What a draw consists of: ``loc + noise``; that and ``loc - noise``; or ``loc`` and ``noise``."""
@@ -214,12 +215,14 @@ def _kl(mean: Tensor, scale: Tensor, log_scale: Tensor, prior: NormalPrior, scra
     """The KL of a block, a sum in nats; ``scale`` and ``scratch`` are overwritten."""
     distance = prior.distance(mean, scratch)
     distances = torch.mul(distance, distance, out=scratch)
+    wide = widest_float(mean.device)
     if prior.scale.dim():
         # Element by element, so that a posterior that equals its prior has a KL of 0 and not of rounding.
         logs = prior.scale.log().sub_(log_scale)
-        return distances.addcmul_(scale, scale).div_(prior.scale**2).sub_(1).div_(2).add_(logs).sum().double()
-    squares = (scale.mul_(scale).sum() + distances.sum()).double() / prior.scale.double() ** 2
-    return (squares - len(mean)) / 2 + len(mean) * prior.scale.double().log() - log_scale.sum()
+        return distances.addcmul_(scale, scale).div_(prior.scale**2).sub_(1).div_(2).add_(logs).sum().to(wide)
+    width = prior.scale.to(wide)
+    squares = (scale.mul_(scale).sum() + distances.sum()).to(wide) / width**2
+    return (squares - len(mean)) / 2 + len(mean) * width.log() - log_scale.sum()
 
 
 def _dense(values: Tensor) -> bool:

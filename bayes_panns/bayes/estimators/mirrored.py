@@ -21,7 +21,8 @@ class MirroredWeight(LazyWeight):
     def through(self, layer: Callable, inputs: Tensor, options: list, keywords: dict) -> Tensor:
         """Two layers, each of half the batch."""
         half = _first_half(len(inputs))
-        halves = zip((inputs[:half], inputs[half:]), self.drawn, strict=True)
+        # Slices would each make a gradient of the whole batch.
+        halves = zip(inputs.split([half, len(inputs) - half]), self.drawn, strict=True)
         return torch.cat([layer(clips, weight, None, *options, **keywords) for clips, weight in halves if len(clips)])
 
     def added(self, output: Tensor, dim: int) -> Tensor:
