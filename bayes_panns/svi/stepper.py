@@ -1,7 +1,6 @@
 """One gradient step of a fit: loss, gradients, optimisers."""
 
 import math
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import reduce
@@ -124,10 +123,13 @@ class Stepper:
         if self._group.size == 1:
             return
         on_cpu = next(self.objective.parameters()).device.type == "cpu"
-        # Searching for unused parameters fixes the order in which gradients are added up, so that a fit that was
-        # resumed has the same bits. On a GPU the order in which they are ready is faster.
+        # DistributedDataParallel changes the order of its sums after the first step, unless it searches for unused
+        # parameters. Of three numbers and more the order changes the last bit, also of a fit that was resumed.
         self._module = DistributedDataParallel(
-            self.objective, broadcast_buffers=False, gradient_as_bucket_view=True, find_unused_parameters=on_cpu
+            self.objective,
+            broadcast_buffers=False,
+            gradient_as_bucket_view=True,
+            find_unused_parameters=on_cpu and self._group.size > 2,
         )
 
     @property
@@ -169,8 +171,7 @@ class Stepper:
         part = batch.shard
         self._elbo.kl_weight = kl_weight
         self._elbo.nll_weight = float(self._group.size)
-        with sharded(part), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
+        with sharded(part):
             loss = self._module(batch.clips, batch.target, augment=batch.augment, embedded=self._embedded) / self._clips
             found, nll = self._of_all(loss.detach(), torch.as_tensor(self._elbo.nll) / self._clips)
             if not math.isfinite(found.item()):
