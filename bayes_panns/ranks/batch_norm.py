@@ -69,7 +69,7 @@ def _synchronised(norm: _BatchNorm, input: Tensor, own: int, group: Group) -> Te
 
 
 class _Statistics(NamedTuple):
-    """Mean and variance of each channel over a number of ``elements``: those of the first ``own`` clips of each process."""
+    """Mean and variance of each channel over ``elements``: those of the first ``own`` clips of each process."""
 
     mean: Tensor
     variance: Tensor

@@ -10,6 +10,7 @@ from bayes_panns.clips.reader import ClipReader, Reader
 from bayes_panns.core import choices, progress
 from bayes_panns.core.choices import Task
 from bayes_panns.core.errors import StoreError
+from bayes_panns.devices import sent
 from bayes_panns.svi.feature_file import FeatureFile, Section
 
 _CHUNK = 64
@@ -94,7 +95,7 @@ class Features:
 
     def with_targets(self, values: Tensor, index: Tensor, device: torch.device | str) -> tuple[Tensor, Tensor]:
         """What :meth:`batch` returns for the clips at ``index``, whose inputs have been read."""
-        return values.to(device), as_observed(self.target[index]).to(device)
+        return sent(values, device), sent(as_observed(self.target[index]), device)
 
 
 class _InMemory:

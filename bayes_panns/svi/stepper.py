@@ -1,7 +1,6 @@
 """One gradient step of a fit: loss, gradients, optimisers."""
 
 import math
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -141,10 +140,13 @@ class Stepper:
         if self._group.size == 1:
             return
         on_cpu = next(self.objective.parameters()).device.type == "cpu"
-        # Searching for unused parameters fixes the order in which gradients are added up, so that a fit that was
-        # resumed has the same bits. On a GPU the order in which they are ready is faster.
+        # DistributedDataParallel changes the order of its sums after the first step, unless it searches for unused
+        # parameters. Of three numbers and more the order changes the last bit, also of a fit that was resumed.
         self._module = DistributedDataParallel(
-            self.objective, broadcast_buffers=False, gradient_as_bucket_view=True, find_unused_parameters=on_cpu
+            self.objective,
+            broadcast_buffers=False,
+            gradient_as_bucket_view=True,
+            find_unused_parameters=on_cpu and self._group.size > 2,
         )
 
     @property
@@ -232,9 +234,7 @@ class Stepper:
                 self._summed_up(last=number == len(parts) - 1),
                 self._model.computing_in(self._settings.precision),
                 sharded(part.shard),
-                warnings.catch_warnings(),
             ):
-                warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
                 loss = self._module(part.clips, part.target, augment=part.augment, embedded=self._embedded)
                 loss = loss / self._clips
                 losses.append(loss.detach())

@@ -117,6 +117,21 @@ def main(folder):
     leave()
 
 
+def fail(folder):
+    """Make a fit in which the last process fails at the fourth step."""
+    several = group()
+    fit = make(folder / "fails", estimator="weights")
+    step = fit._step
+
+    def failing(index):
+        if fit.step == 3 and several.rank == several.size - 1:
+            raise OSError(f"the disk of process {several.rank} is full")
+        return step(index)
+
+    fit._step = failing
+    fit.run()
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    main(Path(sys.argv[1]))
+    (fail if "fails" in sys.argv[2:] else main)(Path(sys.argv[1]))

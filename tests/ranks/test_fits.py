@@ -5,8 +5,14 @@ import sys
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
+from safetensors.torch import load_file
+
+from bayes_panns.cli import main
+from bayes_panns.clips import Task, write
 
 SCRIPT = Path(__file__).with_name("fits.py")
 
@@ -44,16 +50,13 @@ def finish(processes):
     return [process.returncode for process in processes], said
 
 
-WORLD = 3
-
-
-@pytest.fixture(scope="module")
-def several(tmp_path_factory):
-    """The fits of three processes."""
+@pytest.fixture(scope="module", params=[2, pytest.param(3, marks=pytest.mark.long)])
+def several(tmp_path_factory, request):
+    """How many processes, and the folder of their fits."""
     folder = tmp_path_factory.mktemp("several")
-    codes, said = finish(start(WORLD, SCRIPT, folder))
-    assert codes == [0] * WORLD, said
-    return folder
+    codes, said = finish(start(request.param, SCRIPT, folder))
+    assert codes == [0] * request.param, said
+    return request.param, folder
 
 
 def difference(one, other):
@@ -63,16 +66,81 @@ def difference(one, other):
 
 @pytest.mark.parametrize("name", fits.CASES)
 def test_several_processes_fit_what_one_fits(name, several, tmp_path):
+    world, folder = several
     one = fits.make(tmp_path / name, **fits.CASES[name])
     start = {key: value.clone() for key, value in fits.state(one).items()}
     assert one.run()
-    found = [torch.load(several / f"{name}.{rank}.pt") for rank in range(WORLD)]
+    found = [torch.load(folder / f"{name}.{rank}.pt") for rank in range(world)]
     assert all(torch.equal(found[0][key], each[key]) for each in found for key in each)
     random = found[0].pop("random")
     assert torch.equal(random, torch.get_rng_state())
     assert difference(fits.state(one), found[0]) < EXACT
     assert difference(start, found[0]) > 1e-3
-    lines = fits.lines(several / name)
+    lines = fits.lines(folder / name)
     assert len(lines) == 3
     for before, after in zip(fits.lines(tmp_path / name), lines, strict=True):
         assert after == pytest.approx(before, rel=1e-9)
+
+
+@pytest.mark.long
+def test_a_fit_whose_process_was_killed_goes_on_to_the_same_bits(tmp_path):
+    script = Path(__file__).with_name("kills.py")
+    done = subprocess.run([sys.executable, script, tmp_path, "10"], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("another process has ended") >= 3
+
+
+def torchrun(*words, processes=2):
+    command = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m", "bayes_panns"]
+    return subprocess.run([sys.executable, *command, *map(str, words)], capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """The words of a small fit, but for its folder."""
+    folder = tmp_path_factory.mktemp("run")
+    label = np.arange(12) % 2
+    generator = np.random.default_rng(0)
+    waveform = 0.1 * generator.normal(size=(12, 4000)) * (1 + label[:, None])
+    write(folder / "noise.h5", waveform, np.eye(2, dtype=bool)[label], ("soft", "loud"), Task.ONE_OF_K, 8000)
+    (folder / "run.toml").write_text(
+        'net = "resnet14-narrow"\nguide = "flip"\n[data]\nvalidation = 0.25\n[fit]\nepochs = 2\nbatch_size = 5\n'
+        'features = "disk"\nspec_augment = true\n'
+    )
+    return ["pretrain", folder / "run.toml", "--data", folder / "noise.h5", "--device", "cpu", "-o"]
+
+
+@pytest.mark.long
+def test_torchrun_makes_the_fit_of_one_process(run, tmp_path):
+    done = torchrun(*run, tmp_path / "two")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("posterior in ") == 1
+    assert "Traceback" not in done.stderr
+    CliRunner().invoke(main, [*map(str, run), str(tmp_path / "one")], catch_exceptions=False)
+    one, two = (load_file(tmp_path / name / "posterior" / "guide.safetensors") for name in ("one", "two"))
+    # Adam divides a gradient by its size, so that rounding shows where a gradient is nearly 0.
+    apart = sum((one[name] - two[name]).double().square().sum() for name in one).sqrt()
+    assert apart < 1e-3 * sum(value.double().square().sum() for value in one.values()).sqrt()
+    for before, after in zip(fits.lines(tmp_path / "one"), fits.lines(tmp_path / "two"), strict=True):
+        assert after == pytest.approx(before, rel=1e-3)
+    assert not (tmp_path / "two" / "features.bin").exists()
+
+
+@pytest.mark.long
+def test_an_error_of_all_processes_is_said_once(run, tmp_path):
+    done = torchrun(*run, tmp_path / "two", "--set", "fit.batch_size=1")
+    assert done.returncode == 1
+    assert done.stderr.count("2 processes cannot share out 1 clips a step") == 1
+    assert "Traceback (most recent call last)" not in done.stderr.partition("ChildFailedError")[0].partition("E1")[0]
+
+
+@pytest.mark.long
+def test_an_error_of_another_process_is_said_with_its_number(tmp_path):
+    processes = start(2, SCRIPT, tmp_path, "fails")
+    codes, said = finish(processes)
+    assert 0 not in codes
+    assert "the disk of process 1 is full" in said[1]
+    assert "step 3 (epoch 1.0): another process has ended" in said[0]
+    fit = fits.make(tmp_path / "fails", estimator="weights")
+    fit.load_checkpoint()
+    assert fit.step == 3

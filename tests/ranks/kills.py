@@ -1,0 +1,103 @@
+"""Fits of two processes of which one is killed at a random moment: ``python kills.py FOLDER TIMES``.
+
+The processes are forks of this one, which has imported all that they need and computed nothing.
+"""
+
+import os
+import random
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+
+import torch
+from fits import lines, make, state
+
+from bayes_panns.core.errors import LostProcessError
+from bayes_panns.ranks import group, leave
+
+OPTIONS = {"estimator": "flipout", "mixup": True, "epochs": 8, "dropout": "fit"}
+
+LOST = 17
+"""The exit code of a process that says that another one has ended."""
+
+
+def process(rank, port, folder):
+    """Fit, or go on with the fit, as one of two processes; never returns."""
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    code = 1
+    try:
+        torch.set_num_threads(1)
+        fit = make(folder, **OPTIONS)
+        if fit.checkpointed:
+            fit.load_checkpoint()
+        group().wait()
+        fit.run()
+        leave()
+        torch.save(state(fit) | {"random": torch.get_rng_state()}, folder / f"end.{rank}.pt")
+        code = 0
+    except LostProcessError as error:
+        (folder / "said.txt").write_text(str(error))
+        code = LOST
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def start(folder):
+    with socket.socket() as place:
+        place.bind(("127.0.0.1", 0))
+        port = place.getsockname()[1]
+    found = []
+    for rank in range(2):
+        child = os.fork()
+        if child == 0:
+            process(rank, port, folder)
+        found.append(child)
+    return found
+
+
+def ended(children):
+    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+
+
+def same(a, b):
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+def main(folder, times):
+    began = time.monotonic()
+    assert ended(start(folder / "whole")) == [0, 0]
+    seconds = time.monotonic() - began
+    whole = torch.load(folder / "whole" / "end.0.pt")
+    draws = random.Random(0)
+    for number in range(times):
+        run, said = folder / f"run-{number}", []
+        # Until both have begun, there is nothing to lose.
+        children = start(run)
+        while not (run / "metrics.jsonl").exists():
+            time.sleep(0.01)
+        time.sleep(draws.uniform(0, 0.4 * seconds))
+        victim = draws.randrange(2)
+        os.kill(children[victim], signal.SIGKILL)
+        codes = ended(children)
+        # One that came to its end first has ended well.
+        if codes != [0, 0]:
+            assert codes[victim] == -signal.SIGKILL
+            assert codes[1 - victim] in (0, LOST), codes
+            if codes[1 - victim] == LOST:
+                said = (run / "said.txt").read_text()
+                assert said.startswith("step ")
+                assert "another process has ended" in said
+                assert "\n" not in said
+            assert ended(start(run)) == [0, 0]
+        for rank in range(2):
+            assert same(whole, torch.load(run / f"end.{rank}.pt")), (number, said)
+        assert lines(run) == lines(folder / "whole")
+        print(victim, said or "was done", flush=True)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))
