@@ -222,7 +222,7 @@ def test_a_signal_to_one_process_interrupts_all(home, tmp_path, launcher):
     until(lambda: len(list(tmp_path.rglob("metrics.jsonl"))) == 2)
     os.kill(pids[1], signal.SIGTERM)
     first, second = launcher.ended()
-    assert (first[0], second) == (130, (1, "", "")), first[2]
+    assert (first[0], second) == (143, (1, "", "")), first[2]
     assert "interrupted; --resume continues" in first[2].splitlines()[-1]
 
 
