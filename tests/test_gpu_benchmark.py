@@ -31,16 +31,17 @@ def call(*arguments):
 
 
 def test_a_dry_run_on_a_cpu_checks_and_judges_no_time(tmp_path):
-    only = [word for part in ("statistics", "random", "waiting", "steps", "loader") for word in ("--only", part)]
+    parts = ["agree", "statistics", "random", "waiting", "steps", "loader"]
+    only = [word for part in parts for word in ("--only", part)]
     result = call("--device", "cpu", "--tiny", *only, "-o", tmp_path / "made" / "dry.1")
     assert result.exit_code == 0, result.output
     run = json.loads((tmp_path / "made" / "dry.1.json").read_text())
     assert (tmp_path / "made" / "dry.1.md").read_text() in result.output
     assert (tmp_path / "made" / "dry.1.png").read_bytes().startswith(b"\x89PNG")
-    assert list(run["parts"]) == ["statistics", "random", "waiting", "steps", "loader"]
+    assert list(run["parts"]) == parts
     assert run["parts"]["waiting"]["reason"] == "a processor does not wait for itself"
     assert not any(part["failed"] for part in run["parts"].values())
-    for name in ("statistics", "random"):
+    for name in ("agree", "statistics", "random"):
         assert {row["verdict"] for row in run["parts"][name]["rows"]} == {"met"}
     verdicts = {row["name"]: row["verdict"] for row in run["parts"]["steps"]["rows"] if row["verdict"]}
     names = ("weights", "mirrored", "flipout", "natural-gradient")

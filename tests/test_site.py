@@ -35,7 +35,6 @@ SEARCHES = {
     "BirdNET": "data/embeddings",
     "own prior": "own-prior-and-guide",
     "many GPUs": "scale",
-    "SLURM": "scale",
     "coming from PANNs": "coming-from",
     "flipout": "mathematics/estimators",
     "Raven": "data/timed",

@@ -2,7 +2,7 @@
 
 import importlib.util
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +18,7 @@ from bayes_panns.bayes import guide_from_strategy
 from bayes_panns.nets import build
 from bayes_panns.svi import MeanFieldELBO
 from benchmarks.contenders import Work, bayesian
-from benchmarks.gpu.setting import SMALL, Found, Setting, Skipped
+from benchmarks.gpu.setting import SMALL, Found, Setting, Skipped, exact
 
 FLOAT32, BF16 = "float32", "bf16"
 
@@ -40,24 +40,13 @@ GRADIENT = {FLOAT32: 1e-2, BF16: 0.2}
 MN04 = "mn04_as_mAP_432.pt"
 
 
-@contextmanager
-def _exact() -> Iterator[None]:
-    """Products of float32 numbers in float32, not in TF32."""
-    products, convolutions = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = products, convolutions
-
-
 def golden(setting: Setting, ends: float) -> Iterator[Found]:
     """Logits of the published ResNet-54 and mn04 on the device, against those of their authors' code."""
     folder = setting.reference
     if folder is None:
         raise Skipped("no golden values: give --reference DIR, a folder with formula.py and *_golden.npz")
     formula = _formula(folder)
-    with _exact():
+    with exact():
         values = np.load(folder / "resnet54_golden.npz")
         shapes = json.loads(str(values["keys"]))
         state = {
@@ -97,12 +86,12 @@ def agree(setting: Setting, ends: float) -> Iterator[Found]:
     """Logits at the mean, then NLL, KL and gradients at the same draw, on the device and on the CPU."""
     threads = torch.get_num_threads()
     for net in setting.checked_nets:
-        with _exact():
+        with exact():
             yield from _logits(setting, net)
     # A draw in one thread asks for its numbers in order.
     torch.set_num_threads(1)
     try:
-        with _exact():
+        with exact():
             yield from _at_the_same_draw(setting, setting.net, "weights", (FLOAT32, BF16))
             for estimator in ("mirrored", "flipout"):
                 yield from _at_the_same_draw(setting, SMALL, estimator, (FLOAT32,))
@@ -151,8 +140,9 @@ def _same_noise() -> Iterator[None]:
         drawn = source.standard_normal(values.numel(), dtype=np.float32)
         return values.copy_(torch.from_numpy(drawn).view(values.shape))
 
-    def rand(size: Sequence[int], *, device: torch.device, dtype: torch.dtype) -> Tensor:
-        return torch.from_numpy(source.random(tuple(size), dtype=np.float32)).to(device, dtype)
+    def rand(*size: Any, device: torch.device | None = None, dtype: torch.dtype | None = None) -> Tensor:
+        shape = size if isinstance(size[0], int) else tuple(size[0])
+        return torch.from_numpy(source.random(shape, dtype=np.float32)).to(device, dtype)
 
     with patch.object(Tensor, "normal_", normal_), patch.object(torch, "rand", rand):
         yield

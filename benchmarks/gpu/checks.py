@@ -23,7 +23,7 @@ from bayes_panns.posterior import Posterior
 from bayes_panns.svi import Features, Fit, FitSettings
 from benchmarks.contenders import TRAIN, Step
 from benchmarks.gpu.measures import FITS, fit_step
-from benchmarks.gpu.setting import SMALL, Found, Setting, Skipped, room
+from benchmarks.gpu.setting import SMALL, Found, Setting, Skipped, exact, repeatable, room
 
 DRAWS = 2000
 """Of a layer, for its moments."""
@@ -31,8 +31,8 @@ DRAWS = 2000
 SIGMAS = 5.0
 """The largest deviation of a moment, in its standard errors: one of 600 outputs is beyond it in a run of 3,000."""
 
-RESUMED = 1e-3
-"""The largest difference that an interruption may make on a GPU, relative to the weights; on a CPU it is 0."""
+RESUMED = 1e-2
+"""The largest difference that an interruption may make on a GPU, relative to what a fit moved; on a CPU it is 0."""
 
 RATE = 8000
 
@@ -49,9 +49,9 @@ def statistics(setting: Setting, ends: float) -> Iterator[Found]:
     for estimator in ("weights", "flipout"):
         total, squares = torch.zeros_like(mean), torch.zeros_like(mean)
         for _ in range(draws):
-            with Estimator(estimator):
+            with Estimator(estimator), exact():
                 weight = pyro.sample("w", dist.Normal(loc, scale, validate_args=False).to_event(4))
-            deviation = F.conv2d(inputs, weight, padding=1).detach().double() - mean
+                deviation = F.conv2d(inputs, weight, padding=1).detach().double() - mean
             total += deviation
             squares += deviation**2
         of_mean = (total / draws / (variance / draws).sqrt()).abs().max()
@@ -85,8 +85,9 @@ def random_stream(setting: Setting, ends: float) -> Iterator[Found]:
     posterior.model.to(setting.device)
     posterior.guide.to(setting.device)
     waveforms, before = 0.1 * torch.randn(4, round(work.seconds * work.sample_rate)), _states(setting)
-    whole = torch.stack(list(posterior.draws(waveforms, 3, seed=5)))
-    halves = torch.cat([torch.stack(list(posterior.draws(part, 3, seed=5))) for part in waveforms.split(2)], dim=1)
+    with exact():
+        whole = torch.stack(list(posterior.draws(waveforms, 3, seed=5)))
+        halves = torch.cat([torch.stack(list(posterior.draws(part, 3, seed=5))) for part in waveforms.split(2)], dim=1)
     moved = sum(not torch.equal(mine, other) for mine, other in zip(before, _states(setting), strict=True))
     yield Found("predictions: random states that they move", float(moved), most=0)
     error = float((whole - halves).abs().max())
@@ -131,16 +132,17 @@ def resume(setting: Setting, ends: float) -> Iterator[Found]:
     for optimizer in ("adam", "natural-gradient"):
         settings = {"optimizer": optimizer, "epochs": 1 if setting.tiny else 3}
         folder = setting.folder / f"resume-{optimizer}"
-        whole = tones(setting, folder / "whole", **settings)
-        start = _flat(whole)
-        whole.run()
-        first = tones(setting, folder / "parts", **settings)
-        _interrupt_at(first, first.steps // 2)
-        if first.run():
-            raise RuntimeError("the fit was not interrupted")
-        second = tones(setting, folder / "parts", **settings)
-        second.load_checkpoint()
-        second.run()
+        with repeatable():
+            whole = tones(setting, folder / "whole", **settings)
+            start = _flat(whole)
+            whole.run()
+            first = tones(setting, folder / "parts", **settings)
+            _interrupt_at(first, first.steps // 2)
+            if first.run():
+                raise RuntimeError("the fit was not interrupted")
+            second = tones(setting, folder / "parts", **settings)
+            second.load_checkpoint()
+            second.run()
         error = float((_flat(whole) - _flat(second)).norm() / (_flat(whole) - start).norm())
         yield Found(
             f"{optimizer}: interrupted and resumed",

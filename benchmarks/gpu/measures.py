@@ -169,7 +169,7 @@ def fit_step(setting: Setting, work: Work, strategy: Mapping[str, str], options:
         strategy=Strategy(default=Settings.model_validate(strategy)),
         clips=work.clips,
     )
-    clips = ClipSet(generated_store(setting.folder / f"held-{work.clips}.h5", work, work.clips))
+    clips = ClipSet(generated_store(setting.folder / f"held-{work.clips}-{work.seconds:g}.h5", work, work.clips))
     data = _Held(clips, posterior.front_end, posterior.task, work.device)
     settings = {"batch_size": work.clips, "epochs": 1000, "features": "none", "spec_augment": False}
     chosen = FitSettings.model_validate({**settings, "precision": work.precision, **options})

@@ -26,7 +26,9 @@ def record(setting: Setting, parts: Mapping[str, Part], outcomes: Mapping[str, O
     return {
         "benchmark": "gpu",
         "hardware": hardware(setting.on_gpu),
-        "memory_gib": torch.cuda.get_device_properties(0).total_memory / 2**30 if setting.on_gpu else None,
+        "memory_gib": torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory / 2**30
+        if setting.on_gpu
+        else None,
         "cuda": torch.version.cuda if setting.on_gpu else None,
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
         "dry_run": not setting.on_gpu or setting.tiny,
