@@ -15,7 +15,7 @@ from bayes_panns.clips import ClipSet, Task, folder, pack, write
 from bayes_panns.core.choices import SoundNote
 from bayes_panns.core.errors import AudioError, PredictionError, SettingError
 from bayes_panns.posterior import Calibration, Ensemble, Posterior
-from bayes_panns.predictions import FileTags, Skipped, decompose, predict, recordings, tag, tag_each, tagging
+from bayes_panns.predictions import FileTags, Skipped, clip_sets, decompose, predict, recordings, tag, tag_each
 
 RATE = 8000
 
@@ -247,14 +247,14 @@ def test_whatever_goes_wrong_with_one_file_costs_no_other(posterior, tmp_path, m
 
 
 def test_where_memory_is_too_small_for_a_batch_its_files_are_predicted_one_by_one(posterior, tmp_path, monkeypatch):
-    real = tagging.predict_waveforms
+    real = clip_sets.predict_waveforms
 
     def small(predictor, groups, draws, **kept):
         if sum(map(len, groups)) > 2:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
         return real(predictor, groups, draws, **kept)
 
-    monkeypatch.setattr(tagging, "predict_waveforms", small)
+    monkeypatch.setattr(clip_sets, "predict_waveforms", small)
     files = [sound(tmp_path / f"{name}.wav", seconds) for name, seconds in (("a", 2), ("b", 3), ("c", 1))]
     tags = tag(posterior, files, draws=0)
     assert [Path(window.file).name for window in tags.windows] == ["a.wav", "a.wav", "c.wav"]
@@ -267,7 +267,7 @@ def test_another_error_of_the_network_is_no_files_fault(posterior, tmp_path, mon
     def broken(*_, **__):
         raise RuntimeError("shapes do not fit")
 
-    monkeypatch.setattr(tagging, "predict_waveforms", broken)
+    monkeypatch.setattr(clip_sets, "predict_waveforms", broken)
     with pytest.raises(RuntimeError, match="shapes"):
         tag(posterior, [sound(tmp_path / "x.wav", 1)], draws=0)
 
