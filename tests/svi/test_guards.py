@@ -334,7 +334,7 @@ def test_a_guarded_fit_that_is_stopped_goes_on_to_the_same_bits(store, tmp_path)
 
 
 @pytest.mark.long
-def test_the_scales_of_a_fit_explode_without_bounds_and_not_with_the_default(store, tmp_path, caplog):
+def test_the_scales_of_a_fit_explode_without_bounds_and_not_with_the_default(store, tmp_path):
     """Adam's steps along noise: where the KL counts little, nothing else holds the widths."""
     long = {"epochs": 50, "steps_per_epoch": 30, "learning_rate": 0.3, "schedule": "constant", "kl_weight": 1e-6}
     free, held = (
@@ -342,9 +342,8 @@ def test_the_scales_of_a_fit_explode_without_bounds_and_not_with_the_default(sto
         for name, more in (("free", {"scale_bounds": []}), ("held", {}))
     )
     assert free.run()
-    assert "upper bound" not in caplog.text
     assert held.run()
-    assert "at their upper bound, 3 times the prior's" in caplog.text
+    assert max(held._stepper.bounds.at_upper().values()) > 0
     widest = [max(each.max().item() for each in ratios(fit.model, fit.guide).values()) for fit in (free, held)]
     assert widest[0] > 30
     assert widest[1] <= 3.0001
