@@ -2,4 +2,5 @@
 
 from bayes_panns.cli import main
 
-main(prog_name="bayes-panns")
+if __name__ == "__main__":
+    main(prog_name="bayes-panns")

@@ -21,6 +21,7 @@ EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 
 TINY = {
     "exact_head.py": ["--clips", "15", "--held-out", "8", "--draws", "4", "--warmup", "4"],
+    "exploding_scales.py": ["--clips", "16", "--steps", "2"],
     "natural_gradient.py": ["--clips", "16", "--steps", "2"],
     "nuts_head.py": [
         *("--clips", "12", "--held-out", "8", "--backbone-clips", "16", "--epochs", "1"),
@@ -41,7 +42,7 @@ TINY = {
     ],
 }
 
-LONG = ("exact_head.py", "natural_gradient.py", "nuts_head.py", "swap_priors_and_guides.py")
+LONG = ("exact_head.py", "exploding_scales.py", "natural_gradient.py", "nuts_head.py", "swap_priors_and_guides.py")
 
 
 def test_every_example_is_run_by_a_test():

@@ -16,6 +16,7 @@ ORDER = [
     "metrics",
     "soundscapes",
     "ranks",
+    "devices",
     "audio",
     "clips",
     "nets",

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from bayes_panns.devices import sent
 from bayes_panns.ranks import Shard, per_clip
 
 
@@ -39,7 +40,7 @@ class SpecAugment:
         time = _stripes(batch, frames, width=self.time_width, count=self.time_stripes, generator=generator)
         mel = _stripes(batch, mels, width=self.mel_width, count=self.mel_stripes, generator=generator)
         hidden = time[:, None, :, None] | mel[:, None, None, :]
-        return spectrogram.masked_fill(hidden.to(spectrogram.device), 0.0)
+        return spectrogram.masked_fill(sent(hidden, spectrogram.device), 0.0)
 
 
 @dataclass(frozen=True)
@@ -75,5 +76,5 @@ class Mixup:
 
     def __call__(self, values: Tensor) -> Tensor:
         """Mix ``values``, floats of shape ``(batch, ...)``, along the batch; what is behind it ends there."""
-        portion = self.portion.to(values).view(-1, *[1] * (values.dim() - 1))
-        return portion * values[: len(portion)] + (1 - portion) * values[self.partner.to(values.device)]
+        portion = sent(self.portion, values.device).to(values.dtype).view(-1, *[1] * (values.dim() - 1))
+        return portion * values[: len(portion)] + (1 - portion) * values[sent(self.partner, values.device)]

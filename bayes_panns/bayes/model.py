@@ -1,10 +1,11 @@
 """The Pyro model: a network whose weights have priors, and a likelihood of the labels."""
 
 import copy
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import cast
+from typing import Any, cast
 
 import pyro
 import pyro.distributions as dist
@@ -22,7 +23,7 @@ from bayes_panns.bayes.priors import stretched
 from bayes_panns.bayes.sites import Site, sites
 from bayes_panns.bayes.strategy import Strategy
 from bayes_panns.clips.samples import as_floats
-from bayes_panns.core.choices import Dropout, PosteriorKind
+from bayes_panns.core.choices import Dropout, PosteriorKind, Precision
 from bayes_panns.nets import Network, head_of, segmentwise
 from bayes_panns.ranks import shard
 
@@ -104,6 +105,7 @@ class BayesianNet(LocalParameters):
         self.clips = clips
         self.front_end = front_end
         self.dropout = Dropout(dropout)
+        self.precision = Precision.FLOAT32
         self._frozen: tuple[str, ...] = ()
 
     @classmethod
@@ -181,7 +183,10 @@ class BayesianNet(LocalParameters):
         By the weights that the network holds. Under a variational backbone use
         :func:`~bayes_panns.bayes.embeddings_under` with the weights of a draw or of the mean.
         """
-        return cast(Network, self.net).embed(self._features(clips), augment)
+        features = self._features(clips)
+        with self._layers(features.device):
+            embedding = cast(Network, self.net).embed(features, augment)
+        return _at_least_float32(embedding)
 
     def forward(
         self,
@@ -194,8 +199,8 @@ class BayesianNet(LocalParameters):
         """Run the model; by itself, as any Pyro model, it draws its weights from the prior.
 
         Args:
-            clips: Waveforms, shape ``(batch, samples)``, floats or the int16 of a store; or features as the front end
-                makes them, of three dimensions.
+            clips: Waveforms, shape ``(batch, samples)``, of floats or of int16 as a store has them; or features as the
+                front end makes them, of three dimensions.
             target: The observed labels, as the likelihood takes them; without them they are sampled.
             augment: Applied to the normalised spectrogram inside the network.
             embedded: ``clips`` are embeddings, as :meth:`embed` makes them, and only the last layer runs.
@@ -207,7 +212,10 @@ class BayesianNet(LocalParameters):
         for layer, attribute in self._sampled:
             getattr(layer, attribute)
         net = cast(Network, self.net)
-        logits = net.classify(clips) if embedded else net(self._features(clips), augment)
+        inputs = clips if embedded else self._features(clips)
+        with self._layers(inputs.device):
+            logits = net.classify(inputs) if embedded else net(inputs, augment)
+        logits = _at_least_float32(logits)
         self._check_names()
         # Of fewer clips than came in, where mixup has taken clips of other processes in.
         batch = len(logits)
@@ -230,7 +238,28 @@ class BayesianNet(LocalParameters):
             return clips
         if self.front_end is None:
             raise ValueError("the model has no front end: give it features, such as log-mels (batch, frames, mels)")
-        return self.front_end(as_floats(clips))
+        # The power of a spectrum has a range that numbers of 16 bits do not.
+        with torch.autocast(clips.device.type, enabled=False):
+            return self.front_end(as_floats(clips))
+
+    @contextmanager
+    def computing_in(self, precision: Precision | str) -> Iterator[None]:
+        """A block in which the network computes with numbers of :class:`~bayes_panns.core.choices.Precision`.
+
+        With ``bf16`` layers take and give bfloat16, as ``torch.autocast`` has it. Draws, their KL and the likelihood
+        stay in float32, and so do parameters, their gradients and BatchNorm's statistics.
+        """
+        before, self.precision = self.precision, Precision(precision)
+        try:
+            yield
+        finally:
+            self.precision = before
+
+    def _layers(self, device: torch.device) -> AbstractContextManager[Any]:
+        """The context of the network's layers."""
+        if self.precision == Precision.FLOAT32:
+            return nullcontext()
+        return torch.autocast(device.type, dtype=torch.bfloat16)
 
     def deterministic(self) -> dict[str, Tensor]:
         """Weights without a prior and BatchNorm's statistics, by name in the network: the tensors, not copies."""
@@ -303,6 +332,10 @@ class _LearnedPrior:
     def moved(self, fn: Callable[[Tensor], Tensor]) -> "_LearnedPrior":
         """The same, moved with its model, which moves the parameter itself."""
         return _LearnedPrior(_moved(self.start, fn), self.log_widths, self.site)
+
+
+def _at_least_float32(values: Tensor) -> Tensor:
+    return values.float() if values.dtype == torch.bfloat16 else values
 
 
 def _moved(distribution: dist.TorchDistribution, fn: Callable[[Tensor], Tensor]) -> dist.TorchDistribution:

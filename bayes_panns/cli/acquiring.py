@@ -62,7 +62,7 @@ def acquire(
 
     OUT gets chosen.csv, a table of the clips, and label.html, which plays them and takes labels by key or touch. Save
     the labels.csv that the page gives you in FOLDER; pack folder takes it. A file that cannot be read is skipped, and
-    the exit code is then 3.
+    the exit code is then 3. Under torchrun several processes look at the recordings.
 
     \b
     Example:

@@ -10,6 +10,7 @@ import click
 from bayes_panns.cli import options
 from bayes_panns.cli.main import SKIPPED, main
 from bayes_panns.core.files import require_folder
+from bayes_panns.core.processes import cores
 
 if TYPE_CHECKING:
     from bayes_panns.clips import Catalog
@@ -203,7 +204,7 @@ def pack(
             sample_rate=int(sample_rate or 32000),
             seconds=seconds,
             exclude=patterns,
-            jobs=jobs,
+            jobs=jobs or cores(),
             resume=resume,
             clips_per_store=clips_per_store,
             **sound,

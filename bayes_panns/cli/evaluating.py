@@ -49,7 +49,7 @@ def evaluate(
     Labels are matched by name; a store may lack some of the posterior's. Several posteriors of the same labels are
     scored as one ensemble and share the --draws. Where the posterior has decisions, dec/coverage is the share of the
     clips that they decide, dec/precision the share of their calls that are right, and dec/outside that of the clips
-    marked as unlike the held-out ones.
+    marked as unlike the held-out ones. Under torchrun several processes share the clips.
 
     \b
     Example:

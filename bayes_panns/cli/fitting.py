@@ -218,12 +218,14 @@ def crossval(
 
     Prints each metric's mean and standard deviation over the folds and the 95 % t interval of the mean; several guides
     stand side by side, with their paired differences. DIR/results.json holds every number and DIR/table.tex a table.
-    Each fit is a run in DIR/GUIDE/seed-N/fold-N, where the fits of another crossval can start.
+    Each fit is a run in DIR/GUIDE/seed-N/fold-N, where the fits of another crossval can start. Under torchrun every
+    process makes whole fits, the next one when it is done with one.
 
     \b
     Example:
       bayes-panns crossval esc10 --from runs/us8k --data stores/esc10.h5 --guide flip --guide det
       bayes-panns crossval esc10 --from runs/us8k --data stores/esc10.h5 --set data.share=0.25 -o runs/quarter
+      torchrun --nproc-per-node 8 -m bayes_panns crossval esc10 --from runs/us8k --data stores/esc10.h5 --resume
       bayes-panns crossval rotated-head --from checkpoints/mn04 --data stores/esc10.h5
       bayes-panns crossval rotated-widths --from runs/esc10-crossval/det --data stores/esc10.h5
       bayes-panns report runs/esc10-crossval/flip/seed-0

@@ -4,9 +4,11 @@ Heavy modules are imported inside the commands, so that ``--help`` answers at on
 """
 
 import logging
+import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
@@ -16,7 +18,7 @@ from bayes_panns.cli.resuming import ResumeOption
 from bayes_panns.cli.signals import AGAIN, INTERRUPTED, TERMINATED, signals_exit
 from bayes_panns.cli.streams import show_any_text
 from bayes_panns.core import progress
-from bayes_panns.core.errors import BayesPannsError, SettingError, out_of_memory, reason
+from bayes_panns.core.errors import BayesPannsError, LostProcessError, SettingError, out_of_memory, reason
 from bayes_panns.core.launch import launch
 from bayes_panns.core.text import printable, printable_lines
 
@@ -75,7 +77,11 @@ class Commands(click.Group):
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Parse the command line and run the command; any name can be printed on any terminal."""
         show_any_text()
-        return super().main(*args, **kwargs)
+        if launch().first:
+            return super().main(*args, **kwargs)
+        # Of several processes the first one prints.
+        with Path(os.devnull).open("w") as nothing, redirect_stdout(nothing):
+            return super().main(*args, **kwargs)
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
         """Read the options of the group itself."""
@@ -93,16 +99,23 @@ class Commands(click.Group):
         """Run a command, with its messages and progress on standard error."""
         with _messages(), _printable_usage(), signals_exit():
             try:
-                with progress.shown(sys.stderr.isatty()):
-                    return super().invoke(ctx)
+                with progress.shown(sys.stderr.isatty() and launch().first):
+                    result = super().invoke(ctx)
+                if launch().world > 1:
+                    from bayes_panns.ranks import leave
+
+                    leave()
+                return result
             except BrokenPipeError:
                 # The reader, such as head, has read enough; click ends quietly.
                 raise
             except (BayesPannsError, OSError) as error:
-                _fail(ctx, reason(error))
+                _fail(ctx, reason(error), lost=isinstance(error, LostProcessError))
             except KeyboardInterrupt:
                 _fail(ctx, "interrupted", INTERRUPTED)
             except Exception as error:
+                if _is_lost(error):
+                    _fail(ctx, "another process has ended, so this one ends", lost=True)
                 if not out_of_memory(error):
                     raise
                 _fail(ctx, f"out of memory ({reason(error)}); close other programs, or take fewer clips at once")
@@ -164,8 +177,9 @@ class _StandardError(logging.Handler):
 
 @contextmanager
 def _messages() -> Iterator[None]:
-    """Print the package's messages in this block."""
-    package, handler = logging.getLogger("bayes_panns"), _StandardError()
+    """Print the package's messages in this block; of several processes those of the first."""
+    package = logging.getLogger("bayes_panns")
+    handler = _StandardError() if launch().first else logging.NullHandler()
     level = package.level
     package.addHandler(handler)
     package.setLevel(logging.INFO)
@@ -178,15 +192,33 @@ def _messages() -> Iterator[None]:
 
 @contextmanager
 def _printable_usage() -> Iterator[None]:
-    """Escape the control characters of what was typed, where it was wrong."""
+    """Escape the control characters of what was typed, where it was wrong; of several processes the first says so."""
     try:
         yield
     except click.UsageError as error:
+        if not launch().first:
+            raise click.exceptions.Exit(error.exit_code) from error
         if error.message:
             error.message = printable_lines(error.message)  # type: ignore[misc]
         raise
 
 
-def _fail(ctx: click.Context, message: str, code: int = 1) -> None:
+def _is_lost(error: Exception) -> bool:
+    """Whether an error says that another of several processes cannot be reached."""
+    if launch().world == 1:
+        return False
+    from bayes_panns.ranks import lost
+
+    return lost(error)
+
+
+def _fail(ctx: click.Context, message: str, code: int = 1, *, lost: bool = False) -> None:
+    here = launch()
+    if here.world > 1:
+        from bayes_panns.ranks import speaks
+
+        if not speaks(message, lost=lost):
+            ctx.exit(code)
+        message = message if here.first else f"process {here.rank}: {message}"
     click.echo(f"bayes-panns: {message}", err=True)
     ctx.exit(code)

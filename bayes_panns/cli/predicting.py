@@ -53,7 +53,11 @@ _SECONDS, _SHARE = options.Finite(min=0), options.Finite(min=0, max=1)
 @click.option("--hop", type=_LENGTH, help="Seconds from one window to the next [the window].")
 @options.channel
 @click.option("--resume", is_flag=True, help="Go on with a results folder, behind the last finished recording.")
-@click.option("--jobs", type=click.IntRange(min=1), help="Processes that predict into a results folder [1].")
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    help="Processes that predict into a results folder; under torchrun, so many for each of its own [1].",
+)
 @click.option("--threshold", type=_SHARE, help="From which probability on a label is heard [as calibrated; 0.5].")
 @click.option("--merge-gap", type=_SECONDS, help="Seconds of an interruption that an event bridges [0].")
 @click.option("--least", type=_SECONDS, help="Seconds of the shortest event [0].")
@@ -104,6 +108,7 @@ def predict(
       bayes-panns predict runs/esc10 recordings/ --format csv -o tags.csv
       bayes-panns predict runs/esc10 disk/ -o results/ --hop 2.5 --merge-gap 5 --format raven --format picture
       bayes-panns predict runs/esc10 disk/ -o results/ --hop 2.5 --merge-gap 5 --resume --jobs 4
+      torchrun --nproc-per-node 8 -m bayes_panns predict runs/esc10 disk/ -o results/ --resume
       ffmpeg -i talk.mkv -f wav - | bayes-panns predict runs/esc10 -
       bayes-panns predict runs/det-0 --with runs/det-1 --with runs/det-2 dog.wav
     """
@@ -263,6 +268,7 @@ def embed(
     Example:
       bayes-panns embed runs/us8k recordings/ -o recordings.npz
       bayes-panns embed runs/us8k stores/esc10.h5 -o esc10.npz
+      torchrun --nproc-per-node 8 -m bayes_panns embed runs/us8k recordings/ -o recordings.npz
       bayes-panns pack embeddings esc10.npz -o stores/esc10-embedded.h5
     """
     from bayes_panns.jobs import choose_device

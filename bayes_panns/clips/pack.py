@@ -2,7 +2,6 @@
 
 import logging
 import math
-import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -30,7 +29,7 @@ from bayes_panns.clips.store_format import digest, stored
 from bayes_panns.clips.unfinished import Unfinished, unfinished
 from bayes_panns.core import progress
 from bayes_panns.core.errors import AudioError, StoreError
-from bayes_panns.core.subordinate import subordinate
+from bayes_panns.core.processes import cores, subordinate
 from bayes_panns.core.text import printable, readable
 
 logger = logging.getLogger(__name__)
@@ -102,8 +101,8 @@ def pack(
         exclude: Shell patterns of clips to leave out, each matched, case and all, against the file's name, the clip's
             name, its path relative to the catalog's root, and its source.
         channel: What to take of several channels, as for :class:`~bayes_panns.audio.recording.Recording`.
-        jobs: How many processes decode, or threads if there are less than 2,000 clips; by default one for each core
-            that this process may use. The store does not depend on it.
+        jobs: How many processes decode, if there are 2,000 clips or more; a script then needs the usual
+            ``if __name__ == "__main__"``. By default, and for fewer clips, threads do. The store does not depend on it.
         resume: Go on with a pack that was interrupted. If there is none, and no store either, one is begun.
         clips_per_store: Write several stores, ``NAME-00.h5``, ``NAME-01.h5`` and on, each of as many clips that were
             listed, some of which may be skipped; clips of one recording that follow each other stay together. All have
@@ -154,7 +153,7 @@ def pack(
     total, written = Tally(len(catalog.labels)), list[Path]()
     with (
         unfinished(output, inputs, resume=resume, clips=len(chosen), stores=[path for path, _ in planned]) as part,
-        _decoding(output, decode, chosen, jobs or _cores(), samples) as taken_from,
+        _decoding(output, decode, chosen, jobs, samples) as taken_from,
         progress.task("packing", total=len(chosen), unit="clip", logged=True) as bar,
     ):
         for number, (path, span) in enumerate(planned):
@@ -279,14 +278,9 @@ def _require_unchanged(part: Unfinished, clip: Clip, entry: dict[str, Any]) -> N
         )
 
 
-def _cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 @contextmanager
 def _decoding(
-    output: Path, decode: Callable[[Clip], Taken], clips: Sequence[Clip], jobs: int, samples: int
+    output: Path, decode: Callable[[Clip], Taken], clips: Sequence[Clip], jobs: int | None, samples: int
 ) -> Iterator[Callable[[int], Iterator[Taken]]]:
     """Processes or threads that decode.
 
@@ -298,11 +292,12 @@ def _decoding(
         StoreError: A process was killed.
     """
     pool: Executor
-    if jobs > 1 and len(clips) >= PROCESSES_FROM:
-        pool = ProcessPoolExecutor(jobs, get_context("spawn"), _begin_process)
+    workers = jobs or cores()
+    if jobs is not None and jobs > 1 and len(clips) >= PROCESSES_FROM:
+        pool = ProcessPoolExecutor(workers, get_context("spawn"), _begin_process)
     else:
-        pool = ThreadPoolExecutor(jobs)
-    ahead = max(jobs + 1, min(AHEAD * jobs, AHEAD_BYTES // (2 * samples)))
+        pool = ThreadPoolExecutor(workers)
+    ahead = max(workers + 1, min(AHEAD * workers, AHEAD_BYTES // (2 * samples)))
     begun: list[Iterator[Taken]] = []
 
     def from_index(index: int) -> Iterator[Taken]:

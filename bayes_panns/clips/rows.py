@@ -33,6 +33,8 @@ def read_rows(dataset: h5py.Dataset, rows: np.ndarray, found: np.ndarray | None 
     size = dataset.dtype.itemsize * width
     if found is None:
         found = np.empty((len(rows), width), dtype=dataset.dtype)
+    if not len(rows):
+        return found
     if size > _GAP:
         extents = Extents.found(dataset)
         if extents is None or not extents.read(rows, found):

@@ -176,6 +176,13 @@ class Optimizer(Choice):
     )
 
 
+class Precision(Choice):
+    """The numbers that a network computes with."""
+
+    FLOAT32 = "float32", "floats of 32 bits"
+    BF16 = "bf16", "bfloat16 in the layers; draws, KL, likelihood, BatchNorm's statistics and optimisers in float32"
+
+
 class Curvature(Choice):
     """What a natural-gradient fit takes for the second derivatives of a clip's NLL, weight by weight."""
 

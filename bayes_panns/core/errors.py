@@ -53,6 +53,10 @@ class ProcessError(BayesPannsError):
     """A process of a job that cannot reach the others, or that ends because another one has failed or was killed."""
 
 
+class LostProcessError(ProcessError):
+    """A process that ends because it cannot go on without another one, which has ended."""
+
+
 class FitError(BayesPannsError):
     """A fit that cannot go on: a non-finite loss, nothing to train, or nothing to resume from."""
 

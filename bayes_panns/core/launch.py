@@ -12,11 +12,13 @@ class Launch:
         rank: Its number, from 0.
         world: How many there are.
         local_rank: Its number on its own host, from 0.
+        local_world: How many there are on its host.
     """
 
     rank: int = 0
     world: int = 1
     local_rank: int = 0
+    local_world: int = 1
 
     @property
     def first(self) -> bool:
@@ -29,20 +31,15 @@ def launch() -> Launch:
 
     Example:
         >>> launch()
-        Launch(rank=0, world=1, local_rank=0)
+        Launch(rank=0, world=1, local_rank=0, local_world=1)
     """
     environment = os.environ
     # Other programs set WORLD_SIZE too; a process group also needs to know where to meet.
     if not {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= environment.keys():
         return Launch()
-    return Launch(int(environment["RANK"]), int(environment["WORLD_SIZE"]), int(environment.get("LOCAL_RANK", 0)))
-
-
-def on_this_host() -> int:
-    """How many processes of the job are on this host, as ``torchrun`` says.
-
-    Example:
-        >>> on_this_host()
-        1
-    """
-    return int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if launch().world > 1 else 1
+    return Launch(
+        int(environment["RANK"]),
+        int(environment["WORLD_SIZE"]),
+        int(environment.get("LOCAL_RANK", 0)),
+        int(environment.get("LOCAL_WORLD_SIZE", 1)),
+    )

@@ -17,6 +17,7 @@ from bayes_panns.audio.recording import Recording
 from bayes_panns.core.choices import Health, Task
 from bayes_panns.core.errors import BayesPannsError, reason
 from bayes_panns.core.findings import Finding
+from bayes_panns.core.processes import cores
 from bayes_panns.posterior import Posterior
 from bayes_panns.recipes import read_strategy
 
@@ -74,10 +75,9 @@ def _timed(posterior: Posterior, clips: torch.Tensor, draws: int) -> float:
 
 
 def _device() -> Iterator[Finding]:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = torch.get_num_threads()
-    text = f"{threads} threads of torch on {cores} cores{_memory()}"
-    few = threads < cores and "OMP_NUM_THREADS" in os.environ
+    threads, there = torch.get_num_threads(), cores()
+    text = f"{threads} threads of torch on {there} cores{_memory()}"
+    few = threads < there and "OMP_NUM_THREADS" in os.environ
     yield Finding(
         "device", "CPU", Health.NOTE if few else Health.OK, text, "unset OMP_NUM_THREADS to use all" if few else ""
     )

@@ -2,7 +2,8 @@
 
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from importlib.metadata import version
@@ -33,6 +34,7 @@ from bayes_panns.jobs.starting import (
 )
 from bayes_panns.posterior import Inherited, Posterior, Power, choose_device, load, require_inputs, save
 from bayes_panns.posterior.disk import read_header
+from bayes_panns.ranks import group
 from bayes_panns.recipes import Run, is_function, read_strategy, replaced
 from bayes_panns.svi import Earlier, Embeddings, Features, Fit, HeadChoice, HeadFit, Running, Stop
 from bayes_panns.svi.feature_file import FeatureFile
@@ -78,6 +80,9 @@ def fit(
     the learning rate rises again, so the result differs from that of a longer fit from the start; under a constant
     learning rate it does not. Nothing changes in the folder of a run that is complete.
 
+    Of several processes (see :mod:`bayes_panns.ranks`) the first has the folder and writes; the others only read
+    there, so it must be on a disk that all of them see.
+
     Args:
         recipe: The run; its ``data.stores`` name the clips.
         folder: Where the results go: ``posterior/``, ``metrics.jsonl``, ``run.toml``, ``resume.json`` and checkpoints;
@@ -93,16 +98,17 @@ def fit(
     Raises:
         BayesPannsError: The recipe, the stores, the upstream posterior or the folder do not fit; or the fit diverged.
     """
+    several = group()
     chosen, run = choose_device(device), RunFolder(folder)
-    recipe, resume = _with_guide(recipe, guide_function), run.resumes(resume)
-    run.require(resume=resume)
-    if resume:
+    recipe, go_on = _with_guide(recipe, guide_function), several.from_first(run.resumes(resume))
+    several.only_first(lambda: run.require(resume=go_on))
+    if go_on:
         recipe = replaced(recipe, _of_older_versions(run.read_recipe()))
     held, clips = divide(recipe)
     recipe = with_net(recipe, clips)
     task = _task(recipe, clips)
     inputs = Inputs.of(recipe, clips)
-    if resume:
+    if go_on:
         run.require_same(recipe, inputs)
         epochs = run.read_recipe().fit.epochs
         if run.complete and recipe.fit.epochs <= epochs:
@@ -114,12 +120,13 @@ def fit(
     torch.manual_seed(recipe.fit.seed)
     upstream = None if recipe.upstream is None else load(recipe.upstream)
     resumable = Resumable(inputs=inputs, frozen_points=True)
-    if resume:
+    if go_on:
         resumable = run.read_resumable() or Resumable(inputs=inputs)
     posterior, inherited = _built(recipe, clips, task, upstream, guide_function, resumable)
-    with run.claimed(resume=resume):
-        if not resume:
-            run.write(recipe, resumable)
+    with ExitStack() as until_done:
+        several.only_first(lambda: until_done.enter_context(run.claimed(resume=go_on)))
+        if not go_on:
+            several.only_first(lambda: run.write(recipe, resumable))
         each = f"{clips.seconds_per_clip:g} s" if clips.samples else clips.contents
         logger.info(f"{len(clips)} clips of {each}, {len(clips.labels)} labels ({task}), on {chosen}")
         warn_of_labels(clips, task)
@@ -131,8 +138,11 @@ def fit(
         if inherited is not None:
             new = ", ".join(inherited.new) or "none"
             logger.info(f"taken from {recipe.upstream}: {len(inherited.taken)} tensors; new: {new}")
-        job = _job(recipe, posterior, clips, held, run, chosen, running, widen, before)
-        if resume:
+        # What is computed once and kept on disk has one writer; the others find it there.
+        kept = recipe.fit.features in (choices.Features.DISK, choices.Features.EMBEDDINGS)
+        with several.first_ahead() if kept else nullcontext():
+            job = _job(recipe, posterior, clips, held, run, chosen, running, widen, before)
+        if go_on:
             resumable = _resumed(job, run, recipe, resumable)
         if isinstance(job, Fit) and job.step == 0:
             posterior.prepare(
@@ -148,7 +158,7 @@ def fit(
             posterior.power = _power(job.choice) if before is None or upstream is None else upstream.power
         record_fitted_clips(posterior, clips, upstream)
         if complete:
-            _discard_features(job, run)
+            _discard_features(job)
 
         def describe() -> None:
             posterior.metrics = dict(job.metrics)
@@ -156,11 +166,10 @@ def fit(
             if upstream is not None:
                 posterior.provenance["upstream"] = {"folder": Path(str(recipe.upstream)).name, **upstream.provenance}
 
-        # Before the other, with which the run is complete. A second fit to compare widths needs none.
-        if isinstance(job, Fit) and complete and widen == 1:
-            save_best(job, posterior, run, describe)
+        # A second fit to compare widths leaves no best.
+        best = job if isinstance(job, Fit) and complete and widen == 1 else None
         describe()
-        save(posterior, run.posterior)
+        several.only_first(lambda: _leave(posterior, run, complete, best, describe))
     return Fitted(posterior, inherited, complete, run.path, job.stopped if isinstance(job, Fit) else None)
 
 
@@ -282,12 +291,24 @@ def _job(
     )
 
 
-def _discard_features(job: Fit | HeadFit, run: RunFolder) -> None:
-    """Remove the log-mels on disk, which the fit needs no more."""
+def _discard_features(job: Fit | HeadFit) -> None:
+    """Close the log-mels on disk, which the fit needs no more."""
     for data in (job.data, job.validation):
         if isinstance(data, Features):
             data.close()
-    run.features.unlink(missing_ok=True)
+
+
+def _leave(
+    posterior: Posterior, run: RunFolder, complete: bool, best: Fit | None, describe: Callable[[], None]
+) -> None:
+    """Leave the posterior in the folder, that of the best epoch too, and nothing that a complete fit needs no more."""
+    if complete:
+        run.features.unlink(missing_ok=True)
+    if best is not None:
+        # Before the other, with which the run is complete.
+        save_best(best, posterior, run, describe)
+        describe()
+    save(posterior, run.posterior)
 
 
 def _power(choice: HeadChoice | None) -> Power | None:
@@ -322,7 +343,9 @@ def _resumed(job: Fit | HeadFit, run: RunFolder, recipe: Run, resumable: Resumab
             f"{run.path}: its calibration and its evaluation are of the posterior before this fit; make them again "
             "afterwards"
         )
-    run.write(recipe, resumable)
+    # The others may still read what is replaced.
+    group().wait()
+    group().only_first(lambda: run.write(recipe, resumable))
     return resumable
 
 

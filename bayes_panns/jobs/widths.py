@@ -15,6 +15,7 @@ from bayes_panns.bayes import MeanField
 from bayes_panns.clips import ClipSet
 from bayes_panns.core.choices import Holds, PriorKind, ScaleRule
 from bayes_panns.core.errors import RecipeError, SettingError
+from bayes_panns.devices import forked
 from bayes_panns.nets import Network
 from bayes_panns.posterior import Posterior, choose_device, require_inputs
 from bayes_panns.recipes import read_strategy
@@ -75,7 +76,7 @@ def with_fisher_widths(
     inputs = _Clips(fresh, found)
     fresh.model.to(chosen)
     fresh.guide.to(chosen)
-    with torch.random.fork_rng(devices=[chosen] if chosen.type == "cuda" else []):
+    with forked(chosen):
         torch.manual_seed(seed)
         start_from_fisher(
             fresh.model,

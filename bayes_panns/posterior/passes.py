@@ -26,6 +26,7 @@ from bayes_panns.bayes import (
 )
 from bayes_panns.core.choices import Dropout, ShortClips
 from bayes_panns.core.errors import PosteriorError
+from bayes_panns.devices import forked
 from bayes_panns.nets import Network
 from bayes_panns.posterior.calibration import Calibration, Power
 
@@ -254,7 +255,7 @@ class Passes:
         """Logits ``(N, K)`` under ``weights``, or under a draw of the guide."""
         device = batches[0].device
         # A model draws its labels as well, and dropout its masks.
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        with forked(device):
             torch.manual_seed(seed)
             weights = draw_weights(self.guide, batches[0]) if weights is None else weights
             return torch.cat([logits_under(self.model, weights, batch) for batch in batches])

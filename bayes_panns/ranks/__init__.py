@@ -3,7 +3,7 @@
 from bayes_panns.ranks.batch_norm import synchronised_batch_norm
 from bayes_panns.ranks.crew import helped, led
 from bayes_panns.ranks.dropout import own_dropout
-from bayes_panns.ranks.group import Group, alone, group, lost
+from bayes_panns.ranks.group import Group, alone, group, leave, lost, speaks
 from bayes_panns.ranks.shard import Shard, generator_of, per_clip, shard, sharded
 from bayes_panns.ranks.sharing import in_order, shared_out
 
@@ -15,6 +15,7 @@ __all__ = [
     "group",
     "helped",
     "in_order",
+    "leave",
     "led",
     "lost",
     "own_dropout",
@@ -22,5 +23,6 @@ __all__ = [
     "shard",
     "sharded",
     "shared_out",
+    "speaks",
     "synchronised_batch_norm",
 ]

@@ -28,7 +28,7 @@ def synchronised_batch_norm(module: nn.Module, group: Group) -> Iterator[None]:
     """
     norms = [each for each in module.modules() if isinstance(each, _BatchNorm)] if group.size > 1 else []
     for each in norms:
-        each.forward = _forward(each, group)  # type: ignore[method-assign]
+        each.forward = _forward(each, group)  # type: ignore[method-assign,assignment]
     try:
         yield
     finally:
@@ -59,9 +59,9 @@ def _synchronised(norm: _BatchNorm, input: Tensor, own: int, group: Group) -> Te
     *both, count = group.total(sums).split([len(mean), len(mean), 1])
     mean, square = (each / count for each in both)
     variance = (square - mean.square()).clamp(min=0)
-    if norm.track_running_stats and norm.running_mean is not None and norm.running_var is not None:
-        norm.num_batches_tracked.add_(1)  # type: ignore[operator]
-        share = 1 / norm.num_batches_tracked.item() if norm.momentum is None else norm.momentum  # type: ignore[operator]
+    if norm.running_mean is not None and norm.running_var is not None and norm.num_batches_tracked is not None:
+        norm.num_batches_tracked.add_(1)
+        share = 1 / norm.num_batches_tracked.item() if norm.momentum is None else norm.momentum
         norm.running_mean.lerp_(mean.to(norm.running_mean), share)
         norm.running_var.lerp_((variance * count / (count - 1).clamp(min=1)).to(norm.running_var), share)
     of_all = _Statistics(mean.to(counted), variance.to(counted), count, norm.eps, own, group)
@@ -69,11 +69,11 @@ def _synchronised(norm: _BatchNorm, input: Tensor, own: int, group: Group) -> Te
 
 
 class _Statistics(NamedTuple):
-    """Mean and variance of each channel over ``count`` elements: those of the first ``own`` clips of each process."""
+    """Mean and variance of each channel over a number of ``elements``: those of the first ``own`` clips of each process."""
 
     mean: Tensor
     variance: Tensor
-    count: Tensor
+    elements: Tensor
     eps: float
     own: int
     group: Group

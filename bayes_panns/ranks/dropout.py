@@ -1,4 +1,4 @@
-"""Dropout of parts of a step's clips: each has masks of its own, and the random state that they share stays the same."""
+"""Dropout of parts of a step's clips: each has masks of its own, and the random state that they share stays."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -51,7 +51,7 @@ def own_dropout(module: nn.Module, seed: int, *, own: bool) -> Iterator[Callable
         return values * kept / (1 - dropout.p)
 
     for each in dropouts:
-        each.forward = _bound(masked, each)  # type: ignore[method-assign]
+        each.forward = _bound(masked, each)  # type: ignore[method-assign,assignment]
     try:
         yield start
     finally:

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from bayes_panns.core.errors import BayesPannsError, ProcessError
+from bayes_panns.core.errors import ProcessError, reason
 from bayes_panns.core.launch import Launch, launch
 
 _Value = TypeVar("_Value")
@@ -42,15 +42,14 @@ class Group:
     def __init__(self, here: Launch):
         self.rank, self.size, self.local_rank = here.rank, here.world, here.local_rank
         self.first = here.first
-        self._store: dist.Store | None = None
         self._told = 0
         if self.size == 1 or dist.is_initialized():
             return
         # Numbers and files go over gloo, gradients that are on a GPU over NCCL.
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
         try:
-            self._store, rank, size = next(dist.rendezvous("env://", timeout=PATIENCE))
-            dist.init_process_group(backend, store=self._store, rank=rank, world_size=size, timeout=PATIENCE)
+            store = dist.PrefixStore("group", _meeting_place())
+            dist.init_process_group(backend, store=store, rank=self.rank, world_size=self.size, timeout=PATIENCE)
         except (RuntimeError, ValueError, OSError) as error:
             where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
             raise ProcessError(
@@ -124,8 +123,8 @@ class Group:
             ProcessError: The first process failed there; in the others, with what it said.
         """
         self._told += 1
-        key = f"ahead/{self._told}"
-        if self.size == 1 or self._store is None:
+        key, store = f"ahead/{self._told}", None if self.size == 1 else _meeting_place()
+        if store is None:
             yield
         elif self.first:
             said = "another error"
@@ -133,14 +132,14 @@ class Group:
                 yield
                 said = ""
             except BaseException as error:
-                said = str(error) if isinstance(error, BayesPannsError | OSError) else repr(error)
+                said = reason(error) or repr(error)
                 raise
             finally:
-                self._store.set(key, said)
+                store.set(key, said)
         else:
-            while not self._store.check([key]):
+            while not store.check([key]):
                 time.sleep(_POLL)
-            said = self._store.get(key).decode()
+            said = store.get(key).decode()
             if said:
                 raise ProcessError(said)
             yield
@@ -155,33 +154,44 @@ class Group:
             if self.first:
                 work()
 
-    def speaks(self, message: str, *, lost: bool = False) -> bool:
-        """Whether this process is the one that says an error: once, if several fail alike.
 
-        Args:
-            message: The error.
-            lost: Whether it says no more than that another process has ended.
-        """
-        if self.size == 1 or self._store is None:
+def leave() -> None:
+    """Leave the group, at the end of the job, if it was joined."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def speaks(message: str, *, lost: bool = False) -> bool:
+    """Whether this process is the one that says an error: once, if several fail alike.
+
+    Args:
+        message: The error.
+        lost: Whether it says no more than that another process has ended.
+    """
+    here = launch()
+    if here.world == 1:
+        return True
+    try:
+        store = _meeting_place()
+        if here.first:
+            store.set("failed", message)
             return True
         try:
-            if self.first:
-                self._store.set("failed", message)
-                return True
-            try:
-                self._store.wait(["failed"], _GRACE)
-                said = self._store.get("failed").decode()
-                return not lost and said != message
-            except RuntimeError:
-                # The first process has not failed, or cannot say so any more.
-                return self._store.add("lost", 1) == 1 if lost else True
+            store.wait(["failed"], _GRACE)
         except RuntimeError:
-            return True
+            # The first process has not failed, or cannot say so any more.
+            return store.add("lost", 1) == 1 if lost else True
+        return not lost and store.get("failed").decode() != message
+    except (RuntimeError, OSError):
+        # The launcher has ended.
+        return True
 
-    def leave(self) -> None:
-        """Leave the group, at the end of the job."""
-        if self.size > 1 and dist.is_initialized():
-            dist.destroy_process_group()
+
+@cache
+def _meeting_place() -> dist.Store:
+    """Where processes leave short notes for each other: what the launcher keeps for them."""
+    store, *_ = next(dist.rendezvous("env://", timeout=PATIENCE))
+    return store
 
 
 def lost(error: BaseException) -> bool:

@@ -12,9 +12,13 @@ from torch import Tensor, nn
 
 from bayes_panns.core.archives import check_zip
 from bayes_panns.core.errors import FitError
+from bayes_panns.devices import random_state, set_random_state
 
 CHECKPOINT, PREVIOUS, BEST = "checkpoint.pt", "checkpoint.previous.pt", "checkpoint.best.pt"
 """The last checkpoint, the one before it, and the one of the best epoch."""
+
+_RNG = {"cpu": "rng", "cuda": "cuda_rng", "mps": "mps_rng"}
+"""What a checkpoint calls the random states of :func:`~bayes_panns.devices.random_state`."""
 
 _PART = re.compile(r"^guide\.\d+\.(guide\.)?")
 """Older checkpoints name parameters without the guide's part: ``guide.locs.net.fc1.weight_unconstrained``."""
@@ -118,7 +122,7 @@ def checkpoint_content(
         "metrics": state.metrics,
         "running": asdict(state.running),
         "mixup_by_step": state.mixup_by_step,
-        "rng": torch.get_rng_state(),
+        **{_RNG[name]: kept for name, kept in random_state(device).items()},
     }
     if state.backbone is not None:
         content["backbone"] = state.backbone
@@ -128,8 +132,6 @@ def checkpoint_content(
         content["best"] = state.best
     if state.limits is not None:
         content["limits"] = dict(state.limits)
-    if device.type == "cuda":
-        content["cuda_rng"] = torch.cuda.get_rng_state(device)
     return content
 
 
@@ -193,9 +195,7 @@ def load_checkpoint(
         raise
     except Exception as error:  # What a damaged file holds can be anything.
         raise _damaged(path, error) from error
-    torch.set_rng_state(content["rng"].cpu())
-    if "cuda_rng" in content and device.type == "cuda":
-        torch.cuda.set_rng_state(content["cuda_rng"].cpu(), device)
+    set_random_state(device, {name: content[key] for name, key in _RNG.items() if key in content})
     return State(
         steps=state.steps,
         step=content["step"],

@@ -43,6 +43,22 @@ class MeanFieldELBO(TraceMeanField_ELBO):
         self.without_kl: frozenset[str] = frozenset()
         self._observed: list[dict] = []
 
+    def differentiable_loss(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> Tensor:
+        """The loss, whose backward pass gives its gradients; 0-d.
+
+        Unlike Pyro's own it does not look whether the loss is NaN, for which it would wait for a GPU.
+        """
+        losses, surrogates = zip(
+            *(self._differentiable_loss_particle(*traces) for traces in self._get_traces(model, guide, args, kwargs)),
+            strict=True,
+        )
+        loss, surrogate = (sum(each / self.num_particles for each in parts) for parts in (losses, surrogates))
+        return loss + (surrogate - surrogate.detach())
+
+    def forget(self) -> None:
+        """Let go of the last loss's graph, and of the memory that a backward pass would have freed."""
+        self._observed = []
+
     def sampled_nll(self) -> Tensor:
         """The negative log-likelihood of labels drawn from the model under the last estimate's weights, 0-d.
 

@@ -30,6 +30,7 @@ from bayes_panns.core.choices import Holds, Task
 from bayes_panns.core.errors import RecipeError
 from bayes_panns.core.files import locked, whole_file
 from bayes_panns.nets import Network, backbone
+from bayes_panns.ranks import per_clip
 from bayes_panns.svi.features import as_observed, targets
 
 logger = logging.getLogger(__name__)
@@ -109,7 +110,7 @@ class Embeddings:
             for multi-label.
         """
         count = self.views.shape[1]
-        view = torch.randint(count, index.shape) if count > 1 else 0
+        view = per_clip(lambda clips: torch.randint(count, (clips,)), len(index)) if count > 1 else 0
         return self.views[index, view].to(device), self.target[index].to(device)
 
     def _of(self, store: Store, rows: np.ndarray) -> np.ndarray:

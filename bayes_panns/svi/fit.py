@@ -20,7 +20,7 @@ from bayes_panns.bayes import BayesianNet, EffectiveParameters, Part, effective_
 from bayes_panns.clips import Sampler
 from bayes_panns.core import choices, progress
 from bayes_panns.core.choices import Optimizer, WidthStart
-from bayes_panns.core.errors import FitError, ProcessError
+from bayes_panns.core.errors import FitError, LostProcessError
 from bayes_panns.ranks import Shard, generator_of, group, lost, own_dropout, sharded, synchronised_batch_norm
 from bayes_panns.svi.checkpoint import CHECKPOINT, RunningMean, State
 from bayes_panns.svi.embeddings import Embeddings
@@ -33,8 +33,10 @@ from bayes_panns.svi.loader import Loader, default_workers
 from bayes_panns.svi.metrics import METRICS, append_metrics, drop_metrics_after, effective_shares, widths
 from bayes_panns.svi.moments import Moment, unlike
 from bayes_panns.svi.natural_gradient import trained_weights
+from bayes_panns.svi.reading import NotFiniteError
 from bayes_panns.svi.schedules import kl_warmup, learning_rate
 from bayes_panns.svi.settings import FitSettings, Running
+from bayes_panns.svi.step_memory import state_memory
 from bayes_panns.svi.stepper import Batch, Stepper
 from bayes_panns.svi.time_limit import TimeLimit
 from bayes_panns.svi.validation import validate
@@ -117,7 +119,7 @@ class Fit:
         self._state = State(settings.epochs * self._batches, backbone=getattr(data, "backbone", None))
         self.stopped: Stop | None = None
         """What ended it early, if something did."""
-        self._kl = math.nan
+        self._nll = self._kl = math.nan
         self._loader = Loader(data, self.device)
         self._warned = False
         self._before: Moment | None = None
@@ -187,15 +189,16 @@ class Fit:
         if self.step == 0:
             torch.manual_seed(self.settings.seed)
             if self.settings.start == WidthStart.FISHER and trained_weights(self.guide):
-                start_from_fisher(
-                    self.model,
-                    self.guide,
-                    self.data,
-                    clips=len(self.data),
-                    kl_weight=self.settings.kl_weight,
-                    batch_size=min(BATCH, self.settings.batch_size),
-                    device=self.device,
-                )
+                with self.model.computing_in(self.settings.precision):
+                    start_from_fisher(
+                        self.model,
+                        self.guide,
+                        self.data,
+                        clips=len(self.data),
+                        kl_weight=self.settings.kl_weight,
+                        batch_size=min(BATCH, self.settings.batch_size),
+                        device=self.device,
+                    )
             if self._widen != 1:
                 widen(self.guide, self._widen)
             self._state.start = log_widths(self.guide)
@@ -203,13 +206,16 @@ class Fit:
             self._state.limits = self._stepper.bounds.limits
             if self._group.first:
                 (self.folder / METRICS).write_text("")
+        self._state_memory()
         self._stepper.join()
         with (
             interruptible() as interrupts,
             self._checkpoints.writer,
             warnings.catch_warnings(),
             synchronised_batch_norm(self.model, self._group),
-            own_dropout(self.model, self.settings.seed, own=self._group.size > 1) as self._drop_at,
+            own_dropout(
+                self.model, self.settings.seed, own=self._group.size * self.settings.accumulate > 1
+            ) as self._drop_at,
             # The loss is checked at each step; Pyro's validation would read every weight again.
             pyro.validation_enabled(False),
             progress.task("fitting", total=self.steps, unit="step", done=self.step) as bar,
@@ -240,6 +246,16 @@ class Fit:
             workers = default_workers(self.settings.features, self.device)
         return Loader(self.data, self.device, (self._reads(step) for step in range(self.step, self.steps)), workers)
 
+    def _state_memory(self) -> None:
+        state_memory(
+            self._objective,
+            self._optimizers,
+            self.data,
+            self.settings,
+            processes=self._group.size,
+            device=self.device,
+        )
+
     def _conclude(self) -> None:
         """Say how much of the posterior is the data's."""
         effective, end = effective_parameters(self.model, self.guide), log_widths(self.guide)
@@ -266,7 +282,6 @@ class Fit:
                 return
             started = time.monotonic()
             nll = self._step(self._sampler.batch(state.step))
-            state.running.add(nll)
             state.running.seconds += time.monotonic() - started
             bar.advance()
             if self._ends_epoch(state.step):
@@ -295,24 +310,42 @@ class Fit:
         """One gradient step on the clips at ``index``.
 
         Returns:
-            The NLL, in nats a clip.
+            The NLL, in nats a clip: that of the last step that was read, NaN before there is one. On a GPU it is of a
+            step before this one.
         """
         settings = self.settings
         if self._group.size > 1:
             self._before = Moment.of(self._objective, self.device)
         self._drop_at(self.step)
-        try:
-            nll = self._stepper.step(
+        with self._finite():
+            self._stepper.step(
                 self._batch(index),
                 rate=learning_rate(self.step, self.steps, settings.schedule),
                 kl_weight=settings.kl_weight * kl_warmup(self.step, round(settings.kl_warmup * self._batches)),
+                number=self.step,
             )
+        self._state.step += 1
+        self._read()
+        return self._nll
+
+    def _read(self, *, wait: bool = False) -> None:
+        """Count what is known by now of the steps made; ``wait`` for all of it."""
+        with self._finite():
+            readings = self._stepper.read(wait=wait)
+        for reading in readings:
+            self._state.running.add(reading.nll)
+            self._nll = reading.nll
+            self._kl = self._kl if math.isnan(reading.kl) else reading.kl
+
+    @contextmanager
+    def _finite(self) -> Iterator[None]:
+        """A block that ends the fit if the loss of a step, or the norm of its gradient, is not finite."""
+        try:
+            yield
+        except NotFiniteError as error:
+            raise self._diverged(str(error), step=error.step) from error
         except FloatingPointError as error:
             raise self._diverged(str(error)) from error
-        if self._stepper.natural is None:
-            self._kl = self._stepper.step_kl
-        self._state.step += 1
-        return nll.item()
 
     def _batch(self, index: Tensor) -> Batch:
         """This process's clips of those at ``index``, their targets and the augmentation of their spectrograms."""
@@ -341,7 +374,7 @@ class Fit:
         mixup = Mixup.draw(total, generator=generator)
         return mixup.with_partners(part), mixup
 
-    def _left_alone(self) -> ProcessError:
+    def _left_alone(self) -> LostProcessError:
         """Keep what can be kept after another process has ended.
 
         Returns:
@@ -356,24 +389,26 @@ class Fit:
             if self._group.first:
                 self._checkpoints.save(self._state, wait=True)
                 kept = f"{self.folder / CHECKPOINT} has the steps before it"
-        return ProcessError(
-            f"step {self.step} (epoch {self.epoch:.1f}): another process has ended, so the fit ends; {kept}; go on "
+        return LostProcessError(
+            f"step {self.step} (epoch {self.epoch:.1f}): another process has ended, so the fit ends; {kept}; resume "
             "with --resume"
         )
 
-    def _diverged(self, what: str, *, here: bool | None = None) -> FitError:
+    def _diverged(self, what: str, *, here: bool | None = None, step: int | None = None) -> FitError:
         """The end of a fit in which something is not finite; see :func:`~bayes_panns.svi.guards.diverged`.
 
         Args:
             what: What.
             here: Whether it comes from this process; by default, whether the loss does.
+            step: When; by default now.
         """
+        step = self.step if step is None else step
         return diverged(
             what,
             self._objective,
             self.settings,
-            step=self.step,
-            epoch=self.epoch,
+            step=step,
+            epoch=step / self._batches,
             here=not self._stepper.finite_here if here is None else here,
             natural=self._stepper.natural is not None,
             checkpoint=self.folder / CHECKPOINT if self.checkpointed else None,
@@ -385,6 +420,7 @@ class Fit:
         if waiting := self._loader.waiting():
             logger.info(waiting)
         started = time.monotonic()
+        self._read(wait=True)
         self._kl, natural = self._stepper.kl(), self._stepper.natural
         self._collect_norms()
         scores = {} if self.validation is None else self.validate()
@@ -435,9 +471,10 @@ class Fit:
         """Score the validation clips; see :func:`~bayes_panns.svi.validation.validate`."""
         assert self.validation is not None, "there are no validation clips"
         training = self.model.training
-        scores = validate(
-            self.model, self.guide, self.validation, batch_size=self.settings.batch_size, device=self.device
-        )
+        with self.model.computing_in(self.settings.precision):
+            scores = validate(
+                self.model, self.guide, self.validation, batch_size=self.settings.batch_size, device=self.device
+            )
         self.model.train(training)
         return scores
 
@@ -461,6 +498,7 @@ class Fit:
         Raises:
             FitError: It is not.
         """
+        self._read(wait=True)
         bad = first_not_finite(self._objective, gradients=False) is not None
         if self._group.any(bad)[0]:
             raise self._diverged("weights are no longer finite", here=bad)

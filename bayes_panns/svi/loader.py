@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bayes_panns.clips.ahead import Ahead
 from bayes_panns.core import choices
-from bayes_panns.core.launch import on_this_host
+from bayes_panns.core.launch import launch
 from bayes_panns.svi.embeddings import Embeddings
 from bayes_panns.svi.features import Features
 
@@ -135,7 +135,7 @@ def default_workers(features: choices.Features | str, device: torch.device) -> i
 def _cores() -> int:
     """The cores for each process of a job on this host."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return allowed // on_this_host()
+    return allowed // launch().local_world
 
 
 def _within(planned: Tensor, index: Tensor) -> Tensor | slice | None:

@@ -39,7 +39,7 @@ class Moment:
 
 
 def _statistics(objective: nn.Module) -> list[Tensor]:
-    """The buffers of modules in training mode that a checkpoint keeps; constants, such as a filter bank, are left out."""
+    """The buffers of modules in training mode that a checkpoint keeps; constants are left out."""
     return [
         buffer
         for module in objective.modules()
@@ -51,7 +51,7 @@ def _statistics(objective: nn.Module) -> list[Tensor]:
 
 @torch.no_grad()
 def unlike(objective: nn.Module, device: torch.device, group: Group) -> str | None:
-    """The name of a value that is not the same in all processes, if there is one: a tensor of the state, or a random state.
+    """What is not the same in all processes, if anything is: the name of a tensor, or a random state.
 
     Compared are sums of the bits of each tensor.
 
@@ -70,7 +70,7 @@ def unlike(objective: nn.Module, device: torch.device, group: Group) -> str | No
 
 
 def _bits(value: Tensor) -> Tensor:
-    """The sum of a tensor's 32-bit words, or bytes, weighted by their place; int64, 0-d."""
+    """The sum of a tensor's 32-bit words, or of its bytes where those do not fit: int64, 0-d."""
     words = value.detach().contiguous().reshape(-1).view(torch.uint8)
     words = words.view(torch.int32) if words.numel() % 4 == 0 and words.storage_offset() % 4 == 0 else words
     return words.sum(dtype=torch.int64)

@@ -7,13 +7,15 @@ from typing import Annotated, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from bayes_panns.core.choices import Curvature, Features, Optimizer, Sampling, Schedule, WidthStart
+from bayes_panns.core.choices import Curvature, Features, Optimizer, Precision, Sampling, Schedule, WidthStart
 
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 _OF_BATCHES = (
     "steps_per_epoch",
     "batch_size",
+    "accumulate",
+    "precision",
     "sampling",
     "block",
     "learning_rate",
@@ -113,6 +115,9 @@ class FitSettings(BaseModel):
         optimizer: How: :class:`~bayes_panns.core.choices.Optimizer`.
         epochs: Passes over the clips; with the samplings balanced and alternate, as many steps as that takes. For a
             rotated last layer by natural gradients the most of them: that fit ends when it has converged.
+        accumulate: Parts that a step is made in, one after the other, for a memory that a whole batch does not fit in.
+            Their gradients are summed under the same weights. BatchNorm's statistics are those of each part.
+        precision: What the network computes with: :class:`~bayes_panns.core.choices.Precision`.
         steps_per_epoch: Steps between two lines of metrics, each with a checkpoint; by default one pass.
         batch_size: Clips a step.
         sampling: Which clips make up a batch: :class:`~bayes_panns.core.choices.Sampling`.
@@ -144,6 +149,8 @@ class FitSettings(BaseModel):
     epochs: Annotated[int, Field(ge=1)] = 30
     steps_per_epoch: Annotated[int, Field(ge=1)] | None = None
     batch_size: Annotated[int, Field(ge=1)] = 32
+    accumulate: Annotated[int, Field(ge=1)] = 1
+    precision: Annotated[Precision, Field(strict=False)] = Precision.FLOAT32
     sampling: Annotated[Sampling, Field(strict=False)] = Sampling.RANDOM
     block: Annotated[int, Field(ge=1)] = 8
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-3
@@ -185,6 +192,13 @@ class FitSettings(BaseModel):
         if views and fields.data.get("features") != Features.EMBEDDINGS:
             raise PydanticCustomError("views", 'Views are of embeddings; set fit.features = "embeddings"')
         return views
+
+    @field_validator("accumulate")
+    @classmethod
+    def _parts_have_clips(cls, parts: int, fields: ValidationInfo) -> int:
+        if parts > fields.data.get("batch_size", parts):
+            raise PydanticCustomError("accumulate", "A step cannot have more parts than fit.batch_size has clips")
+        return parts
 
     @model_validator(mode="after")
     def _settings_of_the_optimizer(self) -> Self:

@@ -2,7 +2,8 @@
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import reduce
 
@@ -14,10 +15,12 @@ from bayes_panns.audio.augment import Mixup, SpecAugment
 from bayes_panns.bayes import BayesianNet, Part
 from bayes_panns.core.choices import Optimizer, WidthStart
 from bayes_panns.core.errors import FitError
+from bayes_panns.devices import random_state, sent, set_random_state
 from bayes_panns.ranks import Group, Shard, group, sharded
 from bayes_panns.svi.elbo import MeanFieldELBO
 from bayes_panns.svi.guards import GradientClip, ScaleBounds
 from bayes_panns.svi.natural_gradient import NaturalGradient, trained_weights
+from bayes_panns.svi.reading import BEHIND, Reading, Readings
 from bayes_panns.svi.settings import FitSettings
 
 
@@ -61,8 +64,9 @@ class Batch:
         part = replace(ours, start=ours.start + start, stop=ours.start + stop, partners=())
         part = part if self.mixup is None else self.mixup.with_partners(part)
         place = {place: row for row, place in enumerate(ours.rows.tolist())}
-        rows = torch.tensor([place[each] for each in part.rows.tolist()], device=self.clips.device)
-        return replace(self, clips=self.clips[rows], target=self.target[start:stop], part=part)
+        rows = torch.tensor([place[each] for each in part.rows.tolist()])
+        clips = self.clips[sent(rows, self.clips.device)] if part.partners else self.clips[start:stop]
+        return replace(self, clips=clips, target=self.target[start:stop], part=part)
 
 
 class Stepper:
@@ -70,6 +74,11 @@ class Stepper:
 
     In several processes each has a part of a step's clips. Gradients are averaged by
     :class:`torch.nn.parallel.DistributedDataParallel` around the objective, once :meth:`join` was called.
+
+    With ``settings.accumulate`` a step is made in so many parts, one after the other. All have the same weights, since
+    each starts from the same random state; what is drawn for each clip, a part draws for all clips of the step, and
+    keeps its own. Their gradients are summed. So the parts are one step of all clips, within rounding, but for
+    BatchNorm's statistics, which are of each part, and for dropouts' masks.
 
     Args:
         model: The model.
@@ -96,6 +105,7 @@ class Stepper:
         self._elbo = MeanFieldELBO()
         self.objective = self._elbo(model, guide)
         self._module: nn.Module = self.objective
+        self._readings, self._arrived = Readings(BEHIND if self._group.size > 1 else 0), list[Reading]()
         natural_gradient = settings.optimizer == Optimizer.NATURAL_GRADIENT and trained_weights(guide)
         self.natural = self._natural_gradient() if natural_gradient else None
         self._elbo.without_kl = frozenset() if self.natural is None else self.natural.without_kl
@@ -108,6 +118,7 @@ class Stepper:
             self.optimizers["optimizer"] = torch.optim.Adam(rest, lr=settings.learning_rate, fused=True)
         if self.natural is not None:
             self.optimizers["natural_gradient"] = self.natural
+        self._kl_weight = self._elbo.kl_weight
         self.bounds = ScaleBounds(model, guide, settings.scale_bounds, others=natural)
         self.clip = None if settings.clip_gradient is None else GradientClip(rest, settings.clip_gradient)
         self._own_loss = torch.zeros(())
@@ -144,12 +155,7 @@ class Stepper:
     @property
     def kl_weight(self) -> float:
         """The weight of the KL in the last step."""
-        return self._elbo.kl_weight
-
-    @property
-    def step_kl(self) -> float:
-        """The KL in the loss of the last step, in nats; NaN where the optimiser adds most of it, or before a step."""
-        return math.nan if self.natural is not None else float(self._elbo.kl)
+        return self._kl_weight
 
     @property
     def finite_here(self) -> bool:
@@ -160,46 +166,90 @@ class Stepper:
         """The KL now, in nats."""
         return float(self._elbo.kl) + (0.0 if self.natural is None else self.natural.kl())
 
-    def step(self, batch: Batch, *, rate: float, kl_weight: float) -> Tensor:
-        """Make a step.
+    def read(self, *, wait: bool = False) -> list[Reading]:
+        """What is known by now of the steps made, and was not read before: on a GPU of one or a few steps ago.
+
+        Args:
+            wait: Whether to wait for all.
+
+        Raises:
+            NotFiniteError: The loss of a step is not finite.
+        """
+        self._arrived += self._readings.arrived(wait=wait)
+        found, self._arrived = self._arrived, []
+        return found
+
+    def step(self, batch: Batch, *, rate: float, kl_weight: float, number: int = 0) -> None:
+        """Make a step; :meth:`read` has its loss.
 
         Args:
             batch: The clips; this process's.
             rate: The factor on the learning rates.
             kl_weight: The weight of the KL.
-
-        Returns:
-            The NLL in nats a clip, 0-d; of the clips of all processes.
+            number: The number of the step, for its :class:`~bayes_panns.svi.reading.Reading`.
 
         Raises:
-            FloatingPointError: The loss, or the norm of the gradient that is to be clipped, is not finite; nothing has
+            NotFiniteError: The loss is not finite. On a CPU no weight has changed; on a GPU it is the loss of a step
+                before, and those made since are lost with it.
+            FloatingPointError: On a CPU: the norm of the gradient that is to be clipped is not finite. No weight has
                 changed.
         """
         for name, optimizer in self.optimizers.items():
             optimizer.param_groups[0]["lr"] = self._rates[name] * rate
             optimizer.zero_grad(set_to_none=True)
-        part = batch.shard
-        self._elbo.kl_weight = kl_weight
-        self._elbo.nll_weight = float(self._group.size)
-        with sharded(part), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
-            loss = self._module(batch.clips, batch.target, augment=batch.augment, embedded=self._embedded) / self._clips
-            self._own_loss = loss.detach()
-            found, nll = self._of_all(loss.detach(), torch.as_tensor(self._elbo.nll) / self._clips)
-            if not math.isfinite(found.item()):
-                kl = "" if math.isnan(self.step_kl) else f", KL {self.step_kl} nats"
-                raise FloatingPointError(f"the loss is {found.item()} (NLL {nll.item()} a clip{kl})")
-            natural = self.natural
-            loss.backward(retain_graph=natural is not None and natural.samples_labels)
-            if self.clip is not None:
-                self.clip()
-            if natural is not None:
-                sampled = self._sampled_gradients(natural.locs) if natural.samples_labels else None
-                natural.step(part.total, sampled)
+        parts = min(self._settings.accumulate, len(batch))
+        self._kl_weight = kl_weight
+        self._elbo.kl_weight, self._elbo.nll_weight = kl_weight / parts, float(self._group.size)
+        loss, nll, sampled = self._backward([*_parts(batch, parts)])
+        self._own_loss = loss
+        found = self._of_all(loss, nll)
+        kl = math.nan if self.natural is not None else self._elbo.kl
+        self._readings.send(number, loss=found[0], nll=found[1], kl=kl)
+        self._arrived += self._readings.arrived()
+        if self.clip is not None:
+            self.clip()
+        if self.natural is not None:
+            self.natural.step(batch.shard.total, None if sampled is None else self._averaged(sampled))
         if "optimizer" in self.optimizers:
             self.optimizers["optimizer"].step()
             self.bounds.apply()
-        return nll
+
+    def _backward(self, parts: list[Batch]) -> tuple[Tensor, Tensor, list[Tensor | None] | None]:
+        """Sum up the gradients of a step's parts.
+
+        Returns:
+            Loss and NLL a clip, of this process's clips; with ``gauss-newton`` the gradients at labels drawn from the
+            model.
+        """
+        device = parts[0].clips.device
+        start = random_state(device) if len(parts) > 1 else None
+        losses, nlls = [], []
+        sampled: list[Tensor | None] | None = None
+        for number, part in enumerate(parts):
+            if start is not None:
+                set_random_state(device, start)
+            with (
+                self._summed_up(last=number == len(parts) - 1),
+                self._model.computing_in(self._settings.precision),
+                sharded(part.shard),
+                warnings.catch_warnings(),
+            ):
+                warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
+                loss = self._module(part.clips, part.target, augment=part.augment, embedded=self._embedded)
+                loss = loss / self._clips
+                losses.append(loss.detach())
+                nlls.append(self._elbo.nll / self._clips)
+                natural = self.natural
+                loss.backward(retain_graph=natural is not None and natural.samples_labels)
+                if natural is not None and natural.samples_labels:
+                    sampled = _added(sampled, self._sampled_gradients(natural.locs))
+        return sum(losses[1:], losses[0]), torch.as_tensor(sum(nlls[1:], nlls[0])), sampled
+
+    def _summed_up(self, *, last: bool) -> AbstractContextManager[None]:
+        """The context of a part of a step: processes exchange gradients after the last one only."""
+        return (
+            nullcontext() if last or not isinstance(self._module, DistributedDataParallel) else self._module.no_sync()
+        )
 
     def _of_all(self, *values: Tensor) -> tuple[Tensor, ...]:
         """The means of numbers over the processes, which thus agree on them."""
@@ -209,11 +259,32 @@ class Stepper:
 
     def _sampled_gradients(self, parameters: list[Tensor]) -> tuple[Tensor | None, ...]:
         """Gradients of the NLL a clip at labels drawn from the model, which are never used for a step."""
-        found = torch.autograd.grad(self._elbo.sampled_nll() / self._clips, parameters, allow_unused=True)
+        return torch.autograd.grad(self._elbo.sampled_nll() / self._clips, parameters, allow_unused=True)
+
+    def _averaged(self, gradients: list[Tensor | None]) -> list[Tensor | None]:
+        """Gradients averaged over the processes: DistributedDataParallel averages what a backward pass leaves."""
         if self._group.size == 1:
-            return found
-        # DistributedDataParallel averages what a backward pass leaves, and nothing else.
-        used = [grad for grad in found if grad is not None]
+            return gradients
+        used = [grad for grad in gradients if grad is not None]
         mean = self._group.total(torch.cat([grad.reshape(-1) for grad in used])).div_(self._group.size)
         means = iter(mean.split([grad.numel() for grad in used]))
-        return tuple(None if grad is None else next(means).view(grad.shape) for grad in found)
+        return [None if grad is None else next(means).view(grad.shape) for grad in gradients]
+
+
+def _parts(batch: Batch, count: int) -> Iterator[Batch]:
+    """A batch in parts of nearly the same size."""
+    if count == 1:
+        yield batch
+        return
+    for number in range(count):
+        part = Shard.of(number, count, len(batch))
+        yield batch.between(part.start, part.stop)
+
+
+def _added(gradients: list[Tensor | None] | None, more: tuple[Tensor | None, ...]) -> list[Tensor | None]:
+    if gradients is None:
+        return list(more)
+    return [
+        one if other is None else other if one is None else one + other
+        for one, other in zip(gradients, more, strict=True)
+    ]

@@ -7,7 +7,9 @@ from torch import nn
 
 from bayes_panns.bayes import BayesianNet, logits_under, mean_weights
 from bayes_panns.core.choices import Task
+from bayes_panns.devices import forked
 from bayes_panns.metrics import accuracy, mean_average_precision, nll
+from bayes_panns.ranks import Shard, group
 from bayes_panns.svi.embeddings import Embeddings
 from bayes_panns.svi.features import Features
 
@@ -23,6 +25,8 @@ def validate(
 ) -> dict[str, float]:
     """Score clips at the posterior mean; the model is left in eval mode, and torch's random states as they were.
 
+    Several processes take a share of the clips each, and all get the scores of all clips.
+
     Args:
         model: The model.
         guide: A Pyro guide with ``median()``.
@@ -36,14 +40,16 @@ def validate(
     """
     model.eval()
     model.drop(False)
-    logits, target = [], []
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    several, logits = group(), []
+    part = Shard.of(several.rank, several.size, len(data))
+    with forked(device):
         weights = mean_weights(guide, data.batch(torch.arange(1), device)[0])
-        for index in torch.arange(len(data)).split(batch_size):
-            clips, truth = data.batch(index, device)
+        for index in torch.arange(part.start, part.stop).split(batch_size):
+            clips, _ = data.batch(index, device)
             logits.append(logits_under(model, weights, clips, embedded=data.embedded).cpu())
-            target.append(truth.cpu())
-    score, truth = torch.cat(logits), torch.cat(target)
+    # Of fewer clips than processes one has none; the labels say how wide its rows are.
+    own = torch.cat(logits) if logits else torch.zeros(0, len(data.clips.labels))
+    score, truth = several.rows(own, part.start, part.total), data.target
     found = {"val/nll": -model.likelihood(score, truth).log_prob(truth).mean().item()}
     if model.likelihood.task is Task.ONE_OF_K:
         return found | {"val/accuracy": (score.argmax(dim=1) == truth).float().mean().item()}

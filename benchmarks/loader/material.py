@@ -7,9 +7,10 @@ import os
 import tarfile
 from pathlib import Path
 
+import h5py
 import numpy as np
 
-from bayes_panns.clips import ClipSet, StoreWriter, Task
+from bayes_panns.clips import StoreWriter, Task
 
 RATE, SECONDS, LABELS = 32000, 10.0, 527
 _DIFFERENT = 16
@@ -39,18 +40,19 @@ def store_of(path: Path, clips: int, seconds: float = SECONDS) -> Path:
 def shards_of(store: Path, folder: Path) -> list[Path]:
     """Write the clips of a store in tar files, in a random order as WebDataset asks for: samples and targets, raw."""
     folder.mkdir(exist_ok=True)
-    clips = ClipSet(store)
-    target, order = clips.target(), np.random.default_rng(0).permutation(len(clips))
     paths = []
-    for start in range(0, len(order), _A_SHARD):
-        paths.append(folder / f"{start // _A_SHARD:05d}.tar")
-        with tarfile.open(paths[-1], "w") as tar:
-            for clip in order[start : start + _A_SHARD]:
-                sound = np.rint(clips.waveform([clip])[0] * 32767).astype(np.int16)
-                for ending, content in (("pcm", sound.tobytes()), ("target", np.packbits(target[clip]).tobytes())):
-                    entry = tarfile.TarInfo(f"{clip:08d}.{ending}")
-                    entry.size = len(content)
-                    tar.addfile(entry, io.BytesIO(content))
+    with h5py.File(store) as file:
+        sounds, targets = file["waveform"], file["target"][:]
+        order = np.random.default_rng(0).permutation(len(sounds))
+        for start in range(0, len(order), _A_SHARD):
+            paths.append(folder / f"{start // _A_SHARD:05d}.tar")
+            with tarfile.open(paths[-1], "w") as tar:
+                for clip in order[start : start + _A_SHARD]:
+                    target = np.packbits(targets[clip]).tobytes()
+                    for ending, content in (("pcm", sounds[clip].tobytes()), ("target", target)):
+                        entry = tarfile.TarInfo(f"{clip:08d}.{ending}")
+                        entry.size = len(content)
+                        tar.addfile(entry, io.BytesIO(content))
     return paths
 
 

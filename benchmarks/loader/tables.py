@@ -51,11 +51,11 @@ def table(run: Mapping[str, Any]) -> str:
     warm = min(turn["resident"] for turns in rounds for key, turn in turns.items() if key.endswith("warm"))
     lines = [
         f"{settings['clips']} clips of {settings['seconds']:g} s at 32 kHz ({settings['gigabytes']:.2g} GB of "
-        f"int16), in batches of {settings['batch']}; {run['hardware']}, {run['cores']} cores, torch {run['versions']['torch']}, "
-        f"h5py {run['versions']['h5py']}. Clips a second from the first batches on, for {settings['read_seconds']:g} "
-        f"s; median and range (rounds: {len(rounds)}). Before a cold turn at most {cold:.1%} of the files was in the "
-        f"page cache, before a warm one at least {warm:.0%}. Ratios are to `{BASELINE}` with as many workers in the "
-        "same round.",
+        f"int16), in batches of {settings['batch']}; {run['hardware']}, {run['cores']} cores, torch "
+        f"{run['versions']['torch']}, h5py {run['versions']['h5py']}. Clips a second from the first batches on, for "
+        f"{settings['read_seconds']:g} s; median and range (rounds: {len(rounds)}). Before a cold turn at most "
+        f"{cold:.1%} of the files was in the page cache, before a warm one at least {warm:.0%}. Ratios are to "
+        f"`{BASELINE}` with as many workers in the same round.",
         "",
     ]
     if run["note"]:

@@ -131,3 +131,63 @@ def test_arguments_that_make_no_batch():
     with pytest.raises(ValueError, match="guess"):
         Sampler(torch.zeros(3, dtype=torch.long), 2, sampling="guess")
     assert Sampler(torch.zeros(3, dtype=torch.long), 1).batches == 3
+
+
+class TestBlocks:
+    """The statistics that the docstring of Sampler states."""
+
+    @given(
+        clips=st.integers(1, 60),
+        batch=st.integers(1, 12),
+        block=st.integers(1, 20),
+        number=st.integers(0, 3),
+        seed=st.integers(0, 2**40 - 1),
+    )
+    def test_every_clip_once_a_pass_in_runs_of_neighbours(self, clips, batch, block, number, seed):
+        sampler = Sampler(torch.zeros(clips, dtype=torch.long), batch, sampling="blocks", block=block, seed=seed)
+        batches = [sampler.batch(number * sampler.batches + place) for place in range(sampler.batches)]
+        assert max(map(len, batches)) - min(map(len, batches)) <= 1
+        order = torch.cat(batches)
+        assert order.sort().values.tolist() == list(range(clips))
+        # At most as many jumps as there are borders between runs.
+        jumps = ((order[1:] - order[:-1]) % clips != 1).sum() if clips > 1 else 0
+        assert jumps <= -(-clips // block) - 1
+
+    def test_a_batch_follows_from_seed_and_number(self):
+        target = torch.zeros(50, dtype=torch.long)
+        whole = Sampler(target, 8, sampling="blocks", block=4, seed=3)
+        batches = [whole.batch(step) for step in range(3 * whole.batches)]
+        for step in (20, 3, 11):
+            assert torch.equal(Sampler(target, 8, sampling="blocks", block=4, seed=3).batch(step), batches[step])
+            assert torch.equal(whole.batch(step), batches[step])
+        assert not torch.equal(batches[0], Sampler(target, 8, sampling="blocks", block=4, seed=4).batch(0))
+
+    def test_runs_are_of_the_file_and_not_of_the_set(self):
+        places = np.random.default_rng(0).permutation(40) * 3
+        sampler = Sampler(torch.zeros(40, dtype=torch.long), 40, sampling="blocks", block=8, places=places)
+        rank = np.argsort(np.argsort(places))[sampler.batch(0).numpy()]
+        assert ((np.diff(rank) % 40) == 1).sum() >= 40 - 5
+
+    def test_clips_are_everywhere_equally_often_and_meet_as_stated(self):
+        clips, block, passes = 11, 4, 4000
+        sampler = Sampler(torch.zeros(clips, dtype=torch.long), clips, sampling="blocks", block=block)
+        order = np.stack([sampler.batch(step).numpy() for step in range(passes)])
+        place = order.argsort(axis=1)
+        times = np.stack([np.bincount(place[:, clip], minlength=clips) for clip in range(clips)])
+        # Chi squared of 10 degrees of freedom a clip; 11 clips, 5 standard deviations.
+        assert (((times - passes / clips) ** 2).sum() / (passes / clips)) < 110 + 5 * np.sqrt(2 * 110)
+        for apart in (1, 2, 3, 4, 5):
+            together = np.stack([place[:, (clip + apart) % clips] - place[:, clip] == apart for clip in range(clips)])
+            in_a_run = (clips // block * max(0, block - apart) + max(0, clips % block - apart)) / clips
+            # Runs that follow each other on the ring may do so in a pass, too, by chance.
+            runs = -(-clips // block)
+            assert in_a_run - 0.03 < together.mean() < in_a_run + (1 - in_a_run) / (runs - 1) + 0.03
+
+    def test_runs_of_one_clip_are_random_in_law(self):
+        passes = 6000
+        sampler = Sampler(torch.zeros(4, dtype=torch.long), 4, sampling="blocks", block=1)
+        seen = np.stack([sampler.batch(step).numpy() for step in range(passes)]) @ (4 ** np.arange(4))
+        times = np.unique(seen, return_counts=True)[1]
+        assert len(times) == 24, "every order"
+        # Chi squared of 23 degrees of freedom, 5 standard deviations.
+        assert ((times - passes / 24) ** 2).sum() / (passes / 24) < 23 + 5 * np.sqrt(2 * 23)

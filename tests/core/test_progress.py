@@ -137,3 +137,19 @@ def test_results_go_to_standard_output_while_a_terminal_shows_bars():
     assert b"packing" in shown
     # A warning has a line of its own, from its beginning.
     assert b"\x1b[2Ka warning\r\n" in shown
+
+
+def test_a_log_has_a_line_every_few_minutes(monkeypatch, caplog):
+    clock = iter([0, *range(100, 2000, 100)])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    with caplog.at_level("INFO"), progress.task("packing", total=4000, unit="clip", done=1000, logged=True) as task:
+        for _ in range(7):
+            task.advance(150)
+    assert [record.message for record in caplog.records] == [
+        "packing: 1,450 of 4,000 clips, 1.5 a second, 28 min left",
+        "packing: 1,900 of 4,000 clips, 1.5 a second, 23 min left",
+    ]
+    caplog.clear()
+    with caplog.at_level("INFO"), progress.task("fitting", total=4, unit="epoch") as task:
+        task.advance()
+    assert not caplog.records

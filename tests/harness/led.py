@@ -1,13 +1,16 @@
-"""Commands in a process that a launcher has started, in small portions, so that there is something to share.
+"""Commands in processes that a launcher has started, in small portions, so that there is something to share.
 
-A test starts it with a list of command lines as JSON; ``patched`` makes the same portions in the test's own process.
+The processes of a :class:`Launcher` are forks of one that has imported everything: imports take seconds.
 """
 
+import contextlib
 import json
 import os
 import socket
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 PORTIONS = {
     "bayes_panns.jobs.planning._TOGETHER": 2,
@@ -16,32 +19,100 @@ PORTIONS = {
     "bayes_panns.predictions.embedding.CLIPS": 4,
 }
 
-
-def started(commands, *, world=2, before="", **options):
-    """The processes of a launch, by rank: each runs all commands, after the lines of Python in ``before``."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world), "OMP_NUM_THREADS": "1"}
-    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options}
-    lines = json.dumps([[str(each) for each in command] for command in commands])
-    line = [sys.executable, "-W", "error", __file__, lines, before]
-    return [
-        subprocess.Popen(line, env=os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}, **options)
-        for rank in range(world)
-    ]
+_IMPORTED = ("bayes_panns.cli", "bayes_panns.jobs", "bayes_panns.report", "bayes_panns.report.labelling.page")
 
 
-def ended(processes, timeout=120):
-    """The exit code, output and messages of each process; none is left."""
-    try:
-        return [(each.returncode, *found) for each in processes for found in [each.communicate(timeout=timeout)]]
-    finally:
-        for each in processes:
-            each.kill()
+class Launcher:
+    """Starts commands in two processes each, one launch at a time. A context manager."""
+
+    def __enter__(self):
+        self._folder = Path(tempfile.mkdtemp(prefix="launcher-"))
+        self._server = subprocess.Popen(
+            [sys.executable, "-W", "error", __file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+        return self
+
+    def __exit__(self, *_):
+        self._server.stdin.close()
+        self._server.wait()
+        self._server.stdout.close()
+        for file in self._folder.iterdir():
+            file.unlink()
+        self._folder.rmdir()
+
+    def start(self, *commands, before=""):
+        """Run commands one after the other; the numbers of the processes, by rank.
+
+        Args:
+            commands: Arguments of ``bayes-panns``.
+            before: Python code to run in each process first.
+        """
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        lines = [[str(each) for each in command] for command in commands]
+        wanted = {"commands": lines, "before": before, "port": str(port), "folder": str(self._folder)}
+        self._server.stdin.write(json.dumps(wanted) + "\n")
+        self._server.stdin.flush()
+        return json.loads(self._server.stdout.readline())
+
+    def ended(self):
+        """The exit code of each process, or minus the signal that ended it, and its output and messages."""
+        codes = json.loads(self._server.stdout.readline())
+        return [
+            (code, *((self._folder / f"{rank}.{kind}").read_text() for kind in ("out", "err")))
+            for rank, code in enumerate(codes)
+        ]
+
+    def run(self, *commands, before=""):
+        """Run commands to their end: see :meth:`start` and :meth:`ended`."""
+        self.start(*commands, before=before)
+        return self.ended()
 
 
-def _run():
+def _serve():
+    import importlib
+    import signal
+
+    for name in _IMPORTED:
+        importlib.import_module(name)
+    for line in sys.stdin:
+        wanted = json.loads(line)
+        pids = [_forked(wanted, rank) for rank in range(2)]
+        print(json.dumps(pids), flush=True)
+        signal.alarm(120)
+        print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]), flush=True)
+        signal.alarm(0)
+
+
+def _forked(wanted, rank):
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 1
+    with contextlib.suppress(SystemExit):
+        try:
+            for number, kind in ((1, "out"), (2, "err")):
+                place = Path(wanted["folder"]) / f"{rank}.{kind}"
+                os.dup2(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666), number)
+            os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+            os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": wanted["port"]}
+            code = _run(wanted)
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
+            raise
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+    return 0
+
+
+def _run(wanted):
     import importlib
 
     from bayes_panns.cli import main
@@ -49,12 +120,15 @@ def _run():
     for name, value in PORTIONS.items():
         module, _, attribute = name.rpartition(".")
         setattr(importlib.import_module(module), attribute, value)
-    exec(sys.argv[2], {})
-    for command in json.loads(sys.argv[1]):
-        code = main(command, standalone_mode=False)
-        if code:
-            sys.exit(code)
+    exec(wanted["before"], {})
+    for command in wanted["commands"]:
+        try:
+            main(command)
+        except SystemExit as end:
+            if end.code:
+                return end.code
+    return 0
 
 
 if __name__ == "__main__":
-    _run()
+    _serve()

@@ -1,5 +1,6 @@
 """Jobs whose work the processes of a launcher share: the same bytes as from one process, and one end for all."""
 
+import os
 import shutil
 import signal
 import subprocess
@@ -16,7 +17,7 @@ from bayes_panns.cli import main
 from bayes_panns.clips import Task, write
 from bayes_panns.posterior import Posterior, save
 from bayes_panns.recipes import read_strategy
-from tests.harness.led import PORTIONS, ended, started
+from tests.harness.led import PORTIONS, Launcher
 
 RATE = 8000
 
@@ -48,6 +49,12 @@ def home(tmp_path_factory):
     write(folder / "clips.h5", waveform, target, ("low", "high"), Task.ONE_OF_K, RATE, fold=np.arange(18) // 6 + 1)
     (folder / "quick.toml").write_text("[data]\nvalidation = 0.0\n[fit]\nepochs = 1\nbatch_size = 8\n")
     return folder
+
+
+@pytest.fixture(scope="module")
+def launcher():
+    with Launcher() as started:
+        yield started
 
 
 def commands(home, out):
@@ -100,8 +107,8 @@ def alone(home, tmp_path_factory):
     return out
 
 
-def test_two_processes_make_the_same_bytes(home, alone, tmp_path):
-    first, second = ended(started(commands(home, tmp_path), before=AT_WORK))
+def test_two_processes_make_the_same_bytes(home, alone, tmp_path, launcher):
+    first, second = launcher.run(*commands(home, tmp_path), before=AT_WORK)
     # Skipped files are no failure of a launch.
     assert (first[0], second) == (0, (0, "", "")), first[2]
     assert "1 skipped" in first[2]
@@ -126,16 +133,6 @@ def fits(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in chosen}
 
 
-@pytest.mark.long
-def test_fits_of_two_processes_are_those_of_one(home, validated, tmp_path):
-    whole, table = validated
-    assert len(fits(whole)) >= 8
-    first, second = ended(started([cross_validation(home, tmp_path / "cv")]))
-    assert (first[:2], second) == ((0, table), (0, "", "")), first[2]
-    assert fits(tmp_path / "cv") == fits(whole)
-    assert "rank 1: " in first[2]
-
-
 SLOW = """
 import os, time
 from bayes_panns.svi import fit
@@ -152,22 +149,35 @@ def slow(rank, seconds=0.5):
     return SLOW.replace("SECONDS", str(seconds)).replace("RANKS", str(rank))
 
 
-def until(there, processes, seconds=60):
+def until(there, seconds=60):
     start = time.monotonic()
     while not there() and time.monotonic() < start + seconds:
-        assert all(each.poll() is None for each in processes)
         time.sleep(0.05)
     assert there()
 
 
+SHORT = "import datetime\nfrom bayes_panns.ranks import group\ngroup.PATIENCE = datetime.timedelta(seconds=2)\n"
+
+
+@pytest.mark.long
+def test_fits_of_two_processes_are_those_of_one(home, validated, tmp_path, launcher):
+    whole, table = validated
+    assert len(fits(whole)) >= 8
+    # Who waits for a long fit has no timeout.
+    first, second = launcher.run(cross_validation(home, tmp_path / "cv"), before=SHORT + slow(0, 4))
+    assert (first[:2], second) == ((0, table), (0, "", "")), first[2]
+    assert fits(tmp_path / "cv") == fits(whole)
+    assert "rank 1: " in first[2]
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_kill_of_one_ends_all_and_what_is_finished_is_kept(home, validated, tmp_path, rank):
+def test_a_kill_of_one_ends_all_and_what_is_finished_is_kept(home, validated, tmp_path, launcher, rank):
     out = tmp_path / "cv"
-    processes = started([cross_validation(home, out)], before=slow(rank, 5))
-    until(lambda: any(out.rglob("evaluation")) and len(list(out.rglob("run.toml"))) >= 2, processes)
-    processes[rank].kill()
-    found = ended(processes)
+    pids = launcher.start(cross_validation(home, out), before=slow(rank, 5))
+    until(lambda: any(out.rglob("evaluation")) and len(list(out.rglob("run.toml"))) >= 2)
+    os.kill(pids[rank], signal.SIGKILL)
+    found = launcher.ended()
     assert found[rank][0] == -signal.SIGKILL
     assert found[1 - rank][0] == 1
     if rank:
@@ -181,43 +191,15 @@ def test_a_kill_of_one_ends_all_and_what_is_finished_is_kept(home, validated, tm
     assert all(path.stat().st_mtime_ns == changed for path, changed in kept.items())
 
 
-def launched(*command, before=""):
-    """A command under torchrun itself."""
-    line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    line += ["-m", "bayes_panns", *map(str, command)]
-    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
-
-
-@pytest.mark.long
-def test_recordings_stopped_under_torchrun_go_on_to_the_same_bytes(home, tmp_path):
-    disk, whole, out = tmp_path / "disk", tmp_path / "whole", tmp_path / "out"
-    disk.mkdir()
-    # Groups of recordings that are predicted together have 16 MB or 64 files.
-    for number in range(160):
-        shutil.copyfile(home / "disk" / f"{number % 7}.wav", disk / f"{number}.wav")
-    command = ["predict", home / "posterior", disk, "--format", "csv", "--draws", "3"]
-    assert CliRunner().invoke(main, list(map(str, [*command, "-o", f"{whole}/"]))).exit_code == 0
-    process = launched(*command, "-o", f"{out}/")
-    until(lambda: list(out.rglob("*.csv")), [process])
-    process.send_signal(signal.SIGTERM)
-    messages = process.communicate(timeout=60)[1]
-    assert process.returncode != 0
-    assert "bayes-panns: " not in messages
-    assert not list(out.rglob(".*"))
-    assert {path.name for path in out.glob("*.csv")} < {path.name for path in whole.glob("*.csv")}
-    process = launched(*command, "-o", f"{out}/", "--resume", "--jobs", "2")
-    messages = process.communicate(timeout=120)[1]
-    assert process.returncode == 0, messages
-    assert contents(out) == contents(whole)
-
-
 BROKEN = """
-import os
+import os, time
 from bayes_panns.core.errors import FitError
 from bayes_panns.svi import fit
 whole = fit.Fit._step
 def broken(self, index):
     if os.environ["RANK"] == "1":
+        while not list(self.folder.parent.rglob("metrics.jsonl")):
+            time.sleep(0.05)
         raise FitError("the loss is not finite")
     return whole(self, index)
 fit.Fit._step = broken
@@ -225,9 +207,9 @@ fit.Fit._step = broken
 
 
 @pytest.mark.long
-def test_an_error_in_one_fit_ends_the_others_with_its_line(home, tmp_path):
+def test_an_error_in_one_fit_ends_the_others_with_its_line(home, tmp_path, launcher):
     command = cross_validation(home, tmp_path / "cv", "--set", "fit.epochs=10000")
-    first, second = ended(started([command], before=BROKEN))
+    first, second = launcher.run(command, before=BROKEN)
     assert (first[0], second) == (1, (1, "", ""))
     assert first[2].splitlines()[-1] == "bayes-panns: the loss is not finite"
     # The fit of the first process ended as by Ctrl-C.
@@ -235,20 +217,37 @@ def test_an_error_in_one_fit_ends_the_others_with_its_line(home, tmp_path):
 
 
 @pytest.mark.long
-def test_a_signal_to_one_process_interrupts_all(home, tmp_path):
-    command = cross_validation(home, tmp_path / "cv", "--set", "fit.epochs=10000")
-    processes = started([command])
-    until(lambda: len(list(tmp_path.rglob("metrics.jsonl"))) == 2, processes)
-    processes[1].send_signal(signal.SIGTERM)
-    first, second = ended(processes)
+def test_a_signal_to_one_process_interrupts_all(home, tmp_path, launcher):
+    pids = launcher.start(cross_validation(home, tmp_path / "cv", "--set", "fit.epochs=10000"))
+    until(lambda: len(list(tmp_path.rglob("metrics.jsonl"))) == 2)
+    os.kill(pids[1], signal.SIGTERM)
+    first, second = launcher.ended()
     assert (first[0], second) == (130, (1, "", "")), first[2]
     assert "interrupted; --resume continues" in first[2].splitlines()[-1]
 
 
 @pytest.mark.long
-def test_who_waits_for_a_long_piece_has_no_timeout(home, tmp_path):
-    short = (
-        "from datetime import timedelta; from bayes_panns.ranks import group; group.PATIENCE = timedelta(seconds=2)\n"
+def test_recordings_stopped_under_torchrun_go_on_to_the_same_bytes(home, tmp_path, launcher):
+    disk, whole, out = tmp_path / "disk", tmp_path / "whole", tmp_path / "out"
+    disk.mkdir()
+    # Groups of recordings that are predicted together have 16 MB or 64 files.
+    for number in range(160):
+        shutil.copyfile(home / "disk" / f"{number % 7}.wav", disk / f"{number}.wav")
+    command = ["predict", home / "posterior", disk, "--format", "csv", "--draws", "3"]
+    assert CliRunner().invoke(main, list(map(str, [*command, "-o", f"{whole}/"]))).exit_code == 0
+    line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "bayes_panns"]
+    process = subprocess.Popen(
+        [*line, *map(str, command), "-o", f"{out}/"], stderr=subprocess.PIPE, text=True, start_new_session=True
     )
-    first, second = ended(started([cross_validation(home, tmp_path / "cv")], before=short + slow(0, 4)))
+    until(lambda: list(out.rglob("*.csv")))
+    process.send_signal(signal.SIGTERM)
+    messages = process.communicate(timeout=60)[1]
+    assert process.returncode != 0
+    assert "bayes-panns: " not in messages
+    assert not list(out.rglob(".*"))
+    assert {path.name for path in out.glob("*.csv")} < {path.name for path in whole.glob("*.csv")}
+    # Processes of each process, too.
+    usual = "from bayes_panns.jobs import planning\nplanning._TOGETHER = 64\n"
+    first, second = launcher.run([*command, "-o", f"{out}/", "--resume", "--jobs", "2"], before=usual)
     assert (first[0], second) == (0, (0, "", "")), first[2]
+    assert contents(out) == contents(whole)

@@ -32,7 +32,7 @@ from bayes_panns.bayes import (
 )
 from bayes_panns.clips import ClipSet, Task, write
 from bayes_panns.nets import EmbeddingNet, build
-from bayes_panns.svi import Features, Fit, FitSettings, GradientClip, ScaleBounds, read_metrics
+from bayes_panns.svi import METRICS, Features, Fit, FitSettings, GradientClip, ScaleBounds, read_metrics
 from bayes_panns.svi.guards import diverged, first_not_finite
 from bayes_panns.svi.widths import trained_log_scales
 
@@ -291,15 +291,17 @@ def store(tmp_path_factory):
     return path
 
 
-def job(store, folder, *, prior=None, **chosen):
+def job(store, folder, *, validation=True, **chosen):
     folder.mkdir(exist_ok=True)
     chosen = FitSettings(**{"epochs": 1, "batch_size": 32, "spec_augment": False, **chosen})
     torch.manual_seed(chosen.seed)
-    front_end, strategy = LogMel(RATE), Strategy(default=Settings(estimator="weights", **(prior or {})))
+    front_end, strategy = LogMel(RATE), Strategy(default=Settings(estimator="weights"))
     net = build("resnet14-narrow", 3)
     model = BayesianNet.from_strategy(net, strategy, OneOfK(), clips=96, front_end=front_end)
     data = Features(ClipSet(store), front_end, Task.ONE_OF_K)
-    return Fit(model, guide_from_strategy(model, strategy), data, chosen, folder, validation=data)
+    return Fit(
+        model, guide_from_strategy(model, strategy), data, chosen, folder, validation=data if validation else None
+    )
 
 
 def state(fit):
@@ -324,7 +326,7 @@ def test_a_guarded_fit_that_is_stopped_goes_on_to_the_same_bits(store, tmp_path)
     second.load_checkpoint()
     assert second.run()
     assert all(torch.equal(value, state(second)[name]) for name, value in state(whole).items())
-    lines = [read_metrics(tmp_path / part / "metrics.jsonl")[-1] for part in ("whole", "parts")]
+    lines = [read_metrics(tmp_path / part / METRICS)[-1] for part in ("whole", "parts")]
     assert {**lines[0], "seconds": 0} == {**lines[1], "seconds": 0}
     assert lines[0]["gradient_norm"] > 0
     largest = max(each.max().item() for each in ratios(whole.model, whole.guide).values())
@@ -334,16 +336,19 @@ def test_a_guarded_fit_that_is_stopped_goes_on_to_the_same_bits(store, tmp_path)
 @pytest.mark.long
 def test_the_scales_of_a_fit_explode_without_bounds_and_not_with_the_default(store, tmp_path, caplog):
     """Adam's steps along noise: where the KL counts little, nothing else holds the widths."""
-    long = {"epochs": 60, "steps_per_epoch": 30, "learning_rate": 0.3, "schedule": "constant", "kl_weight": 1e-6}
+    long = {"epochs": 110, "steps_per_epoch": 30, "learning_rate": 0.3, "schedule": "constant", "kl_weight": 1e-6}
     free, held = (
-        job(store, tmp_path / name, **long, **more) for name, more in (("free", {"scale_bounds": []}), ("held", {}))
+        job(store, tmp_path / name, validation=False, **long, **more)
+        for name, more in (("free", {"scale_bounds": []}), ("held", {}))
     )
     assert free.run()
+    assert "upper bound" not in caplog.text
     assert held.run()
-    widest = [max(each.max().item() for each in ratios(fit.model, fit.guide).values()) for fit in (free, held)]
-    assert widest[0] > 1000
-    assert widest[1] <= 3.0001
-    assert free.metrics["nll"] > math.log(3)
-    assert held.metrics["nll"] < 0.5 * math.log(3)
-    assert held.metrics["val/accuracy"] > 0.9
     assert "at their upper bound, 3 times the prior's" in caplog.text
+    widest = [max(each.max().item() for each in ratios(fit.model, fit.guide).values()) for fit in (free, held)]
+    assert widest[0] > 100
+    assert widest[1] <= 3.0001
+    # Of three labels, chance is log 3. The worst of the last 150 steps, in means of 30.
+    worst = [max(line["nll"] for line in read_metrics(tmp_path / name / METRICS)[-5:]) for name in ("free", "held")]
+    assert worst[0] > 2 * math.log(3)
+    assert worst[1] < math.log(3)

@@ -17,7 +17,16 @@ from bayes_panns.bayes import (
     sites,
 )
 from bayes_panns.nets import EmbeddingNet
-from bayes_panns.svi.widths import log_widths, prior_warning, start_warning, trained_log_scales, widen
+from bayes_panns.svi import FitSettings
+from bayes_panns.svi.widths import (
+    bound_warning,
+    log_widths,
+    modules_of,
+    prior_warning,
+    start_warning,
+    trained_log_scales,
+    widen,
+)
 
 
 def guide_of(init_scale=0.1):
@@ -127,3 +136,54 @@ def test_a_posterior_that_is_all_prior():
     # Nothing of it is known: frozen, or no Normal prior.
     assert prior_warning(EffectiveParameters({"a": none}), {}) is None
     assert prior_warning(EffectiveParameters({}), trained) is None
+
+
+STAGES = [f"resnet.layer{stage}.{block}.conv{conv}" for stage in (1, 2, 3) for block in (0, 1) for conv in (1, 2)]
+LAYERS = ["conv_block1.conv1", *STAGES, "fc1", "head"]
+
+
+def effective(prior, known=0.5):
+    """Layers of 1,000 weights of which the data determine a share; none of those of ``prior``."""
+    gammas = {name: 0.0 if name in prior else 1000 * known for name in LAYERS}
+    return EffectiveParameters({f"{name}.weight": Effective(1000, gamma) for name, gamma in gammas.items()})
+
+
+def names(effective):
+    return list(effective.by_parameter)
+
+
+def test_layers_at_their_prior_are_named_by_the_modules_that_hold_them():
+    prior = [name for name in LAYERS if ".layer2." in name or ".layer3.0." in name] + ["fc1"]
+    found = effective(prior)
+    text = prior_warning(found, names(found))
+    assert "\n" not in text
+    assert text.startswith("resnet.layer2, resnet.layer3.0 and fc1 (7 of 15 layers), 47 % of the weights")
+    assert "less than 1 % of their weights" in text
+    assert prior_warning(effective([]), names(found)) is None
+    # What is not fitted is not said.
+    assert prior_warning(found, ["head.weight"]) is None
+    # The whole has a warning of its own.
+    assert prior_warning(effective(LAYERS[:-1], known=0.1), names(found)).startswith("the posterior is all prior")
+
+
+def test_many_names_are_counted():
+    prior = [name for name in LAYERS if name.endswith("conv1")]
+    text = prior_warning(effective(prior), names(effective(prior)))
+    assert text.startswith(
+        "conv_block1, resnet.layer1.0.conv1, resnet.layer1.1.conv1, resnet.layer2.0.conv1 and 3 more (7 of 15 layers)"
+    )
+
+
+def test_modules_hold_the_layers_and_no_others():
+    assert modules_of(LAYERS, LAYERS) == ["conv_block1", "resnet", "fc1", "head"]
+    # A name that begins like another is another.
+    assert modules_of(["a1.x"], ["a1.x", "a10.x"]) == ["a1"]
+
+
+def test_widths_at_their_upper_bound_are_told():
+    shares = {f"{name}.weight": 0.0 for name in LAYERS} | {"fc1.bias": 0.2, "head.weight": 0.009}
+    text = bound_warning(shares, FitSettings(learning_rate=0.05))
+    assert text.startswith("widths of fc1 (1 of 15 layers) are at their upper bound, 3 times the prior's")
+    assert "fit.learning_rate (0.05)" in text
+    assert bound_warning({**shares, "fc1.bias": 0.0}, FitSettings()) is None
+    assert bound_warning({}, FitSettings(scale_bounds=[])) is None

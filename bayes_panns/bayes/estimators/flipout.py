@@ -44,10 +44,12 @@ def _signs(like: Tensor, channels: int, dim: int) -> Tensor:
     """Random signs per (clip, channel), shaped to multiply a tensor of the rank of ``like``."""
     shape = [1] * (like.dim() - 1)
     shape[dim - 1 if dim > 0 else dim] = channels
+    # Half precision would round some of what is below a half up to it.
+    wide = torch.promote_types(like.dtype, torch.float32)
 
     def draw(clips: int) -> Tensor:
         # Ten times as fast as Bernoulli draws.
-        return torch.rand(clips, *shape, dtype=like.dtype, device=like.device)
+        return torch.rand(clips, *shape, dtype=wide, device=like.device)
 
     uniform = per_clip(draw, len(like)).sub_(0.5)
-    return torch.ones_like(uniform).copysign_(uniform)
+    return torch.ones_like(uniform).copysign_(uniform).to(like.dtype)

@@ -125,10 +125,11 @@ class LazyWeight(Tensor):
 
 
 def along_channels(values: Tensor, like: Tensor, dim: int) -> Tensor:
-    """A vector of channels, shaped to be added to ``like``."""
+    """A vector of channels, shaped to be added to ``like``, and of its type."""
     shape = [1] * like.dim()
     shape[dim] = len(values)
-    return values.view(shape)
+    # A float32 bias would make all that comes after a layer in half precision float32 again.
+    return values.view(shape).to(like.dtype)
 
 
 def _layer(

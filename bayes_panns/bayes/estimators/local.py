@@ -50,5 +50,10 @@ class LocalWeight(LazyWeight):
 
 
 def _noise(like: Tensor, shape: Sequence[int]) -> Tensor:
-    """Standard Normal numbers of ``shape`` for each clip of a tensor like ``like``."""
-    return per_clip(lambda clips: torch.randn(clips, *shape, dtype=like.dtype, device=like.device), len(like))
+    """Standard Normal numbers of ``shape`` for each clip of a tensor like ``like``, and of its type.
+
+    In half precision they are those of float32, rounded.
+    """
+    wide = torch.promote_types(like.dtype, torch.float32)
+    noise = per_clip(lambda clips: torch.randn(clips, *shape, dtype=wide, device=like.device), len(like))
+    return noise.to(like.dtype)

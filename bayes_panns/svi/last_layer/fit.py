@@ -16,6 +16,7 @@ from bayes_panns.core.choices import Task
 from bayes_panns.core.errors import FitError
 from bayes_panns.metrics import apply_power
 from bayes_panns.metrics.power import BOUNDS
+from bayes_panns.ranks import group
 from bayes_panns.svi.embeddings import Embeddings
 from bayes_panns.svi.last_layer.axes import HeadAxes, realigned
 from bayes_panns.svi.last_layer.choice import HeadChoice, choose_head
@@ -74,7 +75,7 @@ class HeadFit:
     First a cross-validation over the clips' recordings chooses the prior's width and the weight of the KL and fits the
     power of the averaged predictive, as ``settings.selection`` says; see :func:`choose_head`. Then the last layer is
     fitted to all clips; see :func:`infer_head`. It takes seconds, so there is no checkpoint: a run that was interrupted
-    starts again. The optimum does not depend on the start.
+    starts again. The optimum does not depend on the start. Of several processes all compute it, and the first writes.
 
     With ``before`` nothing is chosen: the posterior of earlier clips is the prior, and the fit goes on with the weight
     of the KL that it was fitted at.
@@ -141,7 +142,8 @@ class HeadFit:
         """
         settings, selection = self.settings, self.settings.selection
         torch.manual_seed(settings.seed)
-        (self.folder / METRICS).write_text("")
+        if group().first:
+            (self.folder / METRICS).write_text("")
         started = time.monotonic()
         self.model.eval()
         weight, bias = self.model.head_sites
@@ -309,7 +311,8 @@ class HeadFit:
             **scores,
         }
         shares = effective_shares(effective_parameters(self.model, self.guide))
-        append_metrics(self.folder / METRICS, self.metrics | widths(self.model, self.guide) | shares)
+        if group().first:
+            append_metrics(self.folder / METRICS, self.metrics | widths(self.model, self.guide) | shares)
         shown = ", ".join(f"{name} {value:.3f}" for name, value in self.metrics.items() if name.startswith("val/"))
         if not self.converged:
             logger.warning(f"the fit has not converged in fit.epochs = {self.settings.epochs} steps; raise it")

@@ -1,4 +1,4 @@
-"""What a process that works for another one does about signals, and when the other one dies."""
+"""How many processes may work at once, and how one that works for another one behaves."""
 
 import logging
 import multiprocessing
@@ -6,6 +6,11 @@ import os
 import signal
 import threading
 from multiprocessing.connection import wait
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def subordinate() -> None:

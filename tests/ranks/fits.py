@@ -1,0 +1,122 @@
+"""Small fits that one process or several make: ``python fits.py FOLDER`` in the environment that a launcher sets up."""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from bayes_panns.bayes import BayesianNet, MultiLabel, OneOfK, Strategy, guide_from_strategy
+from bayes_panns.core.digests import unsealed
+from bayes_panns.nets import Network
+from bayes_panns.ranks import group, leave, per_clip
+from bayes_panns.svi import Fit, FitSettings
+
+CLIPS, FRAMES, MELS, LABELS = 23, 40, 12, 3
+
+NATURAL = {"optimizer": "natural-gradient", "spec_augment": False}
+
+CASES = {
+    "weights": {"estimator": "weights"},
+    "flipout": {"estimator": "flipout"},
+    "mirrored": {"estimator": "mirrored"},
+    "local": {"estimator": "local", "embeddings": True, "spec_augment": False, "views": 2},
+    "mixup": {"estimator": "flipout", "mixup": True},
+    "multi-label": {"estimator": "mirrored", "multi_label": True, "mixup": True, "sampling": "balanced"},
+    "squared-gradients": NATURAL | {"estimator": "flipout", "natural": {"curvature": "squared-gradients"}},
+    "gauss-newton": NATURAL | {"estimator": "mirrored", "natural": {"curvature": "gauss-newton"}},
+    "gauss-newton-mixed": NATURAL | {"estimator": "weights", "natural": {"curvature": "gauss-newton"}, "mixup": True},
+    "price": NATURAL | {"estimator": "weights", "natural": {"curvature": "price"}, "start": "fisher"},
+}
+"""Fits by name: their settings, and some more."""
+
+
+class Tiny(Network):
+    """Convolutions with BatchNorm, and two linear layers."""
+
+    head = "last"
+
+    def __init__(self):
+        super().__init__()
+        self.bn0 = nn.BatchNorm2d(MELS)
+        self.conv = nn.Conv2d(1, 4, 3, bias=False)
+        self.bn1 = nn.BatchNorm2d(4)
+        self.hidden = nn.Linear(4, 8)
+        self.drop = nn.Dropout(0.5)
+        self.last = nn.Linear(8, LABELS)
+
+    def embed(self, features, augment=None):
+        x = self.bn0(features.transpose(1, 2).unsqueeze(-1)).permute(0, 3, 2, 1)
+        x = x if augment is None else augment(x)
+        return self.drop(self.hidden(torch.relu(self.bn1(self.conv(x))).mean(dim=(2, 3))).tanh())
+
+    def classify(self, embedding):
+        return self.last(embedding)
+
+
+class Clips:
+    """Clips of three labels in double precision; or embeddings of several views, of which a batch takes one each."""
+
+    def __init__(self, *, multi_label, embeddings, fitted):
+        generator = torch.Generator().manual_seed(1)
+        label = torch.arange(CLIPS) % LABELS
+        shape = (3, 8) if embeddings else (FRAMES, MELS)
+        self.values = torch.randn(CLIPS, *shape, generator=generator, dtype=torch.double) + label[:, None, None]
+        self.target = nn.functional.one_hot(label, LABELS).double() if multi_label else label
+        self.embedded, self.clips, self.fitted = embeddings, self, fitted
+        self.labels = ("a", "b", "c")
+
+    def __len__(self):
+        return CLIPS
+
+    def batch(self, index, device="cpu"):
+        if not self.embedded:
+            return self.values[index], self.target[index]
+        view = per_clip(lambda clips: torch.randint(3, (clips,)), len(index)) if self.fitted else 0
+        return self.values[index, view], self.target[index]
+
+
+def make(folder, *, estimator="weights", multi_label=False, embeddings=False, dropout="off", **settings):
+    """A fit of a few steps of 8 or 7 clips, which three processes share out unevenly."""
+    folder.mkdir(exist_ok=True)
+    torch.manual_seed(0)
+    defaults = {"epochs": 2, "batch_size": 8, "learning_rate": 1e-2, "steps_per_epoch": 2, "kl_weight": 0.1}
+    features = {"features": "embeddings"} if embeddings else {}
+    settings = FitSettings(**{**defaults, **features, **settings})
+    normal = {"posterior": "normal", "estimator": estimator}
+    head = {"default": {"posterior": "point"}, "rule": [{"match": "head.*", **normal}]}
+    strategy = Strategy.model_validate(head if embeddings else {"default": normal, "dropout": dropout})
+    likelihood = MultiLabel() if multi_label else OneOfK()
+    model = BayesianNet.from_strategy(Tiny(), strategy, likelihood, clips=CLIPS).double()
+    guide = guide_from_strategy(model, strategy).double()
+    if embeddings:
+        model.freeze("bn0", "conv", "bn1", "hidden")
+    data, held = (Clips(multi_label=multi_label, embeddings=embeddings, fitted=fitted) for fitted in (True, False))
+    return Fit(model, guide, data, settings, folder, validation=held)
+
+
+def state(fit):
+    """All that a fit changes."""
+    return {**fit.model.state_dict(), **fit.guide.state_dict()}
+
+
+def lines(folder):
+    """The metrics of a fit."""
+    found = [unsealed(json.loads(line)) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name != "seconds"} for line in found]
+
+
+def main(folder):
+    """Make every fit; each process leaves what it has fitted."""
+    several = group()
+    for name, options in CASES.items():
+        fit = make(folder / name, **options)
+        assert fit.run()
+        torch.save(state(fit) | {"random": torch.get_rng_state()}, folder / f"{name}.{several.rank}.pt")
+    leave()
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main(Path(sys.argv[1]))
