@@ -183,5 +183,5 @@ class TestLoader:
 )
 def test_how_many_processes_read_by_default(features, device, cores, processes, workers, monkeypatch):
     monkeypatch.setattr("bayes_panns.svi.loader.os.sched_getaffinity", lambda process: range(cores))
-    monkeypatch.setattr("bayes_panns.svi.loader.on_this_host", lambda: processes)
+    monkeypatch.setattr("bayes_panns.svi.loader.launch", lambda: Launch(0, processes, 0, processes))
     assert default_workers(features, torch.device(device)) == workers
