@@ -27,6 +27,12 @@ CASES = {
     "squared-gradients": NATURAL | {"estimator": "flipout", "natural": {"curvature": "squared-gradients"}},
     "gauss-newton": NATURAL | {"estimator": "mirrored", "natural": {"curvature": "gauss-newton"}},
     "gauss-newton-mixed": NATURAL | {"estimator": "weights", "natural": {"curvature": "gauss-newton"}, "mixup": True},
+    "bounds": {"estimator": "weights", "learning_rate": 0.3, "scale_bounds": [0.05, 0.2], "clip_gradient": 0.1},
+    "clipped": NATURAL | {"estimator": "flipout", "clip_gradient": 0.01},
+    "accumulate": {"estimator": "flipout", "accumulate": 2, "mixup": True, "frozen": ("bn0", "bn1")},
+    "accumulate-natural": NATURAL
+    | {"estimator": "mirrored", "natural": {"curvature": "gauss-newton"}, "accumulate": 2, "frozen": ("bn0", "bn1")},
+    "blocks": {"estimator": "weights", "sampling": "blocks", "block": 3},
     "price": NATURAL | {"estimator": "weights", "natural": {"curvature": "price"}, "start": "fisher"},
 }
 """Fits by name: their settings, and some more."""
@@ -77,7 +83,7 @@ class Clips:
         return self.values[index, view], self.target[index]
 
 
-def make(folder, *, estimator="weights", multi_label=False, embeddings=False, dropout="off", **settings):
+def make(folder, *, estimator="weights", multi_label=False, embeddings=False, dropout="off", frozen=(), **settings):
     """A fit of a few steps of 8 or 7 clips, which three processes share out unevenly."""
     folder.mkdir(exist_ok=True)
     torch.manual_seed(0)
@@ -91,7 +97,8 @@ def make(folder, *, estimator="weights", multi_label=False, embeddings=False, dr
     model = BayesianNet.from_strategy(Tiny(), strategy, likelihood, clips=CLIPS).double()
     guide = guide_from_strategy(model, strategy).double()
     if embeddings:
-        model.freeze("bn0", "conv", "bn1", "hidden")
+        frozen = ("bn0", "conv", "bn1", "hidden")
+    model.freeze(*frozen)
     data, held = (Clips(multi_label=multi_label, embeddings=embeddings, fitted=fitted) for fitted in (True, False))
     return Fit(model, guide, data, settings, folder, validation=held)
 
