@@ -4,6 +4,7 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -72,6 +73,7 @@ class Clips:
         self.target = nn.functional.one_hot(label, LABELS).double() if multi_label else label
         self.embedded, self.clips, self.fitted = embeddings, self, fitted
         self.labels = ("a", "b", "c")
+        self.places, self.reader = np.arange(CLIPS), None
 
     def __len__(self):
         return CLIPS

@@ -12,6 +12,7 @@ from bayes_panns.audio.front_end import LogMel
 from bayes_panns.bayes import BayesianNet, OneOfK, Strategy, guide_from_strategy
 from bayes_panns.clips import ClipSet, Task, write
 from bayes_panns.core.errors import StoreError
+from bayes_panns.core.launch import Launch
 from bayes_panns.nets import build
 from bayes_panns.svi import Features, Fit, FitSettings, Running
 from bayes_panns.svi.feature_file import FeatureFile
