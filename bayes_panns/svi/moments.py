@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from bayes_panns.devices import random_state, set_random_state
 from bayes_panns.ranks import Group
 
 
@@ -14,28 +15,25 @@ class Moment:
 
     Attributes:
         buffers: Statistics of BatchNorm, in the order of the module.
-        random: The random state of the CPU.
-        on_gpu: That of the GPU, and the device.
+        device: Where the fit computes.
+        random: The random states: see :func:`~bayes_panns.devices.random_state`.
     """
 
     buffers: list[Tensor]
-    random: Tensor
-    on_gpu: tuple[torch.device, Tensor] | None
+    device: torch.device
+    random: dict[str, Tensor]
 
     @classmethod
     def of(cls, objective: nn.Module, device: torch.device) -> "Moment":
         """The present one."""
-        on_gpu = (device, torch.cuda.get_rng_state(device)) if device.type == "cuda" else None
-        return cls([each.clone() for each in _statistics(objective)], torch.get_rng_state(), on_gpu)
+        return cls([each.clone() for each in _statistics(objective)], device, random_state(device))
 
     @torch.no_grad()
     def restore(self, objective: nn.Module) -> None:
         """Go back to it."""
         for buffer, before in zip(_statistics(objective), self.buffers, strict=True):
             buffer.copy_(before)
-        torch.set_rng_state(self.random)
-        if self.on_gpu is not None:
-            torch.cuda.set_rng_state(self.on_gpu[1], self.on_gpu[0])
+        set_random_state(self.device, self.random)
 
 
 def _statistics(objective: nn.Module) -> list[Tensor]:
@@ -62,9 +60,8 @@ def unlike(objective: nn.Module, device: torch.device, group: Group) -> str | No
     """
     if group.size == 1:
         return None
-    values = {**objective.state_dict(), "the random state": torch.get_rng_state()}
-    if device.type == "cuda":
-        values["the random state of the GPU"] = torch.cuda.get_rng_state(device)
+    states = {f"the random state of {name}": state for name, state in random_state(device).items()}
+    values = {**objective.state_dict(), **states}
     sums = torch.stack([_bits(value).cpu() for value in values.values()])
     return next((name for name, same in zip(values, group.equal(sums).tolist(), strict=True) if not same), None)
 
