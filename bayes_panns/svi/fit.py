@@ -2,8 +2,6 @@
 
 import logging
 import math
-import signal
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -380,12 +378,10 @@ class Fit:
         Returns:
             The error that says so.
         """
-        # The launcher now ends the processes that are left; this one first says what happened.
-        if hasattr(signal, "pthread_sigmask") and threading.current_thread() is threading.main_thread():
-            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         kept = f"the last checkpoint is {self.folder / CHECKPOINT}" if self.checkpointed else "there is no checkpoint"
         if self._before is not None:
             self._before.restore(self._objective)
+            self._collect_norms()
             if self._group.first:
                 self._checkpoints.save(self._state, wait=True)
                 kept = f"{self.folder / CHECKPOINT} has the steps before it"
