@@ -9,6 +9,7 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import soundfile
@@ -257,6 +258,20 @@ def test_two_packs_at_once(catalog, killed, monkeypatch):
     pack(catalog, killed / "a.h5", resume=True, **OPTIONS)
     assert tried
     assert [path.name for path in killed.iterdir()] == ["a.h5"]
+
+
+def test_nothing_reaches_a_file_that_is_abandoned(tmp_path):
+    path = tmp_path / "a.h5"
+    with WrittenAgain(path) as file:
+        hdf5 = h5py.File(file, "w", rdcc_nbytes=0)
+        hdf5.create_dataset("waveform", (4, 100), chunks=(1, 100), dtype="i2")[0] = 7
+        hdf5.flush()
+        # HDF5 keeps some of this until it closes the file, and truncates it then.
+        hdf5["waveform"][1], hdf5["late"] = 8, np.arange(9)
+        there = path.read_bytes()
+        file.abandon()
+        hdf5.close()
+    assert path.read_bytes() == there
 
 
 def test_nothing_to_go_on_with(catalog, whole, tmp_path):
