@@ -39,7 +39,7 @@ def test_a_dry_run_on_a_cpu_checks_and_judges_no_time(tmp_path):
     assert (tmp_path / "made" / "dry.1.md").read_text() in result.output
     assert (tmp_path / "made" / "dry.1.png").read_bytes().startswith(b"\x89PNG")
     assert list(run["parts"]) == parts
-    assert run["parts"]["waiting"]["reason"] == "a processor does not wait for itself"
+    assert run["parts"]["waiting"]["reason"] == "there is no GPU to wait for"
     assert not any(part["failed"] for part in run["parts"].values())
     for name in ("agree", "statistics", "random"):
         assert {row["verdict"] for row in run["parts"][name]["rows"]} == {"met"}
@@ -49,6 +49,7 @@ def test_a_dry_run_on_a_cpu_checks_and_judges_no_time(tmp_path):
     assert all(row["value"] > 0 for row in run["parts"]["steps"]["rows"])
     assert run["dry_run"] is True
     assert "**A dry run" in result.output
+    assert "a CPU agrees with itself" in result.output
     assert "| weights / deterministic |" in result.output
 
 
@@ -121,6 +122,41 @@ def test_a_row_has_its_verdict(row, verdict):
     from benchmarks.gpu.setting import Found
 
     assert Found("x", **row).verdict == verdict
+
+
+def test_a_dry_run_on_a_gpu_judges_no_time_either(tmp_path):
+    from benchmarks.gpu.measures import ratio
+    from benchmarks.gpu.setting import Ratio, Setting
+
+    found = Ratio([2.0], [1.0], 0.0)
+    for tiny, verdict in ((True, "not measured"), (False, "missed")):
+        assert ratio(Setting("cuda", tiny, tmp_path), "a / b", found, 1.1, "so").verdict == verdict
+
+
+def test_a_gpu_that_is_not_there_is_a_mistake_of_usage(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    result = call("--device", "cuda:2")
+    assert result.exit_code == 2
+    assert "--device cuda:2: torch sees 2 GPUs here, from cuda:0 on" in result.stderr
+
+
+def test_a_fit_whose_time_is_over_is_left_to_nobody(tmp_path, monkeypatch):
+    from benchmarks.gpu import fitting
+    from benchmarks.gpu.run import _limited, _TimeUp
+
+    command = [
+        sys.executable,
+        "-c",
+        f"import os, time; open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); time.sleep(60)",
+    ]
+    monkeypatch.setattr(fitting, "_command", lambda words: command)
+    started = time.monotonic()
+    with pytest.raises(_TimeUp), _limited(1.0):
+        fitting._killed_after_a_line(tmp_path)
+    assert time.monotonic() - started < 30
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
 def test_a_record_holds_what_is_no_number_and_the_table_says_what_was_missed(tmp_path):

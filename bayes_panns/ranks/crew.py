@@ -37,6 +37,9 @@ ROOM = 20.0
 _GRACE = 1.0
 """Seconds for a signal to arrive that has ended another process and is on its way to this one too."""
 
+_LAST_WORD = 3.0
+"""Seconds that the first process has to say why it failed: a launcher ends it as soon as another one has ended."""
+
 _JOB, _PIECE, _ENOUGH, _END = "job", "piece", "enough", "end"
 _ASK, _MADE, _SAID, _DONE, _ERROR = "ask", "made", "said", "done", "error"
 
@@ -275,7 +278,7 @@ class _Helper:
         try:
             self._working = True
             while True:
-                kind, content = self._messages.get()
+                kind, content = self._heard()
                 if kind == _END:
                     return
                 self._do(content)
@@ -289,6 +292,7 @@ class _Helper:
             # Were this process the first to end, the launcher would end the others, which have something to say.
             self._working = False
             self._gone.wait(ROOM)
+            time.sleep(_LAST_WORD)
             raise SystemExit(1) from None
         finally:
             self._working = False
@@ -310,17 +314,33 @@ class _Helper:
     def _pieces(self) -> Iterator[Any]:
         while True:
             self._link.send(_ASK)
-            kind, piece = self._messages.get()
+            kind, piece = self._heard()
             if kind != _PIECE:
                 return
             yield piece
+
+    def _heard(self) -> tuple[str, Any]:
+        """The next message of the first process.
+
+        Raises:
+            BaseException: It could not be read.
+        """
+        kind, content = self._messages.get()
+        if kind == _ERROR:
+            raise content
+        return kind, content
 
     def _listen(self) -> None:
         """Take messages until the end; when the first process has failed, end this one too."""
         try:
             kind = ""
             while kind != _END:
-                kind, content = self._link.receive()
+                try:
+                    kind, content = self._link.receive()
+                except (EOFError, OSError):
+                    raise
+                except Exception as error:  # Such as too little memory on a GPU for what has come.
+                    kind, content = _ERROR, error
                 self._ended = kind == _END
                 self._messages.put((kind, content))
         except (EOFError, OSError):

@@ -6,8 +6,10 @@ import os
 import secrets
 import socket
 import threading
+import time
+from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from typing import Any
 
 import torch
@@ -17,8 +19,11 @@ from bayes_panns.core.launch import launch
 _PATIENCE = 300.0
 """Seconds that the first process waits for the others to connect, once all have met."""
 
-_LOOPBACK, _TOKEN = "127.", 32
-"""What addresses begin with by which a host means itself; the bytes of a token."""
+_LOOPBACK = "127."
+"""What addresses begin with by which a host means itself."""
+
+_TOKEN, _RANK = 32, 4
+"""The bytes of a token, and of a rank, which are said first."""
 
 
 class Link:
@@ -87,9 +92,9 @@ class Meeting:
         Raises:
             OSError: It cannot be reached.
         """
-        link = Link(socket.create_connection((self.host, self.port), _PATIENCE))
-        link.connection.send_bytes(self.token + str(rank).encode())
-        return link
+        connected = socket.create_connection((self.host, self.port), _PATIENCE)
+        connected.sendall(self.token + rank.to_bytes(_RANK))
+        return Link(connected)
 
 
 class Door:
@@ -101,31 +106,59 @@ class Door:
 
     def __init__(self) -> None:
         host = _own_address()
-        self._server = socket.create_server((host if host.startswith(_LOOPBACK) and _one_host() else "", 0))
-        self._server.settimeout(_PATIENCE)
         # A name of this host may mean the host itself to it, and the way to it to the others.
-        name = os.environ["MASTER_ADDR"] if host.startswith(_LOOPBACK) and not _one_host() else host
+        by_name = host.startswith(_LOOPBACK) and not _one_host()
+        self._server = socket.create_server(("" if by_name else host, 0))
+        self._server.setblocking(False)
+        name = os.environ["MASTER_ADDR"] if by_name else host
         self.meeting = Meeting(name, self._server.getsockname()[1], secrets.token_bytes(_TOKEN))
 
     def admit(self, number: int) -> dict[int, Link]:
         """So many connections, by rank; nobody can connect any more afterwards.
 
+        Whoever connects without the token is turned away, and whoever says nothing keeps nobody waiting. No more than
+        the token and a rank is read, and nothing unpickled, of a process that has not shown the token.
+
         Raises:
             OSError: They do not come.
         """
-        found = dict[int, Link]()
-        with self._server:
+        found, said = dict[int, Link](), dict[socket.socket, bytes]()
+        ends = time.monotonic() + _PATIENCE
+        try:
             while len(found) < number:
-                link = Link(self._server.accept()[0])
-                try:
-                    said = link.connection.recv_bytes(64)
-                except (EOFError, OSError):
-                    said = b""
-                if hmac.compare_digest(said[:_TOKEN], self.meeting.token):
-                    found[int(said[_TOKEN:])] = link
-                else:
-                    link.close()
+                left = ends - time.monotonic()
+                ready = wait([self._server, *said], left) if left > 0 else []
+                if not ready:
+                    raise TimeoutError(f"{number - len(found)} of {number} processes have not come in {_PATIENCE:g} s")
+                for each in ready:
+                    if each is self._server:
+                        # Who was at the door may be gone again.
+                        with suppress(OSError):
+                            said[self._server.accept()[0]] = b""
+                    elif isinstance(each, socket.socket) and (rank := self._rank(each, said)) is not None:
+                        found[rank] = Link(each)
+        finally:
+            for unknown in (self._server, *said):
+                unknown.close()
         return found
+
+    def _rank(self, peer: socket.socket, said: dict[socket.socket, bytes]) -> int | None:
+        """Read what has come of a peer's greeting; returns its rank once that is complete and has the token."""
+        try:
+            peer.setblocking(False)
+            heard = peer.recv(_TOKEN + _RANK - len(said[peer]))
+        except BlockingIOError:
+            return None
+        except OSError:
+            heard = b""
+        said[peer] += heard
+        if heard and len(said[peer]) < _TOKEN + _RANK:
+            return None
+        greeting = said.pop(peer)
+        if heard and hmac.compare_digest(greeting[:_TOKEN], self.meeting.token):
+            return int.from_bytes(greeting[_TOKEN:])
+        peer.close()
+        return None
 
 
 def use_own_gpu() -> None:

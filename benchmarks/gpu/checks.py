@@ -101,7 +101,7 @@ def _states(setting: Setting) -> list[Tensor]:
 def waiting(setting: Setting, ends: float) -> Iterator[Found]:
     """How often the processor waits for the GPU in a step, as CUDA's debug mode counts it."""
     if not setting.on_gpu:
-        raise Skipped("a processor does not wait for itself")
+        raise Skipped("there is no GPU to wait for")
     for name in ("deterministic", "weights", "mirrored", "flipout", "natural-gradient"):
         with room():
             step = TRAIN[name].make(setting.checked("bf16"))

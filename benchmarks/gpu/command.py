@@ -130,7 +130,10 @@ def _chosen(device: str) -> str:
         return device
     if not torch.cuda.is_available():
         raise click.UsageError(f"--device {device}: torch sees no GPU here; --device cpu --tiny is a dry run")
-    torch.cuda.set_device(device if ":" in device else torch.cuda.current_device())
+    number = int(device.removeprefix("cuda:")) if ":" in device else torch.cuda.current_device()
+    if number >= torch.cuda.device_count():
+        raise click.UsageError(f"--device {device}: torch sees {torch.cuda.device_count()} GPUs here, from cuda:0 on")
+    torch.cuda.set_device(number)
     # The networks see clips of one length only.
     torch.backends.cudnn.benchmark = True
     return "cuda"

@@ -54,7 +54,7 @@ def fit(setting: Setting, ends: float) -> Iterator[Found]:
     _run(*command, "-o", folder / "whole")
     whole = _lines(folder / "whole")
     per_second = work.clips * EPOCHS * BATCHES / LINES / float(whole[-1]["seconds"])
-    yield Found("clips a second of the fit", per_second, "clips/s", note="its last epoch, with reading and validation")
+    yield Found("clips a second of the fit", per_second, "clips/s", note="the second half of its steps, with reading")
     yield Found("a fit from start to posterior", time.monotonic() - started, "s", note=f"{EPOCHS * BATCHES} steps")
 
     _killed_after_a_line(folder / "killed", *command, "-o", folder / "killed")
@@ -128,10 +128,14 @@ def _killed_after_a_line(folder: Path, *words: object) -> None:
     with subprocess.Popen(
         _command(words), env=_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:
-        while process.poll() is None:
-            if (folder / "checkpoint.pt").exists():
-                process.kill()
-            time.sleep(_POLL)
+        try:
+            while process.poll() is None:
+                if (folder / "checkpoint.pt").exists():
+                    process.kill()
+                time.sleep(_POLL)
+        finally:
+            # The time of the part may be over.
+            process.kill()
         if process.returncode == 0:
             raise RuntimeError("the fit ended before it could be killed")
         if process.returncode > 0:

@@ -35,7 +35,7 @@ def loading(setting: Setting, ends: float) -> Iterator[Found]:
         found = _clips_a_second(setting, data, work.clips, workers)
         best = max(best, found)
         yield Found(f"read, {workers} processes ahead", found, "clips/s", note="int16, from the page cache")
-    yield Found("read, at best", best, "clips/s", least=eaten, judged=setting.on_gpu)
+    yield Found("read, at best", best, "clips/s", least=eaten, judged=setting.judged)
 
 
 def _clips_a_second(setting: Setting, data: Features, batch: int, workers: int) -> float:

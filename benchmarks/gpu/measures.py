@@ -93,8 +93,8 @@ def ratio(setting: Setting, name: str, found: Ratio, target: float | None, note:
         found.value,
         interval=found.interval,
         most=target,
-        note=f"{len(found.seconds)} rounds; {note}",
-        judged=setting.on_gpu,
+        note=f"rounds: {len(found.seconds)}; {note}",
+        judged=setting.judged,
         details=found.details(),
     )
 

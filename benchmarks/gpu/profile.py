@@ -36,7 +36,7 @@ def shares(setting: Setting, ends: float) -> Iterator[Found]:
             (drawn + updated) / total,
             most=None if name == "deterministic" else KERNEL,
             note=note,
-            judged=setting.on_gpu,
+            judged=setting.judged,
             details={"draw": drawn, "update": updated, "rest": rest},
         )
 

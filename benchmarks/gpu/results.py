@@ -52,6 +52,11 @@ def table(run: Mapping[str, Any]) -> str:
     lines = [f"{run['hardware']}, torch {versions['torch']}" + (f", CUDA {run['cuda']}" if run["cuda"] else "") + "."]
     if run["dry_run"]:
         lines += ["", "**A dry run: no time in it says anything of a GPU, and no target of a time is judged.**"]
+        if not run["cuda"]:
+            lines += [
+                "",
+                "The device is a CPU: what is checked is that the checks run, and that a CPU agrees with itself.",
+            ]
     rows = [row for part in run["parts"].values() for row in part["rows"] if row["verdict"]]
     counts = [f"{sum(row['verdict'] == word for row in rows)} {word}" for word in ("met", "missed", "not measured")]
     lines += ["", f"Of {len(rows)} tolerances and targets: {', '.join(counts)}."]

@@ -97,6 +97,11 @@ class Setting:
         return self.device == "cuda"
 
     @property
+    def judged(self) -> bool:
+        """Whether times are held against their targets: not those of a dry run."""
+        return self.on_gpu and not self.tiny
+
+    @property
     def net(self) -> str:
         """The network of the measurements."""
         return SMALL if self.tiny else "resnet54"
@@ -223,13 +228,18 @@ def _narrow(found: Ratio) -> bool:
 
 @contextmanager
 def room() -> Iterator[None]:
-    """A block whose memory on a GPU is free for others afterwards."""
+    """A block whose memory on a GPU is free for others afterwards, and which finds free what a failure has left."""
+    _free()
     try:
         yield
     finally:
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        _free()
+
+
+def _free() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 @contextmanager

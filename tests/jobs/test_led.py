@@ -251,3 +251,52 @@ def test_recordings_stopped_under_torchrun_go_on_to_the_same_bytes(home, tmp_pat
     first, second = launcher.run([*command, "-o", f"{out}/", "--resume", "--jobs", "2"], before=usual)
     assert (first[0], second) == (0, (0, "", "")), first[2]
     assert contents(out) == contents(whole)
+
+
+LAST_WORD = """
+import sys, time
+from pathlib import Path
+import bayes_panns.cli
+from bayes_panns.ranks import crew
+main = sys.modules["bayes_panns.cli.main"]
+said, work = main._fail, crew._Helper.work
+def fail(*arguments, **options):
+    time.sleep(0.5)
+    Path("FOLDER", "said").touch()
+    said(*arguments, **options)
+def ended(self):
+    try:
+        work(self)
+    finally:
+        Path("FOLDER", "ended").touch()
+main._fail, crew._Helper.work = fail, ended
+"""
+
+
+def test_the_first_says_why_it_failed_before_another_ends(home, tmp_path, launcher):
+    # A launcher ends all processes as soon as one has failed.
+    command = ["embed", home / "nowhere", home / "disk", "-o", tmp_path / "embedded.npz"]
+    first, second = launcher.run(command, before=LAST_WORD.replace("FOLDER", str(tmp_path)))
+    assert (first[0], second) == (1, (1, "", ""))
+    assert "is not a posterior" in first[2]
+    assert (tmp_path / "said").stat().st_mtime_ns < (tmp_path / "ended").stat().st_mtime_ns
+
+
+UNREADABLE = """
+import torch
+from bayes_panns.ranks import links
+load = torch.load
+def full(*arguments, **options):
+    content = load(*arguments, **options)
+    if content[0] == "piece":
+        raise torch.OutOfMemoryError("no room for a piece")
+    return content
+links.torch.load = full
+"""
+
+
+def test_a_piece_that_a_process_cannot_take_ends_all(home, tmp_path, launcher):
+    command = ["embed", home / "posterior", home / "disk", "-o", tmp_path / "embedded.npz"]
+    first, second = launcher.run(command, before=UNREADABLE)
+    assert (first[0], second) == (1, (1, "", ""))
+    assert "no room for a piece" in first[2]
