@@ -2,7 +2,9 @@
 
 import re
 
-_CLOCK = re.compile(r"(?:(?P<days>\d+)-)?(?P<hours>\d+)(?::(?P<minutes>\d\d?)(?::(?P<seconds>\d\d?))?)?", re.ASCII)
+_CLOCK = re.compile(
+    r"(?:(?P<days>\d{1,9})-)?(?P<hours>\d{1,9})(?::(?P<minutes>\d\d?)(?::(?P<seconds>\d\d?))?)?", re.ASCII
+)
 
 
 def seconds_of(text: str) -> float:

@@ -6,7 +6,7 @@ From a GPU they are pinned, and the copy is queued before the next step.
 
 ========================== =======================================================================
 ``checkpoint.pt``          the last one
-``checkpoint.previous.pt`` the one before it; if the last one is damaged, the fit resumes from here
+``checkpoint.previous.pt`` the one before it; if the last one is damaged or gone, the fit resumes from here
 ``checkpoint.best.pt``     the one of the epoch with the lowest ``val/nll``
 ========================== =======================================================================
 
@@ -213,7 +213,7 @@ class _Abandonable(io.RawIOBase):
 
 
 def load_last(folder: Path, load: Callable[[Path], _Loaded]) -> _Loaded:
-    """Load the last checkpoint, or the one before if the last is damaged; it then takes the place of the last.
+    """Load the last checkpoint, or the one before if the last is damaged or gone; it then takes the place of the last.
 
     Args:
         folder: Where the checkpoints are.
@@ -223,15 +223,19 @@ def load_last(folder: Path, load: Callable[[Path], _Loaded]) -> _Loaded:
         FitError: There is none, or none that is whole, or it belongs to another fit.
     """
     last, previous = folder / CHECKPOINT, folder / PREVIOUS
-    try:
-        return load(last)
-    except DamagedCheckpointError as error:
-        if not previous.is_file():
-            raise
+    damage: DamagedCheckpointError | None = None
+    if last.is_file() or not previous.is_file():
         try:
-            found = load(previous)
-        except DamagedCheckpointError as second:
-            raise FitError(f"{error}; {second}") from error
-        logger.warning(f"{last}: is damaged; resuming from the checkpoint before it, {previous.name}")
-        same_file(previous, last)
-        return found
+            return load(last)
+        except DamagedCheckpointError as error:
+            if not previous.is_file():
+                raise
+            damage = error
+    try:
+        found = load(previous)
+    except DamagedCheckpointError as error:
+        raise error if damage is None else FitError(f"{damage}; {error}") from error
+    what = "is missing" if damage is None else "is damaged"
+    logger.warning(f"{last}: {what}; resuming from the checkpoint before it, {previous.name}")
+    same_file(previous, last)
+    return found

@@ -16,6 +16,7 @@ from bayes_panns.ranks import group
 from bayes_panns.svi.checkpoint import (
     BEST,
     CHECKPOINT,
+    PREVIOUS,
     State,
     checkpoint_content,
     load_checkpoint,
@@ -66,7 +67,7 @@ class FitCheckpoints:
     def exist(self) -> bool:
         """Whether there is one to resume from."""
         self.writer.settle()
-        return self.last.is_file()
+        return any((self._folder / name).is_file() for name in (CHECKPOINT, PREVIOUS))
 
     def wanted(self, state: State) -> bool:
         """Whether to write one at the end of an epoch: the best and the last always, others if that takes little."""
@@ -95,7 +96,9 @@ class FitCheckpoints:
             self.writer.wait()
 
     def load(self, state: State) -> State:
-        """Read the last one, or the one before if that is damaged, into model, guide, optimisers and random states.
+        """Read the last one into model, guide, optimisers and random states.
+
+        If it is damaged or gone, the one before is read.
 
         Args:
             state: The state of the fit at its start.

@@ -21,6 +21,7 @@ _OF_BATCHES = (
     "learning_rate",
     "schedule",
     "kl_warmup",
+    "scale_bounds",
     "clip_gradient",
     "natural",
     "start",
@@ -228,9 +229,10 @@ class FitSettings(BaseModel):
         Raises:
             ValueError: Something is.
         """
-        fields = type(self).model_fields
-        other = [
-            name for name in _OF_BATCHES if getattr(self, name) != fields[name].get_default(call_default_factory=True)
-        ]
+        default = type(self)()
+        other = [name for name in _OF_BATCHES if getattr(self, name) != getattr(default, name)]
+        if not self.scale_bounds and "scale_bounds" in other:
+            # Runs of older versions have no bounds, and go on so.
+            other.remove("scale_bounds")
         if other:
             raise ValueError(f"fit.{other[0]} is a setting of steps over batches; this fit takes all clips a step")

@@ -226,6 +226,7 @@ def test_validation_clips_are_scored_once(clips, tmp_path):
         (['freeze=["locs"]'], "fits means and widths"),
         (["fit.features=memory"], 'set fit.features = "embeddings"'),
         (["fit.learning_rate=0.5"], "learning_rate is a setting of steps over batches"),
+        (["fit.scale_bounds=[0.1, 2]"], "scale_bounds is a setting of steps over batches"),
         (["fit.selection.folds=1"], "two folds or more"),
         (["fit.optimizer=adam", "fit.selection.folds=3"], "selection is for natural gradients"),
         (["fit.optimizer=newton"], "natural-gradient"),

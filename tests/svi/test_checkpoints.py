@@ -4,6 +4,7 @@ import errno
 import os
 import signal
 import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ import torch
 from bayes_panns.core.errors import FitError
 from bayes_panns.svi import Running, Stop, last_stop
 from bayes_panns.svi.checkpoint import BEST, CHECKPOINT, PREVIOUS, State, read_checkpoint
-from bayes_panns.svi.checkpoint_writer import CheckpointWriter, Snapshot
+from bayes_panns.svi.checkpoint_writer import CheckpointWriter, Snapshot, load_last
 from bayes_panns.svi.interrupts import Interrupts
 from bayes_panns.svi.time_limit import TimeLimit
 from tests.svi.test_fit import job, metrics, same, state, store  # noqa: F401
@@ -162,6 +163,27 @@ def test_the_best_epoch_is_the_first_with_the_least_nll(scores):
         found.score_epoch()
     finite = [(nll, step) for step, nll in enumerate(scores, 1) if nll == nll]
     assert found.best == ((min(finite)[1], min(finite)[0]) if finite else None)
+
+
+def test_without_the_last_checkpoint_the_one_before_is_taken(tmp_path, caplog):
+    folder = tmp_path
+    (folder / PREVIOUS).write_bytes(b"before")
+    assert load_last(folder, Path.read_bytes) == b"before"
+    assert "checkpoint.pt: is missing; resuming from the checkpoint before it, checkpoint.previous.pt" in caplog.text
+    assert (folder / CHECKPOINT).read_bytes() == b"before"
+
+
+def test_a_fit_whose_last_checkpoint_is_deleted_does_not_start_again(store, tmp_path):  # noqa: F811
+    first = job(store, tmp_path / "run")
+    for _ in range(2):
+        first.save_checkpoint()
+        first._step(first._batches.index(first.step))
+    first.save_checkpoint()
+    (tmp_path / "run" / CHECKPOINT).unlink()
+    second = job(store, tmp_path / "run")
+    assert second.checkpointed
+    second.load_checkpoint()
+    assert second.step == 1
 
 
 def test_a_fit_goes_on_from_the_checkpoint_before_a_damaged_one(store, tmp_path, caplog):  # noqa: F811
