@@ -16,7 +16,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from bayes_panns.clips.reader import Reader
+from bayes_panns.clips.shared import shared
 from bayes_panns.core.errors import BayesPannsError, FitError
+
+logger = logging.getLogger(__name__)
 
 DEEP = 2
 """How many batches each process reads ahead."""
@@ -32,7 +35,8 @@ class Ahead:
 
     A thin layer over :class:`torch.utils.data.DataLoader`. The processes are started anew (``spawn``), open each file
     once, leave signals to this process, which ends them, and end when it dies. Batches come through shared memory:
-    about ``workers * DEEP`` of them are there at a time. Torch's random state is not touched.
+    about ``workers * DEEP`` of them are there at a time; where it has no room for one, that one is copied. Torch's
+    random state is not touched.
 
     Args:
         reader: What reads them; it is sent to the processes.
@@ -43,7 +47,7 @@ class Ahead:
 
     Raises:
         BayesPannsError: What is wrong with a store, as in this process.
-        FitError: A process has ended before its time.
+        FitError: Processes cannot be started, or one has ended before its time.
     """
 
     def __init__(self, reader: Reader, batches: Iterable[Tensor], *, workers: int, pinned: bool = False) -> None:
@@ -65,8 +69,15 @@ class Ahead:
                 # By default each iterator would move the global random state.
                 generator=torch.Generator(),
             )
-            self._found: Iterator[Tensor | Exception] | None = iter(loader)
+            try:
+                self._found: Any = iter(loader)
+            except OSError as error:
+                raise FitError(
+                    f"processes that read clips ahead cannot be started ({error.strerror or error}); set fewer "
+                    "--workers, or 0"
+                ) from error
         self._processes = set(multiprocessing.active_children()) - before
+        self._cramped = False
 
     @property
     def processes(self) -> tuple[int, ...]:
@@ -85,27 +96,65 @@ class Ahead:
         found = next(self._found)
         if isinstance(found, Exception):
             raise found
+        if isinstance(found, np.ndarray):
+            if not self._cramped:
+                self._cramped = True
+                logger.warning(
+                    "/dev/shm has no room for batches that are read ahead, so they are copied, which is slower; "
+                    "give it more (docker run --shm-size 8g)"
+                )
+            return torch.from_numpy(found)
         return found
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        codes = [each.exitcode for each in self._processes if each.exitcode]
         self._end()
-        # Torch raises it wherever this process happens to be.
-        if isinstance(error, RuntimeError) and str(error).startswith(_DIED):
+        # Torch raises it wherever this process happens to be, so it may be in the words of another error.
+        if _is_of_a_death(error):
+            how = f" {_told(codes[0])}" if codes else ""
             raise FitError(
-                "a process that reads clips ahead has ended, perhaps killed for lack of memory or of room in /dev/shm; "
-                "go on with --resume, and fewer --workers"
+                f"a process that reads clips ahead has ended{how}, perhaps for lack of memory; go on with --resume, "
+                "and fewer --workers"
             ) from error
 
     def _end(self) -> None:
         """End the processes; they finish what they read."""
-        self._found = None
-        for process in self._processes:
-            # They do not hear SIGTERM.
-            if process.is_alive():
-                process.kill()
-            process.join()
+        found, self._found = self._found, None
+        try:
+            # An interrupt within it leaves a trace that keeps it alive.
+            if found is not None:
+                found._shutdown_workers()
+        except RuntimeError as error:
+            # One that dies now has done its work.
+            if not _is_of_a_death(error):
+                raise
+        finally:
+            for process in self._processes:
+                # They do not hear SIGTERM.
+                if process.is_alive():
+                    process.kill()
+                process.join()
+
+
+def _is_of_a_death(error: BaseException | None) -> bool:
+    """Whether torch has said that a process has died, and this error is that or comes of it."""
+    while error is not None:
+        if isinstance(error, RuntimeError) and str(error).startswith(_DIED):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _told(code: int) -> str:
+    """An exit code in words."""
+    if code > 0:
+        return f"with exit code {code}"
+    try:
+        return f"by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"by signal {-code}"
 
 
 class _Numbers:
@@ -118,20 +167,22 @@ class _Numbers:
         return (index.numpy() for index in self._batches)
 
 
-class _Batches(Dataset[Tensor | Exception]):
+class _Batches(Dataset[Tensor | np.ndarray | Exception]):
     """A batch by the numbers of its clips; or the error, which torch would wrap in a trace of the other process."""
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
 
-    def __getitem__(self, index: np.ndarray) -> Tensor | Exception:
+    def __getitem__(self, index: np.ndarray) -> Tensor | np.ndarray | Exception:
         reader = self._reader
-        shape = (len(index), *reader.shape)
         try:
-            # Read into the memory that is shared, and not copied there.
-            room = torch.UntypedStorage._new_shared(int(np.prod(shape)) * reader.dtype.itemsize)
-            found = torch.empty(0, dtype=reader.dtype).set_(room, 0, shape)  # type: ignore[call-overload]
-            return reader.read(index, found)
+            try:
+                # Read into the memory that is shared, and not copied there.
+                room = shared((len(index), *reader.shape), reader.dtype)
+            except OSError:
+                # An array is sent through a pipe.
+                return reader.read(index).numpy()
+            return reader.read(index, room)
         except (BayesPannsError, OSError, MemoryError) as error:
             return error
 

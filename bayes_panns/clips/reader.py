@@ -8,7 +8,9 @@ from torch import Tensor
 
 from bayes_panns.clips.clip_file import ClipFile
 from bayes_panns.clips.clipset import ClipSet
+from bayes_panns.clips.shared import shared
 from bayes_panns.clips.store_format import DIGEST_BYTES, check_indices
+from bayes_panns.core.errors import FitError
 
 
 class Reader(Protocol):
@@ -96,17 +98,25 @@ class ClipReader:
 
         Raises:
             StoreError: A store is damaged.
+            FitError: There is no room for it.
         """
         if self._shared is not None:
             return
-        digests = torch.zeros((int(self._starts[-1]), DIGEST_BYTES), dtype=torch.uint8).share_memory_()
-        checked = torch.zeros(len(digests), dtype=torch.bool).share_memory_()
+        rows = int(self._starts[-1])
+        try:
+            digests = shared((rows, DIGEST_BYTES), torch.uint8).zero_()
+            checked = shared((rows,), torch.bool).zero_()
+            self._places = shared((len(self),), torch.int64).copy_(self._places)
+        except OSError as error:
+            raise FitError(
+                f"/dev/shm has no room for the places and digests of {rows:,} clips, {rows * 41 / 1e6:.1f} MB; give it "
+                "more (docker run --shm-size 8g), or read in one process (--workers 0)"
+            ) from error
         for file, start, end in self._parts():
             if file.verifiable:
                 with file.one_line_errors():
                     digests[start:end] = torch.from_numpy(file.kept_digests())
             checked[start:end] = torch.from_numpy(file.checked)
-        self._places.share_memory_()
         self._take(digests, checked)
 
     def _take(self, digests: Tensor, checked: Tensor) -> None:

@@ -6,11 +6,12 @@ from bayes_panns.jobs.crossval import CrossValidation, Spread, crossval, run_fol
 from bayes_panns.jobs.doctor import examine_machine
 from bayes_panns.jobs.embed import embed
 from bayes_panns.jobs.evaluate import evaluate_clips, evaluate_posterior
-from bayes_panns.jobs.fit import Fitted, determined, fit
+from bayes_panns.jobs.fit import Fitted, fit
 from bayes_panns.jobs.health import calibrations, examine_posterior
 from bayes_panns.jobs.labels import label_set
 from bayes_panns.jobs.memory import StartMemory, WidthMemory, check_start, read_start_memory
 from bayes_panns.jobs.predict import predict_to
+from bayes_panns.jobs.provenance import determined
 from bayes_panns.jobs.results import Entry, ResultsFolder
 from bayes_panns.jobs.run_folder import RUN_TOML, RunFolder, unless_fitting
 from bayes_panns.jobs.score import score

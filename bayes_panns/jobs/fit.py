@@ -1,19 +1,15 @@
 """The fit of a posterior: from a recipe and clip stores to a run's folder."""
 
 import logging
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from bayes_panns import __version__
-from bayes_panns.bayes import Effective, effective_parameters
 from bayes_panns.clips import ClipSet
 from bayes_panns.core import choices
 from bayes_panns.core.choices import Holds, Schedule, SplitRule, Task
@@ -22,6 +18,7 @@ from bayes_panns.jobs.best import save_best
 from bayes_panns.jobs.inputs import Continued, Inputs, Resumable
 from bayes_panns.jobs.labels import warn_of_labels
 from bayes_panns.jobs.leaks import record_fitted_clips, warn_of_clips_twice, warn_of_known_clips
+from bayes_panns.jobs.provenance import provenance_of
 from bayes_panns.jobs.run_folder import Resume, RunFolder
 from bayes_panns.jobs.splits import divide
 from bayes_panns.jobs.starting import (
@@ -162,7 +159,7 @@ def fit(
 
         def describe() -> None:
             posterior.metrics = dict(job.metrics)
-            posterior.provenance = _provenance(recipe, job, complete, resumable)
+            posterior.provenance = provenance_of(recipe, job, complete, resumable)
             if upstream is not None:
                 posterior.provenance["upstream"] = {"folder": Path(str(recipe.upstream)).name, **upstream.provenance}
 
@@ -359,49 +356,3 @@ def _explain_longer(job: Fit, before: int) -> None:
             f"result differs from a fit of {settings.epochs} epochs from the start"
         )
     logger.info(line)
-
-
-def _provenance(recipe: Run, job: Fit | HeadFit, complete: bool, resumable: Resumable) -> dict[str, Any]:
-    """Where a posterior comes from."""
-    found: dict[str, Any] = {
-        "data": [Path(store).name for store in recipe.data.stores],
-        "folds": sorted(recipe.data.folds) if recipe.data.folds else "all",
-        "clips": len(job.data),
-        "steps": job.step,
-        "epochs": round(job.epoch, 3),
-        "complete": complete,
-        "seed": recipe.fit.seed,
-        "optimizer": str(recipe.fit.optimizer),
-        "start": str(recipe.fit.start),
-        "features": str(recipe.fit.features),
-        "kl_weight": job.kl_weight,
-        "tempered": job.kl_weight != 1,
-        "device": str(job.device),
-        "versions": {
-            "bayes_panns": __version__,
-            "python": sys.version.split()[0],
-            **{package: version(package) for package in ("torch", "torchaudio", "pyro-ppl")},
-        },
-    }
-    effective = effective_parameters(job.model, job.guide).total
-    if effective.weights:
-        found["weights"] = effective.weights
-        found["effective_parameters"] = effective.gamma
-        found["at_prior"] = effective.at_prior
-    if isinstance(job, HeadFit):
-        found["converged"] = job.converged
-    if isinstance(job, HeadFit) and job.choice is not None:
-        found["selection"] = [asdict(each) for each in job.choice.candidates]
-    if resumable.continued:
-        found["continued"] = [each.model_dump() for each in resumable.continued]
-    return found
-
-
-def determined(provenance: Mapping[str, Any]) -> Effective | None:
-    """How many weights the clips determine, from the provenance of a posterior.
-
-    None if it does not say: an older version fitted it, or none of its weights is a mean-field Normal.
-    """
-    if not {"weights", "effective_parameters", "at_prior"} <= provenance.keys():
-        return None
-    return Effective(provenance["weights"], provenance["effective_parameters"], provenance["at_prior"])

@@ -10,8 +10,8 @@ from bayes_panns.core.choices import Health, Holds
 from bayes_panns.core.errors import BayesPannsError, reason
 from bayes_panns.core.findings import Finding
 from bayes_panns.jobs.doctor import speed
-from bayes_panns.jobs.fit import determined
 from bayes_panns.jobs.inputs import posterior_at
+from bayes_panns.jobs.provenance import determined
 from bayes_panns.jobs.verify import verify
 from bayes_panns.posterior import FittedClips, Posterior, choose_device, load
 from bayes_panns.posterior.header import FORMAT, Header, read

@@ -2,8 +2,6 @@
 
 import logging
 import math
-import signal
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -13,39 +11,33 @@ from pathlib import Path
 import pyro
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from bayes_panns.audio.augment import Mixup, SpecAugment
-from bayes_panns.bayes import BayesianNet, EffectiveParameters, Part, effective_parameters
-from bayes_panns.clips import Sampler
+from bayes_panns.bayes import BayesianNet, Part, effective_parameters
 from bayes_panns.core import choices, progress
-from bayes_panns.core.choices import Optimizer, WidthStart
-from bayes_panns.core.errors import FitError, LostProcessError
-from bayes_panns.ranks import Shard, generator_of, group, lost, own_dropout, sharded, synchronised_batch_norm
-from bayes_panns.svi.checkpoint import CHECKPOINT, RunningMean, State
+from bayes_panns.core.choices import WidthStart
+from bayes_panns.ranks import group, lost, own_dropout, synchronised_batch_norm
+from bayes_panns.svi.agreement import Agreement
+from bayes_panns.svi.batches import Batches
+from bayes_panns.svi.checkpoint import RunningMean, State
 from bayes_panns.svi.embeddings import Embeddings
 from bayes_panns.svi.features import Features
 from bayes_panns.svi.fisher import BATCH, start_from_fisher
 from bayes_panns.svi.fit_checkpoints import FitCheckpoints
-from bayes_panns.svi.guards import diverged, first_not_finite
 from bayes_panns.svi.interrupts import Interrupts, Stop, interruptible, note_stop
-from bayes_panns.svi.loader import Loader, default_workers
+from bayes_panns.svi.loader import Loader
 from bayes_panns.svi.metrics import METRICS, append_metrics, drop_metrics_after, effective_shares, widths
-from bayes_panns.svi.moments import Moment, unlike
 from bayes_panns.svi.natural_gradient import trained_weights
 from bayes_panns.svi.reading import NotFiniteError
 from bayes_panns.svi.schedules import kl_warmup, learning_rate
 from bayes_panns.svi.settings import FitSettings, Running
 from bayes_panns.svi.step_memory import state_memory
-from bayes_panns.svi.stepper import Batch, Stepper
+from bayes_panns.svi.stepper import Stepper
 from bayes_panns.svi.time_limit import TimeLimit
 from bayes_panns.svi.validation import validate
-from bayes_panns.svi.widths import bound_warning, log_widths, prior_warning, start_warning, trained_log_scales, widen
+from bayes_panns.svi.width_report import WidthReport
+from bayes_panns.svi.widths import log_widths, widen
 
 logger = logging.getLogger(__name__)
-
-_MIXUP = 2
-"""The stream of random numbers of mixup among those of a seed and a step."""
 
 
 class Fit:
@@ -102,27 +94,12 @@ class Fit:
         self.device = torch.device(device)
         self._widen = widen
         self._group = group()
-        self._sampler = Sampler(
-            data.target,
-            settings.batch_size,
-            sampling=settings.sampling,
-            seed=settings.seed,
-            block=settings.block,
-            places=data.clips.places,
-        )
-        self._batches = self._sampler.batches
-        if len(data) // self._batches < self._group.size:
-            raise FitError(
-                f"{self._group.size} processes cannot share out {len(data) // self._batches} clips a step: start fewer "
-                f"processes, or raise fit.batch_size (it is {settings.batch_size}) if there are more clips"
-            )
-        self._state = State(settings.epochs * self._batches, backbone=getattr(data, "backbone", None))
+        self._batches = Batches(data, settings)
+        self._state = State(settings.epochs * self._batches.an_epoch, backbone=getattr(data, "backbone", None))
         self.stopped: Stop | None = None
         """What ended it early, if something did."""
         self._nll = self._kl = math.nan
         self._loader = Loader(data, self.device)
-        self._warned = False
-        self._before: Moment | None = None
         self._drop_at: Callable[[int], None] = lambda step: None
         # A guide that builds itself from a run of the model does so here, in eval mode: BatchNorm must not move.
         self.model.eval()
@@ -138,6 +115,8 @@ class Fit:
             device=self.device,
             minutes=self.running.checkpoint_minutes,
         )
+        self._agreement = Agreement(self._stepper, self._checkpoints, settings, self._batches.an_epoch, self.device)
+        self._report = WidthReport(self.model, self.guide, settings)
         self._limit = TimeLimit(
             self.running,
             validation=0 if validation is None else -(-len(validation) // settings.batch_size),
@@ -158,7 +137,7 @@ class Fit:
     @property
     def epoch(self) -> float:
         """How many passes over the clips are done."""
-        return self.step / self._batches
+        return self.step / self._batches.an_epoch
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -206,7 +185,10 @@ class Fit:
             self._state.limits = self._stepper.bounds.limits
             if self._group.first:
                 (self.folder / METRICS).write_text("")
-        self._state_memory()
+        processes = self._group.size
+        state_memory(
+            self._objective, self._optimizers, self.data, self.settings, processes=processes, device=self.device
+        )
         self._stepper.join()
         with (
             interruptible() as interrupts,
@@ -219,7 +201,7 @@ class Fit:
             # The loss is checked at each step; Pyro's validation would read every weight again.
             pyro.validation_enabled(False),
             progress.task("fitting", total=self.steps, unit="step", done=self.step) as bar,
-            self._reading() as self._loader,
+            self._batches.loader(self._state, self.device, self.running.workers) as self._loader,
         ):
             # A NaN raises an error here that names the step; Pyro would warn as well.
             warnings.filterwarnings("ignore", message="Encountered NaN")
@@ -231,45 +213,13 @@ class Fit:
             except RuntimeError as error:
                 if not lost(error):
                     raise
-                raise self._left_alone() from error
+                raise self._agreement.left_alone(self._state) from error
         complete = self.step == self.steps
         note_stop(self.stopped)
         if complete and self._widen == 1:
-            self._conclude()
+            self._report.conclude(self._state.start, self._stepper.bounds.at_upper())
         self.model.eval()
         return complete
-
-    def _reading(self) -> Loader:
-        """What reads the batches that are left."""
-        workers = self.running.workers
-        if workers is None:
-            workers = default_workers(self.settings.features, self.device)
-        return Loader(self.data, self.device, (self._reads(step) for step in range(self.step, self.steps)), workers)
-
-    def _state_memory(self) -> None:
-        state_memory(
-            self._objective,
-            self._optimizers,
-            self.data,
-            self.settings,
-            processes=self._group.size,
-            device=self.device,
-        )
-
-    def _conclude(self) -> None:
-        """Say how much of the posterior is the data's."""
-        effective, end = effective_parameters(self.model, self.guide), log_widths(self.guide)
-        if effective.by_parameter:
-            logger.info(str(effective.total))
-        found = [bound_warning(self._stepper.bounds.at_upper(), self.settings), prior_warning(effective, end)]
-        # The others infer widths, which may then be where they started because that is where they belong.
-        guessed = self.settings.optimizer == Optimizer.ADAM and self.settings.start == WidthStart.GUIDE
-        if guessed and self._state.start is not None:
-            weights = {name: values.numel() for name, values in trained_log_scales(self.guide).items()}
-            found.append(start_warning(self._state.start, end, weights))
-        for warning in found:
-            if warning is not None:
-                logger.warning(warning)
 
     def _train(self, interrupts: Interrupts, bar: progress.ProgressTask) -> None:
         """Make steps until the fit is done or to end; write metrics at the end of each epoch, and checkpoints."""
@@ -281,18 +231,18 @@ class Fit:
             if self.stopped is not None:
                 return
             started = time.monotonic()
-            nll = self._step(self._sampler.batch(state.step))
+            nll = self._step(self._batches.index(state.step))
             state.running.seconds += time.monotonic() - started
             bar.advance()
             if self._ends_epoch(state.step):
                 # Until the epoch has ended, only the last checkpoint is whole.
-                self._before = None
+                self._agreement.forget()
                 self._end_epoch(nll)
                 state.score_epoch()
                 self._require_sound()
                 if self._checkpoints.wanted(state):
                     self._checkpoints.save(state, wait=False)
-                self._before = Moment.of(self._objective, self.device)
+                self._agreement.remember()
             bar.show(", ".join(f"{name} {value}" for name, value in self._shown(nll).items()))
 
     def _asked(self, interrupts: Interrupts) -> tuple[Stop | None, bool]:
@@ -304,7 +254,7 @@ class Fit:
         return Stop.first_of(stops), overdue
 
     def _ends_epoch(self, step: int) -> bool:
-        return step % (self.settings.steps_per_epoch or self._batches) == 0 or step == self.steps
+        return step % (self.settings.steps_per_epoch or self._batches.an_epoch) == 0 or step == self.steps
 
     def _step(self, index: Tensor) -> float:
         """One gradient step on the clips at ``index``.
@@ -315,13 +265,13 @@ class Fit:
         """
         settings = self.settings
         if self._group.size > 1:
-            self._before = Moment.of(self._objective, self.device)
+            self._agreement.remember()
         self._drop_at(self.step)
         with self._finite():
             self._stepper.step(
-                self._batch(index),
+                self._batches.take(index, self._loader, self._state),
                 rate=learning_rate(self.step, self.steps, settings.schedule),
-                kl_weight=settings.kl_weight * kl_warmup(self.step, round(settings.kl_warmup * self._batches)),
+                kl_weight=settings.kl_weight * kl_warmup(self.step, round(settings.kl_warmup * self._batches.an_epoch)),
                 number=self.step,
             )
         self._state.step += 1
@@ -343,76 +293,9 @@ class Fit:
         try:
             yield
         except NotFiniteError as error:
-            raise self._diverged(str(error), step=error.step) from error
+            raise self._agreement.diverged(str(error), error.step) from error
         except FloatingPointError as error:
-            raise self._diverged(str(error)) from error
-
-    def _batch(self, index: Tensor) -> Batch:
-        """This process's clips of those at ``index``, their targets and the augmentation of their spectrograms."""
-        part, mixup = self._part(self.step, len(index))
-        with sharded(part):
-            clips, target = self._loader.batch(index[part.rows])
-        if mixup is not None:
-            labels = len(self.data.clips.labels)
-            target = mixup.of(part)(target if target.is_floating_point() else F.one_hot(target, labels).float())
-        return Batch(clips, target, part, SpecAugment() if self.settings.spec_augment else None, mixup)
-
-    def _reads(self, step: int) -> Tensor:
-        """The clips that this process reads for a step: its own, then the partners of mixup."""
-        index = self._sampler.batch(step)
-        if not self._state.mixup_by_step:
-            return index[Shard.of(self._group.rank, self._group.size, len(index)).rows]
-        return index[self._part(step, len(index))[0].rows]
-
-    def _part(self, step: int, total: int) -> tuple[Shard, Mixup | None]:
-        """Which clips of a step this process has, and how the step's clips are mixed."""
-        part = Shard.of(self._group.rank, self._group.size, total)
-        if not self.settings.mixup:
-            return part, None
-        # From the step alone, since clips are read before their step. Fits of older versions drew it at the step.
-        generator = generator_of(self.settings.seed, step, _MIXUP) if self._state.mixup_by_step else None
-        mixup = Mixup.draw(total, generator=generator)
-        return mixup.with_partners(part), mixup
-
-    def _left_alone(self) -> LostProcessError:
-        """Keep what can be kept after another process has ended.
-
-        Returns:
-            The error that says so.
-        """
-        # The launcher now ends the processes that are left; this one first says what happened.
-        if hasattr(signal, "pthread_sigmask") and threading.current_thread() is threading.main_thread():
-            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        kept = f"the last checkpoint is {self.folder / CHECKPOINT}" if self.checkpointed else "there is no checkpoint"
-        if self._before is not None:
-            self._before.restore(self._objective)
-            if self._group.first:
-                self._checkpoints.save(self._state, wait=True)
-                kept = f"{self.folder / CHECKPOINT} has the steps before it"
-        return LostProcessError(
-            f"step {self.step} (epoch {self.epoch:.1f}): another process has ended, so the fit ends; {kept}; resume "
-            "with --resume"
-        )
-
-    def _diverged(self, what: str, *, here: bool | None = None, step: int | None = None) -> FitError:
-        """The end of a fit in which something is not finite; see :func:`~bayes_panns.svi.guards.diverged`.
-
-        Args:
-            what: What.
-            here: Whether it comes from this process; by default, whether the loss does.
-            step: When; by default now.
-        """
-        step = self.step if step is None else step
-        return diverged(
-            what,
-            self._objective,
-            self.settings,
-            step=step,
-            epoch=step / self._batches,
-            here=not self._stepper.finite_here if here is None else here,
-            natural=self._stepper.natural is not None,
-            checkpoint=self.folder / CHECKPOINT if self.checkpointed else None,
-        )
+            raise self._agreement.diverged(str(error), self.step) from error
 
     def _end_epoch(self, nll: float) -> None:
         """Score the validation clips and append a line of metrics; ``nll`` is the last step's."""
@@ -442,20 +325,12 @@ class Fit:
         shares = effective_shares(effective)
         if self._group.first:
             append_metrics(self.folder / METRICS, state.metrics | widths(self.model, self.guide) | shares)
-        self._warn_early(effective)
+        if self._widen == 1:
+            self._report.warn_early(effective, done=self.step / self.steps, epoch=self.epoch)
         # A bar shows as much; a log has no bar.
         if not progress.visible():
             shown = ", ".join(f"{name} {value}" for name, value in self._shown(state.metrics["nll"]).items())
             logger.info(f"epoch {self.epoch:.4g} of {self.settings.epochs}: {shown}, {seconds:.1f} s")
-
-    def _warn_early(self, effective: EffectiveParameters) -> None:
-        """Warn once of layers that are at their prior, while much of the fit is left and widths say something."""
-        if self._widen != 1 or self._warned or not 0.1 <= self.step / self.steps < 0.5:
-            return
-        warning = prior_warning(effective, trained_log_scales(self.guide, rotated=False))
-        if warning is not None:
-            logger.warning(f"epoch {self.epoch:.4g} of {self.settings.epochs}: {warning}")
-            self._warned = True
 
     def _collect_norms(self) -> None:
         if self._stepper.clip is not None:
@@ -493,21 +368,8 @@ class Fit:
         self._checkpoints.save(self._state, wait=wait)
 
     def _require_sound(self) -> None:
-        """Check that the state is finite, and the same in all processes.
-
-        Raises:
-            FitError: It is not.
-        """
         self._read(wait=True)
-        bad = first_not_finite(self._objective, gradients=False) is not None
-        if self._group.any(bad)[0]:
-            raise self._diverged("weights are no longer finite", here=bad)
-        differs = unlike(self._objective, self.device, self._group)
-        if differs is not None:
-            raise FitError(
-                f"step {self.step}: the processes have different values of {differs}; their machines, or versions of "
-                f"torch, may differ; the last good checkpoint is {self.folder / CHECKPOINT}"
-            )
+        self._agreement.require(self.step)
 
     def load_checkpoint(self) -> None:
         """Continue from the folder's checkpoint; the fit then runs as if it had never stopped.

@@ -58,10 +58,15 @@ class FitCheckpoints:
         self._saved: int | None = None
 
     @property
+    def last(self) -> Path:
+        """Where the last one is, if there is one."""
+        return self._folder / CHECKPOINT
+
+    @property
     def exist(self) -> bool:
         """Whether there is one to resume from."""
         self.writer.settle()
-        return (self._folder / CHECKPOINT).is_file()
+        return self.last.is_file()
 
     def wanted(self, state: State) -> bool:
         """Whether to write one at the end of an epoch: the best and the last always, others if that takes little."""
@@ -110,7 +115,7 @@ class FitCheckpoints:
         found = load_last(self._folder, load)
         if found.is_best and group().first:
             # A kill may have come before it had its second name.
-            same_file(self._folder / CHECKPOINT, self._folder / BEST)
+            same_file(self.last, self._folder / BEST)
         return found
 
     @contextmanager

@@ -178,7 +178,10 @@ def state_memory(
 
 
 def _most(objective: ELBOModule, data: Inputs, device: torch.device) -> int:
-    """More than a clip's activations are, without a pass: a network's widest maps, in each of its layers."""
+    """More than a clip's activations are, without a pass: a network's widest maps, in each of its layers.
+
+    0 for a network that does not say how large they are.
+    """
     model = cast(BayesianNet, objective.model)
     if not isinstance(model.net, Network):
         return 0
@@ -187,7 +190,10 @@ def _most(objective: ELBOModule, data: Inputs, device: torch.device) -> int:
     if clips.dim() == 2 and model.front_end is not None:
         frames = model.front_end.frames(frames)
     layers = sum(isinstance(each, torch.nn.Conv2d | torch.nn.Linear) for each in model.net.modules())
-    return layers * model.net.activation_bytes(frames)
+    try:
+        return layers * model.net.activation_bytes(frames)
+    except NotImplementedError:
+        return 0
 
 
 def _free(device: torch.device) -> int | None:

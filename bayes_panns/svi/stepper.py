@@ -1,71 +1,23 @@
 """One gradient step of a fit: loss, gradients, optimisers."""
 
 import math
-from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
-from functools import reduce
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from bayes_panns.audio.augment import Mixup, SpecAugment
 from bayes_panns.bayes import BayesianNet, Part
 from bayes_panns.core.choices import Optimizer, WidthStart
 from bayes_panns.core.errors import FitError
-from bayes_panns.devices import random_state, sent, set_random_state
-from bayes_panns.ranks import Group, Shard, group, sharded
+from bayes_panns.devices import random_state, set_random_state
+from bayes_panns.ranks import Group, group, sharded
+from bayes_panns.svi.batches import Batch
 from bayes_panns.svi.elbo import MeanFieldELBO
 from bayes_panns.svi.guards import GradientClip, ScaleBounds
 from bayes_panns.svi.natural_gradient import NaturalGradient, trained_weights
 from bayes_panns.svi.reading import BEHIND, Reading, Readings
 from bayes_panns.svi.settings import FitSettings
-
-
-@dataclass(frozen=True)
-class Batch:
-    """What a process makes a step from.
-
-    Attributes:
-        clips: Features, waveforms or embeddings, on the device; behind the process's own the partners of mixup.
-        target: Targets of its own clips, as the likelihood takes them; mixed already.
-        part: Which clips of the step they are; by default all of them.
-        spec_augment: What is applied to the normalised spectrograms first.
-        mixup: How the step's clips are mixed, after that.
-    """
-
-    clips: Tensor
-    target: Tensor
-    part: Shard | None = None
-    spec_augment: SpecAugment | None = None
-    mixup: Mixup | None = None
-
-    def __len__(self) -> int:
-        return len(self.target)
-
-    @property
-    def shard(self) -> Shard:
-        """Which clips of the step they are."""
-        return self.part or Shard(0, len(self), len(self))
-
-    @property
-    def augment(self) -> Callable[[Tensor], Tensor] | None:
-        """The augmentation of normalised spectrograms ``(batch, 1, frames, mels)``."""
-        steps: list[Callable[[Tensor], Tensor]] = [] if self.spec_augment is None else [self.spec_augment]
-        if self.mixup is not None:
-            steps.append(self.mixup.of(self.shard))
-        return (lambda values: reduce(lambda before, each: each(before), steps, values)) if steps else None
-
-    def between(self, start: int, stop: int) -> "Batch":
-        """Its clips from ``start`` to before ``stop``, with the partners that they need."""
-        ours = self.shard
-        part = replace(ours, start=ours.start + start, stop=ours.start + stop, partners=())
-        part = part if self.mixup is None else self.mixup.with_partners(part)
-        place = {place: row for row, place in enumerate(ours.rows.tolist())}
-        rows = torch.tensor([place[each] for each in part.rows.tolist()])
-        clips = self.clips[sent(rows, self.clips.device)] if part.partners else self.clips[start:stop]
-        return replace(self, clips=clips, target=self.target[start:stop], part=part)
 
 
 class Stepper:
@@ -202,7 +154,7 @@ class Stepper:
         parts = min(self._settings.accumulate, len(batch))
         self._kl_weight = kl_weight
         self._elbo.kl_weight, self._elbo.nll_weight = kl_weight / parts, float(self._group.size)
-        loss, nll, sampled = self._backward([*_parts(batch, parts)])
+        loss, nll, sampled = self._backward(batch.parts(parts))
         self._own_loss = loss
         found = self._of_all(loss, nll)
         kl = math.nan if self.natural is not None else self._elbo.kl
@@ -269,16 +221,6 @@ class Stepper:
         mean = self._group.total(torch.cat([grad.reshape(-1) for grad in used])).div_(self._group.size)
         means = iter(mean.split([grad.numel() for grad in used]))
         return [None if grad is None else next(means).view(grad.shape) for grad in gradients]
-
-
-def _parts(batch: Batch, count: int) -> Iterator[Batch]:
-    """A batch in parts of nearly the same size."""
-    if count == 1:
-        yield batch
-        return
-    for number in range(count):
-        part = Shard.of(number, count, len(batch))
-        yield batch.between(part.start, part.stop)
 
 
 def _added(gradients: list[Tensor | None] | None, more: tuple[Tensor | None, ...]) -> list[Tensor | None]:

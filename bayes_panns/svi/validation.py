@@ -11,7 +11,7 @@ from bayes_panns.devices import forked
 from bayes_panns.metrics import accuracy, mean_average_precision, nll
 from bayes_panns.ranks import Shard, group
 from bayes_panns.svi.embeddings import Embeddings
-from bayes_panns.svi.features import Features
+from bayes_panns.svi.features import Features, as_observed
 
 
 @torch.no_grad()
@@ -49,7 +49,7 @@ def validate(
             logits.append(logits_under(model, weights, clips, embedded=data.embedded).cpu())
     # Of fewer clips than processes one has none; the labels say how wide its rows are.
     own = torch.cat(logits) if logits else torch.zeros(0, len(data.clips.labels))
-    score, truth = several.rows(own, part.start, part.total), data.target
+    score, truth = several.rows(own, part.start, part.total), as_observed(data.target)
     found = {"val/nll": -model.likelihood(score, truth).log_prob(truth).mean().item()}
     if model.likelihood.task is Task.ONE_OF_K:
         return found | {"val/accuracy": (score.argmax(dim=1) == truth).float().mean().item()}

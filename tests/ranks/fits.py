@@ -1,9 +1,19 @@
-"""Small fits that one process or several make: ``python fits.py FOLDER`` in the environment that a launcher sets up."""
+"""Small fits that one process or several make.
+
+``python fits.py FOLDER WORLD NAME...`` makes fits in WORLD processes: forks of one that has imported all that they need
+and computed nothing. ``python fits.py FOLDER fails``, in the environment that a launcher sets up, makes one that fails.
+"""
 
 import json
+import os
+import socket
 import sys
+import traceback
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -27,6 +37,12 @@ CASES = {
     "squared-gradients": NATURAL | {"estimator": "flipout", "natural": {"curvature": "squared-gradients"}},
     "gauss-newton": NATURAL | {"estimator": "mirrored", "natural": {"curvature": "gauss-newton"}},
     "gauss-newton-mixed": NATURAL | {"estimator": "weights", "natural": {"curvature": "gauss-newton"}, "mixup": True},
+    "bounds": {"estimator": "weights", "learning_rate": 0.3, "scale_bounds": [0.05, 0.2], "clip_gradient": 0.1},
+    "clipped": NATURAL | {"estimator": "flipout", "clip_gradient": 0.01},
+    "accumulate": {"estimator": "flipout", "accumulate": 2, "mixup": True, "frozen": ("bn0", "bn1")},
+    "accumulate-natural": NATURAL
+    | {"estimator": "mirrored", "natural": {"curvature": "gauss-newton"}, "accumulate": 2, "frozen": ("bn0", "bn1")},
+    "blocks": {"estimator": "weights", "sampling": "blocks", "block": 3},
     "price": NATURAL | {"estimator": "weights", "natural": {"curvature": "price"}, "start": "fisher"},
 }
 """Fits by name: their settings, and some more."""
@@ -66,6 +82,7 @@ class Clips:
         self.target = nn.functional.one_hot(label, LABELS).double() if multi_label else label
         self.embedded, self.clips, self.fitted = embeddings, self, fitted
         self.labels = ("a", "b", "c")
+        self.places, self.reader = np.arange(CLIPS), None
 
     def __len__(self):
         return CLIPS
@@ -77,7 +94,7 @@ class Clips:
         return self.values[index, view], self.target[index]
 
 
-def make(folder, *, estimator="weights", multi_label=False, embeddings=False, dropout="off", **settings):
+def make(folder, *, estimator="weights", multi_label=False, embeddings=False, dropout="off", frozen=(), **settings):
     """A fit of a few steps of 8 or 7 clips, which three processes share out unevenly."""
     folder.mkdir(exist_ok=True)
     torch.manual_seed(0)
@@ -91,7 +108,8 @@ def make(folder, *, estimator="weights", multi_label=False, embeddings=False, dr
     model = BayesianNet.from_strategy(Tiny(), strategy, likelihood, clips=CLIPS).double()
     guide = guide_from_strategy(model, strategy).double()
     if embeddings:
-        model.freeze("bn0", "conv", "bn1", "hidden")
+        frozen = ("bn0", "conv", "bn1", "hidden")
+    model.freeze(*frozen)
     data, held = (Clips(multi_label=multi_label, embeddings=embeddings, fitted=fitted) for fitted in (True, False))
     return Fit(model, guide, data, settings, folder, validation=held)
 
@@ -107,14 +125,49 @@ def lines(folder):
     return [{name: value for name, value in line.items() if name != "seconds"} for line in found]
 
 
-def main(folder):
-    """Make every fit; each process leaves what it has fitted."""
-    several = group()
-    for name, options in CASES.items():
-        fit = make(folder / name, **options)
+def forks(world, work):
+    """Do ``work(rank)`` in so many processes, which a launcher might have started; each ends with what it returns.
+
+    Returns:
+        Their ids.
+    """
+    # Adam imports it at its first use; so it is imported once.
+    import_module("torch._dynamo")
+    with socket.socket() as place:
+        place.bind(("127.0.0.1", 0))
+        port = place.getsockname()[1]
+    found = []
+    for rank in range(world):
+        child = os.fork()
+        if child == 0:
+            added = {"RANK": rank, "WORLD_SIZE": world, "LOCAL_RANK": rank, "MASTER_PORT": port}
+            os.environ |= {name: str(value) for name, value in added.items()} | {"MASTER_ADDR": "127.0.0.1"}
+            code = 1
+            try:
+                torch.set_num_threads(1)
+                code = work(rank)
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                sys.stderr.flush()
+                os._exit(code)
+        found.append(child)
+    return found
+
+
+def ended(children):
+    """The exit codes of processes, when they have ended."""
+    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+
+
+def make_all(folder, names, rank):
+    """Make fits; each process leaves what it has fitted."""
+    for name in names:
+        fit = make(folder / name, **CASES[name])
         assert fit.run()
-        torch.save(state(fit) | {"random": torch.get_rng_state()}, folder / f"{name}.{several.rank}.pt")
+        torch.save(state(fit) | {"random": torch.get_rng_state()}, folder / f"{name}.{rank}.pt")
     leave()
+    return 0
 
 
 def fail(folder):
@@ -134,4 +187,8 @@ def fail(folder):
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    (fail if "fails" in sys.argv[2:] else main)(Path(sys.argv[1]))
+    place, what, *names = sys.argv[1:]
+    if what == "fails":
+        fail(Path(place))
+    else:
+        sys.exit(max(map(abs, ended(forks(int(what), partial(make_all, Path(place), names))))))

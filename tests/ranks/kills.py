@@ -6,13 +6,13 @@ The processes are forks of this one, which has imported all that they need and c
 import os
 import random
 import signal
-import socket
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
-from fits import lines, make, state
+from fits import ended, forks, lines, make, state
 
 from bayes_panns.core.errors import LostProcessError
 from bayes_panns.ranks import group, leave
@@ -23,13 +23,9 @@ LOST = 17
 """The exit code of a process that says that another one has ended."""
 
 
-def process(rank, port, folder):
-    """Fit, or go on with the fit, as one of two processes; never returns."""
-    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank)}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    code = 1
+def process(folder, rank):
+    """Fit, or go on with the fit, as one of two processes."""
     try:
-        torch.set_num_threads(1)
         fit = make(folder, **OPTIONS)
         if fit.checkpointed:
             fit.load_checkpoint()
@@ -37,30 +33,14 @@ def process(rank, port, folder):
         fit.run()
         leave()
         torch.save(state(fit) | {"random": torch.get_rng_state()}, folder / f"end.{rank}.pt")
-        code = 0
     except LostProcessError as error:
         (folder / "said.txt").write_text(str(error))
-        code = LOST
-    finally:
-        sys.stderr.flush()
-        os._exit(code)
+        return LOST
+    return 0
 
 
 def start(folder):
-    with socket.socket() as place:
-        place.bind(("127.0.0.1", 0))
-        port = place.getsockname()[1]
-    found = []
-    for rank in range(2):
-        child = os.fork()
-        if child == 0:
-            process(rank, port, folder)
-        found.append(child)
-    return found
-
-
-def ended(children):
-    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    return forks(2, partial(process, folder))
 
 
 def same(a, b):

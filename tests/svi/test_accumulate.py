@@ -11,8 +11,9 @@ from bayes_panns.bayes.strategy import Rule
 from bayes_panns.nets import build
 from bayes_panns.ranks import own_dropout
 from bayes_panns.svi import FitSettings
+from bayes_panns.svi.batches import Batch
 from bayes_panns.svi.reading import NotFiniteError
-from bayes_panns.svi.stepper import Batch, Stepper
+from bayes_panns.svi.stepper import Stepper
 from tests.svi.test_fit import job, metrics, same, state, store  # noqa: F401
 
 CLIPS = 7

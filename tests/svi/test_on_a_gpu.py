@@ -11,7 +11,8 @@ from bayes_panns.clips.samples import as_floats
 from bayes_panns.devices import sent
 from bayes_panns.nets import build
 from bayes_panns.svi import FitSettings
-from bayes_panns.svi.stepper import Batch, Stepper
+from bayes_panns.svi.batches import Batch
+from bayes_panns.svi.stepper import Stepper
 
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 NATURAL = {"optimizer": "natural-gradient", "kl_weight": 1e-3}

@@ -86,7 +86,8 @@ from bayes_panns.bayes import BayesianNet, FanIn, MeanField, OneOfK, sites
 from bayes_panns.nets import build
 from bayes_panns.svi import FitSettings
 from bayes_panns.svi.step_memory import step_memory
-from bayes_panns.svi.stepper import Batch, Stepper
+from bayes_panns.svi.batches import Batch
+from bayes_panns.svi.stepper import Stepper
 
 class Clips:
     embedded = False
