@@ -201,6 +201,7 @@ def test_a_step_is_compared_with_its_baseline_in_random_order(tmp_path, monkeypa
     assert len(compared(Setting("cpu", False, tmp_path), lambda: mine, baseline, 0.0).seconds) == 1
 
 
+@pytest.mark.long
 def test_a_profile_finds_the_draw_and_the_update():
     from benchmarks.contenders import TRAIN, Work
     from benchmarks.gpu.profile import profiled

@@ -5,7 +5,9 @@ Heavy modules are imported inside the commands, so that ``--help`` answers at on
 
 import logging
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
@@ -51,8 +53,12 @@ SECTIONS = {
 """The commands by what people do with them, in the order of the help."""
 
 
+SHARED = ("pretrain", "finetune", "crossval", "predict", "embed", "acquire", "evaluate", "calibrate")
+"""The commands whose work several processes of a launcher share; docs/scale.md says how."""
+
+
 class Command(click.Command):
-    """A command that reports an invalid value of an option as wrong usage."""
+    """A command that reports an invalid value of an option as wrong usage, and several processes that cannot help."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Read the words of the command line."""
@@ -63,6 +69,8 @@ class Command(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
+        if launch().world > 1 and self.name not in SHARED:
+            raise click.UsageError(f"{self.name} is work for one process: start it without torchrun", ctx)
         try:
             return super().invoke(ctx)
         except SettingError as error:
@@ -196,7 +204,7 @@ def _printable_usage() -> Iterator[None]:
     try:
         yield
     except click.UsageError as error:
-        if not launch().first:
+        if launch().world > 1 and not _says(error.message):
             raise click.exceptions.Exit(error.exit_code) from error
         if error.message:
             error.message = printable_lines(error.message)  # type: ignore[misc]
@@ -212,12 +220,20 @@ def _is_lost(error: Exception) -> bool:
     return lost(error)
 
 
+def _says(message: str, *, lost: bool = False) -> bool:
+    """Whether this one of several processes says an error; if it does not, the one that does has been heard."""
+    from bayes_panns.ranks import speaks
+
+    return speaks(message, lost=lost)
+
+
 def _fail(ctx: click.Context, message: str, code: int = 1, *, lost: bool = False) -> None:
     here = launch()
     if here.world > 1:
-        from bayes_panns.ranks import speaks
-
-        if not speaks(message, lost=lost):
+        # The launcher ends all processes as soon as one has failed; this one first says why.
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if not _says(message, lost=lost):
             ctx.exit(code)
         message = message if here.first else f"process {here.rank}: {message}"
     click.echo(f"bayes-panns: {message}", err=True)

@@ -1,8 +1,5 @@
 """What the processes of a fit check together, and how the fit ends where they do not agree or one of them is lost."""
 
-import signal
-import threading
-
 import torch
 
 from bayes_panns.core.errors import FitError, LostProcessError
@@ -94,9 +91,6 @@ class Agreement:
         Returns:
             The error that says so.
         """
-        # The launcher now ends the processes that are left; this one first says what happened.
-        if hasattr(signal, "pthread_sigmask") and threading.current_thread() is threading.main_thread():
-            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         last = self._checkpoints.last
         kept = f"the last checkpoint is {last}" if self._checkpoints.exist else "there is no checkpoint"
         if self._before is not None:

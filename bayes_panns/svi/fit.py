@@ -213,6 +213,7 @@ class Fit:
             except RuntimeError as error:
                 if not lost(error):
                     raise
+                self._collect_norms()
                 raise self._agreement.left_alone(self._state) from error
         complete = self.step == self.steps
         note_stop(self.stopped)

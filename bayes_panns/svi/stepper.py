@@ -160,10 +160,12 @@ class Stepper:
         kl = math.nan if self.natural is not None else self._elbo.kl
         self._readings.send(number, loss=found[0], nll=found[1], kl=kl)
         self._arrived += self._readings.arrived()
+        averaged = None if sampled is None else self._averaged(sampled)
+        # From here on the step needs no other process.
         if self.clip is not None:
             self.clip()
         if self.natural is not None:
-            self.natural.step(batch.shard.total, None if sampled is None else self._averaged(sampled))
+            self.natural.step(batch.shard.total, averaged)
         if "optimizer" in self.optimizers:
             self.optimizers["optimizer"].step()
             self.bounds.apply()

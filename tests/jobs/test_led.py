@@ -184,7 +184,7 @@ def test_a_kill_of_one_ends_all_and_what_is_finished_is_kept(home, validated, tm
         assert "rank 1 was killed" in found[0][2].splitlines()[-1]
     else:
         assert found[1][1:] == ("", "")
-    kept = {path: path.stat().st_mtime_ns for path in out.rglob("*.npz")}
+    kept = {path: path.stat().st_mtime_ns for path in out.rglob("evaluation/*.npz")}
     assert kept
     assert by_itself(*cross_validation(home, out, "--resume")) == (0, validated[1])
     assert fits(out) == fits(validated[0])

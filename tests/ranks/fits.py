@@ -47,6 +47,9 @@ CASES = {
 }
 """Fits by name: their settings, and some more."""
 
+FAILS = {"estimator": "weights", "clip_gradient": 1.0}
+"""The fit of which one process fails."""
+
 
 class Tiny(Network):
     """Convolutions with BatchNorm, and two linear layers."""
@@ -173,7 +176,7 @@ def make_all(folder, names, rank):
 def fail(folder):
     """Make a fit in which the last process fails at the fourth step."""
     several = group()
-    fit = make(folder / "fails", estimator="weights")
+    fit = make(folder / "fails", **FAILS)
     step = fit._step
 
     def failing(index):

@@ -17,7 +17,7 @@ from fits import ended, forks, lines, make, state
 from bayes_panns.core.errors import LostProcessError
 from bayes_panns.ranks import group, leave
 
-OPTIONS = {"estimator": "flipout", "mixup": True, "epochs": 8, "dropout": "fit"}
+OPTIONS = {"estimator": "flipout", "mixup": True, "epochs": 6, "dropout": "fit", "clip_gradient": 1.0}
 
 LOST = 17
 """The exit code of a process that says that another one has ended."""

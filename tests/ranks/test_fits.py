@@ -1,4 +1,5 @@
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -12,7 +13,9 @@ import torch
 from click.testing import CliRunner
 from safetensors.torch import load_file
 
+from bayes_panns import ranks
 from bayes_panns.cli import main
+from bayes_panns.cli.main import SHARED
 from bayes_panns.clips import Task, write
 
 SCRIPT = Path(__file__).with_name("fits.py")
@@ -70,6 +73,9 @@ def made(tmp_path_factory):
 OFTEN = ("mixup", "gauss-newton-mixed", "bounds", "accumulate-natural", "local")
 """The fits of the ordinary tests, in two processes: each way through a step."""
 
+UNEVEN = ("local", "multi-label", "gauss-newton-mixed", "accumulate", "price")
+"""Those of three processes, whose parts of a step have different sizes."""
+
 SELDOM = tuple(name for name in fits.CASES if name not in OFTEN)
 
 
@@ -82,7 +88,7 @@ def difference(one, other):
     ("name", "world", "names"),
     [(name, 2, OFTEN) for name in OFTEN]
     + [pytest.param(name, 2, SELDOM, marks=pytest.mark.long) for name in SELDOM]
-    + [pytest.param(name, 3, tuple(fits.CASES), marks=pytest.mark.long) for name in fits.CASES],
+    + [pytest.param(name, 3, UNEVEN, marks=pytest.mark.long) for name in UNEVEN],
     ids=lambda value: "" if isinstance(value, tuple) else str(value),
 )
 def test_several_processes_fit_what_one_fits(name, world, names, tmp_path, made):
@@ -146,11 +152,42 @@ def test_torchrun_makes_the_fit_of_one_process(run, tmp_path):
     assert not (tmp_path / "two" / "features.bin").exists()
 
 
+def test_commands_that_take_several_processes_are_named():
+    """The others refuse them."""
+    led = {name for name, each in main.commands.items() if each.callback.__code__.co_filename.endswith("led.py")}
+    assert set(SHARED) == led | {"pretrain", "finetune"}
+
+
+def test_an_error_is_said_although_the_launcher_ends_the_process(monkeypatch, tmp_path):
+    for name, value in {"RANK": 1, "WORLD_SIZE": 2, "MASTER_ADDR": "localhost", "MASTER_PORT": 1}.items():
+        monkeypatch.setenv(name, str(value))
+
+    def speaks(message, *, lost):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return True
+
+    monkeypatch.setattr(ranks, "speaks", speaks)
+    result = CliRunner().invoke(main, ["pretrain", str(tmp_path / "none.toml"), "--data", str(tmp_path / "none.h5")])
+    assert result.exit_code == 1
+    assert "process 1: " in result.output
+    assert "none.toml" in result.output
+
+
 @pytest.mark.long
-def test_an_error_of_all_processes_is_said_once(run, tmp_path):
-    done = torchrun(*run, tmp_path / "two", "--set", "fit.batch_size=1")
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["-o", "OUT", "--set", "fit.batch_size=1"], 1, "2 processes cannot share out 1 clips a step"),
+        (None, 2, "inspect is work for one process"),
+    ],
+    ids=["fit", "command"],
+)
+def test_an_error_of_all_processes_is_said_once(words, code, said, run, tmp_path):
+    words = ["inspect", run[3]] if words is None else [*run[:-1], *words]
+    done = torchrun(*(tmp_path / "two" if word == "OUT" else word for word in words))
     assert done.returncode == 1
-    assert done.stderr.count("2 processes cannot share out 1 clips a step") == 1
+    assert done.stderr.count(said) == 1
+    assert f"exitcode  : {code} " in done.stderr
     assert "Traceback (most recent call last)" not in done.stderr.partition("ChildFailedError")[0].partition("E1")[0]
 
 
@@ -161,6 +198,10 @@ def test_an_error_of_another_process_is_said_with_its_number(tmp_path):
     assert 0 not in codes
     assert "the disk of process 1 is full" in said[1]
     assert "step 3 (epoch 1.0): another process has ended" in said[0]
-    fit = fits.make(tmp_path / "fails", estimator="weights")
+    fit = fits.make(tmp_path / "fails", **fits.FAILS)
     fit.load_checkpoint()
     assert fit.step == 3
+    assert fit.run()
+    assert fits.make(tmp_path / "whole", **fits.FAILS).run()
+    for before, after in zip(fits.lines(tmp_path / "whole"), fits.lines(tmp_path / "fails"), strict=True):
+        assert after == pytest.approx(before, rel=1e-9)
