@@ -165,10 +165,7 @@ class RunFolder:
             raise FitError(f"{self.path}: there is no run ({RUN_TOML} is missing)")
         recipe, table = read_run(self.recipe), self._recipe_table()
         if table.get(DIGEST, recipe_digest(table)) != recipe_digest(table):
-            raise FitError(
-                f"{self.recipe}: is not the recipe that was run: it was changed by hand or damaged; restore it, or "
-                "fit again in another folder"
-            )
+            raise self._changed()
         unsaid: dict[str, Any] = {} if "split" in recipe.data.model_fields_set else {"data.split": SplitRule.PREFIX}
         if "scale_bounds" not in recipe.fit.model_fields_set:
             unsaid["fit.scale_bounds"] = []
@@ -285,6 +282,12 @@ class RunFolder:
             with whole_file(self.recipe) as part:
                 part.write_text(toml.dumps({**table, DIGEST: recipe_digest(table)}), encoding="utf-8")
 
+    def _changed(self) -> FitError:
+        return FitError(
+            f"{self.recipe}: is not the recipe that was run: it was changed by hand or damaged; restore it, or fit "
+            "again in another folder"
+        )
+
     def _recipe_table(self) -> dict[str, Any]:
         """The recipe as it is written, and its digest."""
         return toml.loads(self.recipe.read_text(encoding="utf-8"))
@@ -317,6 +320,8 @@ class RunFolder:
         Raises:
             FitError: One is at the same place and its content has changed.
         """
+        if len(was["data"]["stores"]) != len(before.stores):
+            raise self._changed()
         if len(before.stores) == len(inputs.stores):
             stores = zip(now["data"]["stores"], was["data"]["stores"], strict=True)
             for index, (store, first) in enumerate(stores):

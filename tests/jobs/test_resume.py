@@ -134,6 +134,12 @@ def test_a_complete_run_without_its_checkpoint_cannot_be_continued(stores, run, 
     assert content(run) == before
 
 
+def test_a_run_whose_recipe_is_empty_is_refused(stores, run, recipe):
+    (run / "run.toml").write_text("")
+    with pytest.raises(FitError, match=r"run.toml: is not the recipe that was run"):
+        fit(recipe(stores["upstream"], validation=0.3, epochs=30), run, resume=True)
+
+
 @pytest.mark.parametrize("recorded", [True, False])
 def test_the_same_store_by_another_path_goes_on(stores, run, recipe, monkeypatch, recorded):
     if not recorded:
