@@ -174,21 +174,21 @@ def test_an_error_is_said_although_the_launcher_ends_the_process(monkeypatch, tm
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(
-    ("words", "code", "said"),
-    [
-        (["-o", "OUT", "--set", "fit.batch_size=1"], 1, "2 processes cannot share out 1 clips a step"),
-        (None, 2, "inspect is work for one process"),
-    ],
-    ids=["fit", "command"],
-)
-def test_an_error_of_all_processes_is_said_once(words, code, said, run, tmp_path):
-    words = ["inspect", run[3]] if words is None else [*run[:-1], *words]
-    done = torchrun(*(tmp_path / "two" if word == "OUT" else word for word in words))
+def test_an_error_of_all_processes_is_said_once(run, tmp_path):
+    done = torchrun(*run, tmp_path / "two", "--set", "fit.batch_size=1")
     assert done.returncode == 1
-    assert done.stderr.count(said) == 1
-    assert f"exitcode  : {code} " in done.stderr
+    assert done.stderr.count("2 processes cannot share out 1 clips a step") == 1
     assert "Traceback (most recent call last)" not in done.stderr.partition("ChildFailedError")[0].partition("E1")[0]
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_command_for_one_process_is_refused_once(first, monkeypatch):
+    for name, value in {"RANK": 1 - first, "WORLD_SIZE": 2, "MASTER_ADDR": "localhost", "MASTER_PORT": 1}.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setattr(ranks, "speaks", lambda message, *, lost: first)
+    result = CliRunner().invoke(main, ["inspect", str(SCRIPT)])
+    assert result.exit_code == 2
+    assert ("inspect is work for one process" in result.output) == first
 
 
 @pytest.mark.long
