@@ -395,6 +395,7 @@ def test_the_table_says_what_is_known_and_what_failed(tiny, tmp_path):
     assert json.loads((tmp_path / "run.json").read_text())["contenders"]["small"]["settled"] is True
 
 
+@pytest.mark.long
 def test_an_hour_is_timed_whole_and_beside_a_plain_pass(tmp_path):
     out = tmp_path / "hour"
     result = call("hour", "--minutes", "0.5", "--rate", "32000", "--draws", "2", "--rounds", "1", "-o", str(out))

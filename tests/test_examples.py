@@ -78,7 +78,7 @@ def bayes_panns(*arguments, cwd):
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_documented_commands_of_a_guide_in_python_work_as_written(clips):
     documented = ast.get_docstring(ast.parse((EXAMPLES / "own_guide.py").read_text(encoding="utf-8")))
     change, *commands = [line.strip() for line in documented.splitlines() if line.startswith("    ")]

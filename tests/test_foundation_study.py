@@ -56,6 +56,7 @@ def stores(tmp_path_factory):
     return folder
 
 
+@pytest.mark.long
 def test_the_study_runs_and_goes_on(stores, tmp_path):
     from benchmarks.foundation_study import main, tables
     from benchmarks.foundation_study.fits import PEERS

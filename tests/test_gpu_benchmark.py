@@ -30,6 +30,7 @@ def call(*arguments):
     return CliRunner().invoke(main, ["gpu", *map(str, arguments)])
 
 
+@pytest.mark.long
 def test_a_dry_run_on_a_cpu_checks_and_judges_no_time(tmp_path):
     parts = ["agree", "statistics", "random", "waiting", "steps", "loader"]
     only = [word for part in parts for word in ("--only", part)]

@@ -229,6 +229,7 @@ def test_without_covariance_sets_and_clips_from_outside_it_is_whole(earlier):
     assert (found.ood, found.sets, found.uncertainty.covariance) == (None, None, None)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", [JSON, ARRAYS])
 def test_the_command_line_says_so_in_one_line(folder, name):
     (folder / name).write_bytes(b"")

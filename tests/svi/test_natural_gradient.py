@@ -174,6 +174,7 @@ def test_it_reaches_what_adam_reaches_in_ten_times_as_many_steps():
     assert ours < theirs + 0.02 * theirs + 3 * (error + other)
 
 
+@pytest.mark.long
 def test_widths_forget_where_they_started():
     """From two starts a factor of 100 apart."""
     model, inputs, target = classes()
