@@ -226,6 +226,9 @@ class Fit:
         """Make steps until the fit is done or to end; write metrics at the end of each epoch, and checkpoints."""
         state = self._state
         while state.step < state.steps:
+            # Before the first exchange since the last step: a process that is lost from here on has changed nothing.
+            if self._group.size > 1:
+                self._agreement.remember()
             self.stopped, overdue = self._asked(interrupts)
             if overdue:
                 self.save_checkpoint(wait=False)
@@ -243,7 +246,6 @@ class Fit:
                 self._require_sound()
                 if self._checkpoints.wanted(state):
                     self._checkpoints.save(state, wait=False)
-                self._agreement.remember()
             bar.show(", ".join(f"{name} {value}" for name, value in self._shown(nll).items()))
 
     def _asked(self, interrupts: Interrupts) -> tuple[Stop | None, bool]:
@@ -265,8 +267,6 @@ class Fit:
             step before this one.
         """
         settings = self.settings
-        if self._group.size > 1:
-            self._agreement.remember()
         self._drop_at(self.step)
         with self._finite():
             self._stepper.step(

@@ -1,7 +1,8 @@
 """Small fits that one process or several make.
 
 ``python fits.py FOLDER WORLD NAME...`` makes fits in WORLD processes: forks of one that has imported all that they need
-and computed nothing. ``python fits.py FOLDER fails``, in the environment that a launcher sets up, makes one that fails.
+and computed nothing. ``python fits.py FOLDER fails METHOD``, in the environment that a launcher sets up, makes one that
+fails.
 """
 
 import json
@@ -49,6 +50,9 @@ CASES = {
 
 FAILS = {"estimator": "weights", "clip_gradient": 1.0}
 """The fit of which one process fails."""
+
+FAIL_AT = {"_step": 3, "_asked": 5}
+"""After how many steps, by the method in which it fails: within a step, and between two steps."""
 
 
 class Tiny(Network):
@@ -173,18 +177,18 @@ def make_all(folder, names, rank):
     return 0
 
 
-def fail(folder):
-    """Make a fit in which the last process fails at the fourth step."""
+def fail(folder, where):
+    """Make a fit in which the last process fails at the fourth or before the sixth step, in a method of the fit."""
     several = group()
     fit = make(folder / "fails", **FAILS)
-    step = fit._step
+    method = getattr(fit, where)
 
-    def failing(index):
-        if fit.step == 3 and several.rank == several.size - 1:
+    def failing(given):
+        if fit.step == FAIL_AT[where] and several.rank == several.size - 1:
             raise OSError(f"the disk of process {several.rank} is full")
-        return step(index)
+        return method(given)
 
-    fit._step = failing
+    setattr(fit, where, failing)
     fit.run()
 
 
@@ -192,6 +196,6 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     place, what, *names = sys.argv[1:]
     if what == "fails":
-        fail(Path(place))
+        fail(Path(place), *names)
     else:
         sys.exit(max(map(abs, ended(forks(int(what), partial(make_all, Path(place), names))))))

@@ -192,16 +192,19 @@ def test_a_command_for_one_process_is_refused_once(first, monkeypatch):
 
 
 @pytest.mark.long
-def test_an_error_of_another_process_is_said_with_its_number(tmp_path):
-    processes = start(2, SCRIPT, tmp_path, "fails")
+@pytest.mark.parametrize(("where", "step"), fits.FAIL_AT.items())
+def test_an_error_of_another_process_is_said_with_its_number(where, step, tmp_path):
+    processes = start(2, SCRIPT, tmp_path, "fails", where)
     codes, said = finish(processes)
     assert 0 not in codes
     assert "the disk of process 1 is full" in said[1]
-    assert "step 3 (epoch 1.0): another process has ended" in said[0]
+    assert f"step {step} (epoch {step / 3:.1f}): another process has ended" in said[0]
     fit = fits.make(tmp_path / "fails", **fits.FAILS)
     fit.load_checkpoint()
-    assert fit.step == 3
+    assert fit.step == step
     assert fit.run()
-    assert fits.make(tmp_path / "whole", **fits.FAILS).run()
+    whole = fits.make(tmp_path / "whole", **fits.FAILS)
+    assert whole.run()
+    assert difference(fits.state(whole), fits.state(fit)) < EXACT
     for before, after in zip(fits.lines(tmp_path / "whole"), fits.lines(tmp_path / "fails"), strict=True):
         assert after == pytest.approx(before, rel=1e-9)
