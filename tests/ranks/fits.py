@@ -133,7 +133,7 @@ def lines(folder):
 
 
 def forks(world, work):
-    """Do ``work(rank)`` in so many processes, which a launcher might have started; each ends with what it returns.
+    """Do ``work(rank)``, which ends with :func:`end`, in so many processes, which a launcher might have started.
 
     Returns:
         Their ids.
@@ -149,17 +149,20 @@ def forks(world, work):
         if child == 0:
             added = {"RANK": rank, "WORLD_SIZE": world, "LOCAL_RANK": rank, "MASTER_PORT": port}
             os.environ |= {name: str(value) for name, value in added.items()} | {"MASTER_ADDR": "127.0.0.1"}
-            code = 1
             try:
                 torch.set_num_threads(1)
-                code = work(rank)
+                work(rank)
             except BaseException:
                 traceback.print_exc()
-            finally:
-                sys.stderr.flush()
-                os._exit(code)
+            end(1)
         found.append(child)
     return found
+
+
+def end(code=0):
+    """End this process while its fits exist: to destroy one may wait for a thread of gloo that waits for this one."""
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def ended(children):
@@ -174,7 +177,7 @@ def make_all(folder, names, rank):
         assert fit.run()
         torch.save(state(fit) | {"random": torch.get_rng_state()}, folder / f"{name}.{rank}.pt")
     leave()
-    return 0
+    end()
 
 
 def fail(folder, where):

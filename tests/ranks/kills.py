@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from fits import ended, forks, lines, make, state
+from fits import end, ended, forks, lines, make, state
 
 from bayes_panns.core.errors import LostProcessError
 from bayes_panns.ranks import group, leave
@@ -35,8 +35,8 @@ def process(folder, rank):
         torch.save(state(fit) | {"random": torch.get_rng_state()}, folder / f"end.{rank}.pt")
     except LostProcessError as error:
         (folder / "said.txt").write_text(str(error))
-        return LOST
-    return 0
+        end(LOST)
+    end()
 
 
 def start(folder):

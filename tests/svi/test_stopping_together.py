@@ -20,6 +20,7 @@ import os, signal, sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
+from bayes_panns.ranks import leave
 from test_fit import job
 store, place, rank = Path(sys.argv[1]), Path(sys.argv[2]), int(os.environ["RANK"])
 
@@ -42,7 +43,8 @@ def run(name, how="", resume=False):
 run("limit", "limit")
 run("signal", "signal")
 run("signal", resume=True)
-run("whole")._group.leave()
+whole = run("whole")
+leave()
 """
 
 
