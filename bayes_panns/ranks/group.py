@@ -23,6 +23,9 @@ PATIENCE = timedelta(minutes=30)
 _POLL = 0.05
 """Seconds between two looks at what the first process has done."""
 
+_LET_GO = 0.1
+"""Seconds that threads have to let go of what was exchanged last."""
+
 _GRACE = timedelta(seconds=3)
 """How long a process that failed waits to hear whether the first one failed alike."""
 
@@ -158,6 +161,9 @@ class Group:
 def leave() -> None:
     """Leave the group, at the end of the job, if it was joined."""
     if dist.is_initialized():
+        # A thread of gloo lets go of the last tensor a little after all have it, and waits for the interpreter to do
+        # so. If that ends first, the thread aborts the process.
+        time.sleep(_LET_GO)
         dist.destroy_process_group()
 
 

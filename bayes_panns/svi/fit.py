@@ -215,6 +215,8 @@ class Fit:
                     raise
                 self._collect_norms()
                 raise self._agreement.left_alone(self._state) from error
+            finally:
+                self._stepper.part()
         complete = self.step == self.steps
         note_stop(self.stopped)
         if complete and self._widen == 1:

@@ -101,6 +101,10 @@ class Stepper:
             find_unused_parameters=on_cpu and self._group.size > 2,
         )
 
+    def part(self) -> None:
+        """Average gradients no more. What did so must not outlive the group: to destroy it may wait for ever."""
+        self._module = self.objective
+
     @property
     def rate(self) -> float:
         """The learning rate of the last step, of the first optimiser."""
