@@ -1,6 +1,3 @@
-import os
-import signal
-
 import pyro
 import pytest
 import torch
@@ -120,29 +117,6 @@ def test_a_loss_that_is_not_finite_in_one_part_changes_nothing():
     with pyro.validation_enabled(False), pytest.raises(NotFiniteError, match="the loss is nan"):
         stepped(made, clips)
     assert all(torch.equal(each, before[name]) for name, each in made.objective.named_parameters())
-
-
-def test_a_fit_in_parts_resumes_to_the_same_bits(store, tmp_path):  # noqa: F811
-    options = {"accumulate": 3, "mixup": True, "spec_augment": True}
-    whole = job(store, tmp_path / "whole", **options)
-    assert whole.run()
-    first = job(store, tmp_path / "parts", **options)
-    taken = first._step
-
-    def interrupt(index):
-        if first.step == 4:
-            os.kill(os.getpid(), signal.SIGINT)
-        return taken(index)
-
-    first._step = interrupt
-    assert not first.run()
-    second = job(store, tmp_path / "parts", **options)
-    second.load_checkpoint()
-    assert second.run()
-    assert same(state(whole), state(second))
-    assert [line["nll"] for line in metrics(tmp_path / "parts")] == [
-        line["nll"] for line in metrics(tmp_path / "whole")
-    ]
 
 
 def test_a_step_has_no_more_parts_than_clips():

@@ -94,6 +94,8 @@ def test_it_learns_to_tell_tones_apart(store, tmp_path):
         {"keep": "none"},
         {"sampling": "balanced", "mixup": True},
         {"sampling": "alternate"},
+        {"accumulate": 3, "mixup": True, "spec_augment": True},
+        {"precision": "bf16"},
     ],
 )
 def test_a_resumed_fit_is_the_fit_that_never_stopped(store, tmp_path, options):

@@ -1,6 +1,3 @@
-import os
-import signal
-
 import pytest
 import torch
 
@@ -82,28 +79,13 @@ def test_gradients_vary_as_those_of_float32(estimator):
     assert (half.mean(dim=0) - full.mean(dim=0)).norm() < 0.5 * error
 
 
-def test_a_fit_in_bfloat16_learns_and_resumes_to_the_same_bits(store, tmp_path):  # noqa: F811
+def test_a_fit_in_bfloat16_learns(store, tmp_path):  # noqa: F811
     options = {"epochs": 2, "learning_rate": 5e-3, "kl_weight": 1e-4, "precision": "bf16", "validation": True}
     whole = job(store, tmp_path / "whole", **options)
     assert whole.run()
     lines = metrics(tmp_path / "whole")
     assert lines[-1]["nll"] < 0.8 * lines[0]["nll"]
     assert {each.dtype for each in state(whole).values() if each.is_floating_point()} == {torch.float32}
-
-    first = job(store, tmp_path / "parts", **options)
-    taken = first._step
-
-    def interrupt(index):
-        if first.step == 4:
-            os.kill(os.getpid(), signal.SIGINT)
-        return taken(index)
-
-    first._step = interrupt
-    assert not first.run()
-    second = job(store, tmp_path / "parts", **options)
-    second.load_checkpoint()
-    assert second.run()
-    assert same(state(whole), state(second))
 
     plain = job(store, tmp_path / "plain", **{**options, "precision": "float32"})
     plain.run()
