@@ -266,7 +266,8 @@ class _Helper:
 
     def __init__(self, link: Link) -> None:
         self._link, self._messages = link, queue.SimpleQueue[tuple[str, Any]]()
-        self._gone, self._ended, self._working = threading.Event(), False, False
+        self._gone, self._ended = threading.Event(), False
+        self._state, self._computing = threading.Lock(), False
         threading.Thread(target=self._listen, daemon=True).start()
 
     def work(self) -> None:
@@ -276,12 +277,12 @@ class _Helper:
             SystemExit: The job has failed.
         """
         try:
-            self._working = True
             while True:
                 kind, content = self._heard()
                 if kind == _END:
                     return
-                self._do(content)
+                with self._unless_gone():
+                    self._do(content)
                 self._link.send(_DONE)
         except BaseException as error:
             if self._ended:
@@ -290,12 +291,26 @@ class _Helper:
             with suppress(OSError):
                 self._link.send(_ERROR, _sendable(error))
             # Were this process the first to end, the launcher would end the others, which have something to say.
-            self._working = False
             self._gone.wait(ROOM)
             time.sleep(_LAST_WORD)
             raise SystemExit(1) from None
+
+    @contextmanager
+    def _unless_gone(self) -> Iterator[None]:
+        """A block of work, which is interrupted as by Ctrl-C when the first process ends.
+
+        Raises:
+            KeyboardInterrupt: It has ended.
+        """
+        with self._state:
+            if self._gone.is_set():
+                raise KeyboardInterrupt
+            self._computing = True
+        try:
+            yield
         finally:
-            self._working = False
+            with self._state:
+                self._computing = False
 
     def _do(self, job: Job) -> None:
         from bayes_panns.ranks.processes import by_processes
@@ -344,9 +359,12 @@ class _Helper:
                 self._ended = kind == _END
                 self._messages.put((kind, content))
         except (EOFError, OSError):
-            self._gone.set()
-            if self._working:
-                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            with self._state:
+                self._gone.set()
+                if self._computing:
+                    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            # Who waits for a message, or is about to, would not notice a signal for certain.
+            self._messages.put((_ERROR, KeyboardInterrupt()))
             time.sleep(ROOM)
             os._exit(1)
 

@@ -266,6 +266,7 @@ def fail(*arguments, **options):
     said(*arguments, **options)
 def ended(self):
     try:
+        time.sleep(LATE)
         work(self)
     finally:
         Path("FOLDER", "ended").touch()
@@ -273,10 +274,11 @@ main._fail, crew._Helper.work = fail, ended
 """
 
 
-def test_the_first_says_why_it_failed_before_another_ends(home, tmp_path, launcher):
+@pytest.mark.parametrize("late", [0, 1.5], ids=["waiting", "not-yet-waiting"])
+def test_the_first_says_why_it_failed_before_another_ends(late, home, tmp_path, launcher):
     # A launcher ends all processes as soon as one has failed.
     command = ["embed", home / "nowhere", home / "disk", "-o", tmp_path / "embedded.npz"]
-    first, second = launcher.run(command, before=LAST_WORD.replace("FOLDER", str(tmp_path)))
+    first, second = launcher.run(command, before=LAST_WORD.replace("FOLDER", str(tmp_path)).replace("LATE", str(late)))
     assert (first[0], second) == (1, (1, "", ""))
     assert "is not a posterior" in first[2]
     assert (tmp_path / "said").stat().st_mtime_ns < (tmp_path / "ended").stat().st_mtime_ns
