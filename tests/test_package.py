@@ -1,9 +1,10 @@
-"""Installed from a wheel, outside the checkout, everything is there."""
+"""Installed from a wheel, outside the checkout, everything is there; inside it, the tests are its own."""
 
 import os
 import shutil
 import subprocess
 import sys
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 import pytest
@@ -41,3 +42,11 @@ def test_a_wheel_holds_the_recipes_and_the_command(tmp_path):
         assert f"'{name}'" in shown
     assert (site / "bayes_panns" / "py.typed").is_file()
     assert "Usage: bayes-panns" in call(str(site / "bin" / "bayes-panns"), "--help", cwd=tmp_path, env=environment)
+
+
+def test_an_installed_package_called_tests_does_not_hide_these(tmp_path):
+    """For ``python -m tests.faults``, which puts the folder that it runs in first."""
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "__init__.py").touch()
+    found = PathFinder.find_spec("tests", [str(ROOT), str(tmp_path)])
+    assert Path(found.origin) == ROOT / "tests" / "__init__.py"
