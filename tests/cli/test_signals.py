@@ -1,0 +1,131 @@
+"""Signals that come while Python drops whatever is raised: in ``__del__``, in callbacks of weak references, in reports."""
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from bayes_panns.cli.signals import signals_exit
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there is no kill")
+
+PROGRAM = """
+import time, weakref
+from pathlib import Path
+
+from bayes_panns.cli.main import main
+from bayes_panns.core.files import whole_file
+
+class Thing:
+    pass
+
+def say_and_wait(_):
+    print('in a callback', flush=True)
+    time.sleep(100)
+    print('the callback went on', flush=True)
+
+class Slow:
+    def __del__(self):
+        thing = Thing()
+        kept = weakref.ref(thing, say_and_wait)
+        del thing
+        # What is raised again comes here, and is dropped once more.
+        time.sleep(100)
+        print('__del__ went on', flush=True)
+
+@main.command()
+def write_slowly():
+    with whole_file(Path('out.txt')) as part:
+        part.write_text('half')
+        Slow()
+        time.sleep(100)
+        print('the command went on', flush=True)
+
+main(['write-slowly'])
+"""
+
+
+class Raising:
+    """Raises in ``__del__``, where Python drops it."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def __del__(self):
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "said"),
+    [
+        (signal.SIGTERM, 143, ""),
+        (signal.SIGINT, 130, "bayes-panns: interrupted\n"),
+        (signal.SIGUSR1, 75, ""),
+    ],
+    ids=str,
+)
+def test_a_signal_in_a_callback_ends_the_command_all_the_same(tmp_path, number, code, said):
+    command = [sys.executable, "-W", "error", "-c", PROGRAM]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "in a callback\n", process.communicate()
+        process.send_signal(number)
+        try:
+            shown = process.communicate(timeout=90)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+    assert (process.returncode, *shown) == (code, "", said)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_dropped_exceptions_are_reported_as_before(monkeypatch):
+    reported = []
+    monkeypatch.setattr(sys, "unraisablehook", reported.append)
+    before = sys.unraisablehook
+    with signals_exit():
+        Raising(ZeroDivisionError())
+        assert [each.exc_type for each in reported] == [ZeroDivisionError]
+    assert sys.unraisablehook is before
+
+
+def test_a_signal_in_a_report_is_not_lost(monkeypatch):
+    reported = []
+
+    def report(dropped):
+        signal.raise_signal(signal.SIGTERM)
+        reported.append(dropped.exc_type)
+
+    monkeypatch.setattr(sys, "unraisablehook", report)
+    with pytest.raises(SystemExit) as end, signals_exit():
+        Raising(ZeroDivisionError())
+        time.sleep(100)
+    assert end.value.code == 143
+    assert reported == [ZeroDivisionError]
+
+
+def test_a_second_signal_does_not_cut_the_cleaning_up_short():
+    cleaned = False
+    with pytest.raises(SystemExit) as end, signals_exit():
+        try:
+            signal.raise_signal(signal.SIGUSR1)
+        finally:
+            signal.raise_signal(signal.SIGTERM)
+            cleaned = True
+    assert end.value.code == 75
+    assert cleaned
+
+
+def test_what_was_lost_is_not_sent_after_the_block(monkeypatch):
+    sent, threads = [], []
+    monkeypatch.setattr("_thread.start_new_thread", lambda *thread: threads.append(thread))
+    monkeypatch.setattr("signal.pthread_kill", lambda *signal: sent.append(signal))
+    with signals_exit():
+        Raising(KeyboardInterrupt())
+        ((send, arguments),) = threads
+        send(*arguments)
+        assert sent == [(threading.get_ident(), signal.SIGINT)]
+    send(*arguments)
+    assert len(sent) == 1
