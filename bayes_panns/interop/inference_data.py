@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from bayes_panns import __version__
 from bayes_panns.bayes import mirrored_draws
 from bayes_panns.clips import ClipSet
+from bayes_panns.core.draw_count import draw_count
 from bayes_panns.core.errors import PosteriorError
 from bayes_panns.core.files import require_space, whole_file
 from bayes_panns.interop.optional import imported
@@ -52,9 +53,11 @@ def to_inference_data(posterior: Posterior, clips: ClipSet | None = None, *, dra
 
     Raises:
         BayesPannsError: ArviZ is not installed.
+        SettingError: ``draws`` is no whole number from 1 up.
         PosteriorError: The guide is neither mean-field nor point; or dropout is drawn together with the last layer.
         StoreError: The clips are not what the posterior takes, such as sound at another rate.
     """
+    draws = draw_count(draws, least=1)
     arviz = imported("arviz", "ArviZ", "--format arviz", "arviz")
     if not posterior.guide.explicit:
         raise PosteriorError("--format arviz needs a mean-field or point guide; this posterior has another one")

@@ -19,6 +19,7 @@ from bayes_panns.audio import files as sounds
 from bayes_panns.audio.recording import Note
 from bayes_panns.clips.catalogs.tables import Name, PublishedRow, Seconds, read_table
 from bayes_panns.core.choices import AcquireStrategy
+from bayes_panns.core.draw_count import draw_count
 from bayes_panns.core.errors import PredictionError
 from bayes_panns.core.text import cell
 from bayes_panns.metrics.acquisition import (
@@ -135,8 +136,10 @@ def acquire(
             them; the window does not fit; or nothing is left to label.
         AudioError: No file can be read.
         StoreError: A table cannot be read.
+        SettingError: ``draws`` is no whole number from 0 up.
     """
     require_sound(posterior)
+    draws = draw_count(draws)
     if strategy in (AcquireStrategy.BALD, AcquireStrategy.BATCH_BALD) and not (posterior.stochastic and draws > 1):
         raise PredictionError(
             f"{strategy} needs draws that disagree, and there are none; choose entropy or random, or a posterior with "

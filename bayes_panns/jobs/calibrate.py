@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from bayes_panns.clips import ClipSet
 from bayes_panns.core.choices import Target, Task
+from bayes_panns.core.draw_count import draw_count
 from bayes_panns.core.errors import StoreError
 from bayes_panns.jobs.decisions_log import log_decisions
 from bayes_panns.jobs.evaluate import target_for
@@ -89,6 +90,7 @@ def calibrate(
         # All draws of all logits are held at once.
         most = _MOST_LOGITS // (len(clips) * len(posterior.labels))
         draws = max(NETWORK_DRAWS, min(int(posterior.draws_for(None)), most))
+    draws = draw_count(draws)
     first, second = clips.split(0.5, seed)
     logits, truth = predict_logits(posterior, first, draws), target_for(posterior, first)
     power = posterior.exponent(draws)

@@ -15,6 +15,7 @@ from scipy import stats
 
 from bayes_panns.clips import ClipSet
 from bayes_panns.core.choices import Task
+from bayes_panns.core.draw_count import draws_or_moments
 from bayes_panns.core.errors import FitError, RecipeError, StoreError
 from bayes_panns.core.files import require_folder
 from bayes_panns.core.strict_json import write_json
@@ -162,6 +163,9 @@ def crossval(
             twice, or the upstream cross-validation lacks a seed or fold.
     """
     folder, resume, running = Path(folder), bool(resume), running or Running()
+    if draws is not None:
+        # Not only once the first fit is done.
+        draws = draws_or_moments(draws)
     require_folder(folder)
     if not resume and folder.exists() and any(folder.iterdir()):
         raise FitError(f"{folder}: is not empty; resume the runs there with --resume, or choose another folder with -o")

@@ -44,6 +44,7 @@ def evaluate_posterior(
 
     Raises:
         StoreError: A store's labels, task or contents do not fit the posterior.
+        SettingError: ``draws`` is neither a whole number from 0 up nor ``"moments"``.
     """
     return evaluate_clips(
         posterior,
@@ -76,6 +77,7 @@ def evaluate_clips(
 
     Raises:
         StoreError: The clips' labels, task or contents do not fit the posterior.
+        SettingError: As :func:`evaluate_posterior`.
     """
     target = target_for(posterior, clips)
     for each in (clips, ood):

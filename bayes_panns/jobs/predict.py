@@ -88,7 +88,8 @@ def predict_to(
         AudioError: A file that was named does not exist, or none can be read.
         PosteriorError: The posterior cannot be read.
         PredictionError: The posterior takes embeddings, or the window or hop does not fit.
-        SettingError: Several jobs are asked for, and the posterior is not on disk.
+        SettingError: Several jobs are asked for, and the posterior is not on disk; or ``draws`` is neither a whole
+            number from 0 up nor ``"moments"``.
     """
     if jobs < 1:
         raise SettingError(f"{jobs} jobs: give 1 or more")

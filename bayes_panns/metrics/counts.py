@@ -16,6 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from bayes_panns.core.draw_count import draw_count
+
 LEVEL = 0.9
 """The share of the posterior that an interval holds."""
 
@@ -153,7 +155,11 @@ def count_events(
         level: As in :func:`count_kinds`.
         draws: How many draws.
         seed: As in :func:`count_kinds`.
+
+    Raises:
+        SettingError: ``draws`` is no whole number from 1 up.
     """
+    draws = draw_count(draws, least=1)
     random = np.random.default_rng(seed)
     events = np.asarray(found, dtype=np.int64)
     hits, misses, alarms = (np.asarray(each, dtype=np.float64) for each in (hits, misses, alarms))

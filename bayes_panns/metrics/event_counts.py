@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import betaln, gammaln
 
+from bayes_panns.core.draw_count import draw_count
 from bayes_panns.metrics.counts import LEVEL, Counts
 
 DRAWS = 4000
@@ -83,7 +84,11 @@ class Finding:
 
         Returns:
             The counts of each label, and of all together ``(1,)``.
+
+        Raises:
+            SettingError: ``draws`` is no whole number from 1 up.
         """
+        draws = draw_count(draws, least=1)
         random = np.random.default_rng(seed)
         called = np.asarray(found).astype(np.int64)
         size = (draws, len(called))

@@ -61,7 +61,8 @@ def predict(
             stored with the posterior.
 
     Raises:
-        SettingError: Nothing is given, or a sound in memory has no rate or more than one axis.
+        SettingError: Nothing is given, a sound in memory has no rate or more than one axis, or ``draws`` is neither a
+            whole number from 0 up nor ``"moments"``.
         PosteriorError: Moments are asked for, and the posterior cannot propagate them.
         AudioError: No sound can be read. One that cannot be read is skipped as long as another can.
         PredictionError: The posterior takes embeddings; or the window or hop is not finite, or shorter than one sample.

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bayes_panns.core.choices import Holds, Task
+from bayes_panns.core.draw_count import draw_count, draws_or_moments
 from bayes_panns.core.errors import PosteriorError
 from bayes_panns.posterior.calibration import Calibration
 from bayes_panns.posterior.disk import load
@@ -126,8 +127,14 @@ class Ensemble:
         return any(member.mirrored for member in self.members)
 
     def draws_for(self, draws: int | Literal["moments"] | None) -> int | Literal["moments"]:
-        """``draws``, or if it is None the least of the members' defaults."""
-        return min(int(member.draws_for(None)) for member in self.members) if draws is None else draws
+        """``draws``, or if it is None the least of the members' defaults.
+
+        Raises:
+            SettingError: ``draws`` is neither a whole number from 0 up nor ``"moments"``.
+        """
+        if draws is not None:
+            return draws_or_moments(draws)
+        return min(int(member.draws_for(None)) for member in self.members)
 
     def warn_of_other_draws(self, draws: int | Literal["moments"]) -> None:
         """Nothing: an ensemble has no label sets."""
@@ -153,7 +160,7 @@ class Ensemble:
 
     def share(self, draws: int) -> int:
         """How many of ``draws`` draws a member makes."""
-        share = -(-draws // len(self.members))
+        share = -(-draw_count(draws) // len(self.members))
         return share + (share % 2 if any(member.mirrored for member in self.members) else 0)
 
     def member_seed(self, number: int, seed: int = 0) -> int:
@@ -172,6 +179,9 @@ class Ensemble:
 
         Yields:
             Probabilities of each label, shape ``(N, K)``, on the CPU.
+
+        Raises:
+            SettingError: ``draws`` is no whole number from 0 up.
         """
         share = self.share(draws)
         for number, member in enumerate(self.members):

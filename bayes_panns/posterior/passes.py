@@ -25,6 +25,7 @@ from bayes_panns.bayes import (
     moments_under,
 )
 from bayes_panns.core.choices import Dropout, ShortClips
+from bayes_panns.core.draw_count import draw_count, draws_or_moments
 from bayes_panns.core.errors import PosteriorError
 from bayes_panns.devices import forked
 from bayes_panns.nets import Network
@@ -72,9 +73,13 @@ class Passes:
         return self.guide.explicit and self.guide.stochastic and self.model.dropout != Dropout.ALWAYS
 
     def draws_for(self, draws: int | Literal["moments"] | None) -> int | Literal["moments"]:
-        """``draws``, or if it is None the default: 20; where only the last layer is drawn, 200, which cost little."""
+        """``draws``, or if it is None the default: 20; where only the last layer is drawn, 200, which cost little.
+
+        Raises:
+            SettingError: ``draws`` is neither a whole number from 0 up nor ``"moments"``.
+        """
         if draws is not None:
-            return draws
+            return draws_or_moments(draws)
         return HEAD_DRAWS if self.mirrored and self.model.only_head else NETWORK_DRAWS
 
     def warn_of_other_draws(self, draws: int | Literal["moments"]) -> None:
@@ -134,6 +139,9 @@ class Passes:
 
         Yields:
             Probabilities of each label, shape ``(N, K)``, on the CPU.
+
+        Raises:
+            SettingError: ``draws`` is no whole number from 0 up.
         """
         for logits in self.logits(clips, draws, seed=seed, batch_size=batch_size, memory=memory):
             yield self.probability(logits)
@@ -153,8 +161,7 @@ class Passes:
         Yields:
             Logits of each label, shape ``(N, K)``, on the CPU.
         """
-        if draws < 0:
-            raise PosteriorError(f"{draws} draws: give 0 or more")
+        draws = draw_count(draws)
         at_mean = draws == 0 or not self.stochastic
         self.model.eval()
         if at_mean:

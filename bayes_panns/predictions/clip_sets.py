@@ -44,6 +44,7 @@ def predict(
 
     Raises:
         PosteriorError: Moments are asked for, and the posterior cannot propagate them.
+        SettingError: ``draws`` is neither a whole number from 0 up nor ``"moments"``.
     """
     draws = posterior.draws_for(draws)
     most = _COVARIANCES // len(posterior.labels) ** 2 if covariance else CLIPS
@@ -61,6 +62,9 @@ def predict_logits(posterior: Posterior, clips: ClipSet, draws: int = 20) -> NDA
 
     Returns:
         ``(T, N, K)``, with T = 1 for a pass at the mean.
+
+    Raises:
+        SettingError: ``draws`` is no whole number from 0 up.
     """
     parts = list(in_order(_batches(clips, CLIPS), _Logits(posterior, draws)))
     return torch.cat(parts, dim=1).numpy()

@@ -91,6 +91,7 @@ def tag(
         PosteriorError: Moments are asked for, and the posterior cannot propagate them.
         AudioError: No file can be read. A file that cannot be read is skipped as long as another can.
         PredictionError: The posterior takes embeddings; or the window or hop is not finite, or shorter than one sample.
+        SettingError: ``draws`` is neither a whole number from 0 up nor ``"moments"``.
     """
     parts, skipped = list[FileTags](), list[Skipped]()
     for each in tag_each(posterior, files, draws, window=window, hop=hop, channel=channel, samples=samples):
@@ -134,6 +135,7 @@ def tag_each(
     Raises:
         PosteriorError: Moments are asked for, and the posterior cannot propagate them; at the first file.
         PredictionError: The posterior takes embeddings; or the window or hop is not finite, or shorter than one sample.
+        SettingError: ``draws`` is neither a whole number from 0 up nor ``"moments"``.
     """
     tagger = Tagger(posterior, draws, window=window, hop=hop, channel=channel, samples=samples)
     return tagger.each([files] if isinstance(files, str | Path) else files, doing="tagging")
@@ -149,6 +151,7 @@ class Tagger:
 
     Raises:
         PredictionError: The posterior takes embeddings; or the window or hop is not finite, or shorter than one sample.
+        SettingError: ``draws`` is neither a whole number from 0 up nor ``"moments"``.
     """
 
     def __init__(

@@ -9,8 +9,8 @@ from pyro.infer.autoguide import AutoNormal
 
 from bayes_panns.bayes import MeanField, Settings, Strategy, logits_under, mirrored_draws
 from bayes_panns.clips import Task
-from bayes_panns.core.errors import PosteriorError, RecipeError
-from bayes_panns.posterior import Posterior, load, save
+from bayes_panns.core.errors import PosteriorError, RecipeError, SettingError
+from bayes_panns.posterior import Ensemble, Posterior, load, save
 from bayes_panns.posterior.header import FORMAT
 from bayes_panns.recipes import read_strategy
 from bayes_panns.svi import MeanFieldELBO
@@ -276,9 +276,16 @@ def test_another_net_cannot_be_started_from():
         build().start_from(build(sample_rate=16000))
 
 
-def test_a_number_of_draws_is_not_negative(clips):
-    with pytest.raises(PosteriorError, match="-1 draws: give 0 or more"):
-        next(build().draws(clips, -1))
+def test_a_number_of_draws_is_a_whole_one_from_0_up(clips):
+    single = build()
+    for posterior in (single, Ensemble([single, single])):
+        for draws in (-1, 2.5, 2.0, True, "2", None):
+            with pytest.raises(SettingError, match=f"^draws is {draws!r}: give a whole number from 0 up$"):
+                next(posterior.draws(clips, draws))
+        for draws in (-1, 2.5, True, "moment"):
+            with pytest.raises(SettingError, match=r'give a whole number from 0 up, or "moments"$'):
+                posterior.draws_for(draws)
+        assert [posterior.draws_for(each) for each in ("moments", np.int64(3))] == ["moments", 3]
 
 
 def auto_normal(model):

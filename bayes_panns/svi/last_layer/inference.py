@@ -39,6 +39,7 @@ from torch import Tensor
 
 from bayes_panns.bayes import Likelihood
 from bayes_panns.core.choices import Task
+from bayes_panns.core.draw_count import draw_count
 from bayes_panns.svi.last_layer.axes import HeadAxes, curvature_axes, embedding_axes
 from bayes_panns.svi.last_layer.objective import NUMBERS, Fixed, Problem, State, along, evaluate
 
@@ -112,7 +113,11 @@ class HeadPosterior:
             likelihood: The likelihood.
             draws: How many; an even number.
             seed: Seeds them.
+
+        Raises:
+            SettingError: ``draws`` is no whole number from 2 up.
         """
+        pairs = draw_count(draws, least=2) // 2
         generator = torch.Generator().manual_seed(seed)
         labels = self.loc.shape[1]
         found = []
@@ -122,12 +127,12 @@ class HeadPosterior:
             prior = self.prior_scale[:, None].square() * self.axes.outside(rows)[:, None, None]
             deviation = (along(x.square(), self.scale.square()) + self.bias_scale.square() + prior).sqrt()
             total = torch.zeros_like(mean)
-            for _ in range(draws // 2):
+            for _ in range(pairs):
                 noise = torch.randn(len(rows), 1, labels, generator=generator).to(mean)
                 for sign in (1, -1):
                     logits = (mean + sign * noise * deviation) @ self.axes.left.T.to(mean)
                     total += likelihood.probability(logits)
-            found.append(total / (2 * (draws // 2)))
+            found.append(total / (2 * pairs))
         return torch.cat(found).transpose(0, 1)
 
 
