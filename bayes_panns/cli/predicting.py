@@ -97,10 +97,10 @@ def predict(
 
     For long recordings and whole disks, -o names a results folder: one that ends in / or is there already, or a name
     without an ending where no --format is given. Several --format, raven, picture, --resume, and audacity for several
-    files need one too. Each recording has its own files there, which are whole once they are there: all numbers in
-    records/, and what --format asks for; in a folder, audacity and raven have the events. events.csv has all events,
-    with the time of day where the recording tells it, and summary.txt what was found, decided, and left to a person.
-    After an interruption --resume goes on behind the last finished recording.
+    files need one too, and then a name with an ending needs the /. Each recording has its own files there, which are
+    whole once they are there: all numbers in records/, and what --format asks for; in a folder, audacity and raven have
+    the events. events.csv has all events, with the time of day where the recording tells it, and summary.txt what was
+    found, decided, and left to a person. After an interruption --resume goes on behind the last finished recording.
 
     \b
     Example:
@@ -216,17 +216,19 @@ def _is_folder(out: str | None, forms: list[TagFormat], resume: bool, files: tup
     each = {TagFormat.RAVEN, TagFormat.PICTURE}
     several = len(files) > 1 or any(path.is_dir() for path in files)
     needs = resume or len(forms) > 1 or bool(each & set(forms)) or (TagFormat.AUDACITY in forms and several)
+    what = "--resume" if resume else "--format " + " --format ".join(forms)
     if out is None:
         if TagFormat.AUDACITY in forms and len(forms) == 1 and several:
             raise click.UsageError("--format audacity makes a label track of one file; name one, or give -o FOLDER/")
         if needs or TagFormat.PARQUET in forms:
-            what = "--resume" if resume else "--format " + " --format ".join(forms)
             raise click.UsageError(f"{what}: does not go to standard output; name a results folder with -o FOLDER/")
         return False
     place = Path(out)
     named = out.endswith(("/", os.sep)) or place.is_dir() or (not forms and not place.suffix and not is_special(place))
     if (needs or named) and TagFormat.TABLE in forms:
         raise click.UsageError("--format table: is for the terminal; a results folder has other formats")
+    if needs and not named and place.suffix:
+        raise click.UsageError(f"{what}: needs a results folder, and {out} is named like a file; write -o {out}/")
     return needs or named
 
 

@@ -79,10 +79,11 @@ def test_parquet_is_a_file_too(net, here):
         ("tags", ["csv"], False, 2, False),
         ("/dev/null", [], False, 2, False),
         ("tags.txt", ["audacity"], False, 1, False),
-        ("tags.txt", ["audacity"], False, 2, True),
+        ("tags.txt/", ["audacity"], False, 2, True),
         ("results", [], False, 1, True),
         ("results/", ["csv"], False, 1, True),
-        ("results.d", ["csv", "json"], False, 1, True),
+        ("results", ["csv", "json"], False, 1, True),
+        ("results.d/", ["csv", "json"], False, 1, True),
         ("results", ["raven"], False, 1, True),
         ("results", ["picture"], False, 1, True),
         ("results", ["csv"], True, 1, True),
@@ -105,6 +106,12 @@ def test_what_is_a_results_folder(here, out, forms, resume, files, folder):
         (("--jobs", "2"), "--jobs: for a results folder only"),
         (("--format", "table", "-o", "results/"), "--format table: is for the terminal"),
         (("--threshold", "0", "-o", "results/"), "threshold of 0"),
+        (
+            ("-o", "a.csv", "--format", "csv", "--format", "json"),
+            "--format csv --format json: needs a results folder, and a.csv is named like a file; write -o a.csv/",
+        ),
+        (("-o", "a.png", "--format", "picture"), "--format picture: needs a results folder, and a.png is named like"),
+        (("-o", "a.csv", "--format", "csv", "--resume"), "--resume: needs a results folder, and a.csv is named like a"),
     ],
 )
 def test_wrong_usage(net, here, options, message):
