@@ -1,4 +1,4 @@
-"""Signals that come while Python drops whatever is raised: in ``__del__``, in callbacks of weak references, in reports."""
+"""Signals that come where Python drops what is raised: in ``__del__``, in callbacks of weak references, in reports."""
 
 import signal
 import subprocess
@@ -99,23 +99,33 @@ def test_a_signal_in_a_report_is_not_lost(monkeypatch):
         reported.append(dropped.exc_type)
 
     monkeypatch.setattr(sys, "unraisablehook", report)
-    with pytest.raises(SystemExit) as end, signals_exit():
-        Raising(ZeroDivisionError())
-        time.sleep(100)
+    with pytest.raises(SystemExit) as end:
+        _dropped_and_waiting()
     assert end.value.code == 143
     assert reported == [ZeroDivisionError]
 
 
+@signals_exit()
+def _dropped_and_waiting():
+    Raising(ZeroDivisionError())
+    time.sleep(100)
+
+
 def test_a_second_signal_does_not_cut_the_cleaning_up_short():
-    cleaned = False
-    with pytest.raises(SystemExit) as end, signals_exit():
-        try:
-            signal.raise_signal(signal.SIGUSR1)
-        finally:
-            signal.raise_signal(signal.SIGTERM)
-            cleaned = True
+    cleaned = []
+    with pytest.raises(SystemExit) as end:
+        _told_twice(cleaned)
     assert end.value.code == 75
-    assert cleaned
+    assert cleaned == [True]
+
+
+@signals_exit()
+def _told_twice(cleaned):
+    try:
+        signal.raise_signal(signal.SIGUSR1)
+    finally:
+        signal.raise_signal(signal.SIGTERM)
+        cleaned.append(True)
 
 
 def test_what_was_lost_is_not_sent_after_the_block(monkeypatch):
