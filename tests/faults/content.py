@@ -10,6 +10,8 @@ from typing import Any
 import h5py
 import numpy as np
 
+from bayes_panns.core.files import is_part
+
 _TIMES = {"seconds", "created", "date", "computed", "started", "digest", "sha256", "description"}
 """Keys whose values are not compared: times, digests of what is compared itself, and what a recipe is called."""
 
@@ -18,9 +20,12 @@ _OF_PLACE = ("created_at", "path")
 
 
 def content(path: Path) -> Any:
-    """The meaning of a file, or of the files in a folder by their relative paths; None if there is nothing."""
+    """The meaning of a file, or of the files in a folder by their relative paths; None if there is nothing.
+
+    What a killed writer has left half-written is none of them.
+    """
     if path.is_dir():
-        files = sorted(each for each in path.rglob("*") if each.is_file())
+        files = sorted(each for each in path.rglob("*") if each.is_file() and not is_part(each.parent))
         return {str(each.relative_to(path)): content(each) for each in files if not each.name.startswith("checkpoint.")}
     if not path.is_file():
         return None

@@ -6,9 +6,10 @@ import sys
 
 import pytest
 
+from bayes_panns.core.files import whole_file
 from tests.faults import cases, damage
 from tests.faults.commands import Home, served
-from tests.faults.content import content
+from tests.faults.content import content, leftovers
 from tests.faults.damage import Artefact
 from tests.harness.fork_server import ForkServer
 
@@ -76,3 +77,11 @@ def test_a_damaged_checkpoint_is_replaced_by_the_one_before_it(bench, server, tm
     assert result.returncode == 0, result.stderr
     assert "checkpoint.pt: is damaged; resuming from the checkpoint before it" in result.stderr
     cases.compare(bench, often, folder)
+
+
+def test_what_is_half_written_is_left_over_and_no_content(tmp_path):
+    (tmp_path / "whole.txt").write_text("")
+    with whole_file(tmp_path / "half.h5") as part:
+        part.write_bytes(b"half")
+        assert list(content(tmp_path)) == ["whole.txt"]
+        assert leftovers(tmp_path) != []
