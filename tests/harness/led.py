@@ -7,11 +7,12 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+from tests.harness.waiting import free_port
 
 PORTIONS = {
     "bayes_panns.jobs.planning._TOGETHER": 2,
@@ -30,7 +31,8 @@ class Launcher:
         self._pids = []
         self._folder = Path(tempfile.mkdtemp(prefix="launcher-"))
         self._server = subprocess.Popen(
-            [sys.executable, "-W", "error", __file__],
+            [sys.executable, "-W", "error", "-m", "tests.harness.led"],
+            cwd=Path(__file__).parents[2],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -62,11 +64,8 @@ class Launcher:
             before: Python code to run in each process first.
         """
         self._clear()
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
         lines = [[str(each) for each in command] for command in commands]
-        wanted = {"commands": lines, "before": before, "port": str(port), "folder": str(self._folder)}
+        wanted = {"commands": lines, "before": before, "port": str(free_port()), "folder": str(self._folder)}
         self._server.stdin.write(json.dumps(wanted) + "\n")
         self._server.stdin.flush()
         self._pids = json.loads(self._server.stdout.readline())
