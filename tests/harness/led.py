@@ -12,8 +12,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.harness.waiting import free_port
-
 PORTIONS = {
     "bayes_panns.jobs.planning._TOGETHER": 2,
     "bayes_panns.predictions.clip_sets.CLIPS": 4,
@@ -31,8 +29,7 @@ class Launcher:
         self._pids = []
         self._folder = Path(tempfile.mkdtemp(prefix="launcher-"))
         self._server = subprocess.Popen(
-            [sys.executable, "-W", "error", "-m", "tests.harness.led"],
-            cwd=Path(__file__).parents[2],
+            [sys.executable, "-W", "error", __file__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -63,6 +60,8 @@ class Launcher:
             commands: Arguments of ``bayes-panns``.
             before: Python code to run in each process first.
         """
+        from tests.harness.waiting import free_port
+
         self._clear()
         lines = [[str(each) for each in command] for command in commands]
         wanted = {"commands": lines, "before": before, "port": str(free_port()), "folder": str(self._folder)}

@@ -77,7 +77,7 @@ import logging, os
 from pathlib import Path
 from bayes_panns.predictions import clip_sets
 from bayes_panns.ranks import crew
-from tests.harness.waiting import until
+from waiting import until
 first, commands = os.environ["RANK"] == "0", []
 predicted, work, leading = clip_sets.predict_waveforms, crew._Helper.work, crew._leading
 def said(*arguments, **options):
