@@ -259,9 +259,7 @@ def _locked(output: Path, folder: Path) -> Iterator[None]:
                 continue
             if not ours:
                 raise OutputError(f"{output}: another process is packing it; choose another file, or wait")
-            if folder.is_dir():
-                break
-            stack.close()
+            break
         else:
             raise OutputError(f"{output}: other processes keep packing it; choose another file")
         yield

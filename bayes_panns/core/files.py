@@ -13,7 +13,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from bayes_panns.core.errors import BayesPannsError, OutputError
@@ -168,19 +168,47 @@ def locked(folder: Path, *, wait: bool = False, shared: bool = False) -> Iterato
     if fcntl is None:
         yield True
         return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
+    kind = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB)
+    for attempt in range(_ATTEMPTS):
+        descriptor, ours = os.open(folder, os.O_RDONLY), True
         try:
-            kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-            fcntl.flock(descriptor, kind | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
-            return
-        except OSError:
-            pass
-        yield True
-    finally:
-        os.close(descriptor)
+            try:
+                fcntl.flock(descriptor, kind)
+            except BlockingIOError:
+                ours = False
+            except OSError:
+                pass
+            # The process that had the lock may have renamed or removed what was opened; another has what is there now.
+            if os.path.samestat(os.fstat(descriptor), folder.stat()) or attempt == _ATTEMPTS - 1:
+                yield ours
+                return
+        finally:
+            os.close(descriptor)
+
+
+@contextmanager
+def locked_part(part: Path) -> Iterator[bool]:
+    """Lock a file that is made if there is none; only who has the lock renames or removes it.
+
+    Args:
+        part: The file; its folder exists.
+
+    Yields:
+        Whether the lock is ours.
+
+    Raises:
+        OSError: The file cannot be made or opened.
+    """
+    with ExitStack() as stack:
+        for _ in range(_ATTEMPTS):
+            part.touch()
+            # The process that had it may put it in its place at this moment.
+            with suppress(FileNotFoundError):
+                ours = stack.enter_context(locked(part))
+                break
+        else:
+            raise OSError(errno.EBUSY, "other processes keep renaming it", str(part))
+        yield ours
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TextIO
 
 from bayes_panns.core.errors import OutputError
-from bayes_panns.core.files import locked
+from bayes_panns.core.files import locked_part
 
 logger = logging.getLogger(__name__)
 
@@ -44,19 +44,18 @@ def growing_file(path: Path) -> Iterator[TextIO]:
         return
     path = path.resolve() if path.is_symlink() else path
     part = path.with_name(path.name + PART)
-    # It is emptied only once it is ours.
-    with part.open("a", encoding="utf-8", newline="") as file, locked(part) as ours:
+    with locked_part(part) as ours:
         if not ours:
             raise OutputError(f"{path}: another process is writing it; choose another file, or wait")
-        file.truncate(0)
-        try:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        except BaseException:
-            _keep(part, file)
-            raise
-    part.replace(path)
+        with part.open("w", encoding="utf-8", newline="") as file:
+            try:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            except BaseException:
+                _keep(part, file)
+                raise
+        part.replace(path)
 
 
 def _keep(part: Path, file: TextIO) -> None:

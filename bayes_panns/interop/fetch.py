@@ -8,7 +8,7 @@ from typing import cast
 
 from bayes_panns.core.digests import sha256_of
 from bayes_panns.core.errors import CheckpointError
-from bayes_panns.core.files import locked, whole_file
+from bayes_panns.core.files import locked_part, whole_file
 from bayes_panns.interop.download import Download
 
 
@@ -224,8 +224,7 @@ def _mismatch(path: Path, published: Published) -> str:
 def _retrieve(name: str, published: Published, path: Path) -> None:
     """Download a file into its part, check it and move it to ``path``."""
     part = path.with_name(f"{path.name}.part")
-    part.touch()
-    with locked(part) as ours:
+    with locked_part(part) as ours:
         if not ours:
             raise CheckpointError(f"{path}: another process is downloading it; wait for it")
         if published.checksum is None:

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from bayes_panns.audio.augment import Mixup, SpecAugment
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(frames=st.integers(1, 300), seed=st.integers(0, 1000))
 def test_specaugment_hides_at_most_what_panns_hides(frames, seed):
     spectrogram = torch.ones(4, 1, frames, 64)

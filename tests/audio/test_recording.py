@@ -292,7 +292,7 @@ def test_the_first_sample_that_is_no_number_is_named(path):
 # Parts of a file, rates and blocks
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     rate=st.sampled_from([16000, 44100, 48000, 22254, 8000]),
     start=st.floats(0, 1.9),
@@ -373,7 +373,7 @@ def _counting(asked):
     return counted
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     pair=st.sampled_from(
         [(44100, 32000), (48000, 16000), (8000, 32000), (22254, 32000), (16000, 16000), (500000, 32000)]

@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -16,6 +15,7 @@ from click.testing import CliRunner
 from bayes_panns.cli import main
 from bayes_panns.clips import Task, write
 from bayes_panns.core.files import locked
+from tests.harness.waiting import PATIENCE, until
 
 RATE = 8000
 COMMAND = (sys.executable, "-c", "from bayes_panns.cli import main; main()")
@@ -59,15 +59,12 @@ def test_an_interrupted_fit_leaves_a_posterior_that_is_usable(home, tmp_path, nu
     out = tmp_path / "run"
     arguments = ("pretrain", home / "quick.toml", "--data", home / "clips.h5", "-o", out, "--set", "fit.epochs=100000")
     process = start(*arguments)
-    deadline = time.monotonic() + 240
-    while not (out / "checkpoint.pt").is_file():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline, "no checkpoint was written in time"
-        time.sleep(0.1)
+    until(lambda: (out / "checkpoint.pt").is_file() or process.poll() is not None)
+    assert process.poll() is None, process.communicate()
     # Meanwhile the folder is the fit's alone.
     assert "another fit is running there" in run(*arguments, "--resume", code=1).stderr
     process.send_signal(number)
-    _, stderr = process.communicate(timeout=120)
+    _, stderr = process.communicate(timeout=PATIENCE)
     assert process.returncode == code, stderr
     assert f"interrupted; {out}/posterior can be used as it is" in stderr
     assert "Traceback" not in stderr
@@ -87,14 +84,14 @@ def test_a_terminated_command_leaves_nothing_half_written(tmp_path):
         "    with whole_file(Path('out.txt')) as part:\n"
         "        part.write_text('half')\n"
         "        print('writing', flush=True)\n"
-        "        time.sleep(60)\n"
+        f"        time.sleep({PATIENCE})\n"
         "main(['write-slowly'])\n"
     )
     process = start(program=(sys.executable, "-c", program), cwd=tmp_path)
     assert process.stdout.readline() == "writing\n", process.communicate()
     assert len(leftovers(tmp_path)) > 0
     process.send_signal(signal.SIGTERM)
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=PATIENCE)
     assert (process.returncode, stderr) == (143, "")
     assert list(tmp_path.iterdir()) == []
 
@@ -122,7 +119,7 @@ def test_results_reach_a_file_when_progress_is_shown_on_a_terminal(tmp_path):
     while piece := _read(terminal):
         shown += piece
     os.close(terminal)
-    assert process.wait(timeout=60) == 0, shown
+    assert process.wait(timeout=PATIENCE) == 0, shown
     assert (tmp_path / "results.txt").read_text().splitlines() == ["printed", "echoed"]
     assert b"working" in shown
     assert b"printed" not in shown

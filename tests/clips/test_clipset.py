@@ -63,7 +63,7 @@ class TestClipSet:
             ClipSet([path, path])
         assert len(ClipSet(path)) == 6
 
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=40)
     @given(
         sources=st.lists(st.sampled_from(["", "x", "y", "z", "w"]), min_size=2, max_size=30),
         fraction=st.floats(0.01, 0.99),

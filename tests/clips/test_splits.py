@@ -33,7 +33,7 @@ def one_of_k(counts):
     return np.arange(len(label)), np.eye(len(counts), dtype=bool)[label]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(clips=labelled(), fraction=st.floats(0.02, 0.98), seed=st.integers(0, 2**32 - 1))
 def test_a_split_keeps_recordings_whole_and_labels_on_the_fitted_side(clips, fraction, seed):
     recording, target = clips
@@ -46,7 +46,7 @@ def test_a_split_keeps_recordings_whole_and_labels_on_the_fitted_side(clips, fra
     assert (stratified_split(recording, target, fraction, seed) == held).all()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(clips=labelled(), fraction=st.floats(0.02, 0.98), seed=st.integers(0, 2**32 - 1))
 def test_the_share_is_never_further_than_that_of_a_prefix_that_keeps_the_labels(clips, fraction, seed):
     recording, target = clips
@@ -59,7 +59,7 @@ def test_the_share_is_never_further_than_that_of_a_prefix_that_keeps_the_labels(
             assert distance <= abs(size[order[:count]].sum() - wanted) + 1e-6
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(clips=labelled(most=8), fraction=st.floats(0.02, 0.98), seed=st.integers(0, 2**32 - 1))
 def test_a_small_set_gets_the_nearest_share_of_all_splits_that_keep_the_labels(clips, fraction, seed):
     recording, target = clips
@@ -77,7 +77,7 @@ def test_a_small_set_gets_the_nearest_share_of_all_splits_that_keep_the_labels(c
     assert abs(stratified_split(recording, target, fraction, seed).sum() - wanted) <= best + 1e-6
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     counts=st.lists(st.integers(2, 30), min_size=1, max_size=12),
     fraction=st.floats(0.05, 0.6),
@@ -182,7 +182,6 @@ def test_the_prefix_rule_is_that_of_old_runs(recordings, fraction, seed):
     assert (prefix_split(group, fraction, seed) == np.isin(group, first)).all()
 
 
-@settings(deadline=None)
 @given(clips=st.integers(1, 60), share=st.floats(0.01, 1), more=st.floats(0.01, 1), seed=st.integers(0, 2**32 - 1))
 def test_samples_are_nested_and_keep_every_label(clips, share, more, seed):
     target = np.random.default_rng(clips).random((clips, 4)) < 0.1
@@ -200,7 +199,7 @@ def test_a_sample_that_holds_every_label_is_the_first_of_the_random_order():
     assert sample(None, target, 0.2, 3).tolist() == expected.tolist()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(clips=labelled(), folds=st.integers(2, 7), seed=st.integers(0, 99))
 def test_folds_keep_recordings_whole(clips, folds, seed):
     recording, target = clips

@@ -169,7 +169,7 @@ def test_pickles_by_path_and_reopens_after_close(tmp_path):
     assert (got.waveform([2]) == first).all()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(indices=st.lists(st.integers(0, 10)))
 def test_waveform_takes_any_order_and_repeats(tmp_path_factory, indices):
     folder = tmp_path_factory.getbasetemp() / "order"

@@ -368,7 +368,7 @@ def minute(tmp_path_factory):
     return sound(tmp_path_factory.mktemp("minute") / "r.wav", 60)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     st.lists(st.tuples(st.floats(0, 59), st.floats(0, 20), st.sampled_from("abc")), min_size=1, max_size=12),
     st.sampled_from([0.5, 1.0, 3.0, 7.0]),

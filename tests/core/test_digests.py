@@ -31,7 +31,7 @@ TABLES = st.dictionaries(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(table=TABLES)
 def test_a_sealed_table_is_read_back_from_json(table):
     written = json.loads(dumps(sealed(table)))

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +17,7 @@ from bayes_panns.core.errors import OutputError
 from bayes_panns.core.files import (
     is_part,
     locked,
+    locked_part,
     remove_abandoned,
     require_parent,
     require_space,
@@ -23,6 +25,7 @@ from bayes_panns.core.files import (
     whole_folder,
     writes,
 )
+from bayes_panns.core.growing import growing_file
 
 
 def names(folder):
@@ -369,3 +372,47 @@ def test_locks_are_for_one_or_shared(tmp_path):
         assert (first, second, alone) == (True, True, False)
     with locked(tmp_path) as alone, locked(tmp_path, shared=True) as shared:
         assert (alone, shared) == (True, False)
+
+
+@pytest.fixture
+def ended_meanwhile(tmp_path, monkeypatch):
+    """The process that has ``a.part`` puts it in its place after we have opened it, and before we have locked it."""
+    (tmp_path / "a.part").write_text("the other's")
+    flock = files.fcntl.flock
+
+    def late(descriptor, kind):
+        monkeypatch.setattr(files.fcntl, "flock", flock)
+        (tmp_path / "a.part").rename(tmp_path / "a")
+        flock(descriptor, kind)
+
+    monkeypatch.setattr(files.fcntl, "flock", late)
+    return tmp_path
+
+
+def test_a_lock_is_of_what_is_there_now(ended_meanwhile):
+    part = ended_meanwhile / "a.part"
+    with locked_part(part) as ours, locked(part) as others:
+        assert (ours, others) == (True, False)
+    assert (ended_meanwhile / "a").read_text() == "the other's"
+
+
+def test_results_that_another_process_has_just_ended_are_not_written_into(ended_meanwhile):
+    with growing_file(ended_meanwhile / "a") as file:
+        assert (ended_meanwhile / "a").read_text() == "the other's"
+        file.write("ours")
+    assert (ended_meanwhile / "a").read_text() == "ours"
+    assert names(ended_meanwhile) == ["a"]
+
+
+def test_results_are_in_their_place_before_another_process_may_write(tmp_path, monkeypatch):
+    replace, free = Path.replace, []
+
+    def noted(part, target):
+        with locked(part) as ours:
+            free.append(ours)
+        return replace(part, target)
+
+    monkeypatch.setattr(Path, "replace", noted)
+    with growing_file(tmp_path / "a") as file:
+        file.write("whole")
+    assert free == [False]

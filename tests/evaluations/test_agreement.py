@@ -47,7 +47,7 @@ sizes = st.tuples(st.integers(0, 999), st.integers(1, 40), st.integers(1, 5), st
 
 
 @given(sizes)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_rankings_of_labels_agree_with_scikit_learn(size):
     p, t = predictions(*size)
     precision, area = average_precision(p, t), auc(p, t)
@@ -63,7 +63,7 @@ def test_rankings_of_labels_agree_with_scikit_learn(size):
 
 
 @given(sizes)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_rankings_of_a_clips_labels_agree_with_scikit_learn(size):
     p, t = predictions(*size)
     ours = label_ranking_average_precision(p, t)
@@ -74,7 +74,7 @@ def test_rankings_of_a_clips_labels_agree_with_scikit_learn(size):
 
 
 @given(sizes)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_detection_agrees_with_scikit_learn(size):
     p, t = predictions(*size)
     score, outside = p.ravel(), t.ravel()
@@ -90,7 +90,7 @@ def test_detection_agrees_with_scikit_learn(size):
 
 
 @given(sizes)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_the_parts_of_the_brier_score_are_those_of_scikit_learns_isotonic_regression(size):
     p, t = predictions(*size)
     split = brier_split(p, t, "multi-label")

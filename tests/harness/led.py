@@ -7,7 +7,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -61,12 +60,11 @@ class Launcher:
             commands: Arguments of ``bayes-panns``.
             before: Python code to run in each process first.
         """
+        from tests.harness.waiting import free_port
+
         self._clear()
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
         lines = [[str(each) for each in command] for command in commands]
-        wanted = {"commands": lines, "before": before, "port": str(port), "folder": str(self._folder)}
+        wanted = {"commands": lines, "before": before, "port": str(free_port()), "folder": str(self._folder)}
         self._server.stdin.write(json.dumps(wanted) + "\n")
         self._server.stdin.flush()
         self._pids = json.loads(self._server.stdout.readline())

@@ -286,7 +286,8 @@ def test_a_server_that_hangs_or_trickles_is_given_up(odd, published, tmp_path, m
     try:
         with pytest.raises(CheckpointError, match=r"cannot be reached|the download stopped after \d+ of 300000 bytes"):
             fetch("net", tmp_path / "net.pth")
-        assert time.monotonic() - started < 2
+        # Left to itself, the server takes hours.
+        assert time.monotonic() - started < 60
     finally:
         done.set()
 

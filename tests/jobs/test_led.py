@@ -5,7 +5,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -18,6 +17,7 @@ from bayes_panns.clips import Task, write
 from bayes_panns.posterior import Posterior, save
 from bayes_panns.recipes import read_strategy
 from tests.harness.led import PORTIONS, Launcher
+from tests.harness.waiting import PATIENCE, until
 
 RATE = 8000
 
@@ -73,15 +73,22 @@ def cross_validation(home, out, *more):
 
 
 AT_WORK = """
-import logging, os, time
+import logging, os
+from pathlib import Path
 from bayes_panns.predictions import clip_sets
-predicted = clip_sets.predict_waveforms
+from bayes_panns.ranks import crew
+from waiting import until
+first, commands = os.environ["RANK"] == "0", []
+predicted, work, leading = clip_sets.predict_waveforms, crew._Helper.work, crew._leading
 def said(*arguments, **options):
     logging.getLogger("bayes_panns").info("at work")
+    at_work = Path(f"FOLDER-{len(commands)}")
     # So that there is something left for the other.
-    time.sleep(0.2 * (os.environ["RANK"] == "0"))
+    until(at_work.exists) if first else at_work.touch()
     return predicted(*arguments, **options)
-clip_sets.predict_waveforms = said
+def counted(begin):
+    return lambda *arguments: commands.append(begin) or begin(*arguments)
+clip_sets.predict_waveforms, crew._Helper.work, crew._leading = said, counted(work), counted(leading)
 """
 
 
@@ -108,14 +115,16 @@ def alone(home, tmp_path_factory):
 
 
 def test_two_processes_make_the_same_bytes(home, alone, tmp_path, launcher):
-    first, second = launcher.run(*commands(home, tmp_path), before=AT_WORK)
+    out = tmp_path / "out"
+    out.mkdir()
+    first, second = launcher.run(*commands(home, out), before=AT_WORK.replace("FOLDER", str(tmp_path / "at-work")))
     # Skipped files are no failure of a launch.
     assert (first[0], second) == (0, (0, "", "")), first[2]
     assert "1 skipped" in first[2]
     assert "rank 1: at work" in first[2]
-    assert contents(tmp_path).keys() == contents(alone).keys()
+    assert contents(out).keys() == contents(alone).keys()
     for name, content in contents(alone).items():
-        assert contents(tmp_path)[name] == content, name
+        assert contents(out)[name] == content, name
 
 
 @pytest.fixture(scope="module")
@@ -149,14 +158,21 @@ def slow(rank, seconds=0.5):
     return SLOW.replace("SECONDS", str(seconds)).replace("RANKS", str(rank))
 
 
-def until(there, seconds=60):
-    start = time.monotonic()
-    while not there() and time.monotonic() < start + seconds:
-        time.sleep(0.05)
-    assert there()
-
-
-SHORT = "import datetime\nfrom bayes_panns.ranks import group\ngroup.PATIENCE = datetime.timedelta(seconds=2)\n"
+# An exchange of all processes has a time limit.
+NO_EXCHANGE = """
+import torch.distributed as dist
+from bayes_panns.ranks.links import Door, Meeting
+def refused(*arguments, **options):
+    raise AssertionError("an exchange while a process may be at work")
+def last(meet):
+    def met(*arguments):
+        found = meet(*arguments)
+        for name in ("all_reduce", "all_gather", "all_gather_object", "broadcast", "broadcast_object_list", "barrier"):
+            setattr(dist, name, refused)
+        return found
+    return met
+Door.admit, Meeting.connect = last(Door.admit), last(Meeting.connect)
+"""
 
 
 @pytest.mark.long
@@ -164,7 +180,7 @@ def test_fits_of_two_processes_are_those_of_one(home, validated, tmp_path, launc
     whole, table = validated
     assert len(fits(whole)) >= 8
     # Who waits for a long fit has no timeout.
-    first, second = launcher.run(cross_validation(home, tmp_path / "cv"), before=SHORT + slow(0, 4))
+    first, second = launcher.run(cross_validation(home, tmp_path / "cv"), before=NO_EXCHANGE + slow(0, 4))
     assert (first[:2], second) == ((0, table), (0, "", "")), first[2]
     assert fits(tmp_path / "cv") == fits(whole)
     assert "rank 1: " in first[2]
@@ -174,7 +190,7 @@ def test_fits_of_two_processes_are_those_of_one(home, validated, tmp_path, launc
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_kill_of_one_ends_all_and_what_is_finished_is_kept(home, validated, tmp_path, launcher, rank):
     out = tmp_path / "cv"
-    pids = launcher.start(cross_validation(home, out), before=slow(rank, 5))
+    pids = launcher.start(cross_validation(home, out), before=slow(rank, PATIENCE))
     until(lambda: any(out.rglob("evaluation")) and len(list(out.rglob("run.toml"))) >= 2)
     os.kill(pids[rank], signal.SIGKILL)
     found = launcher.ended()
@@ -226,6 +242,21 @@ def test_a_signal_to_one_process_interrupts_all(home, tmp_path, launcher):
     assert "interrupted; --resume continues" in first[2].splitlines()[-1]
 
 
+# What comes after the first results takes too long.
+HELD = """
+import time
+from pathlib import Path
+from bayes_panns.cli import main
+from bayes_panns.predictions import clip_sets
+predicted = clip_sets.predict_waveforms
+def held(*arguments, **options):
+    time.sleep(600 if list(Path("OUT").rglob("*.csv")) else 0)
+    return predicted(*arguments, **options)
+clip_sets.predict_waveforms = held
+main()
+"""
+
+
 @pytest.mark.long
 def test_recordings_stopped_under_torchrun_go_on_to_the_same_bytes(home, tmp_path, launcher):
     disk, whole, out = tmp_path / "disk", tmp_path / "whole", tmp_path / "out"
@@ -235,13 +266,17 @@ def test_recordings_stopped_under_torchrun_go_on_to_the_same_bytes(home, tmp_pat
         shutil.copyfile(home / "disk" / f"{number % 7}.wav", disk / f"{number}.wav")
     command = ["predict", home / "posterior", disk, "--format", "csv", "--draws", "3"]
     assert CliRunner().invoke(main, list(map(str, [*command, "-o", f"{whole}/"]))).exit_code == 0
-    line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "bayes_panns"]
+    (tmp_path / "held.py").write_text(HELD.replace("OUT", str(out)))
+    line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     process = subprocess.Popen(
-        [*line, *map(str, command), "-o", f"{out}/"], stderr=subprocess.PIPE, text=True, start_new_session=True
+        [*line, str(tmp_path / "held.py"), *map(str, command), "-o", f"{out}/"],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     until(lambda: list(out.rglob("*.csv")))
     process.send_signal(signal.SIGTERM)
-    messages = process.communicate(timeout=60)[1]
+    messages = process.communicate(timeout=PATIENCE)[1]
     assert process.returncode != 0
     assert "bayes-panns: " not in messages
     assert not list(out.rglob(".*"))

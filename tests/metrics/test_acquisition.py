@@ -52,7 +52,7 @@ def test_scores_are_what_their_papers_say():
 
 
 @given(st.integers(0, 10**6), st.integers(2, 3), st.integers(2, 6))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_a_batch_is_the_greedy_one_of_the_joint_information(seed, labels, draws):
     samples = drawn(6, draws, labels, seed)
     batch = choose_batch(candidates(samples), "batch-bald", 3)
@@ -113,7 +113,7 @@ def test_the_mix_looks_among_the_uncertain():
 @given(
     st.lists(st.integers(0, 3), min_size=1, max_size=12), st.integers(1, 15), st.lists(st.integers(0, 4), max_size=4)
 )
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_recordings_take_turns_and_no_clip_comes_twice(strategy, recordings, count, before):
     samples = drawn(len(recordings), 4, 3)
     needs = strategy in acquisition.NEEDS_SCORES

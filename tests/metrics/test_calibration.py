@@ -155,7 +155,7 @@ def test_the_parts_of_extreme_forecasts():
     st.sampled_from([1, 3, 10**6]),
     st.sampled_from(["one-of-k", "multi-label"]),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_the_brier_score_is_the_sum_of_its_parts(seed, clips, labels, steps, task):
     rng = np.random.default_rng(seed)
     p = rng.integers(0, steps + 1, (clips, labels)) / steps

@@ -146,7 +146,7 @@ def test_the_score_of_a_perfect_and_of_a_blind_detector():
     assert found.value == pytest.approx(np.mean(shares) - np.std(shares))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 10_000))
 def test_a_threshold_more_never_lowers_the_score_without_spread(seed):
     truth, found = case(seed)

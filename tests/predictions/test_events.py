@@ -125,7 +125,7 @@ def recordings(draw):
     return samples, window, hop, cuts, rules
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(recordings())
 def test_parts_of_a_recording_give_the_events_of_the_whole(case):
     samples, window, hop, cuts, rules = case
@@ -138,7 +138,7 @@ def test_parts_of_a_recording_give_the_events_of_the_whole(case):
     assert found == whole
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(recordings())
 def test_events_are_those_of_a_grid_of_times(case):
     samples, window, hop, _, rules = case

@@ -25,7 +25,7 @@ def powered(draws, task, power, **options):
 
 
 @pytest.mark.parametrize("task", TASKS)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(power=st.floats(0.2, 12), seed=st.integers(0, 30))
 def test_the_probability_is_the_mean_at_the_power_and_its_variance_is_split_as_the_draws_split_theirs(
     task, power, seed

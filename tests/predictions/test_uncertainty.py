@@ -22,7 +22,7 @@ def draws_of(draw, task):
 
 
 @pytest.mark.parametrize("task", TASKS)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(data=st.data())
 def test_both_splits_are_exact_and_have_their_signs(task, data):
     u = decompose(data.draw(draws_of(task)), task)
@@ -38,7 +38,7 @@ def test_both_splits_are_exact_and_have_their_signs(task, data):
 
 
 @pytest.mark.parametrize("task", TASKS)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(data=st.data())
 def test_streaming_agrees_with_the_formulas_over_all_draws_at_once(task, data):
     draws = data.draw(draws_of(task))
@@ -65,7 +65,7 @@ def part(u, name):
 
 @pytest.mark.parametrize("mirrored", [False, True])
 @pytest.mark.parametrize("task", TASKS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(data=st.data())
 def test_standard_errors_are_the_textbooks_jackknife(task, mirrored, data):
     """Over draws or pairs that are left out one at a time; the last pair may be half a one."""
@@ -131,7 +131,7 @@ def test_mirrored_draws_need_their_own_standard_error():
 
 
 @pytest.mark.parametrize("task", TASKS)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(data=st.data())
 def test_the_covariance_between_labels(task, data):
     draws = data.draw(draws_of(task))
@@ -270,7 +270,7 @@ def test_misuse_is_refused():
 
 
 @pytest.mark.parametrize("task", TASKS)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(data=st.data(), members=st.integers(1, 3))
 def test_a_mixture_is_all_draws_together(task, data, members):
     draws = data.draw(draws_of(task))

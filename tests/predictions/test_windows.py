@@ -58,7 +58,7 @@ def test_lengths_are_rounded_to_samples():
     assert in_samples(2.00001, 8000, "window") == 16_000
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.integers(0, 600),
     st.integers(1, 250),

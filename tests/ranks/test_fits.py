@@ -1,6 +1,5 @@
 import os
 import signal
-import socket
 import subprocess
 import sys
 from functools import cache
@@ -17,6 +16,7 @@ from bayes_panns import ranks
 from bayes_panns.cli import main
 from bayes_panns.cli.main import SHARED
 from bayes_panns.clips import Task, write
+from tests.harness.waiting import PATIENCE, free_port
 
 SCRIPT = Path(__file__).with_name("fits.py")
 
@@ -33,12 +33,6 @@ def environment(rank, world, port):
     return os.environ | {name: str(value) for name, value in added.items()} | {"OMP_NUM_THREADS": "1"}
 
 
-def free_port():
-    with socket.socket() as place:
-        place.bind(("127.0.0.1", 0))
-        return place.getsockname()[1]
-
-
 def start(world, *command):
     port = free_port()
     return [
@@ -50,7 +44,7 @@ def start(world, *command):
 
 
 def finish(processes):
-    said = [process.communicate(timeout=120)[1].decode() for process in processes]
+    said = [process.communicate(timeout=PATIENCE)[1].decode() for process in processes]
     return [process.returncode for process in processes], said
 
 
@@ -63,7 +57,7 @@ def made(tmp_path_factory):
         folder = tmp_path_factory.mktemp("several")
         command = [sys.executable, SCRIPT, folder, str(world), *names]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE)
         assert done.returncode == 0, done.stderr
         return folder
 
@@ -111,14 +105,18 @@ def test_several_processes_fit_what_one_fits(name, world, names, tmp_path, made)
 @pytest.mark.long
 def test_a_fit_whose_process_was_killed_goes_on_to_the_same_bits(tmp_path):
     script = Path(__file__).with_name("kills.py")
-    done = subprocess.run([sys.executable, script, tmp_path, "10"], capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, script, tmp_path, "10"], capture_output=True, text=True, timeout=2 * PATIENCE
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("another process has ended") >= 3
 
 
 def torchrun(*words, processes=2):
     command = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m", "bayes_panns"]
-    return subprocess.run([sys.executable, *command, *map(str, words)], capture_output=True, text=True, timeout=300)
+    return subprocess.run(
+        [sys.executable, *command, *map(str, words)], capture_output=True, text=True, timeout=2 * PATIENCE
+    )
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ from contextlib import suppress
 import pytest
 
 from bayes_panns.ranks import links
+from tests.harness.waiting import PATIENCE
 
 
 @pytest.fixture
@@ -33,13 +34,13 @@ def admitted(door, number=1):
 def test_strangers_neither_come_in_nor_hold_up_a_process(door):
     where = (door.meeting.host, door.meeting.port)
     thread, found = admitted(door)
-    silent, slow, wrong, sender = (socket.create_connection(where, 10) for _ in range(4))
+    silent, slow, wrong, sender = (socket.create_connection(where, PATIENCE) for _ in range(4))
     slow.sendall(door.meeting.token[:5])
     wrong.sendall(bytes(36))
     sender.sendall(pickle.dumps(Harm()) * 2)
     assert wrong.recv(1) == b""
     mine = door.meeting.connect(7)
-    thread.join(10)
+    thread.join(PATIENCE)
     assert list(found) == [7]
     mine.send("hello", 1)
     assert found[7].receive() == ("hello", 1)
@@ -61,5 +62,8 @@ def test_processes_of_one_host_open_no_port_to_others(door):
 
 def test_a_process_that_does_not_come_is_said(door, monkeypatch):
     monkeypatch.setattr(links, "_PATIENCE", 0.2)
-    with socket.create_connection((door.meeting.host, door.meeting.port), 10), pytest.raises(OSError, match="1 of 1"):
+    with (
+        socket.create_connection((door.meeting.host, door.meeting.port), PATIENCE),
+        pytest.raises(OSError, match="1 of 1"),
+    ):
         door.admit(1)

@@ -105,7 +105,7 @@ def test_one_of_k_is_balanced(clips):
     assert np.ptp(target.sum(axis=0)) <= 1
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(data=st.data(), clips=st.integers(1, 12), seed=st.integers(0, 2**32))
 def test_the_number_of_classes_in_a_clip_stays_in_its_range(data, clips, seed):
     classes = data.draw(st.lists(st.sampled_from(CLASSES), min_size=1, max_size=6, unique=True))

@@ -3,7 +3,6 @@
 import math
 import os
 import signal
-import socket
 import subprocess
 import sys
 
@@ -35,6 +34,7 @@ from bayes_panns.nets import EmbeddingNet, build
 from bayes_panns.svi import METRICS, Features, Fit, FitSettings, GradientClip, ScaleBounds, read_metrics
 from bayes_panns.svi.guards import diverged, first_not_finite
 from bayes_panns.svi.widths import trained_log_scales
+from tests.harness.waiting import PATIENCE, free_port
 
 RATE = 8000
 LOW, HIGH = 0.01, 3.0
@@ -63,7 +63,7 @@ def ratios(model, guide):
     }
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     prior=st.sampled_from(sorted(PRIORS)),
     learned=st.booleans(),
@@ -260,10 +260,7 @@ print(diverged("the loss is nan", net, FitSettings(), here=group().rank == 1, **
 
 @pytest.mark.long
 def test_what_is_not_finite_in_one_process_is_said_by_all():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    shared = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    shared = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     started = [
         subprocess.Popen(
             [sys.executable, "-c", ONE_OF_TWO],
@@ -273,7 +270,7 @@ def test_what_is_not_finite_in_one_process_is_said_by_all():
         )
         for rank in range(2)
     ]
-    first, second = (each.communicate(timeout=120)[0] for each in started)
+    first, second = (each.communicate(timeout=PATIENCE)[0] for each in started)
     assert first == second
     assert first.startswith("step 3 (epoch 0.5, process 1 of 2): the loss is nan; all parameters are finite; try ")
 

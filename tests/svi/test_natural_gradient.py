@@ -185,7 +185,7 @@ def test_widths_forget_where_they_started():
         assert abs(left) < 0.05
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(scale=st.floats(1e-3, 1.0), grad=st.floats(-10, 10), batch=st.integers(1, 64), kl_weight=st.floats(1e-3, 1))
 def test_a_width_never_exceeds_its_prior_by_squares(scale, grad, batch, kl_weight):
     model = bayesian(Wrapped(nn.Linear(2, 1, bias=False)), Normal(0.5), Gaussian())

@@ -1,7 +1,6 @@
 """Two processes of one fit: a signal or a time limit that reaches one of them ends both, at the same step."""
 
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ import torch
 
 from bayes_panns.svi import Stop
 from bayes_panns.svi.checkpoint import CHECKPOINT, read_checkpoint
+from tests.harness.waiting import PATIENCE, free_port
 from tests.svi.test_fit import store  # noqa: F401
 
 pytestmark = pytest.mark.long
@@ -49,10 +49,7 @@ leave()
 
 
 def test_both_end_at_the_same_step_and_go_on_to_the_same_bits(store, tmp_path):  # noqa: F811
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    environment = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+    environment = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(free_port())}
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", PROGRAM, str(store), str(tmp_path)],
@@ -65,7 +62,7 @@ def test_both_end_at_the_same_step_and_go_on_to_the_same_bits(store, tmp_path): 
         for rank in range(2)
     ]
     for process in processes:
-        out, err = process.communicate(timeout=240)
+        out, err = process.communicate(timeout=PATIENCE)
         assert process.returncode == 0, err
         expected = [f"False 2 {Stop.TIME}", f"False 2 {Stop.REQUESTED}", "True 6 None", "True 6 None"]
         assert out.splitlines() == expected

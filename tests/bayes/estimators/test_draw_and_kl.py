@@ -97,7 +97,7 @@ def test_torchs_seed_decides_and_moves_on():
     assert not torch.equal(first, second)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(scale=st.floats(1e-6, 1e-1), loc=st.floats(-10, 10))
 def test_in_single_precision_the_kl_holds_seven_digits(scale, loc):
     size = (1000, 300)

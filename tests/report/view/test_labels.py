@@ -95,7 +95,7 @@ def test_labels_with_a_semicolon_are_separated_by_another_sign(tmp_path):
     assert book(tmp_path, labels=("owl; barn",)).of("one") == [Mark(0, 1, ("owl; barn", "dog"), ())]
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(
     st.lists(
         st.tuples(
