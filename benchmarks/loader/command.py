@@ -52,7 +52,7 @@ _TINY = {"gigabytes": 0.004, "seconds": 0.5, "batch": 4, "workers": (1,), "read"
 @click.option(
     "--minutes",
     type=click.FloatRange(min=0.01),
-    default=20.0,
+    default=15.0,
     show_default=True,
     help="No round begins that would not end in time; there is one at least.",
 )
@@ -85,7 +85,7 @@ def main(
       python -m benchmarks loader --folder /data --gigabytes 2 --rounds 1
       python -m benchmarks loader --tiny
     """
-    started, seconds, read = time.monotonic(), SECONDS, 4.0
+    started, seconds, read = time.monotonic(), SECONDS, 3.0
     if tiny:
         gigabytes, seconds, batch, workers, read, rounds = _TINY.values()  # type: ignore[assignment]
     names = _installed(only or tuple(CONTENDERS))
@@ -103,7 +103,7 @@ def main(
         done: list[dict[str, Any]] = []
         turns = _turns(names, workers)
         # The last part of the time is for memory.
-        until, took = started + 60 * minutes * 0.85, 0.0
+        until, took = started + 60 * minutes * 0.9, 0.0
         while not done or (len(done) < rounds and time.monotonic() + took < until):
             begun = time.monotonic()
             done.append(

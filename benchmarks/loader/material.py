@@ -68,7 +68,10 @@ def forget(path: Path) -> float:
 
 
 def places_of(store: Path, shards: Sequence[Path] = ()) -> dict[int, tuple[Path, int, int]]:
-    """Where each clip lies: the file, and the first byte and the one after the last; in ``shards`` if there are any."""
+    """Where each clip lies: the file, and the first byte and the one after the last; in ``shards`` if there are any.
+
+    A tar file is read from front to back, so a clip's place there is all up to its end.
+    """
     if shards:
         found = {}
         for path in shards:
@@ -76,7 +79,7 @@ def places_of(store: Path, shards: Sequence[Path] = ()) -> dict[int, tuple[Path,
                 for entry in tar:
                     name, _, ending = entry.name.partition(".")
                     if ending == "pcm":
-                        found[int(name)] = path, entry.offset_data, entry.offset_data + entry.size
+                        found[int(name)] = path, 0, entry.offset_data + entry.size
         return found
     with h5py.File(store) as file:
         sounds = file["waveform"]

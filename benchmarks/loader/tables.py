@@ -55,11 +55,11 @@ def table(run: Mapping[str, Any]) -> str:
         f"{settings['clips']} clips of {settings['seconds']:g} s at 32 kHz ({settings['gigabytes']:.2g} GB of "
         f"int16), in batches of {settings['batch']}; {run['hardware']}, {run['cores']} cores, torch "
         f"{run['versions']['torch']}, h5py {run['versions']['h5py']}. Clips a second from the first batches on, for "
-        f"{settings['read_seconds']:g} s or until the pass ends; {times}. Cold: each clip was put out of the page cache "
-        f"once it had been read, as from a store that the page cache cannot hold; before a turn at most {cold:.1%} of "
-        f"the files was there, at its end at most {left:.1%}. What a disk or the host of a virtual machine keeps is not "
-        f"known. Warm: before a turn at least {warm:.0%} was there. Ratios are to `{BASELINE}` with as many workers in "
-        "the same round.",
+        f"{settings['read_seconds']:g} s or until the pass ends; {times}. Cold: each clip was put out of the page "
+        "cache once it had been read, as from a store that the page cache cannot hold. Before a turn at most "
+        f"{cold:.1%} of the files was there, at its end at most {left:.1%}, clips on their way among them. What a disk "
+        f"or the host of a virtual machine keeps is not known. Warm: before a turn at least {warm:.0%} was there. "
+        f"Ratios are to `{BASELINE}` with as many workers in the same round.",
         "",
     ]
     if run["note"]:
