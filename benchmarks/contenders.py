@@ -328,14 +328,16 @@ def _bayesian_torch_draws(work: Work) -> Step:
     return _passes(_bayesian_torch_net(work, "Flipout"), work, FEW)
 
 
-def _posterior(work: Work, guide: str) -> Posterior:
+def posterior_of(work: Work, strategy: Strategy, clips: int | None = None) -> Posterior:
+    """A posterior of the work's network that nothing was fitted to, on its device; ``clips`` as for its ``build``."""
     posterior = Posterior.build(
         net=work.net,
         labels=tuple(str(label) for label in range(CLASSES)),
         task=Task.MULTI_LABEL,
         sample_rate=work.sample_rate,
         clip_seconds=work.seconds,
-        strategy=read_strategy(guide),
+        strategy=strategy,
+        clips=clips,
     )
     posterior.model.to(work.device)
     posterior.guide.to(work.device)
@@ -344,7 +346,7 @@ def _posterior(work: Work, guide: str) -> Posterior:
 
 def posterior_draws(work: Work, *, guide: str, draws: int) -> Step:
     """Draws of a posterior, from waveforms to probabilities on the CPU."""
-    posterior, waveforms = _posterior(work, guide), work.waveforms()
+    posterior, waveforms = posterior_of(work, read_strategy(guide)), work.waveforms()
 
     def step() -> None:
         with work.autocast():
@@ -355,7 +357,7 @@ def posterior_draws(work: Work, *, guide: str, draws: int) -> Step:
 
 
 def _moments(work: Work) -> Step:
-    posterior, waveforms = _posterior(work, "flip"), work.waveforms()
+    posterior, waveforms = posterior_of(work, read_strategy("flip")), work.waveforms()
 
     def step() -> None:
         with work.autocast():

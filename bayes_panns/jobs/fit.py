@@ -253,21 +253,13 @@ def _job(
     """The fit of the clips' features."""
     data: Features | Embeddings
     validation: Features | Embeddings | None
+    make: Callable[..., Fit | HeadFit] = partial(Fit, running=running, widen=widen)
     if recipe.fit.features == "embeddings":
         embed = partial(Embeddings, model=posterior.model, task=posterior.task, device=device)
         data = embed(clips, views=recipe.fit.views, seed=recipe.fit.seed)
         validation = None if held is None else embed(held)
         if takes_all_clips(posterior, recipe):
-            return HeadFit(
-                posterior.model,
-                posterior.guide,
-                data,
-                recipe.fit,
-                run.path,
-                validation=validation,
-                before=before,
-                device=device,
-            )
+            make = partial(HeadFit, before=before)
     else:
         on_disk = recipe.fit.features == choices.Features.DISK
         file = FeatureFile(run.features, posterior.front_end, clips.samples) if on_disk else None
@@ -275,17 +267,7 @@ def _job(
             Features, front_end=posterior.front_end, task=posterior.task, keep=recipe.fit.features, file=file
         )
         data, validation = keep(clips), None if held is None else keep(held)
-    return Fit(
-        posterior.model,
-        posterior.guide,
-        data,
-        recipe.fit,
-        run.path,
-        validation=validation,
-        device=device,
-        running=running,
-        widen=widen,
-    )
+    return make(posterior.model, posterior.guide, data, recipe.fit, run.path, validation=validation, device=device)
 
 
 def _discard_features(job: Fit | HeadFit) -> None:

@@ -14,9 +14,8 @@ from torch.nn import functional as F
 from bayes_panns.audio.front_end import FrontEnd
 from bayes_panns.bayes import Settings, Strategy
 from bayes_panns.clips import ClipSet, Task, write
-from bayes_panns.posterior import Posterior
 from bayes_panns.svi import Features, Fit, FitSettings
-from benchmarks.contenders import CLASSES, TRAIN, Step, Work, deterministic_passes, posterior_draws
+from benchmarks.contenders import CLASSES, TRAIN, Step, Work, deterministic_passes, posterior_draws, posterior_of
 from benchmarks.gpu.setting import WARM_UP, Found, Ratio, Setting, compared, room
 from benchmarks.versions import version
 
@@ -160,15 +159,7 @@ class _Held(Features):
 
 def fit_step(setting: Setting, work: Work, strategy: Mapping[str, str], options: Mapping[str, str]) -> Step:
     """A step of a fit of clips that are on the device."""
-    posterior = Posterior.build(
-        net=work.net,
-        labels=tuple(str(label) for label in range(CLASSES)),
-        task=Task.MULTI_LABEL,
-        sample_rate=work.sample_rate,
-        clip_seconds=work.seconds,
-        strategy=Strategy(default=Settings.model_validate(strategy)),
-        clips=work.clips,
-    )
+    posterior = posterior_of(work, Strategy(default=Settings.model_validate(strategy)), work.clips)
     clips = ClipSet(generated_store(setting.folder / f"held-{work.clips}-{work.seconds:g}.h5", work, work.clips))
     data = _Held(clips, posterior.front_end, posterior.task, work.device)
     settings = {"batch_size": work.clips, "epochs": 1000, "features": "none", "spec_augment": False}

@@ -34,7 +34,7 @@ _TURN = "import sys; from benchmarks.loader.turn import main; main(sys.argv[1])"
 
 _CLIP_BYTES = 2 * 32000
 
-_TINY = {"gigabytes": 0.004, "seconds": 0.5, "batch": 4, "workers": (1,), "read": 0.2, "minutes": 0.01}
+_TINY = {"gigabytes": 0.004, "seconds": 0.5, "batch": 4, "workers": (1,), "read": 0.2, "rounds": 1}
 
 
 @click.command("loader", context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -48,7 +48,14 @@ _TINY = {"gigabytes": 0.004, "seconds": 0.5, "batch": 4, "workers": (1,), "read"
 @click.option("--folder", type=click.Path(path_type=Path, file_okay=False), help="On which disk. [temporary files]")
 @click.option("--workers", type=int, multiple=True, default=(1, 2, 4), show_default=True, help="Repeatable.")
 @click.option("--batch", type=click.IntRange(min=1), default=32, show_default=True, help="Clips a batch.")
-@click.option("--minutes", type=click.FloatRange(min=0.01), default=7.0, show_default=True, help="The time limit.")
+@click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True, help="How often each takes a turn.")
+@click.option(
+    "--minutes",
+    type=click.FloatRange(min=0.01),
+    default=15.0,
+    show_default=True,
+    help="No round begins that would not end in time; there is one at least.",
+)
 @click.option("--only", multiple=True, type=click.Choice(list(CONTENDERS)), help="A contender; repeatable. [all]")
 @click.option("--tiny", is_flag=True, help="A few clips of half a second, to see that it runs.")
 @click.option("--note", default="", help="What to say above the tables.")
@@ -58,6 +65,7 @@ def main(
     folder: Path | None,
     workers: tuple[int, ...],
     batch: int,
+    rounds: int,
     minutes: float,
     only: tuple[str, ...],
     tiny: bool,
@@ -66,18 +74,20 @@ def main(
 ) -> None:
     """Read clips of 10 s from disk as a fit does, beside other ways, from a cold and from a warm page cache.
 
-    It writes a store of noise, and the same clips as tar files. Each turn is a process of its own; a turn is cold if
-    the files have just been put out of the page cache, which is checked. Rounds go on until the time is over, so the
-    ratios of one round are of the same minute. Then memory is watched over a whole pass.
+    It writes a store of noise, and the same clips as tar files. Each turn is a process of its own. Before a cold turn
+    the files are put out of the page cache, which is checked, and during it each clip once it has been read: so reads a
+    fit whose store is larger than the page cache. Ratios are within a round. Then memory is watched over a whole pass,
+    a cold one too.
 
     \b
     Example:
       python -m benchmarks loader -o benchmarks/results/loader
+      python -m benchmarks loader --folder /data --gigabytes 2 --rounds 1
       python -m benchmarks loader --tiny
     """
-    started, seconds, read = time.monotonic(), SECONDS, 4.0
+    started, seconds, read = time.monotonic(), SECONDS, 3.0
     if tiny:
-        gigabytes, seconds, batch, workers, read, minutes = _TINY.values()  # type: ignore[assignment]
+        gigabytes, seconds, batch, workers, read, rounds = _TINY.values()  # type: ignore[assignment]
     names = _installed(only or tuple(CONTENDERS))
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -90,13 +100,13 @@ def main(
         if "webdataset" in names:
             shards_of(store, store.with_suffix(".shards"))
         logger.info(f"{clips} clips written in {time.monotonic() - started:.0f} s")
-        rounds: list[dict[str, Any]] = []
+        done: list[dict[str, Any]] = []
         turns = _turns(names, workers)
         # The last part of the time is for memory.
-        until, took = started + 60 * minutes * 0.85, 0.0
-        while not rounds or time.monotonic() + took < until:
+        until, took = started + 60 * minutes * 0.9, 0.0
+        while not done or (len(done) < rounds and time.monotonic() + took < until):
             begun = time.monotonic()
-            rounds.append(
+            done.append(
                 {
                     _key(name, count, cold): _turn(Spec(name, str(store), count, batch, cold, read))
                     for cold in (True, False)
@@ -104,7 +114,7 @@ def main(
                 }
             )
             took = time.monotonic() - begun
-            logger.info(f"round {len(rounds)}: {took:.0f} s")
+            logger.info(f"round {len(done)}: {took:.0f} s")
         watched = {
             name: _turn(Spec(name, str(store), min(2, max(workers)), batch, True, 600.0, memory=True))
             for name in names
@@ -128,7 +138,7 @@ def main(
             "python": platform.python_version(),
             **{name: report.version(name) for name in ("torch", "h5py", "bayes-panns", "webdataset")},
         },
-        "rounds": rounds,
+        "rounds": done,
         "memory": watched,
     }
     click.echo(table(run), nl=False)

@@ -1,6 +1,6 @@
-"""Ways to read batches of clips from disk, each as an iterator of inputs and targets."""
+"""Ways to read batches of clips from disk, each as an iterator of inputs, targets and the numbers of the clips."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from bayes_panns.clips.ahead import Ahead
 from bayes_panns.clips.reader import ClipReader
 from benchmarks.loader.material import LABELS
 
-Batches = Iterator[tuple[Tensor, Tensor]]
+Batches = Iterator[tuple[Tensor, Tensor, Iterable[int]]]
 
 
 def ours(store: Path, workers: int, batch: int, sampling: str) -> Batches:
@@ -28,7 +28,7 @@ def ours(store: Path, workers: int, batch: int, sampling: str) -> Batches:
     plan = [sampler.batch(step) for step in range(sampler.batches)]
     with Ahead(ClipReader(clips), plan, workers=workers) as ahead:
         for index, values in zip(plan, ahead, strict=True):
-            yield values, target[index].float()
+            yield values, target[index].float(), index.tolist()
 
 
 def rows(store: Path, workers: int, batch: int) -> Batches:
@@ -36,10 +36,9 @@ def rows(store: Path, workers: int, batch: int) -> Batches:
     with h5py.File(store) as file:
         order = np.random.default_rng(0).permutation(len(file["waveform"]))
         for start in range(0, len(order), batch):
-            sound, target = (
-                np.stack([file[name][row] for row in order[start : start + batch]]) for name in ("waveform", "target")
-            )
-            yield torch.from_numpy(sound), torch.from_numpy(target).float()
+            clips = order[start : start + batch].tolist()
+            sound, target = (np.stack([file[name][row] for row in clips]) for name in ("waveform", "target"))
+            yield torch.from_numpy(sound), torch.from_numpy(target).float(), clips
 
 
 class _PannsClips(Dataset[dict[str, Any]]):
@@ -66,13 +65,14 @@ def panns(store: Path, workers: int, batch: int) -> Batches:
         count = len(file["waveform"])
     order = np.random.default_rng(0).permutation(count)
     plan = [order[start : start + batch].tolist() for start in range(0, count, batch)]
-    for found in DataLoader(_PannsClips(store), batch_sampler=plan, num_workers=workers, collate_fn=_collate):
-        yield torch.Tensor(found["waveform"]), torch.Tensor(found["target"])
+    batches = DataLoader(_PannsClips(store), batch_sampler=plan, num_workers=workers, collate_fn=_collate)
+    for clips, found in zip(plan, batches, strict=True):
+        yield torch.Tensor(found["waveform"]), torch.Tensor(found["target"]), clips
 
 
-def _decoded(sample: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+def _decoded(sample: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, int]:
     bits = np.unpackbits(np.frombuffer(sample["target"], dtype=np.uint8), count=LABELS)
-    return np.frombuffer(sample["pcm"], dtype=np.int16), bits.astype(np.float32)
+    return np.frombuffer(sample["pcm"], dtype=np.int16), bits.astype(np.float32), int(sample["__key__"])
 
 
 def webdataset(store: Path, workers: int, batch: int) -> Batches:
@@ -81,7 +81,8 @@ def webdataset(store: Path, workers: int, batch: int) -> Batches:
 
     shards = [str(path) for path in sorted(store.with_suffix(".shards").glob("*.tar"))]
     clips = wds.WebDataset(shards, shardshuffle=False).shuffle(100).map(_decoded).batched(batch)
-    yield from wds.WebLoader(clips, batch_size=None, num_workers=workers)
+    for sound, target, numbers in wds.WebLoader(clips, batch_size=None, num_workers=workers):
+        yield sound, target, numbers.tolist()
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,10 @@ import ctypes
 import io
 import mmap
 import os
+import queue
 import tarfile
+import threading
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import h5py
@@ -62,6 +65,62 @@ def forget(path: Path) -> float:
         os.fsync(file.fileno())
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     return resident(path)
+
+
+def places_of(store: Path, shards: Sequence[Path] = ()) -> dict[int, tuple[Path, int, int]]:
+    """Where each clip lies: the file, and the first byte and the one after the last; in ``shards`` if there are any.
+
+    A tar file is read from front to back, so a clip's place there is all up to its end.
+    """
+    if shards:
+        found = {}
+        for path in shards:
+            with tarfile.open(path) as tar:
+                for entry in tar:
+                    name, _, ending = entry.name.partition(".")
+                    if ending == "pcm":
+                        found[int(name)] = path, 0, entry.offset_data + entry.size
+        return found
+    with h5py.File(store) as file:
+        sounds = file["waveform"]
+        chunks = (sounds.id.get_chunk_info_by_coord((row, 0)) for row in range(len(sounds)))
+        return {row: (store, chunk.byte_offset, chunk.byte_offset + chunk.size) for row, chunk in enumerate(chunks)}
+
+
+class Forgetting:
+    """Puts each clip out of the page cache once it has been read, as a page cache does that is smaller than the store.
+
+    A thread does it, as the system would.
+
+    Args:
+        places: Where each clip lies.
+    """
+
+    def __init__(self, places: Mapping[int, tuple[Path, int, int]]) -> None:
+        self._places, self._read = places, queue.SimpleQueue[Iterable[int] | None]()
+        self._thread = threading.Thread(target=self._forget, daemon=True)
+        self._thread.start()
+
+    def add(self, clips: Iterable[int]) -> None:
+        """Say which clips have been read."""
+        self._read.put(clips)
+
+    def end(self) -> None:
+        """Wait for those that were said."""
+        self._read.put(None)
+        self._thread.join()
+
+    def _forget(self) -> None:
+        files = {path: os.open(path, os.O_RDONLY) for path in {path for path, _, _ in self._places.values()}}
+        page = mmap.PAGESIZE
+        while (clips := self._read.get()) is not None:
+            for clip in clips:
+                path, start, end = self._places[clip]
+                # The system keeps pages of which it is told a part only.
+                start, end = start // page * page, -(-end // page) * page
+                os.posix_fadvise(files[path], start, end - start, os.POSIX_FADV_DONTNEED)
+        for file in files.values():
+            os.close(file)
 
 
 def remember(path: Path) -> float:

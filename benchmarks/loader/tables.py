@@ -48,14 +48,18 @@ def table(run: Mapping[str, Any]) -> str:
     """The record as Markdown tables, with what they mean."""
     settings, rounds = run["settings"], run["rounds"]
     cold = max(turn["resident"] for turns in rounds for key, turn in turns.items() if key.endswith("cold"))
+    left = max(turn["left"] for turns in rounds for key, turn in turns.items() if key.endswith("cold"))
     warm = min(turn["resident"] for turns in rounds for key, turn in turns.items() if key.endswith("warm"))
+    times = "one round" if len(rounds) == 1 else f"median and range of {len(rounds)} rounds"
     lines = [
         f"{settings['clips']} clips of {settings['seconds']:g} s at 32 kHz ({settings['gigabytes']:.2g} GB of "
         f"int16), in batches of {settings['batch']}; {run['hardware']}, {run['cores']} cores, torch "
         f"{run['versions']['torch']}, h5py {run['versions']['h5py']}. Clips a second from the first batches on, for "
-        f"{settings['read_seconds']:g} s; median and range (rounds: {len(rounds)}). Before a cold turn at most "
-        f"{cold:.1%} of the files was in the page cache, before a warm one at least {warm:.0%}. Ratios are to "
-        f"`{BASELINE}` with as many workers in the same round.",
+        f"{settings['read_seconds']:g} s or until the pass ends; {times}. Cold: each clip was put out of the page "
+        "cache once it had been read, as from a store that the page cache cannot hold. Before a turn at most "
+        f"{cold:.1%} of the files was there, at its end at most {left:.1%}, clips on their way among them. What a disk "
+        f"or the host of a virtual machine keeps is not known. Warm: before a turn at least {warm:.0%} was there. "
+        f"Ratios are to `{BASELINE}` with as many workers in the same round.",
         "",
     ]
     if run["note"]:
@@ -73,17 +77,17 @@ def table(run: Mapping[str, Any]) -> str:
         lines.append(f"| `{name}` | {workers} | {' | '.join(cells)} | {CONTENDERS[name].summary} |")
     lines += [
         "",
-        f"Memory of all processes (PSS), {settings['watched_workers']} workers, over a pass: at a quarter of it, and "
-        "the highest after that.",
+        f"A whole pass with {settings['watched_workers']} workers, cold, once: clips a second, and the memory of all "
+        "processes (PSS) at a quarter of the pass and at most after that.",
         "",
-        "| what | at a quarter / MiB | highest after / MiB |",
-        "|---|---|---|",
+        "| what | clips/s | at a quarter / MiB | at most after / MiB |",
+        "|---|---|---|---|",
     ]
     for name, turn in run["memory"].items():
         curve = [(clips, memory) for _, memory, clips in turn["memory"]]
         later = [memory for clips, memory in curve if clips >= settings["clips"] / 4]
         later = later or [memory for _, memory in curve[-1:]] or [0.0]
-        lines.append(f"| `{name}` | {later[0]:.0f} | {max(later):.0f} |")
+        lines.append(f"| `{name}` | {turn['rate']:.0f} | {later[0]:.0f} | {max(later):.0f} |")
     return "\n".join(lines) + "\n"
 
 

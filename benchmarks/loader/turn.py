@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks.loader.contenders import CONTENDERS
-from benchmarks.loader.material import forget, remember
+from benchmarks.loader.material import Forgetting, forget, places_of, remember, resident
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Spec:
         store: The store.
         workers: How many processes read.
         batch: Clips a batch.
-        cold: Whether the files are put out of memory before.
+        cold: Whether the files are put out of the page cache before, and each clip again once it has been read.
         seconds: How long to read at most, from the first batches on.
         memory: Whether memory is watched.
     """
@@ -42,7 +42,8 @@ class Turn:
         rate: Clips a second.
         clips: How many were timed.
         first: Seconds to the first batch.
-        resident: The share of the files that was in memory before.
+        resident: The share of the files that was in the page cache before.
+        left: The share of them that was there at the end.
         memory: Seconds, and the MiB of all processes at that time (PSS: shared pages are shared out), and how many
             clips had been read.
     """
@@ -51,6 +52,7 @@ class Turn:
     clips: int
     first: float
     resident: float
+    left: float
     memory: list[tuple[float, float, int]]
 
 
@@ -58,18 +60,22 @@ def run(spec: Spec) -> Turn:
     """Read until the time or the clips are over."""
     store, contender = Path(spec.store), CONTENDERS[spec.contender]
     files = sorted(store.with_suffix(".shards").glob("*.tar")) if spec.contender == "webdataset" else [store]
+    # It reads the files, so it comes before they are put out of the page cache.
+    forgetting = Forgetting(places_of(store, files if files != [store] else ())) if spec.cold else None
     there = [(forget if spec.cold else remember)(path) for path in files]
     watch = _Watch() if spec.memory else None
     started = begun = ended = time.perf_counter()
     first, timed = 0.0, 0
     # What has been read before the first batch is taken does not count.
     skipped = 1 if contender.alone else 1 + 2 * spec.workers
-    for number, (values, _) in enumerate(contender.make(store, spec.workers, spec.batch)):
+    for number, (values, _, clips) in enumerate(contender.make(store, spec.workers, spec.batch)):
         ended = time.perf_counter()
         if number == 0:
             first = ended - started
         if watch is not None:
             watch.clips += len(values)
+        if forgetting is not None:
+            forgetting.add(clips)
         if number < skipped:
             begun = ended
             continue
@@ -77,7 +83,10 @@ def run(spec: Spec) -> Turn:
         if ended - begun > spec.seconds:
             break
     curve = [] if watch is None else watch.end()
-    return Turn(timed / max(ended - begun, 1e-9), timed, first, sum(there) / len(there), curve)
+    if forgetting is not None:
+        forgetting.end()
+    left = sum(map(resident, files)) / len(files)
+    return Turn(timed / max(ended - begun, 1e-9), timed, first, sum(there) / len(there), left, curve)
 
 
 class _Watch:

@@ -27,21 +27,14 @@ from bayes_panns.core.errors import FitError, StoreError
 from bayes_panns.nets import build
 from bayes_panns.svi import METRICS, Features, Fit, FitSettings, read_metrics
 from bayes_panns.svi.metrics import append_metrics
+from tests.harness.tones import tones_and_noise
 
 RATE = 8000
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    """24 clips of half a second: tones of two pitches, and noise."""
-    time = np.arange(RATE // 2) / RATE
-    generator = np.random.default_rng(0)
-    label = np.arange(24) % 3
-    pitch = np.where(label == 0, 400, 2000)[:, None] * generator.uniform(0.9, 1.1, (24, 1))
-    waveform = np.where(label[:, None] == 2, generator.normal(size=(24, len(time))), np.sin(2 * np.pi * pitch * time))
-    path = tmp_path_factory.mktemp("stores") / "tones.h5"
-    write(path, 0.3 * waveform, np.eye(3, dtype=bool)[label], ("low", "high", "noise"), Task.ONE_OF_K, RATE)
-    return path
+    return tones_and_noise(tmp_path_factory.mktemp("stores") / "tones.h5", 24, 0.5, RATE)
 
 
 def job(store, folder, *, strategy=None, validation=False, task=Task.ONE_OF_K, keep="memory", **settings):

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -29,11 +28,12 @@ from bayes_panns.bayes import (
     guide_from_strategy,
     sites,
 )
-from bayes_panns.clips import ClipSet, Task, write
+from bayes_panns.clips import ClipSet, Task
 from bayes_panns.nets import EmbeddingNet, build
 from bayes_panns.svi import METRICS, Features, Fit, FitSettings, GradientClip, ScaleBounds, read_metrics
 from bayes_panns.svi.guards import diverged, first_not_finite
 from bayes_panns.svi.widths import trained_log_scales
+from tests.harness.tones import tones_and_noise
 from tests.harness.waiting import PATIENCE, free_port
 
 RATE = 8000
@@ -277,15 +277,7 @@ def test_what_is_not_finite_in_one_process_is_said_by_all():
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    """96 clips of a quarter of a second: tones of two pitches, and noise."""
-    time = np.arange(RATE // 4) / RATE
-    generator = np.random.default_rng(0)
-    label = np.arange(96) % 3
-    pitch = np.where(label == 0, 400, 2000)[:, None] * generator.uniform(0.9, 1.1, (96, 1))
-    waveform = np.where(label[:, None] == 2, generator.normal(size=(96, len(time))), np.sin(2 * np.pi * pitch * time))
-    path = tmp_path_factory.mktemp("stores") / "tones.h5"
-    write(path, 0.3 * waveform, np.eye(3, dtype=bool)[label], ("low", "high", "noise"), Task.ONE_OF_K, RATE)
-    return path
+    return tones_and_noise(tmp_path_factory.mktemp("stores") / "tones.h5", 96, 0.25, RATE)
 
 
 def job(store, folder, *, validation=True, **chosen):
