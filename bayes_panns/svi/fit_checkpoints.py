@@ -56,7 +56,7 @@ class FitCheckpoints:
         self._folder, self._objective, self._optimizers = folder, objective, optimizers
         self._left_out, self._device = fixed, device
         self.writer = CheckpointWriter(folder, minutes)
-        self._saved: int | None = None
+        self._saved: tuple[int, bool] | None = None
 
     @property
     def last(self) -> Path:
@@ -86,12 +86,13 @@ class FitCheckpoints:
         if not group().first:
             return
         # A fit that ends where an epoch ended has one.
-        if self._saved != state.step:
+        now = state.step, state.unscored is None
+        if self._saved != now:
             content = checkpoint_content(
                 state, self._objective, self._optimizers, fixed=self._fixed(), device=self._device
             )
             self.writer.save(content, best=state.is_best)
-            self._saved = state.step
+            self._saved = now
         if wait:
             self.writer.wait()
 
