@@ -14,7 +14,6 @@ from torch import Tensor
 
 from bayes_panns.bayes import BayesianNet, Part
 from bayes_panns.core import choices, progress
-from bayes_panns.core.choices import WidthStart
 from bayes_panns.ranks import group, lost, own_dropout, synchronised_batch_norm
 from bayes_panns.svi.agreement import Agreement
 from bayes_panns.svi.batches import HELD_OUT, Batches
@@ -22,12 +21,9 @@ from bayes_panns.svi.checkpoint import State
 from bayes_panns.svi.embeddings import Embeddings
 from bayes_panns.svi.epochs import Epochs, shown
 from bayes_panns.svi.features import Features
-from bayes_panns.svi.fisher import BATCH, start_from_fisher
-from bayes_panns.svi.fit_checkpoints import FitCheckpoints
+from bayes_panns.svi.fit_checkpoints import FitCheckpoints, backbone_names
 from bayes_panns.svi.interrupts import Interrupts, Stop, interruptible, note_stop
 from bayes_panns.svi.loader import default_workers
-from bayes_panns.svi.natural_gradient import trained_weights
-from bayes_panns.svi.reading import NotFiniteError
 from bayes_panns.svi.schedules import kl_warmup, learning_rate
 from bayes_panns.svi.settings import FitSettings, Running
 from bayes_panns.svi.step_memory import state_memory
@@ -35,7 +31,7 @@ from bayes_panns.svi.stepper import Stepper
 from bayes_panns.svi.time_limit import TimeLimit
 from bayes_panns.svi.validation import validate
 from bayes_panns.svi.width_report import WidthReport
-from bayes_panns.svi.widths import log_widths, widen
+from bayes_panns.svi.widths import log_widths, start_widths
 
 logger = logging.getLogger(__name__)
 
@@ -112,7 +108,8 @@ class Fit:
             folder,
             self._objective,
             self._optimizers,
-            fixed=self._fixed(),
+            # The backbone whose embeddings are fitted: most of the state by far.
+            fixed=backbone_names(self._objective, self.model) if self._embedded else frozenset(),
             device=self.device,
             minutes=self.running.checkpoint_minutes,
         )
@@ -175,37 +172,28 @@ class Fit:
         """
         if self.step == 0:
             torch.manual_seed(self.settings.seed)
-            if self.settings.start == WidthStart.FISHER and trained_weights(self.guide):
-                with self.model.computing_in(self.settings.precision):
-                    start_from_fisher(
-                        self.model,
-                        self.guide,
-                        self.data,
-                        clips=len(self.data),
-                        kl_weight=self.settings.kl_weight,
-                        batch_size=min(BATCH, self.settings.batch_size),
-                        device=self.device,
-                        workers=self.workers,
-                    )
-            if self._widen != 1:
-                widen(self.guide, self._widen)
+            start_widths(
+                self.model,
+                self.guide,
+                self.data,
+                self.settings,
+                factor=self._widen,
+                device=self.device,
+                workers=self.workers,
+            )
             self._state.start = log_widths(self.guide)
             self._stepper.bounds.start()
             self._state.limits = self._stepper.bounds.limits
             self._epochs.start()
-        processes = self._group.size
-        state_memory(
-            self._objective, self._optimizers, self.data, self.settings, processes=processes, device=self.device
-        )
+        settings, size = self.settings, self._group.size
+        state_memory(self._objective, self._optimizers, self.data, settings, processes=size, device=self.device)
         self._stepper.join()
         with (
             interruptible() as interrupts,
             self._checkpoints.writer,
             warnings.catch_warnings(),
             synchronised_batch_norm(self.model, self._group),
-            own_dropout(
-                self.model, self.settings.seed, own=self._group.size * self.settings.accumulate > 1
-            ) as self._drop_at,
+            own_dropout(self.model, settings.seed, own=size * settings.accumulate > 1) as self._drop_at,
             # The loss is checked at each step; Pyro's validation would read every weight again.
             pyro.validation_enabled(False),
             progress.task("fitting", total=self.steps, unit="step", done=self.step) as bar,
@@ -276,7 +264,7 @@ class Fit:
         """
         settings = self.settings
         self._drop_at(self.step)
-        with self._finite():
+        with self._agreement.finite(self.step):
             self._stepper.step(
                 self._batches.take(index, self._loader, self._state),
                 rate=learning_rate(self.step, self.steps, settings.schedule),
@@ -289,22 +277,12 @@ class Fit:
 
     def _read(self, *, wait: bool = False) -> None:
         """Count what is known by now of the steps made; ``wait`` for all of it."""
-        with self._finite():
+        with self._agreement.finite(self.step):
             readings = self._stepper.read(wait=wait)
         for reading in readings:
             self._state.running.add(reading.nll)
             self._nll = reading.nll
             self._kl = self._kl if math.isnan(reading.kl) else reading.kl
-
-    @contextmanager
-    def _finite(self) -> Iterator[None]:
-        """A block that ends the fit if the loss of a step, or the norm of its gradient, is not finite."""
-        try:
-            yield
-        except NotFiniteError as error:
-            raise self._agreement.diverged(str(error), error.step) from error
-        except FloatingPointError as error:
-            raise self._agreement.diverged(str(error), self.step) from error
 
     def _measure_epoch(self) -> None:
         """Note what the line of metrics says of the epoch's steps."""
@@ -416,12 +394,3 @@ class Fit:
                 yield best is not None
             finally:
                 self._state = last
-
-    def _fixed(self) -> frozenset[str]:
-        """What a checkpoint leaves out: the backbone whose embeddings are fitted, most of the state by far."""
-        if not self._embedded:
-            return frozenset()
-        backbone, head = "model.net.", f"model.net.{self.model.head}."
-        return frozenset(
-            name for name in self._objective.state_dict() if name.startswith(backbone) and not name.startswith(head)
-        )

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bayes_panns.bayes import BayesianNet
 from bayes_panns.core.errors import FitError, reason
 from bayes_panns.core.files import same_file
 from bayes_panns.ranks import group
@@ -157,3 +158,9 @@ class FitCheckpoints:
             logger.warning(f"{path}: is not the checkpoint of the best epoch any more ({reason(error)})")
             return None
         return content
+
+
+def backbone_names(objective: nn.Module, model: BayesianNet) -> frozenset[str]:
+    """The names of the tensors of model and guide that are the network's before its last layer."""
+    backbone, head = "model.net.", f"model.net.{model.head}."
+    return frozenset(name for name in objective.state_dict() if name.startswith(backbone) and not name.startswith(head))
