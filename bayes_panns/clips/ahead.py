@@ -5,8 +5,12 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing import resource_tracker
+from multiprocessing.process import BaseProcess
 from types import TracebackType
 from typing import Any, Self
 
@@ -24,24 +28,33 @@ logger = logging.getLogger(__name__)
 DEEP = 2
 """How many batches each process reads ahead."""
 
-_DIED = "DataLoader worker"
+_DIED = ("DataLoader worker", "Pin memory thread exited")
 """How torch begins to say that a process has died."""
 
-_STAY = [name for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)]
+_STAY = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)
+]
+"""The signals that are left to the first process."""
+
+_PATIENCE = 5.0
+"""Seconds that a process may take to end after its connections have closed."""
+
+Planned = tuple[int, Tensor]
+"""The number of a reader, and the numbers of the clips of a batch that it reads: int64 ``(n,)``."""
 
 
 class Ahead:
     """Reads batches ahead in other processes, in order: a context manager and an iterator.
 
     A thin layer over :class:`torch.utils.data.DataLoader`. The processes are started anew (``spawn``), open each file
-    once, leave signals to this process, which ends them, and end when it dies. Batches come through shared memory:
-    about ``workers * DEEP`` of them are there at a time; where it has no room for one, that one is copied. Torch's
-    random state is not touched.
+    once, leave signals to this process from their first moment on, and end when it ends them or dies. Batches come
+    through shared memory: about ``workers * DEEP`` of them are there at a time; where it has no room for one, that one
+    is copied. Torch's random state is not touched.
 
     Args:
-        reader: What reads them; it is sent to the processes.
-        batches: The numbers of the clips of each batch, int64 ``(n,)``. They are taken as they are needed, ``workers *
-            DEEP`` ahead.
+        readers: What reads them; they are sent to the processes.
+        batches: Which reader reads each batch, and the numbers of its clips. They are taken as they are needed,
+            ``workers * DEEP`` ahead.
         workers: How many processes, 1 or more.
         pinned: Whether the batches come in pinned memory, for a GPU.
 
@@ -50,13 +63,17 @@ class Ahead:
         FitError: Processes cannot be started, or one has ended before its time.
     """
 
-    def __init__(self, reader: Reader, batches: Iterable[Tensor], *, workers: int, pinned: bool = False) -> None:
+    def __init__(
+        self, readers: Sequence[Reader], batches: Iterable[Planned], *, workers: int, pinned: bool = False
+    ) -> None:
+        self._found: Any = None
+        self._processes, self._cramped = list[BaseProcess](), False
         before = set(multiprocessing.active_children())
         with warnings.catch_warnings():
             # More processes than cores are of use where they wait for a disk.
             warnings.filterwarnings("ignore", message="This DataLoader will create")
             loader = DataLoader(
-                _Batches(reader),
+                _Batches(readers),
                 batch_size=None,
                 # A batch as a NumPy array: torch would send a tensor as a file.
                 sampler=_Numbers(batches),
@@ -70,14 +87,20 @@ class Ahead:
                 generator=torch.Generator(),
             )
             try:
-                self._found: Any = iter(loader)
-            except OSError as error:
+                with _born_deaf():
+                    self._found = iter(loader)
+                    # One that dies is no active child any more.
+                    self._processes = list(self._found._workers)
+            except BaseException as error:
+                # What is left would keep this process from ending: it does not hear SIGTERM.
+                self._processes = self._processes or list(set(multiprocessing.active_children()) - before)
+                self._end()
+                if not isinstance(error, OSError):
+                    raise
                 raise FitError(
                     f"processes that read clips ahead cannot be started ({error.strerror or error}); set fewer "
                     "--workers, or 0"
                 ) from error
-        self._processes = set(multiprocessing.active_children()) - before
-        self._cramped = False
 
     @property
     def processes(self) -> tuple[int, ...]:
@@ -93,7 +116,13 @@ class Ahead:
     def __next__(self) -> Tensor:
         if self._found is None:
             raise StopIteration
-        found = next(self._found)
+        try:
+            found = next(self._found)
+        except (EOFError, OSError) as error:
+            # A process that is killed closes its connections a little before it has ended, and torch looks only once.
+            if self._dies():
+                raise RuntimeError(f"{_DIED[0]} has closed its connections") from error
+            raise
         if isinstance(found, Exception):
             raise found
         if isinstance(found, np.ndarray):
@@ -109,11 +138,15 @@ class Ahead:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        codes = [each.exitcode for each in self._processes if each.exitcode]
-        self._end()
         # Torch raises it wherever this process happens to be, so it may be in the words of another error.
-        if _is_of_a_death(error):
-            how = f" {_told(codes[0])}" if codes else ""
+        died = _is_of_a_death(error)
+        if died:
+            # Torch may say so a little before the system does.
+            self._dies()
+        codes = [each.exitcode for each in self._processes if each.exitcode is not None]
+        self._end()
+        if died:
+            how = f" {_told(max(codes, key=abs))}" if codes else ""
             raise FitError(
                 f"a process that reads clips ahead has ended{how}, perhaps for lack of memory; go on with --resume, "
                 "and fewer --workers"
@@ -131,11 +164,44 @@ class Ahead:
             if not _is_of_a_death(error):
                 raise
         finally:
-            for process in self._processes:
-                # They do not hear SIGTERM.
-                if process.is_alive():
-                    process.kill()
-                process.join()
+            _kill(self._processes)
+
+    def _dies(self) -> bool:
+        """Whether a process has ended, or does so within a moment."""
+        until = time.monotonic() + _PATIENCE
+        while all(each.is_alive() for each in self._processes):
+            if time.monotonic() >= until:
+                return False
+            time.sleep(0.01)
+        return True
+
+
+def _kill(processes: Iterable[BaseProcess]) -> None:
+    """End processes, which do not hear SIGTERM."""
+    for process in processes:
+        if process.is_alive():
+            process.kill()
+        process.join()
+
+
+@contextmanager
+def _born_deaf() -> Iterator[None]:
+    """A block in which processes are started that hear no signal until :func:`_settle`.
+
+    A terminal, a launcher and SLURM send signals to all processes of a job. One that has just been started would die of
+    them, and the fit with it.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _STAY)
+    try:
+        # It unblocks some signals once it runs; it must not hear them either.
+        resource_tracker.ensure_running()
+        signal.pthread_sigmask(signal.SIG_BLOCK, _STAY)
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _is_of_a_death(error: BaseException | None) -> bool:
@@ -160,21 +226,22 @@ def _told(code: int) -> str:
 class _Numbers:
     """What torch calls a sampler: the numbers of each batch, once."""
 
-    def __init__(self, batches: Iterable[Tensor]) -> None:
+    def __init__(self, batches: Iterable[Planned]) -> None:
         self._batches = batches
 
-    def __iter__(self) -> Iterator[np.ndarray]:
-        return (index.numpy() for index in self._batches)
+    def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
+        return ((number, index.numpy()) for number, index in self._batches)
 
 
 class _Batches(Dataset[Tensor | np.ndarray | Exception]):
     """A batch by the numbers of its clips; or the error, which torch would wrap in a trace of the other process."""
 
-    def __init__(self, reader: Reader) -> None:
-        self._reader = reader
+    def __init__(self, readers: Sequence[Reader]) -> None:
+        self._readers = readers
 
-    def __getitem__(self, index: np.ndarray) -> Tensor | np.ndarray | Exception:
-        reader = self._reader
+    def __getitem__(self, planned: tuple[int, np.ndarray]) -> Tensor | np.ndarray | Exception:
+        number, index = planned
+        reader = self._readers[number]
         try:
             try:
                 # Read into the memory that is shared, and not copied there.
@@ -193,8 +260,11 @@ def _as_it_is(batch: Any) -> Any:
 
 def _settle(worker: int) -> None:
     """Begin the life of a process that reads: leave signals to the first one, and end with it."""
-    for name in _STAY:
-        signal.signal(getattr(signal, name), signal.SIG_IGN)
+    for number in _STAY:
+        signal.signal(number, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        # What came before is dropped.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STAY)
     # What there is to warn of, the first process has said.
     logging.getLogger("bayes_panns").addHandler(logging.NullHandler())
     threading.Thread(target=_end_with_parent, daemon=True).start()

@@ -148,6 +148,7 @@ def fit(
                 head=recipe.head,
                 spec_augment=recipe.fit.spec_augment,
                 seed=recipe.fit.seed,
+                workers=job.workers,
             )
         complete = job.run()
         if isinstance(job, HeadFit):

@@ -166,6 +166,8 @@ class _Clips:
         batch_size: How many fit into memory with what their gradients need.
     """
 
+    reader = None
+
     def __init__(self, posterior: Posterior, clips: ClipSet):
         self._posterior, self._clips = posterior, clips
         self.embedded = posterior.takes == Holds.EMBEDDINGS

@@ -223,6 +223,7 @@ class Posterior(Passes):
         head: str = HeadStart.RANDOM,
         spec_augment: bool = False,
         seed: int = 0,
+        workers: int = 0,
     ) -> None:
         """Start from the clips, once before the first step of a fit; a resumed fit needs none of it.
 
@@ -235,6 +236,7 @@ class Posterior(Passes):
             head: Where a new head starts: one of :class:`~bayes_panns.core.choices.HeadStart`.
             spec_augment: Whether a probe also sees the clips under SpecAugment.
             seed: Seeds that.
+            workers: How many processes read clips ahead for a probe.
 
         Raises:
             ValueError: The guide needs embeddings, and ``data`` are none.
@@ -242,7 +244,7 @@ class Posterior(Passes):
         self.guide.prepare(data.views if isinstance(data, Embeddings) else None, data.target if new_head else None)
         if head == HeadStart.PROBE and new_head and not self.guide.needs_embeddings:
             weight, bias = probed_head(
-                self.model, self.guide, data, len(self.labels), spec_augment=spec_augment, seed=seed
+                self.model, self.guide, data, len(self.labels), spec_augment=spec_augment, seed=seed, workers=workers
             )
             self._set_head(weight, bias)
             logger.info("last layer: starts as the most probable one on the clips' embeddings")

@@ -1,5 +1,8 @@
 """What the processes of a fit check together, and how the fit ends where they do not agree or one of them is lost."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from bayes_panns.core.errors import FitError, LostProcessError
@@ -8,6 +11,7 @@ from bayes_panns.svi.checkpoint import State
 from bayes_panns.svi.fit_checkpoints import FitCheckpoints
 from bayes_panns.svi.guards import diverged, first_not_finite
 from bayes_panns.svi.moments import Moment, unlike
+from bayes_panns.svi.reading import NotFiniteError
 from bayes_panns.svi.settings import FitSettings
 from bayes_panns.svi.stepper import Stepper
 
@@ -62,6 +66,23 @@ class Agreement:
                 f"step {step}: the processes have different values of {differs}; their machines, or versions of "
                 f"torch, may differ; the last good checkpoint is {self._checkpoints.last}"
             )
+
+    @contextmanager
+    def finite(self, step: int) -> Iterator[None]:
+        """A block that ends the fit if the loss of a step, or the norm of its gradient, is not finite.
+
+        Args:
+            step: How many steps are done.
+
+        Raises:
+            FitError: It is not.
+        """
+        try:
+            yield
+        except NotFiniteError as error:
+            raise self.diverged(str(error), error.step) from error
+        except FloatingPointError as error:
+            raise self.diverged(str(error), step) from error
 
     def diverged(self, what: str, step: int, *, here: bool | None = None) -> FitError:
         """The end of a fit in which something is not finite; see :func:`~bayes_panns.svi.guards.diverged`.

@@ -1,6 +1,6 @@
 """The batches of a fit's steps: which clips, whose they are in several processes, and how they are augmented."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import reduce
 
@@ -10,14 +10,19 @@ from torch.nn import functional as F
 
 from bayes_panns.audio.augment import Mixup, SpecAugment
 from bayes_panns.clips import Sampler
+from bayes_panns.clips.ahead import Planned
 from bayes_panns.core.errors import FitError
 from bayes_panns.devices import sent
 from bayes_panns.ranks import Shard, generator_of, group, sharded
 from bayes_panns.svi.checkpoint import State
 from bayes_panns.svi.embeddings import Embeddings
 from bayes_panns.svi.features import Features
-from bayes_panns.svi.loader import Loader, default_workers
+from bayes_panns.svi.loader import Loader
 from bayes_panns.svi.settings import FitSettings
+from bayes_panns.svi.validation import own_batches
+
+FITTED, HELD_OUT = 0, 1
+"""The numbers of the sets of clips in a fit's loader."""
 
 _MIXUP = 2
 """The stream of random numbers of mixup among those of a seed and a step."""
@@ -76,11 +81,12 @@ class Batch:
 
 
 class Batches:
-    """The batches of a fit, by the number of the step.
+    """The batches of a fit's steps, by the number of the step, and those of its validations.
 
     Args:
         data: The clips.
         settings: How they are sampled and augmented.
+        validation: Clips that are scored at the end of each epoch.
 
     Attributes:
         an_epoch: How many batches there are in an epoch.
@@ -89,8 +95,11 @@ class Batches:
         FitError: There are fewer clips a step than processes.
     """
 
-    def __init__(self, data: Features | Embeddings, settings: FitSettings) -> None:
+    def __init__(
+        self, data: Features | Embeddings, settings: FitSettings, validation: Features | Embeddings | None = None
+    ) -> None:
         self._data, self._settings, self._group = data, settings, group()
+        self._validation = validation
         self._sampler = Sampler(
             data.target,
             settings.batch_size,
@@ -110,19 +119,35 @@ class Batches:
         """The clips of a step, in all processes: int64 ``(batch,)``."""
         return self._sampler.batch(step)
 
-    def loader(self, state: State, device: torch.device, workers: int | None) -> Loader:
-        """What reads the batches that are left.
+    def ends_epoch(self, step: int) -> bool:
+        """Whether an epoch, as ``settings.steps_per_epoch`` has it, has ended when so many steps are done."""
+        each = self._settings.steps_per_epoch or self.an_epoch
+        return step % each == 0 or step == self._settings.epochs * self.an_epoch
+
+    def loader(self, device: torch.device, state: State | None = None, workers: int = 0) -> Loader:
+        """What reads the batches of both sets of clips.
 
         Args:
-            state: Where the fit is.
-            device: Where the batches go.
-            workers: How many processes read ahead; None for as many as suit the data and the machine.
+            device: Where they go.
+            state: Where the fit is, to read ahead what is left of it.
+            workers: How many processes read ahead.
         """
-        if workers is None:
-            workers = default_workers(self._settings.features, device)
-        return Loader(
-            self._data, device, (self._reads(step, state) for step in range(state.step, state.steps)), workers
-        )
+        sets = [self._data] if self._validation is None else [self._data, self._validation]
+        return Loader(sets, device, () if state is None else self._left(state), workers)
+
+    def _left(self, state: State) -> Iterator[Planned]:
+        """What this process reads in the rest of a fit, in order."""
+        if state.unscored is not None:
+            yield from self._held_out()
+        for step in range(state.step, state.steps):
+            yield FITTED, self._reads(step, state)
+            if self.ends_epoch(step + 1):
+                yield from self._held_out()
+
+    def _held_out(self) -> Iterator[Planned]:
+        if self._validation is not None:
+            batches = own_batches(len(self._validation), self._settings.batch_size)
+            yield from ((HELD_OUT, index) for index in batches if len(index))
 
     def take(self, index: Tensor, loader: Loader, state: State) -> Batch:
         """This process's clips of those at ``index``, their targets and the augmentation of their spectrograms.

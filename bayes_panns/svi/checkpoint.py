@@ -68,6 +68,7 @@ class State:
             None without validation clips.
         limits: The bounds of the widths: see :class:`~bayes_panns.svi.ScaleBounds`. None where there are none, and in
             the checkpoints of older versions.
+        unscored: The line of metrics of an epoch whose last step is done, while its validation is not; None otherwise.
     """
 
     steps: int
@@ -79,9 +80,13 @@ class State:
     mixup_by_step: bool = True
     best: tuple[int, float] | None = None
     limits: Mapping[str, tuple[float, float]] | None = None
+    unscored: dict[str, float] | None = None
 
-    def score_epoch(self) -> None:
-        """Note whether the epoch that has just ended is the best so far."""
+    def end_epoch(self, scores: Mapping[str, float]) -> None:
+        """Complete the line of metrics of the epoch that has ended, and note whether it is the best so far."""
+        assert self.unscored is not None, "no epoch has ended"
+        self.metrics = {**self.unscored, "seconds": round(self.running.seconds, 3), **scores}
+        self.unscored, self.running = None, RunningMean()
         nll = self.metrics.get("val/nll", math.nan)
         if math.isfinite(nll) and (self.best is None or nll < self.best[1]):
             self.best = (self.step, nll)
@@ -132,6 +137,8 @@ def checkpoint_content(
         content["best"] = state.best
     if state.limits is not None:
         content["limits"] = dict(state.limits)
+    if state.unscored is not None:
+        content["unscored"] = state.unscored
     return content
 
 
@@ -206,6 +213,7 @@ def load_checkpoint(
         mixup_by_step=content.get("mixup_by_step", False),
         best=content.get("best"),
         limits=content.get("limits"),
+        unscored=content.get("unscored"),
     )
 
 

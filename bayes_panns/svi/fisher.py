@@ -6,7 +6,6 @@ for the prior's width s0, N clips, a ``kl_weight`` of c, and the diagonal h of t
 
 import math
 from collections.abc import Sequence
-from typing import Any, Protocol
 
 import torch
 from pyro import poutine
@@ -17,6 +16,7 @@ from bayes_panns.bayes import BayesianNet, Part
 from bayes_panns.bayes.estimators.lazy_weight import normal_prior
 from bayes_panns.bayes.likelihoods import Likelihood
 from bayes_panns.core import progress
+from bayes_panns.svi.loader import Inputs, one_pass
 from bayes_panns.svi.natural_gradient import require_normal_prior, trained_weights
 
 CLIPS = 2000
@@ -29,19 +29,6 @@ _LEAST_BATCHES = 100
 """Of so many Normal gradients the mean square has a relative standard error of 14 %, and a width of half that."""
 
 
-class Inputs(Protocol):
-    """Clips by index, such as :class:`~bayes_panns.svi.Features`; their targets are not used."""
-
-    @property
-    def embedded(self) -> bool:
-        """Whether they are embeddings, for the last layer."""
-
-    def __len__(self) -> int: ...
-
-    def batch(self, index: Tensor, device: torch.device | str) -> tuple[Tensor, Any]:
-        """What the model takes of the clips at ``index``, and something else."""
-
-
 def fisher_information(
     model: BayesianNet,
     guide: Part,
@@ -50,6 +37,7 @@ def fisher_information(
     *,
     batch_size: int = BATCH,
     device: torch.device | str,
+    workers: int = 0,
 ) -> dict[str, Tensor]:
     """The diagonal of the Fisher information of a clip, at the posterior means.
 
@@ -63,10 +51,11 @@ def fisher_information(
     Args:
         model: The model.
         guide: Its guide.
-        data: The clips; of more than :data:`CLIPS`, so many.
+        data: The clips; of more than :data:`CLIPS`, so many. Their targets are not used.
         sites: The sites of the weights.
         batch_size: The most clips a pass.
         device: Where to compute.
+        workers: How many processes read clips ahead.
 
     Returns:
         By site name, the shape of the weight.
@@ -79,9 +68,12 @@ def fisher_information(
     found = {site: torch.zeros_like(means[site], requires_grad=False) for site in sites}
     chosen = torch.linspace(0, len(data) - 1, min(len(data), CLIPS)).long()
     batches = chosen.tensor_split(max(math.ceil(len(chosen) / batch_size), min(len(chosen), _LEAST_BATCHES)))
-    with torch.enable_grad(), progress.task("Fisher information", total=len(batches), unit="batch") as bar:
-        for index in batches:
-            clips, _ = data.batch(index, device)
+    with (
+        torch.enable_grad(),
+        progress.task("Fisher information", total=len(batches), unit="batch") as bar,
+        one_pass(data, batches, device, workers=workers) as read,
+    ):
+        for clips, _ in read:
             logits = poutine.condition(model, data=means)(clips, embedded=data.embedded)
             score = random_score(model.likelihood, logits)
             for site, gradient in zip(sites, torch.autograd.grad(logits, weights, score), strict=True):
@@ -153,6 +145,7 @@ def start_from_fisher(
     kl_weight: float,
     batch_size: int = BATCH,
     device: torch.device | str,
+    workers: int = 0,
 ) -> None:
     """Set the widths of the mean-field Normals that are trained: 1 / s^2 = 1 / s0^2 + (clips / kl_weight) h.
 
@@ -167,6 +160,7 @@ def start_from_fisher(
         kl_weight: The weight of the KL, above 0.
         batch_size: The most clips a pass.
         device: Where to compute.
+        workers: How many processes read clips ahead.
 
     Raises:
         ValueError: The guide has no such widths, a prior is another, or a number is out of its range.
@@ -177,7 +171,9 @@ def start_from_fisher(
         )
     require_fisher(model, guide)
     weights = {weight.site: weight for weight in trained_weights(guide)}
-    information = fisher_information(model, guide, data, tuple(weights), batch_size=batch_size, device=device)
+    information = fisher_information(
+        model, guide, data, tuple(weights), batch_size=batch_size, device=device, workers=workers
+    )
     for site, weight in weights.items():
         prior = normal_prior(model.prior(site), weight.loc)
         assert prior is not None, "the prior was checked"

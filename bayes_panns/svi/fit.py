@@ -12,22 +12,18 @@ import pyro
 import torch
 from torch import Tensor
 
-from bayes_panns.bayes import BayesianNet, Part, effective_parameters
+from bayes_panns.bayes import BayesianNet, Part
 from bayes_panns.core import choices, progress
-from bayes_panns.core.choices import WidthStart
 from bayes_panns.ranks import group, lost, own_dropout, synchronised_batch_norm
 from bayes_panns.svi.agreement import Agreement
-from bayes_panns.svi.batches import Batches
-from bayes_panns.svi.checkpoint import RunningMean, State
+from bayes_panns.svi.batches import HELD_OUT, Batches
+from bayes_panns.svi.checkpoint import State
 from bayes_panns.svi.embeddings import Embeddings
+from bayes_panns.svi.epochs import Epochs, shown
 from bayes_panns.svi.features import Features
-from bayes_panns.svi.fisher import BATCH, start_from_fisher
-from bayes_panns.svi.fit_checkpoints import FitCheckpoints
+from bayes_panns.svi.fit_checkpoints import FitCheckpoints, backbone_names
 from bayes_panns.svi.interrupts import Interrupts, Stop, interruptible, note_stop
-from bayes_panns.svi.loader import Loader
-from bayes_panns.svi.metrics import METRICS, append_metrics, drop_metrics_after, effective_shares, widths
-from bayes_panns.svi.natural_gradient import trained_weights
-from bayes_panns.svi.reading import NotFiniteError
+from bayes_panns.svi.loader import default_workers
 from bayes_panns.svi.schedules import kl_warmup, learning_rate
 from bayes_panns.svi.settings import FitSettings, Running
 from bayes_panns.svi.step_memory import state_memory
@@ -35,7 +31,7 @@ from bayes_panns.svi.stepper import Stepper
 from bayes_panns.svi.time_limit import TimeLimit
 from bayes_panns.svi.validation import validate
 from bayes_panns.svi.width_report import WidthReport
-from bayes_panns.svi.widths import log_widths, widen
+from bayes_panns.svi.widths import log_widths, start_widths
 
 logger = logging.getLogger(__name__)
 
@@ -50,8 +46,9 @@ class Fit:
     Each epoch appends a line to ``metrics.jsonl`` (NLL in nats a clip, KL in nats, the KL's weight, learning
     rate, seconds, validation metrics; for each parameter its width and how much of it the data determine). Checkpoints
     are written meanwhile: see :mod:`bayes_panns.svi.checkpoint_writer`. Ctrl-C, SIGTERM, SIGUSR1, SIGUSR2 and the time
-    limit end the fit after the current step. At its end a fit logs how many weights the data determine,
-    and warns of a posterior that is all prior or all start.
+    limit end the fit after the current step, or the current batch of a validation, which is then made again by the
+    resumed fit. At its end a fit logs how many weights the data determine, and warns of a posterior that is all prior
+    or all start.
 
     Args:
         model: The model; its ``clips`` is the size of ``data``.
@@ -94,12 +91,12 @@ class Fit:
         self.device = torch.device(device)
         self._widen = widen
         self._group = group()
-        self._batches = Batches(data, settings)
+        self._batches = Batches(data, settings, validation)
         self._state = State(settings.epochs * self._batches.an_epoch, backbone=getattr(data, "backbone", None))
         self.stopped: Stop | None = None
         """What ended it early, if something did."""
         self._nll = self._kl = math.nan
-        self._loader = Loader(data, self.device)
+        self._loader = self._batches.loader(self.device)
         self._drop_at: Callable[[int], None] = lambda step: None
         # A guide that builds itself from a run of the model does so here, in eval mode: BatchNorm must not move.
         self.model.eval()
@@ -111,12 +108,14 @@ class Fit:
             folder,
             self._objective,
             self._optimizers,
-            fixed=self._fixed(),
+            # The backbone whose embeddings are fitted: most of the state by far.
+            fixed=backbone_names(self._objective, self.model) if self._embedded else frozenset(),
             device=self.device,
             minutes=self.running.checkpoint_minutes,
         )
         self._agreement = Agreement(self._stepper, self._checkpoints, settings, self._batches.an_epoch, self.device)
-        self._report = WidthReport(self.model, self.guide, settings)
+        self._report = None if widen != 1 else WidthReport(self.model, self.guide, settings)
+        self._epochs = Epochs(self.model, self.guide, settings, folder, self._report)
         self._limit = TimeLimit(
             self.running,
             validation=0 if validation is None else -(-len(validation) // settings.batch_size),
@@ -150,6 +149,12 @@ class Fit:
         return self.settings.kl_weight
 
     @property
+    def workers(self) -> int:
+        """How many processes read clips ahead, if they are not in memory."""
+        chosen = self.running.workers
+        return default_workers(self.settings.features, self.device) if chosen is None else chosen
+
+    @property
     def checkpointed(self) -> bool:
         """Whether the folder holds a checkpoint."""
         return self._checkpoints.exist
@@ -167,48 +172,40 @@ class Fit:
         """
         if self.step == 0:
             torch.manual_seed(self.settings.seed)
-            if self.settings.start == WidthStart.FISHER and trained_weights(self.guide):
-                with self.model.computing_in(self.settings.precision):
-                    start_from_fisher(
-                        self.model,
-                        self.guide,
-                        self.data,
-                        clips=len(self.data),
-                        kl_weight=self.settings.kl_weight,
-                        batch_size=min(BATCH, self.settings.batch_size),
-                        device=self.device,
-                    )
-            if self._widen != 1:
-                widen(self.guide, self._widen)
+            start_widths(
+                self.model,
+                self.guide,
+                self.data,
+                self.settings,
+                factor=self._widen,
+                device=self.device,
+                workers=self.workers,
+            )
             self._state.start = log_widths(self.guide)
             self._stepper.bounds.start()
             self._state.limits = self._stepper.bounds.limits
-            if self._group.first:
-                (self.folder / METRICS).write_text("")
-        processes = self._group.size
-        state_memory(
-            self._objective, self._optimizers, self.data, self.settings, processes=processes, device=self.device
-        )
+            self._epochs.start()
+        settings, size = self.settings, self._group.size
+        state_memory(self._objective, self._optimizers, self.data, settings, processes=size, device=self.device)
         self._stepper.join()
         with (
             interruptible() as interrupts,
             self._checkpoints.writer,
             warnings.catch_warnings(),
             synchronised_batch_norm(self.model, self._group),
-            own_dropout(
-                self.model, self.settings.seed, own=self._group.size * self.settings.accumulate > 1
-            ) as self._drop_at,
+            own_dropout(self.model, settings.seed, own=size * settings.accumulate > 1) as self._drop_at,
             # The loss is checked at each step; Pyro's validation would read every weight again.
             pyro.validation_enabled(False),
             progress.task("fitting", total=self.steps, unit="step", done=self.step) as bar,
-            self._batches.loader(self._state, self.device, self.running.workers) as self._loader,
+            self._batches.loader(self.device, self._state, self.workers) as self._loader,
         ):
             # A NaN raises an error here that names the step; Pyro would warn as well.
             warnings.filterwarnings("ignore", message="Encountered NaN")
             self._objective.train()
+            self.stopped = None
             try:
                 self._train(interrupts, bar)
-                if self.step < self.steps:
+                if self.stopped is not None:
                     self.save_checkpoint()
             except RuntimeError as error:
                 if not lost(error):
@@ -217,9 +214,9 @@ class Fit:
                 raise self._agreement.left_alone(self._state) from error
             finally:
                 self._stepper.part()
-        complete = self.step == self.steps
+        complete = self.stopped is None
         note_stop(self.stopped)
-        if complete and self._widen == 1:
+        if complete and self._report is not None:
             self._report.conclude(self._state.start, self._stepper.bounds.at_upper())
         self.model.eval()
         return complete
@@ -227,7 +224,10 @@ class Fit:
     def _train(self, interrupts: Interrupts, bar: progress.ProgressTask) -> None:
         """Make steps until the fit is done or to end; write metrics at the end of each epoch, and checkpoints."""
         state = self._state
-        while state.step < state.steps:
+        if state.unscored is not None:
+            # As the first step of a fit always is, what was cut short is made up for whatever the time limit.
+            self._end_epoch(interrupts, limited=False)
+        while state.step < state.steps and self.stopped is None:
             # Before the first exchange since the last step: a process that is lost from here on has changed nothing.
             if self._group.size > 1:
                 self._agreement.remember()
@@ -240,26 +240,20 @@ class Fit:
             nll = self._step(self._batches.index(state.step))
             state.running.seconds += time.monotonic() - started
             bar.advance()
-            if self._ends_epoch(state.step):
+            if self._batches.ends_epoch(state.step):
                 # Until the epoch has ended, only the last checkpoint is whole.
                 self._agreement.forget()
-                self._end_epoch(nll)
-                state.score_epoch()
-                self._require_sound()
-                if self._checkpoints.wanted(state):
-                    self._checkpoints.save(state, wait=False)
-            bar.show(", ".join(f"{name} {value}" for name, value in self._shown(nll).items()))
+                self._measure_epoch()
+                self._end_epoch(interrupts)
+            bar.show(shown(self.metrics, nll=nll, kl=self._kl))
 
     def _asked(self, interrupts: Interrupts) -> tuple[Stop | None, bool]:
         """Why to stop before the next step, if so, and whether a checkpoint is overdue; all processes agree on both."""
         writer = self._checkpoints.writer
         writer.check()
-        late = self._limit.reached(ends_epoch=self._ends_epoch(self.step + 1), checkpoint=writer.seconds)
+        late = self._limit.reached(ends_epoch=self._batches.ends_epoch(self.step + 1), checkpoint=writer.seconds)
         *stops, overdue = self._group.any(*interrupts.flags(out_of_time=late), self._group.first and writer.overdue)
         return Stop.first_of(stops), overdue
-
-    def _ends_epoch(self, step: int) -> bool:
-        return step % (self.settings.steps_per_epoch or self._batches.an_epoch) == 0 or step == self.steps
 
     def _step(self, index: Tensor) -> float:
         """One gradient step on the clips at ``index``.
@@ -270,7 +264,7 @@ class Fit:
         """
         settings = self.settings
         self._drop_at(self.step)
-        with self._finite():
+        with self._agreement.finite(self.step):
             self._stepper.step(
                 self._batches.take(index, self._loader, self._state),
                 rate=learning_rate(self.step, self.steps, settings.schedule),
@@ -283,57 +277,47 @@ class Fit:
 
     def _read(self, *, wait: bool = False) -> None:
         """Count what is known by now of the steps made; ``wait`` for all of it."""
-        with self._finite():
+        with self._agreement.finite(self.step):
             readings = self._stepper.read(wait=wait)
         for reading in readings:
             self._state.running.add(reading.nll)
             self._nll = reading.nll
             self._kl = self._kl if math.isnan(reading.kl) else reading.kl
 
-    @contextmanager
-    def _finite(self) -> Iterator[None]:
-        """A block that ends the fit if the loss of a step, or the norm of its gradient, is not finite."""
-        try:
-            yield
-        except NotFiniteError as error:
-            raise self._agreement.diverged(str(error), error.step) from error
-        except FloatingPointError as error:
-            raise self._agreement.diverged(str(error), self.step) from error
-
-    def _end_epoch(self, nll: float) -> None:
-        """Score the validation clips and append a line of metrics; ``nll`` is the last step's."""
-        state, running = self._state, self._state.running
+    def _measure_epoch(self) -> None:
+        """Note what the line of metrics says of the epoch's steps."""
+        state, started = self._state, time.monotonic()
         if waiting := self._loader.waiting():
             logger.info(waiting)
-        started = time.monotonic()
         self._read(wait=True)
-        self._kl, natural = self._stepper.kl(), self._stepper.natural
         self._collect_norms()
-        scores = {} if self.validation is None else self.validate()
-        seconds = running.seconds + time.monotonic() - started
-        state.metrics = {
-            "epoch": round(self.epoch, 3),
-            "step": state.step,
-            "nll": running.mean,
-            "kl": self._kl,
-            "kl_weight": self._stepper.kl_weight,
-            "learning_rate": self._stepper.rate,
-            **({} if natural is None else {"natural_learning_rate": natural.param_groups[0]["lr"]}),
-            **({} if self.settings.clip_gradient is None else {"gradient_norm": running.norms / running.steps}),
-            "seconds": round(seconds, 3),
-            **scores,
-        }
-        state.running = RunningMean()
-        effective = effective_parameters(self.model, self.guide)
-        shares = effective_shares(effective)
-        if self._group.first:
-            append_metrics(self.folder / METRICS, state.metrics | widths(self.model, self.guide) | shares)
-        if self._widen == 1:
-            self._report.warn_early(effective, done=self.step / self.steps, epoch=self.epoch)
-        # A bar shows as much; a log has no bar.
-        if not progress.visible():
-            shown = ", ".join(f"{name} {value}" for name, value in self._shown(state.metrics["nll"]).items())
-            logger.info(f"epoch {self.epoch:.4g} of {self.settings.epochs}: {shown}, {seconds:.1f} s")
+        state.unscored = self._epochs.measured(state, self._stepper, epoch=self.epoch)
+        self._kl = state.unscored["kl"]
+        state.running.seconds += time.monotonic() - started
+
+    def _end_epoch(self, interrupts: Interrupts, *, limited: bool = True) -> None:
+        """Score the validation clips, append a line of metrics and write a checkpoint, unless a stop comes before.
+
+        Args:
+            interrupts: What signals ask for.
+            limited: Whether the time limit is a reason to stop.
+        """
+        state, started = self._state, time.monotonic()
+        late = self._limit.within_validation(self._checkpoints.writer.seconds) if limited else lambda: False
+
+        def stopped() -> bool:
+            self.stopped = Stop.first_of(self._group.any(*interrupts.flags(out_of_time=late())))
+            return self.stopped is not None
+
+        scores = {} if self.validation is None else self._scores(stopped)
+        state.running.seconds += time.monotonic() - started
+        if scores is None:
+            return
+        state.end_epoch(scores)
+        self._epochs.write(state, epoch=self.epoch)
+        self._require_sound()
+        if self._checkpoints.wanted(state):
+            self._checkpoints.save(state, wait=False)
 
     def _collect_norms(self) -> None:
         if self._stepper.clip is not None:
@@ -341,17 +325,25 @@ class Fit:
             for norm in self._stepper.clip.taken():
                 self._state.running.norms += norm
 
-    def _shown(self, nll: float) -> dict[str, str]:
-        shown = {"nll": f"{nll:.3f}"} | ({} if math.isnan(self._kl) else {"kl": f"{self._kl:.4g}"})
-        return shown | {name: f"{value:.3f}" for name, value in self.metrics.items() if name.startswith("val/")}
-
     def validate(self) -> dict[str, float]:
         """Score the validation clips; see :func:`~bayes_panns.svi.validation.validate`."""
+        scores = self._scores(lambda: False)
+        assert scores is not None, "nothing stops it"
+        return scores
+
+    def _scores(self, stopped: Callable[[], bool]) -> dict[str, float] | None:
+        """The scores of the validation clips; None if it was stopped."""
         assert self.validation is not None, "there are no validation clips"
         training = self.model.training
         with self.model.computing_in(self.settings.precision):
             scores = validate(
-                self.model, self.guide, self.validation, batch_size=self.settings.batch_size, device=self.device
+                self.model,
+                self.guide,
+                self.validation,
+                batch_size=self.settings.batch_size,
+                device=self.device,
+                read=lambda index: self._loader.batch(index, of=HELD_OUT),
+                stopped=stopped,
             )
         self.model.train(training)
         return scores
@@ -385,8 +377,7 @@ class Fit:
         """
         self._state = self._checkpoints.load(self._state)
         self._stepper.bounds.resume(self._state.limits)
-        if self._group.first:
-            drop_metrics_after(self.folder / METRICS, self.step)
+        self._epochs.resume(self._state)
 
     @contextmanager
     def at_best(self) -> Iterator[bool]:
@@ -403,12 +394,3 @@ class Fit:
                 yield best is not None
             finally:
                 self._state = last
-
-    def _fixed(self) -> frozenset[str]:
-        """What a checkpoint leaves out: the backbone whose embeddings are fitted, most of the state by far."""
-        if not self._embedded:
-            return frozenset()
-        backbone, head = "model.net.", f"model.net.{self.model.head}."
-        return frozenset(
-            name for name in self._objective.state_dict() if name.startswith(backbone) and not name.startswith(head)
-        )

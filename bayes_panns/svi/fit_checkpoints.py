@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bayes_panns.bayes import BayesianNet
 from bayes_panns.core.errors import FitError, reason
 from bayes_panns.core.files import same_file
 from bayes_panns.ranks import group
@@ -56,7 +57,7 @@ class FitCheckpoints:
         self._folder, self._objective, self._optimizers = folder, objective, optimizers
         self._left_out, self._device = fixed, device
         self.writer = CheckpointWriter(folder, minutes)
-        self._saved: int | None = None
+        self._saved: tuple[int, bool] | None = None
 
     @property
     def last(self) -> Path:
@@ -86,12 +87,13 @@ class FitCheckpoints:
         if not group().first:
             return
         # A fit that ends where an epoch ended has one.
-        if self._saved != state.step:
+        now = state.step, state.unscored is None
+        if self._saved != now:
             content = checkpoint_content(
                 state, self._objective, self._optimizers, fixed=self._fixed(), device=self._device
             )
             self.writer.save(content, best=state.is_best)
-            self._saved = state.step
+            self._saved = now
         if wait:
             self.writer.wait()
 
@@ -156,3 +158,9 @@ class FitCheckpoints:
             logger.warning(f"{path}: is not the checkpoint of the best epoch any more ({reason(error)})")
             return None
         return content
+
+
+def backbone_names(objective: nn.Module, model: BayesianNet) -> frozenset[str]:
+    """The names of the tensors of model and guide that are the network's before its last layer."""
+    backbone, head = "model.net.", f"model.net.{model.head}."
+    return frozenset(name for name in objective.state_dict() if name.startswith(backbone) and not name.startswith(head))

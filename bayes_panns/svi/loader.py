@@ -3,19 +3,19 @@
 import os
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
-from typing import Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from bayes_panns.clips.ahead import Ahead
+from bayes_panns.clips.ahead import Ahead, Planned
+from bayes_panns.clips.reader import Reader
 from bayes_panns.core import choices
 from bayes_panns.core.launch import launch
-from bayes_panns.svi.embeddings import Embeddings
 from bayes_panns.svi.features import Features
 
 _MOST = 4
@@ -25,15 +25,32 @@ _NOTED = 0.1
 """A fit that waits longer for its clips than this part of its time says so."""
 
 
+class Inputs(Protocol):
+    """Clips by index, such as :class:`~bayes_panns.svi.Features`."""
+
+    @property
+    def embedded(self) -> bool:
+        """Whether they are embeddings, for the last layer."""
+
+    @property
+    def reader(self) -> Reader | None:
+        """Reads the inputs in other processes; None where they are in this one's memory."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, index: Tensor, device: torch.device | str) -> tuple[Tensor, Any]:
+        """What the model takes of the clips at ``index``, and their targets."""
+
+
 class Loader:
-    """The batches of a fit, in the order in which it takes them.
+    """Batches of clips, in the order in which they are taken.
 
     A context manager. The same batches come whether they are read ahead or not. Waiting is timed.
 
     Args:
-        data: The clips.
+        sets: The sets of clips.
         device: Where the batches go.
-        plan: The clips of each batch to come, int64 ``(batch,)``.
+        plan: The batches to come, of whichever set: the number of the set, and its clips, int64 ``(batch,)``.
         workers: How many processes read them ahead; with 0 they are read when they are asked for.
 
     Attributes:
@@ -45,24 +62,22 @@ class Loader:
     """
 
     def __init__(
-        self,
-        data: Features | Embeddings,
-        device: torch.device | str,
-        plan: Iterable[Tensor] = (),
-        workers: int = 0,
+        self, sets: Sequence[Inputs], device: torch.device | str, plan: Iterable[Planned] = (), workers: int = 0
     ) -> None:
-        self._data, self._device = data, torch.device(device)
+        self._sets, self._device = sets, torch.device(device)
         self._plan = plan
-        self.workers = 0 if data.reader is None else workers
+        self._readers = [each.reader for each in sets if each.reader is not None]
+        # Sets of one fit are kept alike.
+        self.workers = workers if len(self._readers) == len(sets) else 0
         self._ahead: Ahead | None = None
-        self._planned = deque[Tensor]()
+        self._planned = deque[Planned]()
         self._exits = ExitStack()
-        self._waited, self._since, self._told = 0.0, 0.0, data.reader is None
+        self._waited, self._since, self._told = 0.0, 0.0, not self._readers
 
     def __enter__(self) -> Self:
-        if self.workers and self._data.reader is not None:
+        if self.workers:
             pinned = self._device.type == "cuda"
-            ahead = Ahead(self._data.reader, self._noted(), workers=self.workers, pinned=pinned)
+            ahead = Ahead(self._readers, self._noted(), workers=self.workers, pinned=pinned)
             self._ahead = self._exits.enter_context(ahead)
         return self
 
@@ -72,35 +87,43 @@ class Loader:
         self._ahead = None
         self._exits.__exit__(kind, error, trace)
 
-    def _noted(self) -> Iterator[Tensor]:
+    def _noted(self) -> Iterator[Planned]:
         """The plan, and a note of what has been asked for."""
-        for index in self._plan:
-            self._planned.append(index)
-            yield index
+        for planned in self._plan:
+            self._planned.append(planned)
+            yield planned
 
-    def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """The clips at ``index``, as ``data.batch`` gives them.
+    def batch(self, index: Tensor, *, of: int = 0) -> tuple[Tensor, Any]:
+        """The clips at ``index``, as the set's ``batch`` gives them.
 
         Args:
             index: int64 ``(n,)``: the next clips of the plan, or some of them. Others are read now.
+            of: The number of the set.
         """
         started = time.monotonic()
-        values = None
-        place = None if self._ahead is None or not self._planned else _within(self._planned[0], index)
-        if place is not None and self._ahead is not None:
-            values = next(self._ahead)
-            self._planned.popleft()
-            values = values if isinstance(place, slice) else values[place]
-        if values is None or isinstance(self._data, Embeddings):
-            found = self._data.batch(index, self._device)
+        values, data = self._taken(index, of), self._sets[of]
+        if values is None:
+            found = data.batch(index, self._device)
         else:
-            found = self._data.with_targets(values, index, self._device)
+            assert isinstance(data, Features), "others are in memory"
+            found = data.with_targets(values, index, self._device)
         if self._since:
             self._waited += time.monotonic() - started
         else:
             # Until the first batch is there, processes start and pages are read that later ones share.
             self._since = time.monotonic()
         return found
+
+    def _taken(self, index: Tensor, of: int) -> Tensor | None:
+        """The inputs of clips, if they are of the batch that is read ahead next."""
+        if self._ahead is None or not self._planned or self._planned[0][0] != of:
+            return None
+        place = _within(self._planned[0][1], index)
+        if place is None:
+            return None
+        values = next(self._ahead)
+        self._planned.popleft()
+        return values if isinstance(place, slice) else values[place]
 
     def waiting(self) -> str | None:
         """What to do if the fit has waited for its clips since it was last asked; said once."""
@@ -120,6 +143,25 @@ class Loader:
             f"{100 * share:.0f} % of the time was spent waiting for clips: {advice}, or read clips that lie together "
             '(fit.sampling = "blocks"); see docs/loading.md'
         )
+
+
+@contextmanager
+def one_pass(
+    data: Inputs, batches: Sequence[Tensor], device: torch.device | str, *, workers: int = 0
+) -> Iterator[Iterator[tuple[Tensor, Any]]]:
+    """A block with batches of one set of clips, which are read ahead meanwhile.
+
+    Args:
+        data: The clips.
+        batches: The clips of each batch, int64 ``(n,)``.
+        device: Where the batches go.
+        workers: As for :class:`Loader`.
+
+    Yields:
+        What ``data.batch`` gives for each batch, in order.
+    """
+    with Loader([data], device, ((0, index) for index in batches), workers) as loader:
+        yield (loader.batch(index) for index in batches)
 
 
 def default_workers(features: choices.Features | str, device: torch.device) -> int:

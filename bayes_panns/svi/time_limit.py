@@ -66,5 +66,25 @@ class TimeLimit:
         step = self._longest.get(False, self._longest.get(True, 0.0))
         if ends_epoch:
             step = self._longest.get(True, step * (1 + self._validation))
-        need = step + 3 * (self._written_in if checkpoint is None else checkpoint)
-        return now + _MARGIN * need + self._spare >= self.end
+        return self._is_over(now, step, checkpoint)
+
+    def within_validation(self, checkpoint: float | None) -> Callable[[], bool]:
+        """What tells whether to end before the next batch of a validation; to be asked before each.
+
+        Args:
+            checkpoint: As for :meth:`reached`.
+        """
+        before, longest = self._clock(), 0.0
+
+        def reached() -> bool:
+            nonlocal before, longest
+            now = self._clock()
+            longest, before = max(longest, now - before), now
+            return self._is_over(now, longest, checkpoint)
+
+        return reached
+
+    def _is_over(self, now: float, work: float, checkpoint: float | None) -> bool:
+        """Whether there is no time for some seconds of work, and to write down what there is."""
+        need = work + 3 * (self._written_in if checkpoint is None else checkpoint)
+        return self.end is not None and now + _MARGIN * need + self._spare >= self.end

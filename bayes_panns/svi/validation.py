@@ -1,9 +1,11 @@
 """Scores of held-out clips while a fit runs."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from bayes_panns.bayes import BayesianNet, logits_under, mean_weights
 from bayes_panns.core.choices import Task
@@ -14,6 +16,18 @@ from bayes_panns.svi.embeddings import Embeddings
 from bayes_panns.svi.features import Features, as_observed
 
 
+def own_batches(clips: int, batch_size: int) -> tuple[Tensor, ...]:
+    """The batches of held-out clips that this process scores, in order: int64 ``(n,)`` each.
+
+    Args:
+        clips: How many clips there are.
+        batch_size: Clips a pass.
+    """
+    several = group()
+    part = Shard.of(several.rank, several.size, clips)
+    return torch.arange(part.start, part.stop).split(batch_size)
+
+
 @torch.no_grad()
 def validate(
     model: BayesianNet,
@@ -22,7 +36,9 @@ def validate(
     *,
     batch_size: int,
     device: torch.device,
-) -> dict[str, float]:
+    read: Callable[[Tensor], tuple[Tensor, Tensor]],
+    stopped: Callable[[], bool] = lambda: False,
+) -> dict[str, float] | None:
     """Score clips at the posterior mean; the model is left in eval mode, and torch's random states as they were.
 
     Several processes take a share of the clips each, and all get the scores of all clips.
@@ -33,20 +49,29 @@ def validate(
         data: The clips.
         batch_size: Clips a pass.
         device: Where the model is.
+        read: Reads the batches of :func:`own_batches`, in order, as ``data.batch`` does.
+        stopped: Whether to give up. All processes ask as often, and must get the same answer.
 
     Returns:
         ``val/nll`` in nats a clip, and ``val/accuracy`` for one-of-K or ``val/map``, the mean average precision over
-        the labels that some clip has, for multi-label. Without such a label there is no ``val/map``.
+        the labels that some clip has, for multi-label. Without such a label there is no ``val/map``. None if it was
+        given up.
     """
     model.eval()
     model.drop(False)
     several, logits = group(), []
     part = Shard.of(several.rank, several.size, len(data))
+    batches = own_batches(len(data), batch_size)
+    # The first process has as many as any.
+    most = -(-len(Shard.of(0, several.size, len(data))) // batch_size)
     with forked(device):
         weights = mean_weights(guide, data.batch(torch.arange(1), device)[0])
-        for index in torch.arange(part.start, part.stop).split(batch_size):
-            clips, _ = data.batch(index, device)
-            logits.append(logits_under(model, weights, clips, embedded=data.embedded).cpu())
+        for number in range(most):
+            if stopped():
+                return None
+            if number < len(batches):
+                clips, _ = read(batches[number])
+                logits.append(logits_under(model, weights, clips, embedded=data.embedded).cpu())
     # Of fewer clips than processes one has none; the labels say how wide its rows are.
     own = torch.cat(logits) if logits else torch.zeros(0, len(data.clips.labels))
     score, truth = several.rows(own, part.start, part.total), as_observed(data.target)

@@ -1,4 +1,4 @@
-"""What a fit has done to the widths of its mean-field Normals: where they started, and warnings where they say little.
+"""The widths of the mean-field Normals of a fit: where they start, and warnings where they say little in the end.
 
 A width is a weight's standard deviation s. See :mod:`bayes_panns.bayes.effective` for the effective parameters.
 """
@@ -9,8 +9,11 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import Tensor
 
-from bayes_panns.bayes import Effective, EffectiveParameters, Part
+from bayes_panns.bayes import BayesianNet, Effective, EffectiveParameters, Part
 from bayes_panns.bayes.guides.part import parameter_name
+from bayes_panns.core.choices import WidthStart
+from bayes_panns.svi.fisher import BATCH, start_from_fisher
+from bayes_panns.svi.loader import Inputs
 from bayes_panns.svi.natural_gradient import trained_weights
 from bayes_panns.svi.settings import FitSettings
 
@@ -38,6 +41,43 @@ def trained_log_scales(guide: Part, *, rotated: bool = True) -> dict[str, Tensor
         rotated: Whether a rotated last layer counts: then those of its factors.
     """
     return {parameter_name(each.site): each.log_scale for each in trained_weights(guide, rotated=rotated)}
+
+
+def start_widths(
+    model: BayesianNet,
+    guide: Part,
+    data: Inputs,
+    settings: FitSettings,
+    *,
+    factor: float,
+    device: torch.device,
+    workers: int,
+) -> None:
+    """Set the widths that a fit starts with.
+
+    Args:
+        model: The model.
+        guide: Its guide.
+        data: The clips to fit.
+        settings: The settings of the fit; ``start`` says where the widths come from.
+        factor: A factor on them, above 0.
+        device: Where to compute.
+        workers: How many processes read clips ahead.
+    """
+    if settings.start == WidthStart.FISHER and trained_weights(guide):
+        with model.computing_in(settings.precision):
+            start_from_fisher(
+                model,
+                guide,
+                data,
+                clips=len(data),
+                kl_weight=settings.kl_weight,
+                batch_size=min(BATCH, settings.batch_size),
+                device=device,
+                workers=workers,
+            )
+    if factor != 1:
+        widen(guide, factor)
 
 
 @torch.no_grad()

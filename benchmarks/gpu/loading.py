@@ -8,7 +8,7 @@ import torch
 
 from bayes_panns.clips import ClipSet, Sampler, Task
 from bayes_panns.svi import Features
-from bayes_panns.svi.loader import Loader
+from bayes_panns.svi.loader import one_pass
 from benchmarks.gpu.measures import generated_store, plain_step
 from benchmarks.gpu.setting import WARM_UP, Found, Setting, room
 
@@ -42,11 +42,11 @@ def _clips_a_second(setting: Setting, data: Features, batch: int, workers: int) 
     """Of a pass; one before it checks the digest of each clip, and starts the processes."""
     sampler = Sampler(data.target, batch, seed=0)
     plan = [sampler.batch(number) for number in range(2 * sampler.batches)]
-    with Loader(data, setting.device, plan, workers) as loader:
-        for number, index in enumerate(plan):
-            if number == sampler.batches:
+    with one_pass(data, plan, setting.device, workers=workers) as read:
+        for number, _ in enumerate(read):
+            # The first pass is over.
+            if number == sampler.batches - 1:
                 started = time.monotonic()
-            loader.batch(index)
         if setting.on_gpu:
             torch.cuda.synchronize()
         return len(data) / (time.monotonic() - started)

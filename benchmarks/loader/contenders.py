@@ -26,7 +26,7 @@ def ours(store: Path, workers: int, batch: int, sampling: str) -> Batches:
     target = torch.from_numpy(clips.target())
     sampler = Sampler(target, batch, sampling=sampling)
     plan = [sampler.batch(step) for step in range(sampler.batches)]
-    with Ahead(ClipReader(clips), plan, workers=workers) as ahead:
+    with Ahead([ClipReader(clips)], ((0, index) for index in plan), workers=workers) as ahead:
         for index, values in zip(plan, ahead, strict=True):
             yield values, target[index].float(), index.tolist()
 

@@ -38,6 +38,11 @@ def floats(path, clips=12, seed=2):
     return path
 
 
+def planned(batches):
+    """Batches of the only reader."""
+    return [(0, index) for index in batches]
+
+
 def damage(path, row):
     """Change a sample of a row."""
     with h5py.File(path, "r+") as file:
@@ -79,13 +84,19 @@ class TestReader:
         assert abs(sizes[1] - sizes[0]) < 16
 
 
-def test_batches_come_in_order_and_leave_the_random_state_alone(tmp_path):
-    clips = ClipSet([sound(tmp_path / "a.h5"), sound(tmp_path / "b.h5", seed=1)])
-    reader, plan = ClipReader(clips), torch.randperm(24).tensor_split(7)
+def test_batches_of_all_readers_come_in_order_and_leave_the_random_state_alone(tmp_path):
+    one, other = (
+        ClipSet([sound(tmp_path / "a.h5"), sound(tmp_path / "b.h5", seed=1)]),
+        ClipSet(floats(tmp_path / "c.h5")),
+    )
+    readers, plan = [ClipReader(one), ClipReader(other)], [(0, each) for each in torch.randperm(24).tensor_split(5)]
+    plan.insert(3, (1, torch.tensor([7, 2])))
     before = torch.random.get_rng_state()
-    with Ahead(ClipReader(clips), plan, workers=1) as ahead:
-        for index, values in zip(plan, ahead, strict=True):
-            assert torch.equal(values, reader.read(index.numpy()))
+    with Ahead([ClipReader(one), ClipReader(other)], plan, workers=1) as ahead:
+        for (number, index), values in zip(plan, ahead, strict=True):
+            wanted = readers[number].read(index.numpy())
+            assert values.dtype == wanted.dtype
+            assert torch.equal(values, wanted)
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
@@ -96,7 +107,7 @@ def test_a_damaged_clip_is_the_same_error_in_another_process(tmp_path):
     with pytest.raises(StoreError) as here:
         ClipSet(path).waveform([8])
     read, plan = [], torch.arange(12).split(1)
-    with pytest.raises(StoreError) as there, Ahead(ClipReader(ClipSet(path)), plan, workers=2) as ahead:
+    with pytest.raises(StoreError) as there, Ahead([ClipReader(ClipSet(path))], planned(plan), workers=2) as ahead:
         read.extend(ahead)
     assert str(there.value) == str(here.value)
     assert "\n" not in str(there.value)
@@ -134,7 +145,7 @@ def slow_disk(tmp_path, monkeypatch):
 @pytest.mark.long
 def test_a_slow_disk_is_read_while_the_fit_computes(slow_disk, tmp_path):
     plan = torch.arange(32).split(4)
-    with Ahead(slow_disk(0.1, tmp_path), plan, workers=1) as ahead:
+    with Ahead([slow_disk(0.1, tmp_path)], planned(plan), workers=1) as ahead:
         next(ahead)
         # One batch is taken; the process is two batches ahead, and goes no further.
         until(lambda: len(list(tmp_path.glob("read-*"))) >= 3)
@@ -146,7 +157,7 @@ def test_a_slow_disk_is_read_while_the_fit_computes(slow_disk, tmp_path):
 @pytest.mark.long
 def test_a_process_that_is_killed_is_told_in_one_line(slow_disk):
     def read():
-        with Ahead(slow_disk(0.01), torch.arange(4000).split(1), workers=1) as ahead:
+        with Ahead([slow_disk(0.01)], planned(torch.arange(4000).split(1)), workers=1) as ahead:
             for _ in ahead:
                 os.kill(ahead.processes[0], signal.SIGKILL)
 
@@ -181,7 +192,7 @@ class Iterator:
 
 def ended(exitcode):
     ahead = Ahead.__new__(Ahead)
-    ahead._found, ahead._processes, ahead._cramped = Iterator(), {Ended(exitcode)}, False
+    ahead._found, ahead._processes, ahead._cramped = Iterator(), [Ended(exitcode)], False
     return ahead
 
 
@@ -217,9 +228,9 @@ class TestNoRoom:
 
     def test_a_batch_is_copied_and_that_is_told_once(self, tmp_path, caplog):
         reader = ClipReader(ClipSet(sound(tmp_path / "a.h5")))
-        batches = _Batches(reader)
+        batches = _Batches([reader])
         ahead = ended(0)
-        ahead._found = iter([batches[np.arange(5)], batches[np.arange(5)]])
+        ahead._found = iter([batches[0, np.arange(5)], batches[0, np.arange(5)]])
         for values in ahead:
             assert torch.equal(values, reader.read(np.arange(5)))
         assert len(caplog.messages) == 1
@@ -240,13 +251,13 @@ from bayes_panns.clips.ahead import Ahead, _Batches
 if __name__ == "__main__":
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
-    with Ahead(Slow(0.05), torch.arange(30).split(1), workers=1) as ahead:
+    with Ahead([Slow(0.05)], [(0, each) for each in torch.arange(30).split(1)], workers=1) as ahead:
         next(ahead)
         print(*ahead.processes, flush=True)
         sys.stdin.readline()
         print(sum(1 for _ in ahead), flush=True)
     print("ended", flush=True)
-    with Ahead(Slow(0.05), torch.arange(3000).split(1), workers=1) as ahead:
+    with Ahead([Slow(0.05)], [(0, each) for each in torch.arange(3000).split(1)], workers=1) as ahead:
         next(ahead)
         print(*ahead.processes, flush=True)
         time.sleep(600)

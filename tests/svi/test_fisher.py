@@ -36,6 +36,8 @@ PRIOR = 0.5
 class Tensors:
     """Clips in memory, without targets."""
 
+    reader = None
+
     def __init__(self, values, *, embedded):
         self.values, self.embedded, self.asked = values, embedded, []
 

@@ -130,10 +130,10 @@ class TestLoader:
 
     def test_some_of_a_planned_batch_and_others_are_read(self, stores):
         data, plan = self.data(stores), torch.arange(24).split(6)
-        loader = Loader(data, "cpu", plan, workers=2)
+        loader = Loader([data], "cpu", workers=2)
         # Stand in for the processes: what is checked is which of the batch is taken.
         loader._ahead = iter([data.reader.read(index.numpy()) for index in plan])
-        loader._planned.extend(plan)
+        loader._planned.extend((0, index) for index in plan)
         for index in (torch.arange(6), torch.tensor([10, 6, 10]), torch.tensor([3, 20]), torch.arange(12, 18)):
             values, target = loader.batch(index)
             wanted = data.batch(index)
@@ -144,7 +144,7 @@ class TestLoader:
         clock = [100.0]
         monkeypatch.setattr("bayes_panns.svi.loader.time.monotonic", lambda: clock[0])
         data = self.data(stores)
-        loader, read = Loader(data, "cpu"), data.batch
+        loader, read = Loader([data], "cpu"), data.batch
 
         def batch(index, device="cpu"):
             clock[0] += 1
@@ -166,7 +166,8 @@ class TestLoader:
         assert epoch(computing=1) is None
 
     def test_what_is_in_memory_needs_no_processes(self, stores):
-        loader = Loader(Features(ClipSet(stores), LogMel(RATE), Task.ONE_OF_K), "cpu", torch.arange(24).split(6), 4)
+        plan = [(0, index) for index in torch.arange(24).split(6)]
+        loader = Loader([Features(ClipSet(stores), LogMel(RATE), Task.ONE_OF_K)], "cpu", plan, 4)
         with loader:
             assert loader.workers == 0
             assert loader.batch(torch.arange(2))[0].shape[0] == 2
