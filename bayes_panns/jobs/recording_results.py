@@ -19,7 +19,8 @@ from bayes_panns.posterior import Posterior, Predictor, choose_device, load_all
 from bayes_panns.predictions import Draws, Skipped
 from bayes_panns.predictions.deciding import decide, outside_of
 from bayes_panns.predictions.events import EventFinder, EventRules
-from bayes_panns.predictions.records import Record, RecordWriter, windows_of
+from bayes_panns.predictions.record_windows import windows_of
+from bayes_panns.predictions.records import Record, RecordWriter
 from bayes_panns.predictions.tagging import FileTags, Tagger
 
 
