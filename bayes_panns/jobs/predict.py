@@ -17,6 +17,7 @@ from bayes_panns.core.digests import digest_of
 from bayes_panns.core.errors import OF_ONE_FILE, ResultsError, SettingError
 from bayes_panns.core.strict_json import strict
 from bayes_panns.core.text import printable
+from bayes_panns.devices import as_float64
 from bayes_panns.jobs.planning import Planned, plan, together
 from bayes_panns.jobs.recording_results import Heard, RecordingFormat, Setup, predict_group
 from bayes_panns.jobs.result_summary import Summary, duration_text, summarise
@@ -329,9 +330,8 @@ def _digest(posterior: Posterior) -> str:
         return digest_of(read_header(posterior.folder))
     tensors = posterior.model.deterministic() | posterior.guide.tensors()
     with torch.no_grad():
-        sums = {
-            name: [float(value.double().sum()), float(value.double().square().sum())] for name, value in tensors.items()
-        }
+        wide = {name: as_float64(value) for name, value in tensors.items()}
+        sums = {name: [float(value.sum()), float(value.square().sum())] for name, value in wide.items()}
     return digest_of({"labels": posterior.labels, "tensors": sums})
 
 
