@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from bayes_panns.audio.front_end import FRONT_ENDS, FrontEnd
 from bayes_panns.bayes import BayesianNet, MultiLabel, Settings, Strategy, guide_from_strategy
 from bayes_panns.clips import Task
+from bayes_panns.core.choices import Precision
 from bayes_panns.core.errors import RecipeError
 from bayes_panns.nets import Network, build
 from bayes_panns.posterior import Posterior
@@ -311,10 +312,12 @@ def _passes(net: nn.Module, work: Work, passes: int) -> Step:
     net.eval()
 
     def step() -> None:
-        with torch.no_grad(), work.autocast():
+        with torch.no_grad():
             logmel = front_end(waveforms)
             for _ in range(passes):
-                net(logmel).sigmoid().cpu()
+                with work.autocast():
+                    logits = net(logmel)
+                logits.float().sigmoid().cpu()
 
     return step
 
@@ -341,6 +344,7 @@ def posterior_of(work: Work, strategy: Strategy, clips: int | None = None) -> Po
     )
     posterior.model.to(work.device)
     posterior.guide.to(work.device)
+    posterior.model.precision = Precision(work.precision)
     return posterior
 
 
@@ -349,19 +353,19 @@ def posterior_draws(work: Work, *, guide: str, draws: int) -> Step:
     posterior, waveforms = posterior_of(work, read_strategy(guide)), work.waveforms()
 
     def step() -> None:
-        with work.autocast():
-            for _ in posterior.draws(waveforms, draws, batch_size=work.clips):
-                pass
+        for _ in posterior.draws(waveforms, draws, batch_size=work.clips):
+            pass
 
     return step
 
 
 def _moments(work: Work) -> Step:
-    posterior, waveforms = posterior_of(work, read_strategy("flip")), work.waveforms()
+    # Whatever the others compute in, moments have float32 only.
+    exact = replace(work, precision=Precision.FLOAT32)
+    posterior, waveforms = posterior_of(exact, read_strategy("flip")), work.waveforms()
 
     def step() -> None:
-        with work.autocast():
-            posterior.moments(waveforms)
+        posterior.moments(waveforms)
 
     return step
 
@@ -385,6 +389,6 @@ PREDICT = {
         partial(posterior_draws, guide="det-flip", draws=DRAWS),
         "one-pass",
     ),
-    "moments": Contender("this package: moments of every weight, no draws", _moments, "one-pass"),
+    "moments": Contender("this package: moments of every weight, no draws; float32", _moments, "one-pass"),
 }
 """Predictions by name, from waveforms to probabilities."""

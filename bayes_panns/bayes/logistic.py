@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from bayes_panns.bayes.likelihoods import Likelihood
+from bayes_panns.devices import as_float64
 
 
 def logistic_regression(
@@ -29,14 +30,13 @@ def logistic_regression(
         prior_scale: The standard deviation of the weights under it, in those units.
     """
     clips, count, size = views.shape
-    flat = views.flatten(0, 1).double()
+    flat = as_float64(views.flatten(0, 1))
     # From the mean embedding, the problem is conditioned far better.
     centre = flat.mean(dim=0)
     # Embeddings that are all the same have none.
     spread = flat.var(dim=0, correction=0).mean().clamp(min=torch.finfo(flat.dtype).tiny).sqrt()
-    centred, repeated = (flat - centre) / spread, target.repeat_interleave(count, dim=0)
-    weight = torch.zeros(labels, size, dtype=torch.float64, device=views.device, requires_grad=True)
-    bias = torch.zeros(labels, dtype=torch.float64, device=views.device, requires_grad=True)
+    centred, repeated = (flat - centre) / spread, target.to(flat.device).repeat_interleave(count, dim=0)
+    weight, bias = (flat.new_zeros(shape, requires_grad=True) for shape in ((labels, size), (labels,)))
     optimizer = torch.optim.LBFGS([weight, bias], max_iter=200, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:

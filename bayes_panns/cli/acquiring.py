@@ -42,6 +42,7 @@ logger = logging.getLogger(__name__)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of what is random.")
 @options.channel
 @options.device
+@options.precision
 @options.guide_function
 @led
 def acquire(
@@ -56,6 +57,7 @@ def acquire(
     seed: int,
     channel: str,
     device: str,
+    precision: str,
     guide_function: str | None,
 ) -> None:
     """Choose which clips of a FOLDER of recordings to label next, and make a page to label them on.
@@ -67,6 +69,7 @@ def acquire(
     \b
     Example:
       bayes-panns acquire runs/mine recordings/ --budget 30
+      bayes-panns acquire runs/mine recordings/ --device cuda --precision bf16
       bayes-panns pack folder recordings/labels.csv -o new.h5 --seconds 5 --labels runs/mine
       bayes-panns finetune continue --from runs/mine --data new.h5 -o runs/mine-2
       bayes-panns acquire runs/mine-2 recordings/ --exclude recordings/labels.csv -o to-label-2
@@ -82,7 +85,7 @@ def acquire(
         raise AudioError(f"{folder}: no such folder; name the folder of the recordings")
     require_new(out)
     files = options.sound_files([folder])
-    loaded = load(posterior, device=choose_device(device), guide_function=guide_function)
+    loaded = load(posterior, device=choose_device(device), precision=precision, guide_function=guide_function)
     found = choose(
         loaded,
         files,

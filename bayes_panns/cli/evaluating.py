@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 @click.option("--intervals", is_flag=True, help="A 95 % bootstrap interval for each metric, over recordings.")
 @click.option("--covariance", is_flag=True, help="Keep the epistemic covariance between labels too; for -o.")
 @options.device
+@options.precision
 @options.guide_function
 @led
 def evaluate(
@@ -42,6 +43,7 @@ def evaluate(
     intervals: bool,
     covariance: bool,
     device: str,
+    precision: str,
     guide_function: str | None,
 ) -> None:
     """Score a posterior: how often it is right, and whether its uncertainty tells when it is wrong.
@@ -56,6 +58,7 @@ def evaluate(
       bayes-panns evaluate runs/esc10 --data stores/esc10.h5 --folds 5 --ood stores/fsdd.h5
       bayes-panns evaluate runs/esc10 --data stores/esc10.h5 --folds 5 --intervals -o runs/esc10/evaluation
       bayes-panns evaluate runs/det-0 runs/det-1 runs/det-2 --data stores/esc10.h5 --folds 5
+      bayes-panns evaluate runs/esc10 --data stores/esc10.h5 --folds 5 --device cuda --precision bf16
     """
     from bayes_panns.evaluations import require_place
     from bayes_panns.jobs import choose_device, evaluate_posterior, unless_fitting
@@ -70,7 +73,7 @@ def evaluate(
     # A fit in the run would leave the evaluation of a posterior that is no more.
     with nullcontext() if out is None else unless_fitting(out):
         evaluation = evaluate_posterior(
-            load_all(posteriors, device=choose_device(device), guide_function=guide_function),
+            load_all(posteriors, device=choose_device(device), precision=precision, guide_function=guide_function),
             stores,
             folds=folds,
             ood=ood,
@@ -169,6 +172,7 @@ def calibrate(
 @options.ood
 @options.draws
 @options.device
+@options.precision
 @options.guide_function
 def report(
     runs: tuple[Path, ...],
@@ -178,6 +182,7 @@ def report(
     ood: tuple[Path, ...],
     draws: "Draws | None",
     device: str,
+    precision: str,
     guide_function: str | None,
 ) -> None:
     """Write an HTML report on a run, with clips to look at and listen to; or compare several runs.
@@ -189,6 +194,7 @@ def report(
     Example:
       bayes-panns report runs/esc10 --data stores/esc10.h5 --folds 5 --ood stores/fsdd.h5
       bayes-panns report runs/esc10-flip runs/esc10-drop -o comparison.html
+      bayes-panns report runs/esc10 --data stores/esc10.h5 --folds 5 --device cuda --precision bf16
     """
     from bayes_panns.report import write_report
 
@@ -200,6 +206,7 @@ def report(
         ood=ood,
         draws=draws,
         device=device,
+        precision=precision,
         guide_function=guide_function,
     )
     click.echo(path)

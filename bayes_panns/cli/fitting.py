@@ -197,6 +197,7 @@ def widths(
 @resuming.resume("Resume in the folder: complete fits are kept. auto: the same.")
 @resuming.limits
 @options.device
+@options.precision
 @options.workers
 @led
 def crossval(
@@ -212,6 +213,7 @@ def crossval(
     changes: tuple[str, ...],
     resume: "Resume",
     device: str,
+    precision: str,
     **running: Any,
 ) -> None:
     """Fit to all folds but one and score on that one, for each of the data set's own folds.
@@ -227,6 +229,7 @@ def crossval(
       bayes-panns crossval esc10 --from runs/us8k --data stores/esc10.h5 --set data.share=0.25 -o runs/quarter
       torchrun --nproc-per-node 8 -m bayes_panns crossval esc10 --from runs/us8k --data stores/esc10.h5 --resume
       bayes-panns crossval rotated-head --from checkpoints/mn04 --data stores/esc10.h5
+      bayes-panns crossval esc10 --from runs/us8k --data stores/esc10.h5 --device cuda --precision bf16
       bayes-panns crossval rotated-widths --from runs/esc10-crossval/det --data stores/esc10.h5
       bayes-panns report runs/esc10-crossval/flip/seed-0
     """
@@ -245,6 +248,7 @@ def crossval(
         ood=ood,
         draws=draws,
         device=device,
+        precision=precision,
         resume=resume,
         running=resuming.running(**running),
     )

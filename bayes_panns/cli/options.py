@@ -13,6 +13,7 @@ from click.shell_completion import CompletionItem
 from bayes_panns.cli import offered
 from bayes_panns.cli.guide_option import own_guide
 from bayes_panns.core import progress
+from bayes_panns.core.choices import Precision
 from bayes_panns.core.errors import OutputError, SettingError
 from bayes_panns.core.files import require_parent, whole_file
 from bayes_panns.core.growing import growing_file, is_special
@@ -183,6 +184,13 @@ device = click.option(
     default="auto",
     show_default=True,
     help="Where to compute.",
+)
+precision = click.option(
+    "--precision",
+    type=click.Choice(Precision.words()),
+    default=str(Precision.FLOAT32),
+    show_default=True,
+    help="What the network computes predictions with; bf16 is for GPUs, and rounds.",
 )
 workers = click.option(
     "--workers",

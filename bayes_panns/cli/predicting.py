@@ -64,6 +64,7 @@ _SECONDS, _SHARE = options.Finite(min=0), options.Finite(min=0, max=1)
 @click.option("--event-probability", type=_SHARE, help="Leave out events that are less probable than this [0].")
 @click.option("--abstain-above", type=_SECONDS, help="Leave windows of a higher entropy, in nats, to a person.")
 @options.device
+@options.precision
 @options.guide_function
 @led
 def predict(
@@ -84,6 +85,7 @@ def predict(
     event_probability: float | None,
     abstain_above: float | None,
     device: str,
+    precision: str,
     guide_function: str | None,
 ) -> None:
     """Tag sound files, or folders of them, with the uncertainty of each tag.
@@ -108,6 +110,7 @@ def predict(
       bayes-panns predict runs/esc10 recordings/ --format csv -o tags.csv
       bayes-panns predict runs/esc10 disk/ -o results/ --hop 2.5 --merge-gap 5 --format raven --format picture
       bayes-panns predict runs/esc10 disk/ -o results/ --hop 2.5 --merge-gap 5 --resume --jobs 4
+      bayes-panns predict runs/esc10 disk/ -o results/ --device cuda --precision bf16
       torchrun --nproc-per-node 8 -m bayes_panns predict runs/esc10 disk/ -o results/ --resume
       ffmpeg -i talk.mkv -f wav - | bayes-panns predict runs/esc10 -
       bayes-panns predict runs/det-0 --with runs/det-1 --with runs/det-2 dog.wav
@@ -130,7 +133,9 @@ def predict(
                 raise click.UsageError(f"{name}: for a results folder only; name one with -o FOLDER/")
         paths = options.sound_files(files)
         options.require_output(place, paths)
-    loaded = load_all([posterior, *others], device=choose_device(device), guide_function=guide_function)
+    loaded = load_all(
+        [posterior, *others], device=choose_device(device), precision=precision, guide_function=guide_function
+    )
     if not folder:
         form = chosen[0] if chosen else TagFormat.TABLE
         _tag(loaded, paths, form, place, draws=draws, window=window, hop=hop, channel=channel)
@@ -150,6 +155,7 @@ def predict(
         resume=resume,
         jobs=jobs or 1,
         device=device,
+        precision=precision,
         guide_function=guide_function,
     )
     logger.info(f"{place}:\n{summary.text()}".rstrip(), extra={LINES: True})
@@ -248,6 +254,7 @@ def _rules(
 @click.option("--hop", type=_LENGTH, help="Seconds from one window to the next [the window].")
 @options.channel
 @options.device
+@options.precision
 @options.guide_function
 @led
 def embed(
@@ -258,6 +265,7 @@ def embed(
     hop: float | None,
     channel: str,
     device: str,
+    precision: str,
     guide_function: str | None,
 ) -> None:
     """Write the embeddings of sound files, folders or stores: what the posterior's last layer takes, a row a window.
@@ -269,7 +277,7 @@ def embed(
     \b
     Example:
       bayes-panns embed runs/us8k recordings/ -o recordings.npz
-      bayes-panns embed runs/us8k stores/esc10.h5 -o esc10.npz
+      bayes-panns embed runs/us8k stores/esc10.h5 -o esc10.npz --device cuda --precision bf16
       torchrun --nproc-per-node 8 -m bayes_panns embed runs/us8k recordings/ -o recordings.npz
       bayes-panns pack embeddings esc10.npz -o stores/esc10-embedded.h5
     """
@@ -279,7 +287,7 @@ def embed(
 
     paths = options.sound_files(files)
     options.require_output(out, paths)
-    loaded = load(posterior, device=choose_device(device), guide_function=guide_function)
+    loaded = load(posterior, device=choose_device(device), precision=precision, guide_function=guide_function)
     embedded = embed_to_file(loaded, paths, out, window=window, hop=hop, channel=channel)
     summary = _Summary("embedded", len(paths))
     for each in embedded.skipped:

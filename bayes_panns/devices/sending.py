@@ -1,4 +1,4 @@
-"""Tensors on their way to a device, and what it can compute with."""
+"""Tensors on their way to a device."""
 
 import torch
 from torch import Tensor
@@ -18,8 +18,3 @@ def sent(values: Tensor, device: torch.device | str) -> Tensor:
     if device.type != "cuda" or values.device.type != "cpu":
         return values.to(device)
     return values.pin_memory().to(device, non_blocking=True)
-
-
-def widest_float(device: torch.device) -> torch.dtype:
-    """The widest floats of a device, for long sums: float64, or float32 on Apple's GPUs, which have no other."""
-    return torch.float32 if device.type == "mps" else torch.float64

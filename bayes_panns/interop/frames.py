@@ -10,7 +10,7 @@ from bayes_panns.core.errors import PredictionError
 from bayes_panns.core.text import readable
 from bayes_panns.interop.optional import imported
 from bayes_panns.predictions import Tags
-from bayes_panns.predictions.records import central_band
+from bayes_panns.predictions.record_windows import central_band
 
 if TYPE_CHECKING:
     import pandas

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from bayes_panns.clips import ClipSet
-from bayes_panns.core.choices import Task
+from bayes_panns.core.choices import Precision, Task
 from bayes_panns.core.draw_count import draws_or_moments
 from bayes_panns.core.errors import FitError, RecipeError, StoreError
 from bayes_panns.core.files import require_folder
@@ -27,7 +27,7 @@ from bayes_panns.jobs.run_folder import Resume, RunFolder
 from bayes_panns.jobs.splits import run_clips
 from bayes_panns.metrics import Interval
 from bayes_panns.metrics.bootstrap import RESAMPLES
-from bayes_panns.posterior import Posterior, choose_device, load
+from bayes_panns.posterior import Posterior, choose_device, choose_precision, load
 from bayes_panns.posterior.disk import read_header
 from bayes_panns.predictions import Draws
 from bayes_panns.ranks import shared_out
@@ -132,6 +132,7 @@ def crossval(
     ood: Sequence[str | Path] = (),
     draws: Draws | None = None,
     device: str = "auto",
+    precision: Precision | str = Precision.FLOAT32,
     resume: Resume = False,
     running: Running | None = None,
 ) -> CrossValidation | None:
@@ -151,6 +152,7 @@ def crossval(
         ood: Stores of clips that show none of the labels, scored beside each fold.
         draws: Posterior draws per clip.
         device: Where to fit and to score; see :func:`~bayes_panns.jobs.choose_device`.
+        precision: What the network scores with; ``fit.precision`` of the recipe is what it is fitted with.
         resume: Whether to go on in ``folder``: complete fits are kept, and interrupted ones are resumed. Where there
             is nothing it starts, so ``"auto"`` is the same as True.
         running: How the fits run on this machine; its time limit is that of all together.
@@ -170,6 +172,7 @@ def crossval(
     if not resume and folder.exists() and any(folder.iterdir()):
         raise FitError(f"{folder}: is not empty; resume the runs there with --resume, or choose another folder with -o")
     choose_device(device)
+    numbers = choose_precision(precision)
     known = _folds(run_clips(recipe))
     chosen = known if folds is None else list(folds)
     seeds = list(seeds) or [recipe.fit.seed]
@@ -188,7 +191,7 @@ def crossval(
     found: dict[str, dict[int, dict[int, Evaluation]]] = {}
     # Of two in one folder, the other would take the fits of this one for its own.
     with RunFolder(folder).claimed(resume=resume):
-        setup = _Setup(recipe, folder, known, upstreams, functions, ood, draws, device, resume, running)
+        setup = _Setup(recipe, folder, known, upstreams, functions, ood, draws, device, numbers, resume, running)
         order = [_Part(*each) for each in product(guides, seeds, chosen)]
         evaluated = dict[_Part, Evaluation]()
         try:
@@ -238,6 +241,7 @@ class _Setup:
     ood: Sequence[str | Path]
     draws: Draws | None
     device: str
+    precision: Precision
     resume: bool
     running: Running
 
@@ -255,9 +259,10 @@ class _Setup:
         }
         function = part.guide if part.guide in self.functions else None
         run = RunFolder(run_folder(self.folder / _name(part.guide), part.seed, part.fold))
-        posterior = _fitted(replaced(self.recipe, changes), run, function, self.device, self.resume, self.running)
-        if posterior is None:
+        if not _fitted(replaced(self.recipe, changes), run, function, self.device, self.resume, self.running):
             raise _InterruptedError(last_stop())
+        place = choose_device(self.device)
+        posterior = load(run.posterior, device=place, precision=self.precision, guide_function=function)
         yield part, _scored(posterior, run, self.recipe.data.stores, part.fold, self.ood, self.draws)
 
 
@@ -320,18 +325,15 @@ def _upstreams(upstream: str | None, seeds: Sequence[int], folds: Sequence[int])
 
 def _fitted(
     recipe: Run, run: RunFolder, guide_function: str | None, device: str, resume: bool, running: Running
-) -> Posterior | None:
-    """The run's posterior, fitted now or complete already; None if the fit was interrupted."""
+) -> bool:
+    """Whether the run has its posterior, fitted now or complete already; not if the fit was interrupted."""
     resume = resume and run.is_run
     if resume and (epochs := run.read_recipe().fit.epochs) > recipe.fit.epochs:
         raise FitError(
             f"{run.path}: was fitted for fit.epochs = {epochs}, not {recipe.fit.epochs}; resume with as many, or "
             "choose another folder with -o"
         )
-    fitted = fit(recipe, run.path, guide_function=guide_function, device=device, resume=resume, running=running)
-    if not fitted.complete:
-        return None
-    return load(run.posterior, device=choose_device(device), guide_function=guide_function)
+    return fit(recipe, run.path, guide_function=guide_function, device=device, resume=resume, running=running).complete
 
 
 def _scored(
@@ -346,6 +348,7 @@ def _scored(
     if run.evaluation.is_dir():
         kept = Evaluation.load(run.evaluation)
         same = kept.draws == posterior.draws_made(posterior.draws_for(draws))
+        same &= kept.provenance.get("precision", Precision.FLOAT32) == posterior.precision
         same &= _resolved(kept.provenance["stores"]) == _resolved(stores)
         same &= _resolved(kept.provenance["ood"]) == _resolved(ood)
         if "contents" in kept.provenance:  # Older evaluations go by the places alone.

@@ -65,6 +65,7 @@ def evaluate_clips(
 ) -> Evaluation:
     """Score a posterior on a set of clips, such as a run's own validation clips: see :func:`evaluate_posterior`.
 
+    The network computes with the posterior's own precision, which ``provenance["precision"]`` of the evaluation says.
     ``provenance["leaks"]`` of the evaluation counts the clips that the posterior was fitted to, if it has recorded
     them: see :func:`~bayes_panns.jobs.leaks.count_leaks`. A warning is logged if there are any.
 
@@ -89,6 +90,7 @@ def evaluate_clips(
     uncertainty = predict(posterior, clips, draws, covariance=covariance)
     outside = None if ood is None else predict(posterior, ood, draws, covariance=covariance)
     provenance = _source(posterior) | {
+        "precision": str(posterior.precision),
         "stores": [str(store.path) for store in clips.stores],
         "folds": "all" if clips.folds is None else sorted({int(fold) for fold in clips.folds}),
         "ood": [] if ood is None else [str(store.path) for store in ood.stores],

@@ -27,6 +27,7 @@ from bayes_panns.core.choices import Optimizer
 from bayes_panns.core.digests import read_sealed, sealed
 from bayes_panns.core.errors import FitError
 from bayes_panns.core.strict_json import write_json
+from bayes_panns.devices import as_float64
 from bayes_panns.jobs.fit import fit
 from bayes_panns.jobs.inputs import Inputs
 from bayes_panns.jobs.run_folder import SECOND_FIT, RunFolder
@@ -166,7 +167,7 @@ def compared(first: Mapping[str, Tensor], second: Mapping[str, Tensor], factor: 
     found = {}
     for name, after in second.items():
         before = first[name].to(after.device)
-        left = (after - before).abs().mean(dtype=torch.float64).item() / abs(math.log(factor))
+        left = as_float64((after - before).abs()).mean().item() / abs(math.log(factor))
         found[name] = WidthMemory(weights=after.numel(), left=left, rank_correlation=_rank_correlation(before, after))
     return found
 

@@ -12,11 +12,12 @@ import torch
 
 from bayes_panns.audio.recording import duration
 from bayes_panns.core import progress
-from bayes_panns.core.choices import FittedTo
+from bayes_panns.core.choices import FittedTo, Precision
 from bayes_panns.core.digests import digest_of
 from bayes_panns.core.errors import OF_ONE_FILE, ResultsError, SettingError
 from bayes_panns.core.strict_json import strict
 from bayes_panns.core.text import printable
+from bayes_panns.devices import as_float64
 from bayes_panns.jobs.planning import Planned, plan, together
 from bayes_panns.jobs.recording_results import Heard, RecordingFormat, Setup, predict_group
 from bayes_panns.jobs.result_summary import Summary, duration_text, summarise
@@ -34,6 +35,9 @@ _SAMPLED = 8
 
 _LEAST_THRESHOLD = 1e-6
 
+_UNSAID = {"precision": str(Precision.FLOAT32)}
+"""What results of earlier versions were predicted with, which they do not say."""
+
 
 def predict_to(
     posterior: Posterior | Ensemble | str | Path | Sequence[str | Path],
@@ -50,6 +54,7 @@ def predict_to(
     resume: bool = False,
     jobs: int = 1,
     device: str = "cpu",
+    precision: Precision | str = Precision.FLOAT32,
     guide_function: str | None = None,
 ) -> Summary:
     """Predict recordings, or folders of them, into a results folder: in constant memory, recording by recording.
@@ -76,6 +81,8 @@ def predict_to(
             :func:`~bayes_panns.ranks.led`, so many for each process of the launcher.
         device: Where to compute: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; of a posterior that is loaded already, for
             more processes than one.
+        precision: What the network computes with: ``float32`` or ``bf16``; a posterior that is loaded already has its
+            own.
         guide_function: ``module:function`` of the guide, for a posterior that was fitted with one.
 
     Returns:
@@ -89,11 +96,11 @@ def predict_to(
         PosteriorError: The posterior cannot be read.
         PredictionError: The posterior takes embeddings, or the window or hop does not fit.
         SettingError: Several jobs are asked for, and the posterior is not on disk; or ``draws`` is neither a whole
-            number from 0 up nor ``"moments"``.
+            number from 0 up nor ``"moments"``; or there is no such precision.
     """
     if jobs < 1:
         raise SettingError(f"{jobs} jobs: give 1 or more")
-    loaded = _loaded(posterior, device, guide_function)
+    loaded = _loaded(posterior, device, precision, guide_function)
     named = [Path(file) for file in ([files] if isinstance(files, str | Path) else files)]
     tagger = Tagger(loaded, draws, window=window, hop=hop, channel=channel, samples=draws != "moments")
     rules = None if tagger.draws == "moments" else rules_for(loaded, rules)
@@ -106,6 +113,7 @@ def predict_to(
         "window": tagger.cutting.window / loaded.sample_rate,
         "hop": tagger.cutting.hop / loaded.sample_rate,
         "draws": loaded.draws_made(tagger.draws),
+        "precision": str(loaded.precision),
         "channel": channel,
         "sample_rate": loaded.sample_rate,
         "events": None if rules is None else strict(asdict(rules)),
@@ -136,6 +144,7 @@ def predict_to(
             formats=tuple(formats),
             folders=folders,
             device=device,
+            precision=loaded.precision,
             guide_function=guide_function,
         )
         return _Run(results, setup, tagger, planned, finished).done(jobs)
@@ -286,12 +295,15 @@ def _expected_seconds(planned: Sequence[Planned]) -> float:
 
 
 def _loaded(
-    posterior: Posterior | Ensemble | str | Path | Sequence[str | Path], device: str, guide_function: str | None
+    posterior: Posterior | Ensemble | str | Path | Sequence[str | Path],
+    device: str,
+    precision: Precision | str,
+    guide_function: str | None,
 ) -> Posterior | Ensemble:
     if isinstance(posterior, Posterior | Ensemble):
         return posterior
     folders = [posterior] if isinstance(posterior, str | Path) else posterior
-    return load_all(folders, device=choose_device(device), guide_function=guide_function)
+    return load_all(folders, device=choose_device(device), precision=precision, guide_function=guide_function)
 
 
 def _members(posterior: Posterior | Ensemble) -> Sequence[Posterior]:
@@ -319,9 +331,8 @@ def _digest(posterior: Posterior) -> str:
         return digest_of(read_header(posterior.folder))
     tensors = posterior.model.deterministic() | posterior.guide.tensors()
     with torch.no_grad():
-        sums = {
-            name: [float(value.double().sum()), float(value.double().square().sum())] for name, value in tensors.items()
-        }
+        wide = {name: as_float64(value) for name, value in tensors.items()}
+        sums = {name: [float(value.sum()), float(value.square().sum())] for name, value in wide.items()}
     return digest_of({"labels": posterior.labels, "tensors": sums})
 
 
@@ -335,7 +346,7 @@ def _require_same(results: ResultsFolder, manifest: dict[str, Any]) -> None:
         return
     shown = printable(str(results.path))
     for key, now in manifest.items():
-        was = results.manifest.get(key)
+        was = results.manifest.get(key, _UNSAID.get(key))
         if key == "posterior":
             if (was or {}).get("digest") != now["digest"]:
                 raise ResultsError(

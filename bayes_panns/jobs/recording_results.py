@@ -10,6 +10,7 @@ import numpy as np
 
 from bayes_panns.audio.notes import Note
 from bayes_panns.audio.times import RecordedAt, recorded_at
+from bayes_panns.core.choices import Precision
 from bayes_panns.core.files import whole_file
 from bayes_panns.core.memory import give_back
 from bayes_panns.jobs.planning import Planned
@@ -18,7 +19,8 @@ from bayes_panns.posterior import Posterior, Predictor, choose_device, load_all
 from bayes_panns.predictions import Draws, Skipped
 from bayes_panns.predictions.deciding import decide, outside_of
 from bayes_panns.predictions.events import EventFinder, EventRules
-from bayes_panns.predictions.records import Record, RecordWriter, windows_of
+from bayes_panns.predictions.record_windows import windows_of
+from bayes_panns.predictions.records import Record, RecordWriter
 from bayes_panns.predictions.tagging import FileTags, Tagger
 
 
@@ -53,6 +55,7 @@ class Setup:
         formats: What is written of each recording beside its record.
         folders: The posteriors, for another process.
         device: Where to compute, for another process.
+        precision: What to compute with, for another process.
         guide_function: ``module:function`` of a posterior's guide, for another process.
     """
 
@@ -68,6 +71,7 @@ class Setup:
     formats: tuple[RecordingFormat, ...]
     folders: tuple[Path, ...] = ()
     device: str = "cpu"
+    precision: Precision = Precision.FLOAT32
     guide_function: str | None = None
 
     def load(self) -> Posterior | Predictor:
@@ -76,7 +80,12 @@ class Setup:
         Raises:
             PosteriorError: It cannot be read.
         """
-        return load_all(self.folders, device=choose_device(self.device), guide_function=self.guide_function)
+        return load_all(
+            self.folders,
+            device=choose_device(self.device),
+            precision=self.precision,
+            guide_function=self.guide_function,
+        )
 
     def tagger(self, posterior: Predictor) -> Tagger:
         """What tags the recordings."""

@@ -16,7 +16,7 @@ from bayes_panns.jobs.results import EVENTS, SUMMARY_JSON, SUMMARY_TEXT, Entry, 
 from bayes_panns.posterior import Predictor
 from bayes_panns.predictions.deciding import Decided
 from bayes_panns.predictions.events import Event
-from bayes_panns.predictions.records import RecordWindows
+from bayes_panns.predictions.record_windows import RecordWindows
 from bayes_panns.predictions.tally import Tally, Totals
 
 _WINDOWS = 1024

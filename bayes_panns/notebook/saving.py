@@ -9,7 +9,8 @@ from bayes_panns.core.choices import TagFormat
 from bayes_panns.core.errors import SettingError
 from bayes_panns.core.files import require_parent, whole_file
 from bayes_panns.predictions import FileTags
-from bayes_panns.predictions.records import Record, RecordWriter, windows_of
+from bayes_panns.predictions.record_windows import windows_of
+from bayes_panns.predictions.records import Record, RecordWriter
 from bayes_panns.report.recordings import parquet_tags, require_format
 from bayes_panns.report.text.tags import render_tags
 

@@ -6,6 +6,7 @@ from typing import Self, overload
 
 import torch
 
+from bayes_panns.core.choices import Precision
 from bayes_panns.notebook.cards import card_html, card_text
 from bayes_panns.notebook.predictions import Predictions
 from bayes_panns.notebook.sounds import Sounds
@@ -84,7 +85,11 @@ class EnsembleTagger(_Tags, Ensemble):
 
 @overload
 def load(
-    folder: str | Path, *, device: torch.device | str = "cpu", guide_function: str | None = None
+    folder: str | Path,
+    *,
+    device: torch.device | str = "cpu",
+    precision: Precision | str = Precision.FLOAT32,
+    guide_function: str | None = None,
 ) -> PosteriorTagger: ...
 
 
@@ -95,12 +100,17 @@ def load(
     /,
     *others: str | Path,
     device: torch.device | str = "cpu",
+    precision: Precision | str = Precision.FLOAT32,
     guide_function: str | None = None,
 ) -> EnsembleTagger: ...
 
 
 def load(
-    folder: str | Path, *others: str | Path, device: torch.device | str = "cpu", guide_function: str | None = None
+    folder: str | Path,
+    *others: str | Path,
+    device: torch.device | str = "cpu",
+    precision: Precision | str = Precision.FLOAT32,
+    guide_function: str | None = None,
 ) -> PosteriorTagger | EnsembleTagger:
     """Read a posterior, or several of the same labels as an ensemble.
 
@@ -110,15 +120,17 @@ def load(
         folder: The folder, or a run's folder with a ``posterior/`` in it.
         others: More of them, for an ensemble.
         device: Where to put it; ``auto`` is the GPU, if there is one.
+        precision: What its network computes predictions with: ``float32`` or ``bf16``.
         guide_function: ``module:function`` of the guide, for a posterior that was fitted with one.
 
     Raises:
         PosteriorError: One is missing, damaged, of a newer format, or needs a guide function; or they do not go
             together.
+        SettingError: There is no such precision.
     """
     place = choose_device(device) if device == "auto" else device
     members = [
-        PosteriorTagger.of(load_posterior(each, device=place, guide_function=guide_function))
+        PosteriorTagger.of(load_posterior(each, device=place, precision=precision, guide_function=guide_function))
         for each in (folder, *others)
     ]
     return members[0] if not others else EnsembleTagger(members)

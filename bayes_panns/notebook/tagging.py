@@ -22,7 +22,7 @@ from bayes_panns.predictions import (
     none_read,
     tag_each,
 )
-from bayes_panns.predictions.records import central_band
+from bayes_panns.predictions.record_windows import central_band
 
 logger = logging.getLogger(__name__)
 

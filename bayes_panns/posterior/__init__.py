@@ -1,7 +1,7 @@
 """Fitted posteriors: build, start from another, save, load, draw."""
 
 from bayes_panns.posterior.calibration import Calibration, Confusion, Decisions, Power, Usual
-from bayes_panns.posterior.devices import choose_device
+from bayes_panns.posterior.devices import choose_device, choose_precision
 from bayes_panns.posterior.disk import load, read_header, save, save_calibration
 from bayes_panns.posterior.ensemble import Ensemble, Predictor, load_all
 from bayes_panns.posterior.fitted_clips import FittedClips
@@ -24,6 +24,7 @@ __all__ = [
     "Predictor",
     "Usual",
     "choose_device",
+    "choose_precision",
     "load",
     "load_all",
     "read_header",

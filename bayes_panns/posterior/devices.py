@@ -1,9 +1,10 @@
-"""Which device a job computes on."""
+"""Which device a job computes on, and with which numbers."""
 
 import re
 
 import torch
 
+from bayes_panns.core.choices import Precision
 from bayes_panns.core.errors import FitError, SettingError
 from bayes_panns.core.launch import launch
 
@@ -52,3 +53,19 @@ def choose_device(device: str) -> torch.device:
                 raise FitError(f"{here.local_world} processes on this host, and {count} GPUs; start {count} processes")
             return torch.device("cuda", here.local_rank)
     return chosen
+
+
+def choose_precision(precision: Precision | str) -> Precision:
+    """The numbers of a name that a network computes with.
+
+    Raises:
+        SettingError: There are none of that name.
+
+    Example:
+        >>> choose_precision("bf16").summary.partition(";")[0]
+        'bfloat16 in the layers'
+    """
+    try:
+        return Precision(precision)
+    except ValueError as error:
+        raise SettingError(f"precision {precision!r}: write {' or '.join(Precision.words())}") from error

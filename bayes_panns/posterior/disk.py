@@ -30,11 +30,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from bayes_panns.bayes import Strategy
-from bayes_panns.core.choices import PriorKind, Task
+from bayes_panns.core.choices import Precision, PriorKind, Task
 from bayes_panns.core.digests import DIGEST, sha256_of
 from bayes_panns.core.errors import BayesPannsError, PosteriorError
 from bayes_panns.core.files import whole_file, whole_folder
 from bayes_panns.nets import build
+from bayes_panns.posterior.devices import choose_precision
 from bayes_panns.posterior.fitted_clips import FittedClips
 from bayes_panns.posterior.header import FORMAT, HEADER, Header, read
 from bayes_panns.posterior.posterior import Posterior
@@ -120,7 +121,13 @@ def read_header(folder: str | Path) -> dict[str, Any]:
     return read(Path(folder)).model_dump(mode="json", exclude_none=True)
 
 
-def load(folder: str | Path, *, device: torch.device | str = "cpu", guide_function: str | None = None) -> Posterior:
+def load(
+    folder: str | Path,
+    *,
+    device: torch.device | str = "cpu",
+    precision: Precision | str = Precision.FLOAT32,
+    guide_function: str | None = None,
+) -> Posterior:
     """Read a posterior.
 
     Opening one runs none of its maker's code: a posterior whose guide is a Python function is opened only if the caller
@@ -129,12 +136,14 @@ def load(folder: str | Path, *, device: torch.device | str = "cpu", guide_functi
     Args:
         folder: The folder, or a run's folder with a ``posterior/`` in it.
         device: Where to put it.
+        precision: What its network computes predictions with: ``float32`` or ``bf16``.
         guide_function: ``module:function`` of the guide, for a posterior that was fitted with one.
 
     Raises:
         PosteriorError: It is missing, damaged, of a newer format, or needs a guide function.
+        SettingError: There is no such precision.
     """
-    folder = Path(folder)
+    folder, precision = Path(folder), choose_precision(precision)
     if not (folder / HEADER).is_file() and (folder / "posterior" / HEADER).is_file():
         folder = folder / "posterior"
     header, path = read(folder), folder / _TENSORS
@@ -164,6 +173,7 @@ def load(folder: str | Path, *, device: torch.device | str = "cpu", guide_functi
     posterior.fitted_clips = FittedClips.load(folder / _CLIPS)
     posterior.embeddings_of = header.embeddings_of or ""
     posterior.model.to(device).eval()
+    posterior.model.precision = precision
     posterior.guide.to(device)
     return posterior
 

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bayes_panns.core.choices import Holds, Task
+from bayes_panns.core.choices import Holds, Precision, Task
 from bayes_panns.core.draw_count import draw_count, draws_or_moments
 from bayes_panns.core.errors import PosteriorError
 from bayes_panns.posterior.calibration import Calibration
@@ -48,6 +48,10 @@ class Predictor(Protocol):
     def mirrored(self) -> bool:
         """Whether draws come in mirrored pairs."""
 
+    @property
+    def precision(self) -> Precision:
+        """What the network computes predictions with."""
+
     def draws_for(self, draws: int | Literal["moments"] | None) -> int | Literal["moments"]:
         """``draws``, or the default if it is None."""
 
@@ -81,8 +85,8 @@ class Ensemble:
         members: At least one.
 
     Raises:
-        PosteriorError: There are none, or they differ in labels, task, sample rate or clip length, or take embeddings
-            of different models.
+        PosteriorError: There are none, or they differ in labels, task, sample rate, clip length or precision, or take
+            embeddings of different models.
     """
 
     calibration: Calibration | None = None
@@ -92,7 +96,7 @@ class Ensemble:
         if not members:
             raise PosteriorError("an ensemble needs a posterior")
         first = members[0]
-        for name in ("labels", "task", "takes", "sample_rate", "clip_seconds", "width", "embeddings_of"):
+        for name in ("labels", "task", "takes", "sample_rate", "clip_seconds", "width", "embeddings_of", "precision"):
             for other in members[1:]:
                 if getattr(other, name) != getattr(first, name):
                     whose, than = other.folder or "a member", first.folder or "the first member"
@@ -120,6 +124,11 @@ class Ensemble:
     def stochastic(self) -> bool:
         """Whether two draws of a member can differ."""
         return any(member.stochastic for member in self.members)
+
+    @property
+    def precision(self) -> Precision:
+        """What the members' networks compute predictions with."""
+        return self.members[0].precision
 
     @property
     def mirrored(self) -> bool:
@@ -199,14 +208,19 @@ class Ensemble:
 
 
 def load_all(
-    folders: Sequence[str | Path], *, device: torch.device | str = "cpu", guide_function: str | None = None
+    folders: Sequence[str | Path],
+    *,
+    device: torch.device | str = "cpu",
+    precision: Precision | str = Precision.FLOAT32,
+    guide_function: str | None = None,
 ) -> Posterior | Ensemble:
     """Read posteriors as :func:`~bayes_panns.posterior.load` does: one as it is, several as an ensemble.
 
     Raises:
         PosteriorError: One cannot be read or is named twice, or they do not go together.
+        SettingError: There is no such precision.
     """
     if len({Path(folder).resolve() for folder in folders}) < len(folders):
         raise PosteriorError("a posterior is named twice; name each member of an ensemble once")
-    members = [load(folder, device=device, guide_function=guide_function) for folder in folders]
+    members = [load(folder, device=device, precision=precision, guide_function=guide_function) for folder in folders]
     return members[0] if len(members) == 1 else Ensemble(members)

@@ -24,7 +24,7 @@ from bayes_panns.bayes import (
     mirrored_draws,
     moments_under,
 )
-from bayes_panns.core.choices import Dropout, ShortClips
+from bayes_panns.core.choices import Dropout, Precision, ShortClips
 from bayes_panns.core.draw_count import draw_count, draws_or_moments
 from bayes_panns.core.errors import PosteriorError
 from bayes_panns.devices import forked
@@ -66,6 +66,11 @@ class Passes:
     def stochastic(self) -> bool:
         """Whether two draws of a prediction can differ."""
         return self.guide.stochastic or self.model.dropout == Dropout.ALWAYS
+
+    @property
+    def precision(self) -> Precision:
+        """What the network's layers compute with; logits, and all that follows from them, are float32 or wider."""
+        return self.model.precision
 
     @property
     def mirrored(self) -> bool:
@@ -203,7 +208,8 @@ class Passes:
 
         Raises:
             PosteriorError: The guide is a custom one, its last layer is rotated or of low rank, dropout is part of the
-                posterior, or moments cannot be propagated through one of the network's layers.
+                posterior, moments cannot be propagated through one of the network's layers, or the precision is not
+                float32.
         """
         if not self.guide.explicit:
             raise PosteriorError("moments cannot be propagated with a custom guide; use draws")
@@ -211,6 +217,8 @@ class Passes:
             raise PosteriorError("moments need independent weights, and the last layer's are not; use draws")
         if self.model.dropout == Dropout.ALWAYS:
             raise PosteriorError("moments cannot be propagated through dropout; use draws")
+        if self.precision != Precision.FLOAT32:
+            raise PosteriorError(f"moments are computed in {Precision.FLOAT32} only, not {self.precision}; use draws")
         self.model.eval()
         weights = gaussian_weights(self.guide)
         batches = self._batches(clips, batch_size, memory // 4)

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bayes_panns.core.choices import Task
+from bayes_panns.devices import as_float64
 from bayes_panns.metrics import apply_power
 from bayes_panns.metrics.checks import check_task
 from bayes_panns.predictions.uncertainty import PARTS, StandardError, Uncertainty
@@ -34,7 +35,7 @@ _GROUPS = 20
 class UncertaintyAccumulator:
     """Accumulates posterior draws into an :class:`Uncertainty`, in memory that does not grow with their number.
 
-    Every draw is of the same clips. Sums are kept on the draws' own device.
+    Every draw is of the same clips. Sums are kept on the draws' own device, or on the CPU if that has no float64.
 
     Example:
         >>> accumulator = UncertaintyAccumulator("one-of-k")
@@ -89,7 +90,7 @@ class UncertaintyAccumulator:
         if probabilities.ndim != 2 or (self.draws and probabilities.shape != self._first.shape):
             expected = tuple(self._first.shape) if self.draws else "(N, K)"
             raise ValueError(f"a draw has shape {tuple(probabilities.shape)}: expected {expected}")
-        p = probabilities.double()
+        p = as_float64(probabilities)
         if not self.draws:
             self._first = p
         deviation = p - self._first

@@ -126,7 +126,7 @@ def _read_part(
 
 
 def _score(part: SourcePart, clips: ClipSet, scoring: Scoring) -> Evaluation:
-    posterior = part.load(choose_device(scoring.device))
+    posterior = part.load(choose_device(scoring.device), scoring.precision)
     covariances = len(clips) * len(posterior.labels) ** 2
     return evaluate_clips(
         posterior,

@@ -14,7 +14,8 @@ from bayes_panns.core.files import whole_file
 from bayes_panns.core.text import printable, readable
 from bayes_panns.jobs.recording_results import RecordingFormat
 from bayes_panns.predictions import FileTags, Window
-from bayes_panns.predictions.records import Record, RecordWindows, windows_of
+from bayes_panns.predictions.record_windows import RecordWindows, windows_of
+from bayes_panns.predictions.records import Record
 from bayes_panns.report.text.tags import tag_text
 from bayes_panns.report.timeline import Picture
 

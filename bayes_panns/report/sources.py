@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from bayes_panns.clips import ClipSet
+from bayes_panns.core.choices import Precision
 from bayes_panns.core.errors import PosteriorError
 from bayes_panns.evaluations import Evaluation
 from bayes_panns.jobs import StartMemory
@@ -27,6 +28,7 @@ class Scoring:
         ood: Files of out-of-distribution clips, which have none of the labels.
         draws: Posterior draws per clip.
         device: ``auto``, ``cpu`` or ``cuda``.
+        precision: What the networks compute with.
         guide_function: ``module:function`` of the guide, for a posterior that was fitted with one.
     """
 
@@ -35,6 +37,7 @@ class Scoring:
     ood: Sequence[str | Path] = ()
     draws: Draws | None = None
     device: str = "auto"
+    precision: Precision | str = Precision.FLOAT32
     guide_function: str | None = None
 
 
@@ -72,26 +75,28 @@ class SourcePart:
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
-    def load(self, device: torch.device | str = "cpu") -> Posterior:
+    def load(self, device: torch.device | str = "cpu", precision: Precision | str = Precision.FLOAT32) -> Posterior:
         """Load the posterior as it is now.
 
         Args:
             device: Where to put it.
+            precision: What its network computes with.
 
         Raises:
             PosteriorError: It is missing or damaged, or needs a guide function that was not given.
         """
         if self.posterior is None:
             raise PosteriorError(f"{self.name}: its posterior is missing")
-        return load(self.posterior, device=device, guide_function=self.guide_function)
+        return load(self.posterior, device=device, precision=precision, guide_function=self.guide_function)
 
     def load_as_evaluated(self) -> Posterior:
-        """Load the posterior with the calibration of its evaluation, which may not be the one that it has now.
+        """Load the posterior with the precision and calibration of its evaluation, which may not be its own now.
 
         Raises:
             PosteriorError: As :meth:`load`.
         """
-        posterior = self.load()
+        said = {} if self.evaluation is None else self.evaluation.provenance
+        posterior = self.load(precision=said.get("precision", Precision.FLOAT32))
         if self.evaluation is not None:
             posterior.calibration = self.calibration
         return posterior

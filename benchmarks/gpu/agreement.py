@@ -109,8 +109,9 @@ def _logits(setting: Setting, name: str) -> Iterator[Found]:
         net = net.to(setting.device)
         for precision in (FLOAT32, BF16):
             there = setting.checked(precision, net=name)
+            logmel = there.front_end()(waveforms.to(setting.device))
             with there.autocast():
-                found = net(there.front_end()(waveforms.to(setting.device))).float().cpu()
+                found = net(logmel).float().cpu()
             error = float((found - expected).abs().max() / expected.std())
             note = "largest difference, in standard deviations of the logits, from float32 on a CPU"
             yield Found(f"{name}: logits at the mean, {precision}", error, most=LOGITS[precision], note=note)

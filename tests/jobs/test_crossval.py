@@ -370,3 +370,14 @@ def test_an_evaluation_of_a_store_that_has_changed_in_its_place_is_made_again(st
     second = crossval(recipe(store), tmp_path / "cv", resume=True, **options)
     names = [each.evaluations["det"][0][1].ood_names for each in (first, second)]
     assert len(names[0]) > len(names[1]) == 6
+
+
+@pytest.mark.long
+def test_an_evaluation_of_another_precision_is_made_again(store, tmp_path):
+    options = {"guides": ["det"], "folds": [1], "draws": 0}
+    first = crossval(recipe(store), tmp_path / "cv", **options)
+    half = crossval(recipe(store), tmp_path / "cv", precision="bf16", resume=True, **options)
+    again = crossval(recipe(store), tmp_path / "cv", resume=True, **options)
+    nll = [each.evaluations["det"][0][1].metrics["cal/nll"] for each in (first, half, again)]
+    assert nll[0] == nll[2] != nll[1]
+    assert nll[1] == pytest.approx(nll[0], rel=0.02)

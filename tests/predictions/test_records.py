@@ -12,7 +12,8 @@ import torch
 from bayes_panns.core.errors import ResultsError
 from bayes_panns.predictions import FileTags, Window, decompose
 from bayes_panns.predictions.events import Event
-from bayes_panns.predictions.records import Record, RecordWriter, central_band, windows_of
+from bayes_panns.predictions.record_windows import central_band, windows_of
+from bayes_panns.predictions.records import Record, RecordWriter
 
 LABELS = ("dog", "rain \udcff")
 

@@ -37,6 +37,7 @@ from torch import Tensor
 
 from bayes_panns.bayes.likelihoods import Likelihood
 from bayes_panns.core.choices import Task
+from bayes_panns.devices import as_float64
 
 _ROUNDS = 100
 """Iterations of the fixed point of tau, which converges in about ten."""
@@ -83,11 +84,11 @@ def kronecker_gaussian(
         prior_scale: tau; by default that of the greatest evidence, iterated from 1.
         bias_prior_scale: tau_b.
     """
-    clips, flat = len(views), views.flatten(0, 1).double()
+    clips, flat = len(views), as_float64(views.flatten(0, 1))
     centre = flat.mean(dim=0)
     centred = flat - centre
     a, right = torch.linalg.eigh(centred.T @ centred / len(flat))
-    probability = likelihood.probability(flat @ weight.double().T + bias.double())
+    probability = likelihood.probability(flat @ as_float64(weight).T + as_float64(bias))
     curvature = torch.diag(probability.mean(dim=0)) - probability.T @ probability / len(flat)
     if likelihood.task is Task.MULTI_LABEL:
         curvature = curvature.diag().diag()
@@ -95,7 +96,7 @@ def kronecker_gaussian(
     # Rounding leaves eigenvalues a little below 0.
     b, a = b.clamp(min=0), a.clamp(min=0)
     precision = clips * b[:, None] * a
-    squares = weight.double().square().sum()
+    squares = as_float64(weight).square().sum()
     variance = torch.tensor(1.0 if prior_scale is None else prior_scale**2, dtype=torch.float64)
     for _ in range(_ROUNDS if prior_scale is None else 0):
         gamma = (1 - 1 / (precision * variance + 1)).sum()

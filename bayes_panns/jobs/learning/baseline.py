@@ -7,6 +7,7 @@ from torch import Tensor
 from bayes_panns.bayes import Likelihood, logistic_regression
 from bayes_panns.clips.splits import recording_folds
 from bayes_panns.core import progress
+from bayes_panns.devices import as_float64
 from bayes_panns.metrics import nll
 
 SCALES = (0.03, 0.1, 0.18, 0.32, 0.56, 1.0, 3.2)
@@ -55,7 +56,7 @@ def logistic_baseline(
             bias_prior_scale=_BIAS,
             prior_scale=scale,
         )
-        return likelihood.probability((embedding[outside] @ weight.T + bias).double()).cpu().numpy()
+        return likelihood.probability(as_float64(embedding[outside] @ weight.T + bias)).cpu().numpy()
 
     numbers = np.unique(folds)
     with progress.task("logistic regression", total=len(numbers), unit="fold") as bar:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bayes_panns.core.choices import Precision
 from bayes_panns.report.formatting import count_of, exact
 from bayes_panns.report.sources import Source
 
@@ -86,6 +87,9 @@ def _scores(source: Source) -> Iterator[tuple[str, str]]:
         )
     draws = evaluation.metrics["draws"]
     yield "Draws", "none, a single pass at the posterior mean" if draws == 0 else str(draws)
+    precision = provenance.get("precision", Precision.FLOAT32)
+    if precision != Precision.FLOAT32:
+        yield "Precision", str(precision)
 
 
 def _stores(stores: Sequence[str]) -> str:

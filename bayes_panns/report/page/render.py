@@ -16,6 +16,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from bayes_panns import __version__
+from bayes_panns.core.choices import Precision
 from bayes_panns.core.errors import BayesPannsError
 from bayes_panns.core.files import require_parent, whole_file
 from bayes_panns.core.text import readable
@@ -62,6 +63,7 @@ def write_report(
     ood: Sequence[str | Path] = (),
     draws: Draws | None = None,
     device: str = "auto",
+    precision: Precision | str = Precision.FLOAT32,
     guide_function: str | None = None,
 ) -> Path:
     """Write a report: one HTML page, whole or not at all.
@@ -78,6 +80,7 @@ def write_report(
         ood: Files of out-of-distribution clips, which have none of the labels.
         draws: Posterior draws per clip; 0 is one pass at the posterior mean, ``"moments"`` propagates moments.
         device: ``auto``, ``cpu`` or ``cuda``.
+        precision: What the networks compute with: ``float32`` or ``bf16``.
         guide_function: ``module:function`` of the guide, for a posterior that was fitted with one.
 
     Returns:
@@ -100,7 +103,7 @@ def write_report(
     path = RunFolder(Path(runs[0])).report if out is None else Path(out)
     if out is not None or path.is_dir():
         require_parent(path)
-    scoring = Scoring(stores, folds, ood, draws, device, guide_function)
+    scoring = Scoring(stores, folds, ood, draws, device, precision, guide_function)
     sources = [source for run in runs for source in read_sources(run, scoring)]
     logger.info(f"drawing {path}")
     text = render_page(sources)

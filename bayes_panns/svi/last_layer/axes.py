@@ -9,6 +9,8 @@
 | U | (K, K) | eigenvectors of the mean curvature of the log-likelihood in the logits |
 
 In units of the spread a prior's standard deviation means the same for any backbone.
+
+Axes are found in float64: on the embeddings' device, or on the CPU if that has none. They stay there.
 """
 
 from dataclasses import dataclass
@@ -18,6 +20,7 @@ from torch import Tensor
 
 from bayes_panns.bayes import Likelihood
 from bayes_panns.core.choices import Task
+from bayes_panns.devices import as_float64
 
 _NEGLIGIBLE = 1e-9
 """The variance of an axis, relative to the first, below which it counts as none."""
@@ -50,12 +53,13 @@ class HeadAxes:
 
     def inputs(self, embeddings: Tensor) -> Tensor:
         """The inputs x of embeddings ``(N, E)``: float32, ``(N, R)``."""
-        return (self._scaled(embeddings) @ self.right).float()
+        return (self._scaled(embeddings) @ self.right).to(embeddings.device, torch.float32)
 
     def outside(self, embeddings: Tensor) -> Tensor:
         """The squared length of embeddings ``(N, E)`` outside the span of V, in units of the spread: ``(N,)``."""
         scaled = self._scaled(embeddings)
-        return (scaled.square().sum(dim=1) - (scaled @ self.right).square().sum(dim=1)).clamp(min=0).float()
+        outside = (scaled.square().sum(dim=1) - (scaled @ self.right).square().sum(dim=1)).clamp(min=0)
+        return outside.to(embeddings.device, torch.float32)
 
     def _scaled(self, embeddings: Tensor) -> Tensor:
         return (embeddings.to(self.right) - self.centre) / self.spread
@@ -75,7 +79,7 @@ def realigned(axes: HeadAxes, free: Tensor, embeddings: Tensor) -> HeadAxes:
     """
     if not bool(free.any()):
         return axes
-    plane = axes.right[:, free].double()
+    plane = as_float64(axes.right[:, free])
     left = (embeddings.to(plane) - axes.centre.to(plane)) @ plane
     turned = plane @ torch.linalg.svd(left, full_matrices=True).Vh.T
     right = axes.right.clone()
@@ -86,12 +90,13 @@ def realigned(axes: HeadAxes, free: Tensor, embeddings: Tensor) -> HeadAxes:
 @torch.no_grad()
 def embedding_axes(embeddings: Tensor, labels: int) -> HeadAxes:
     """The axes of embeddings ``(N, E)``; those of K ``labels`` are the identity."""
-    values = embeddings.double()
+    values = as_float64(embeddings)
+    root_mean_square = values.square().mean().sqrt()
     centre = values.mean(dim=0)
     values = values - centre
     rows, size = values.shape
     spread = values.square().mean().sqrt()
-    if spread <= _NEGLIGIBLE * embeddings.double().square().mean().sqrt():
+    if spread <= _NEGLIGIBLE * root_mean_square:
         # Embeddings that are all the same have no spread, and no axes.
         return HeadAxes(torch.eye(labels).to(centre), values.new_zeros(size, 0), centre, 1.0)
     values = values / spread
@@ -111,7 +116,7 @@ def curvature_axes(probability: Tensor, likelihood: Likelihood) -> Tensor:
 
     The curvature of softmax is diag(p) - p p^T; that of independent sigmoids is diagonal already.
     """
-    p = probability.double()
+    p = as_float64(probability)
     if likelihood.task is Task.MULTI_LABEL:
         return torch.eye(p.shape[1]).to(p)
     return torch.linalg.eigh(torch.diag(p.mean(dim=0)) - p.T @ p / len(p)).eigenvectors

@@ -325,7 +325,7 @@ class HeadFit:
         """Scores of held-out clips by the mean of draws, at the power, as predictions will be."""
         likelihood = self.model.likelihood
         views = held.views[:, 0].to(self.device)
-        p = found.probability(views, likelihood, _DRAWS)[index].double().cpu().numpy()
+        p = found.probability(views, likelihood, _DRAWS)[index].cpu().double().numpy()
         if self.choice is not None and self.choice.power != (1.0,):
             p = apply_power(p, np.array(self.choice.power), likelihood.task)
         return held_out_scores(p, held.target.numpy(), likelihood.task)

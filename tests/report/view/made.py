@@ -8,7 +8,8 @@ import soundfile
 
 from bayes_panns.jobs.results import RECORDS, Entry, ResultsFolder
 from bayes_panns.predictions.events import Event
-from bayes_panns.predictions.records import RecordWindows, RecordWriter
+from bayes_panns.predictions.record_windows import RecordWindows
+from bayes_panns.predictions.records import RecordWriter
 
 LABELS = ("Blackbird", "Dog", "Rain, on a roof", "Siren", "Speech", "Wind")
 RATE = 8000
