@@ -3,10 +3,12 @@
 import hmac
 import io
 import os
+import queue
 import secrets
 import socket
 import threading
 import time
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -18,6 +20,12 @@ from bayes_panns.core.launch import launch
 
 _PATIENCE = 300.0
 """Seconds that the first process waits for the others to connect, once all have met."""
+
+SILENCE = 120
+"""Seconds after which a host counts as lost that does not say that it has what was sent, or is asked for."""
+
+_ASKED = 4
+"""How often a silent host is asked whether it is there, in the second half of that time."""
 
 _LOOPBACK = "127."
 """What addresses begin with by which a host means itself."""
@@ -38,21 +46,36 @@ class Link:
     def __init__(self, connected: socket.socket) -> None:
         connected.setblocking(True)
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        # A host that is gone says so by its silence.
-        connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        _notice_silence(connected)
         self.connection = Connection(connected.detach())
-        self._lock = threading.Lock()
+        self._outgoing = queue.SimpleQueue[tuple[memoryview, Future[None]] | None]()
+        self._state, self._closed = threading.Lock(), False
+        threading.Thread(target=self._write, daemon=True).start()
 
     def send(self, kind: str, content: Any = None) -> None:
-        """Send a message.
+        """Send a message; waits until it is sent. If a signal interrupts that, it is sent all the same.
 
         Raises:
             OSError: The other process is gone.
         """
         file = io.BytesIO()
         torch.save((kind, content), file)
-        with self._lock:
-            self.connection.send_bytes(file.getbuffer())
+        sent = Future[None]()
+        with self._state:
+            if self._closed:
+                raise BrokenPipeError("the connection is closed")
+            self._outgoing.put((file.getbuffer(), sent))
+        sent.result()
+
+    def _write(self) -> None:
+        """Write messages, in a thread that no signal interrupts: half a message would make the next one unreadable."""
+        while (message := self._outgoing.get()) is not None:
+            content, sent = message
+            try:
+                self.connection.send_bytes(content)
+                sent.set_result(None)
+            except Exception as error:
+                sent.set_exception(error)
 
     def receive(self) -> tuple[str, Any]:
         """The next message; waits for it.
@@ -66,6 +89,9 @@ class Link:
 
     def close(self) -> None:
         """End the connection, which the other side notices."""
+        with self._state:
+            self._closed = True
+            self._outgoing.put(None)
         self.connection.close()
 
 
@@ -159,6 +185,26 @@ class Door:
             return int.from_bytes(greeting[_TOKEN:])
         peer.close()
         return None
+
+
+def _notice_silence(connected: socket.socket) -> None:
+    """Let a connection fail when the other host has been silent for :data:`SILENCE`: one without power says nothing.
+
+    A process there that only computes does not count as silent, for its system answers. Where the system has a limit
+    for what was sent, a process that leaves so much unread that no more can be sent does count.
+    """
+    connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    # macOS has another name for the first one, and lacks the last.
+    for names, value in (
+        (("TCP_KEEPIDLE", "TCP_KEEPALIVE"), SILENCE // 2),
+        (("TCP_KEEPINTVL",), SILENCE // 2 // _ASKED),
+        (("TCP_KEEPCNT",), _ASKED),
+        (("TCP_USER_TIMEOUT",), SILENCE * 1000),
+    ):
+        for name in names:
+            if hasattr(socket, name):
+                connected.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+                break
 
 
 def use_own_gpu() -> None:
