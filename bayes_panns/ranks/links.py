@@ -8,7 +8,6 @@ import secrets
 import socket
 import threading
 import time
-from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -17,6 +16,7 @@ from typing import Any
 import torch
 
 from bayes_panns.core.launch import launch
+from bayes_panns.ranks.interruption import taken
 
 _PATIENCE = 300.0
 """Seconds that the first process waits for the others to connect, once all have met."""
@@ -33,6 +33,9 @@ _LOOPBACK = "127."
 _TOKEN, _RANK = 32, 4
 """The bytes of a token, and of a rank, which are said first."""
 
+_Sent = queue.SimpleQueue[Exception | None]
+"""Has why a message could not be sent, or None, once that is known."""
+
 
 class Link:
     """A connection to another process, on which any thread may send. What is sent is pickled, tensors as well.
@@ -48,7 +51,7 @@ class Link:
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         _notice_silence(connected)
         self.connection = Connection(connected.detach())
-        self._outgoing = queue.SimpleQueue[tuple[memoryview, Future[None]] | None]()
+        self._outgoing = queue.SimpleQueue[tuple[memoryview, _Sent] | None]()
         self._state, self._closed = threading.Lock(), False
         threading.Thread(target=self._write, daemon=True).start()
 
@@ -60,12 +63,14 @@ class Link:
         """
         file = io.BytesIO()
         torch.save((kind, content), file)
-        sent = Future[None]()
+        sent: _Sent = queue.SimpleQueue()
         with self._state:
             if self._closed:
                 raise BrokenPipeError("the connection is closed")
             self._outgoing.put((file.getbuffer(), sent))
-        sent.result()
+        error = taken(sent)
+        if error is not None:
+            raise error
 
     def _write(self) -> None:
         """Write messages, in a thread that no signal interrupts: half a message would make the next one unreadable."""
@@ -73,9 +78,9 @@ class Link:
             content, sent = message
             try:
                 self.connection.send_bytes(content)
-                sent.set_result(None)
+                sent.put(None)
             except Exception as error:
-                sent.set_exception(error)
+                sent.put(error)
 
     def receive(self) -> tuple[str, Any]:
         """The next message; waits for it.
