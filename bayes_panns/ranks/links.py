@@ -3,6 +3,7 @@
 import hmac
 import io
 import os
+import queue
 import secrets
 import socket
 import threading
@@ -15,15 +16,25 @@ from typing import Any
 import torch
 
 from bayes_panns.core.launch import launch
+from bayes_panns.ranks.interruption import taken
 
 _PATIENCE = 300.0
 """Seconds that the first process waits for the others to connect, once all have met."""
+
+SILENCE = 120
+"""Seconds after which a host counts as lost that does not say that it has what was sent, or is asked for."""
+
+_ASKED = 4
+"""How often a silent host is asked whether it is there, in the second half of that time."""
 
 _LOOPBACK = "127."
 """What addresses begin with by which a host means itself."""
 
 _TOKEN, _RANK = 32, 4
 """The bytes of a token, and of a rank, which are said first."""
+
+_Sent = queue.SimpleQueue[Exception | None]
+"""Has why a message could not be sent, or None, once that is known."""
 
 
 class Link:
@@ -38,21 +49,38 @@ class Link:
     def __init__(self, connected: socket.socket) -> None:
         connected.setblocking(True)
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        # A host that is gone says so by its silence.
-        connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        _notice_silence(connected)
         self.connection = Connection(connected.detach())
-        self._lock = threading.Lock()
+        self._outgoing = queue.SimpleQueue[tuple[memoryview, _Sent] | None]()
+        self._state, self._closed = threading.Lock(), False
+        threading.Thread(target=self._write, daemon=True).start()
 
     def send(self, kind: str, content: Any = None) -> None:
-        """Send a message.
+        """Send a message; waits until it is sent. If a signal interrupts that, it is sent all the same.
 
         Raises:
             OSError: The other process is gone.
         """
         file = io.BytesIO()
         torch.save((kind, content), file)
-        with self._lock:
-            self.connection.send_bytes(file.getbuffer())
+        sent: _Sent = queue.SimpleQueue()
+        with self._state:
+            if self._closed:
+                raise BrokenPipeError("the connection is closed")
+            self._outgoing.put((file.getbuffer(), sent))
+        error = taken(sent)
+        if error is not None:
+            raise error
+
+    def _write(self) -> None:
+        """Write messages, in a thread that no signal interrupts: half a message would make the next one unreadable."""
+        while (message := self._outgoing.get()) is not None:
+            content, sent = message
+            try:
+                self.connection.send_bytes(content)
+                sent.put(None)
+            except Exception as error:
+                sent.put(error)
 
     def receive(self) -> tuple[str, Any]:
         """The next message; waits for it.
@@ -66,6 +94,9 @@ class Link:
 
     def close(self) -> None:
         """End the connection, which the other side notices."""
+        with self._state:
+            self._closed = True
+            self._outgoing.put(None)
         self.connection.close()
 
 
@@ -159,6 +190,26 @@ class Door:
             return int.from_bytes(greeting[_TOKEN:])
         peer.close()
         return None
+
+
+def _notice_silence(connected: socket.socket) -> None:
+    """Let a connection fail when the other host has been silent for :data:`SILENCE`: one without power says nothing.
+
+    A process there that only computes does not count as silent, for its system answers. Where the system has a limit
+    for what was sent, a process that leaves so much unread that no more can be sent does count.
+    """
+    connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    # macOS has another name for the first one, and lacks the last.
+    for names, value in (
+        (("TCP_KEEPIDLE", "TCP_KEEPALIVE"), SILENCE // 2),
+        (("TCP_KEEPINTVL",), SILENCE // 2 // _ASKED),
+        (("TCP_KEEPCNT",), _ASKED),
+        (("TCP_USER_TIMEOUT",), SILENCE * 1000),
+    ):
+        for name in names:
+            if hasattr(socket, name):
+                connected.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+                break
 
 
 def use_own_gpu() -> None:

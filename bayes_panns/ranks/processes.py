@@ -10,28 +10,28 @@ import os
 import queue
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 
 from bayes_panns.core.errors import ProcessError
 from bayes_panns.ranks.group import alone
+from bayes_panns.ranks.interruption import LOOK
+from bayes_panns.ranks.job import Start, sendable
 from bayes_panns.ranks.links import use_own_gpu
 
 _Work = TypeVar("_Work")
 _Made = TypeVar("_Made")
-_Setup = TypeVar("_Setup")
 
 _PATIENCE = 5.0
 """Seconds that a process has to end once it was told to."""
 
 
-def by_processes(
-    work: Iterator[_Work], start: Callable[[_Setup], Callable[[_Work], Iterable[_Made]]], setup: _Setup, jobs: int
-) -> Iterator[_Made]:
+def by_processes(work: Iterator[_Work], start: Start[_Work, _Made], setup: Any, jobs: int) -> Iterator[_Made]:
     """What processes make of pieces of work, as it comes.
 
     Args:
@@ -54,28 +54,20 @@ def by_processes(
             process.start()
             theirs.close()
             workers.append(_Worker(process, ours))
-        busy = {worker.connection: worker for worker in workers if _given(worker.connection, work)}
+        busy = {worker.connection: worker for worker in workers if worker.given(work)}
         while busy:
-            for ready in wait(list(busy)):
+            for ready in wait(list(busy), LOOK):
                 assert isinstance(ready, Connection)
                 kind, made = busy[ready].receive()
                 if kind == _ERROR:
                     raise made
                 if kind == _MADE:
                     yield made
-                elif not _given(ready, work):
+                elif not busy[ready].given(work):
                     del busy[ready]
     finally:
         for worker in workers:
             worker.end()
-
-
-def _given(connection: Connection, work: Iterator[_Work]) -> bool:
-    """Send the next piece, if there is one."""
-    for piece in work:
-        connection.send(piece)
-        return True
-    return False
 
 
 _MADE, _DONE, _ERROR = "made", "done", "error"
@@ -87,9 +79,27 @@ class _Worker(Generic[_Work]):
     def __init__(self, process: BaseProcess, connection: Connection) -> None:
         self._process, self.connection = process, connection
 
+    def given(self, work: Iterator[_Work]) -> bool:
+        """Send the next piece, if there is one; returns whether there was."""
+        for piece in work:
+            with self._named():
+                self.connection.send(piece)
+            return True
+        return False
+
     def receive(self):  # type: ignore[no-untyped-def]
-        try:
+        with self._named():
             return self.connection.recv()
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """A block that speaks with the process.
+
+        Raises:
+            ProcessError: It is gone.
+        """
+        try:
+            yield
         except (EOFError, ConnectionError) as error:
             self._process.join(_PATIENCE)
             raise ProcessError(
@@ -108,8 +118,8 @@ class _Worker(Generic[_Work]):
 
 def _work(
     connection: Connection,
-    start: Callable[[_Setup], Callable[[_Work], Iterable[_Made]]],
-    setup: _Setup,
+    start: Start[_Work, _Made],
+    setup: Any,
     threads: int,
 ) -> None:
     """The life of a process."""
@@ -129,7 +139,9 @@ def _work(
                     connection.send((_MADE, made))
                 connection.send((_DONE, None))
     except BaseException as error:
-        connection.send((_ERROR, error))
+        # Who has closed the connection wants to hear no more.
+        with suppress(OSError):
+            connection.send((_ERROR, sendable(error)))
 
 
 def _listen(connection: Connection, pieces: "queue.SimpleQueue[_Work]") -> None:

@@ -3,8 +3,9 @@
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
-from bayes_panns.ranks.crew import Elsewhere, Job, Pieces, Start
+from bayes_panns.ranks.crew import Elsewhere, Pieces
 from bayes_panns.ranks.group import alone
+from bayes_panns.ranks.job import Job, Start
 from bayes_panns.ranks.processes import by_processes
 
 _Work = TypeVar("_Work")

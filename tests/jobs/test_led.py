@@ -292,9 +292,9 @@ LAST_WORD = """
 import sys, time
 from pathlib import Path
 import bayes_panns.cli
-from bayes_panns.ranks import crew
+from bayes_panns.ranks import helper
 main = sys.modules["bayes_panns.cli.main"]
-said, work = main._fail, crew._Helper.work
+said, work = main._fail, helper.Helper.work
 def fail(*arguments, **options):
     time.sleep(0.5)
     Path("FOLDER", "said").touch()
@@ -305,7 +305,7 @@ def ended(self):
         work(self)
     finally:
         Path("FOLDER", "ended").touch()
-main._fail, crew._Helper.work = fail, ended
+main._fail, helper.Helper.work = fail, ended
 """
 
 
