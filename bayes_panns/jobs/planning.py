@@ -1,6 +1,7 @@
 """Which recordings are predicted, together with which others, and where their results go."""
 
 import hashlib
+import heapq
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,9 @@ from bayes_panns.jobs.results import OWN, Entry
 
 _TOGETHER, _TOGETHER_BYTES = 64, 1 << 24
 """Short recordings are predicted together, up to so many of so many bytes in all: a pass of few windows is slow."""
+
+_IDLE = 1.2
+"""How much longer than on average one process may take: beyond that a long recording is shared among all."""
 
 _LONGEST = 160
 """Bytes of a name; longer ones are shortened, for endings and hidden folders make them longer still."""
@@ -90,6 +94,45 @@ def together(planned: Sequence[Planned]) -> Iterator[list[Planned]]:
         size += each.size
     if group:
         yield group
+
+
+def largest_first(groups: Iterable[list[Planned]]) -> list[list[Planned]]:
+    """Groups of recordings in an order in which no process is left with a large one at the end."""
+    return sorted(groups, key=_bytes, reverse=True)
+
+
+def divided(groups: Sequence[list[Planned]], processes: int) -> tuple[list[list[Planned]], list[list[Planned]]]:
+    """Which groups all processes predict, window by window, and which each by itself.
+
+    That a process reads and predicts whole recordings is the rule, for it needs no other one. The longest recordings
+    are shared if processes would have nothing to do while others are at them.
+
+    Args:
+        groups: The largest first.
+        processes: How many there are.
+
+    Returns:
+        Those that are shared, each of one long recording; and the rest.
+    """
+    shared = 0
+    while shared < len(groups) and _bytes(groups[shared]) > _TOGETHER_BYTES:
+        left = [_bytes(group) for group in groups[shared:]]
+        if _longest(left, processes) <= _IDLE * sum(left) / processes:
+            break
+        shared += 1
+    return list(groups[:shared]), list(groups[shared:])
+
+
+def _longest(sizes: Sequence[int], processes: int) -> int:
+    """The most that one process does if each takes the next piece of work when it is done with one."""
+    busy = [0] * processes
+    for size in sizes:
+        heapq.heapreplace(busy, busy[0] + size)
+    return max(busy)
+
+
+def _bytes(group: Iterable[Planned]) -> int:
+    return sum(each.size for each in group)
 
 
 def _free(place: PurePath, taken: set[str]) -> str:

@@ -18,7 +18,7 @@ from bayes_panns.core.errors import OF_ONE_FILE, ResultsError, SettingError
 from bayes_panns.core.strict_json import strict
 from bayes_panns.core.text import printable
 from bayes_panns.devices import as_float64
-from bayes_panns.jobs.planning import Planned, plan, together
+from bayes_panns.jobs.planning import Planned, divided, largest_first, plan, together
 from bayes_panns.jobs.recording_results import Heard, RecordingFormat, Setup, predict_group
 from bayes_panns.jobs.result_summary import Summary, duration_text, summarise
 from bayes_panns.jobs.results import Entry, ResultsFolder
@@ -26,7 +26,7 @@ from bayes_panns.posterior import Ensemble, Posterior, Predictor, choose_device,
 from bayes_panns.predictions import Draws, Skipped, none_read
 from bayes_panns.predictions.events import EventRules
 from bayes_panns.predictions.tagging import Tagger
-from bayes_panns.ranks import helped, shared_out
+from bayes_panns.ranks import group, helped, shared_out
 
 logger = logging.getLogger(__name__)
 
@@ -216,11 +216,16 @@ class _Run:
 
     def _made(self, groups: Sequence[list[Planned]], jobs: int) -> Iterator[Entry | Heard]:
         jobs = min(jobs, len(groups))
-        if jobs > 1 or helped():
-            # The longest first, so that no process is left with one at the end.
-            groups = sorted(groups, key=lambda group: sum(each.size for each in group), reverse=True)
         own = partial(predict_group, self._setup, self._tagger)
-        yield from shared_out(groups, _start, self._setup, jobs=jobs, own=own)
+        if jobs > 1 or helped():
+            groups = largest_first(groups)
+        if helped():
+            # The processes help with the windows of what is no piece of work by itself.
+            shared, groups = divided(groups, group().size * jobs)
+            for each in shared:
+                yield from own(each)
+        if groups:
+            yield from shared_out(groups, _start, self._setup, jobs=min(jobs, len(groups)), own=own)
 
     def _left(self) -> int:
         return sum(each.wanted for each in self._planned)

@@ -18,7 +18,13 @@ from bayes_panns.core.launch import Launch, launch
 _Value = TypeVar("_Value")
 
 PATIENCE = timedelta(minutes=30)
-"""How long a process waits for the others in one exchange. One that has ended is noticed at once."""
+"""How long a process waits for the others in one exchange. One that has ended is noticed at once.
+
+Only a host that is silent, such as one without power, takes so long to be missed. Shorter would be wrong: before the
+first step each process reads and keeps all clips (``features = "memory"``), and hosts differ in that by many minutes;
+in a step the first one may wait for its last checkpoint to be written to a slow disk. What the first one does alone,
+for however long, is not an exchange: see :meth:`Group.first_ahead`.
+"""
 
 _POLL = 0.05
 """Seconds between two looks at what the first process has done."""

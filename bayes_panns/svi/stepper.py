@@ -94,11 +94,12 @@ class Stepper:
         on_cpu = next(self.objective.parameters()).device.type == "cpu"
         # DistributedDataParallel changes the order of its sums after the first step, unless it searches for unused
         # parameters. Of three numbers and more the order changes the last bit, also of a fit that was resumed.
+        # A guide of the user's own may have parameters that a step does not use; all others use all in each step.
         self._module = DistributedDataParallel(
             self.objective,
             broadcast_buffers=False,
             gradient_as_bucket_view=True,
-            find_unused_parameters=on_cpu and self._group.size > 2,
+            find_unused_parameters=not self._guide.explicit or (on_cpu and self._group.size > 2),
         )
 
     def part(self) -> None:

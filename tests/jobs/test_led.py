@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from click.testing import CliRunner
 
 from bayes_panns.cli import main
 from bayes_panns.clips import Task, write
+from bayes_panns.jobs import planning
 from bayes_panns.posterior import Posterior, save
 from bayes_panns.recipes import read_strategy
 from tests.harness.led import PORTIONS, Launcher
@@ -125,6 +127,44 @@ def test_two_processes_make_the_same_bytes(home, alone, tmp_path, launcher):
     assert contents(out).keys() == contents(alone).keys()
     for name, content in contents(alone).items():
         assert contents(out)[name] == content, name
+
+
+BOTH = """
+import os, time
+from pathlib import Path
+from bayes_panns.jobs import planning
+from bayes_panns.predictions import clip_sets
+planning._TOGETHER_BYTES = 20_000
+predicted = clip_sets.predict_waveforms
+def waits(*arguments, **options):
+    Path("FOLDER", os.environ["RANK"]).touch()
+    for _ in range(2000):
+        if Path("FOLDER", "1").exists():
+            break
+        time.sleep(0.01)
+    return predicted(*arguments, **options)
+clip_sets.predict_waveforms = waits
+"""
+
+
+def test_one_long_recording_is_shared_by_its_windows(home, tmp_path, launcher, monkeypatch):
+    monkeypatch.setattr(planning, "_TOGETHER_BYTES", 20_000)
+    command = ["predict", home / "posterior", home / "disk" / "1.wav", "--format", "csv", "--draws", "3", "-o"]
+    assert by_itself(*command, f"{tmp_path}/one/")[0] == 0
+    first, second = launcher.run([*command, f"{tmp_path}/two/"], before=BOTH.replace("FOLDER", str(tmp_path)))
+    assert (first[0], second) == (0, (0, "", "")), first[2]
+    assert (tmp_path / "1").exists()
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+
+
+@pytest.mark.parametrize(
+    ("sizes", "processes", "shared"),
+    [([90], 2, 1), ([90, 90], 2, 0), ([90, 90, 90], 2, 1), ([90, 9, 9, 9], 2, 1), ([9, 9, 9], 2, 0), ([90] * 40, 8, 0)],
+)
+def test_long_recordings_are_shared_if_processes_would_wait(sizes, processes, shared, monkeypatch):
+    monkeypatch.setattr(planning, "_TOGETHER_BYTES", 20)
+    groups = [[planning.Planned(Path(), str(number), "", size, 0.0)] for number, size in enumerate(sizes)]
+    assert planning.divided(groups, processes) == (groups[:shared], groups[shared:])
 
 
 @pytest.fixture(scope="module")

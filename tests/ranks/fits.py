@@ -15,10 +15,12 @@ from importlib import import_module
 from pathlib import Path
 
 import numpy as np
+import pyro
 import torch
+from pyro import distributions as dist
 from torch import nn
 
-from bayes_panns.bayes import BayesianNet, MultiLabel, OneOfK, Strategy, guide_from_strategy
+from bayes_panns.bayes import BayesianNet, CustomGuide, MultiLabel, OneOfK, Strategy, guide_from_strategy
 from bayes_panns.core.digests import unsealed
 from bayes_panns.nets import Network
 from bayes_panns.ranks import group, leave, per_clip
@@ -44,6 +46,8 @@ CASES = {
     "accumulate-natural": NATURAL
     | {"estimator": "mirrored", "natural": {"curvature": "gauss-newton"}, "accumulate": 2, "frozen": ("bn0", "bn1")},
     "blocks": {"estimator": "weights", "sampling": "blocks", "block": 3},
+    "own-guide": {"own": 2, "clip_gradient": 1.0},
+    "own-guide-in-parts": {"own": 1, "accumulate": 2, "frozen": ("bn0", "bn1")},
     "price": NATURAL | {"estimator": "weights", "natural": {"curvature": "price"}, "start": "fisher"},
 }
 """Fits by name: their settings, and some more."""
@@ -78,6 +82,28 @@ class Tiny(Network):
         return self.last(embedding)
 
 
+class OwnGuide(nn.Module):
+    """A user's guide, of which one parameter is never used, and another one in every so many calls only."""
+
+    def __init__(self, model, every):
+        super().__init__()
+        self.names = list(model.sites)
+        self.locs = nn.ParameterList(model.initial[name].clone() for name in self.names)
+        self.spare, self.seldom = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(()))
+        self.calls, self.every = 0, every
+
+    def forward(self, *args, **kwargs):
+        self.calls += 1
+        factor = 1.0 if self.calls % self.every else self.seldom
+        return {
+            name: pyro.sample(name, dist.Normal(loc * factor, 0.1).to_event(loc.dim()))
+            for name, loc in zip(self.names, self.locs, strict=True)
+        }
+
+    def median(self, *args, **kwargs):
+        return dict(zip(self.names, self.locs, strict=True))
+
+
 class Clips:
     """Clips of three labels in double precision; or embeddings of several views, of which a batch takes one each."""
 
@@ -101,7 +127,9 @@ class Clips:
         return self.values[index, view], self.target[index]
 
 
-def make(folder, *, estimator="weights", multi_label=False, embeddings=False, dropout="off", frozen=(), **settings):
+def make(
+    folder, *, estimator="weights", multi_label=False, embeddings=False, dropout="off", own=0, frozen=(), **settings
+):
     """A fit of a few steps of 8 or 7 clips, which three processes share out unevenly."""
     folder.mkdir(exist_ok=True)
     torch.manual_seed(0)
@@ -113,7 +141,7 @@ def make(folder, *, estimator="weights", multi_label=False, embeddings=False, dr
     strategy = Strategy.model_validate(head if embeddings else {"default": normal, "dropout": dropout})
     likelihood = MultiLabel() if multi_label else OneOfK()
     model = BayesianNet.from_strategy(Tiny(), strategy, likelihood, clips=CLIPS).double()
-    guide = guide_from_strategy(model, strategy).double()
+    guide = (CustomGuide(model, OwnGuide(model, own)) if own else guide_from_strategy(model, strategy)).double()
     if embeddings:
         frozen = ("bn0", "conv", "bn1", "hidden")
     model.freeze(*frozen)

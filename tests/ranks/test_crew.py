@@ -4,7 +4,9 @@ import queue
 import signal
 import socket
 import threading
+import time
 import types
+from functools import partial
 from multiprocessing import Pipe
 
 import pytest
@@ -12,7 +14,7 @@ import torch
 
 from bayes_panns.core.errors import ProcessError
 from bayes_panns.ranks import crew, helper, interruption, processes
-from bayes_panns.ranks.job import ASK, DONE, END, JOB, MADE, PIECE, Job
+from bayes_panns.ranks.job import ASK, DONE, END, ERROR, JOB, MADE, PIECE, Job
 from bayes_panns.ranks.links import SILENCE, Link
 
 LONG = 30
@@ -107,17 +109,19 @@ def test_a_signal_that_comes_just_before_the_waiting_is_noticed():
 
     def interrupt():
         # One that another thread takes does not wake the main thread, as if it had come before that slept.
-        if not messages_waited.wait(0.3):
-            signal.raise_signal(signal.SIGINT)
-        messages_waited.wait(LONG)
-        messages.put("too late")
+        noticed.wait(0.3)
+        signal.raise_signal(signal.SIGINT)
+        if not noticed.wait(LONG):
+            late.append(True)
+            messages.put("to go on")
 
-    messages_waited = threading.Event()
+    noticed, late = threading.Event(), []
     thread = beside(interrupt)
     with pytest.raises(KeyboardInterrupt):
         interruption.taken(messages)
-    messages_waited.set()
-    thread.join()
+    noticed.set()
+    thread.join(LONG)
+    assert not late
 
 
 def piece_by_piece(found):
@@ -179,11 +183,13 @@ def test_an_end_in_place_of_a_piece_is_heard(links):
 
 def test_an_end_is_heard_by_who_fails_as_it_comes(links, monkeypatch):
     def fails(link, kind, content=None):
-        # The connection is closed before the end was read.
-        if link is links[1]:
-            links[0].send(END)
-            raise BrokenPipeError
-        send(link, kind, content)
+        if link is links[0]:
+            send(link, kind, content)
+            return
+        if kind == ERROR:
+            # The connection is closed, and the end was not read yet.
+            beside(lambda: (threading.Event().wait(0.2), links[0].send(END)))
+        raise BrokenPipeError
 
     send = Link.send
     monkeypatch.setattr(Link, "send", fails)
@@ -249,3 +255,29 @@ def test_a_process_that_is_killed_before_it_gets_a_piece_is_named():
     with pytest.raises(ProcessError, match="exit code -9"):
         processes._Worker(process, ours).given(iter(["piece"]))
     ours.close()
+
+
+@pytest.mark.long
+def test_a_signal_that_comes_just_before_processes_are_waited_for_is_noticed(monkeypatch):
+    waiting, noticed, late = threading.Event(), threading.Event(), []
+
+    def wait(*arguments):
+        waiting.set()
+        return waited(*arguments)
+
+    def interrupt():
+        waiting.wait()
+        noticed.wait(0.3)
+        signal.raise_signal(signal.SIGINT)
+        if not noticed.wait(LONG):
+            late.append(True)
+
+    waited = processes.wait
+    monkeypatch.setattr(processes, "wait", wait)
+    thread = beside(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        # A process that sleeps for longer than that.
+        list(processes.by_processes(iter([3 * LONG]), partial, time.sleep, 1))
+    noticed.set()
+    thread.join()
+    assert not late

@@ -64,7 +64,7 @@ def made(tmp_path_factory):
     return make
 
 
-OFTEN = ("mixup", "gauss-newton-mixed", "bounds", "accumulate-natural", "local")
+OFTEN = ("mixup", "gauss-newton-mixed", "bounds", "accumulate-natural", "local", "own-guide")
 """The fits of the ordinary tests, in two processes: each way through a step."""
 
 UNEVEN = ("local", "multi-label", "gauss-newton-mixed", "accumulate", "price")
