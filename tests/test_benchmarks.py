@@ -136,11 +136,15 @@ def test_a_step_moves_batchnorm(name, tiny, monkeypatch):
     assert not [name for name, value in before.items() if torch.equal(value, moved[name])]
 
 
-@pytest.mark.parametrize(("command", "name"), [("TRAIN", "flipout"), ("PREDICT", "flip")])
-def test_a_contender_steps_in_bfloat16(command, name, tiny):
+@pytest.mark.parametrize(("command", "name"), [("TRAIN", "flipout"), ("PREDICT", "flip"), ("PREDICT", "moments")])
+def test_a_contender_steps_in_bfloat16(command, name, tiny, monkeypatch):
     from benchmarks import contenders
 
+    made, posterior = [], contenders._posterior
+    monkeypatch.setattr(contenders, "_posterior", lambda *given: made.append(posterior(*given)) or made[-1])
     getattr(contenders, command)[name].make(replace(tiny, precision="bf16"))()
+    # Draws are as `predict --precision bf16` makes them; moments have float32 only.
+    assert [each.precision for each in made] == {"flip": ["bf16"], "moments": ["float32"]}.get(name, [])
 
 
 @pytest.mark.parametrize("kind", ["Flipout", "Reparameterization"])

@@ -44,9 +44,9 @@ class Evaluation:
         calibration: The calibration whose temperature was applied to the predictions, if there was one.
         sets: ``(N, K)``, bool, each clip's label set, made with the threshold of the posterior that predicted the clip;
             None if a posterior was not calibrated.
-        provenance: ``posterior`` (its folder), ``stores``, ``folds`` and ``ood`` (stores); ``leaks``, how many of the
-            clips the posterior was fitted to; ``members`` of an ensemble or mixture, ``pooled`` evaluations and
-            ``temperature`` of a tempered one.
+        provenance: ``posterior`` (its folder), ``precision``, ``stores``, ``folds`` and ``ood`` (stores); ``leaks``,
+            how many of the clips the posterior was fitted to; ``members`` of an ensemble or mixture, ``pooled``
+            evaluations and ``temperature`` of a tempered one.
     """
 
     metrics: dict[str, Any]

@@ -63,16 +63,37 @@ def _run(func, args, kwargs):
         kwargs = {**kwargs, "device": torch.device("cpu")}
     elif func is torch.ops.aten.copy_.default:
         there = isinstance(args[0], There)
-    held_args, held_kwargs = tree_map_only(There, lambda each: each.held, (args, kwargs))
+    owners = {}
+
+    def held(each):
+        owners[id(each.held)] = each
+        return each.held
+
+    held_args, held_kwargs = tree_map_only(There, held, (args, kwargs))
     found = func(*held_args, **held_kwargs)
-    same = {id(held): each for each, held in zip(tree_leaves((args, kwargs)), tree_leaves((held_args, held_kwargs)))}
 
     def wrapped(value):
-        if id(value) in same:
-            return same[id(value)]
+        # An operation in place gives its own argument back.
+        if id(value) in owners:
+            return owners[id(value)]
         return There(value) if there else value
 
     return tree_map_only(torch.Tensor, wrapped, found)
+
+
+class _Refusing(TorchDispatchMode):
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        found = func(*args, **(kwargs or {}))
+        if any(isinstance(each, torch.Tensor) and each.dtype == torch.float64 for each in tree_leaves(found)):
+            raise TypeError(f"{func}: makes float64")
+        return found
+
+
+@contextmanager
+def a_cpu_without_float64() -> Iterator[None]:
+    """A block in which nothing at all may be of float64, for work that all happens on a device."""
+    with patch.object(wide, "has_float64", lambda device: False), _Refusing():
+        yield
 
 
 @contextmanager
