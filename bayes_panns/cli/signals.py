@@ -38,15 +38,15 @@ def signals_exit() -> Iterator[None]:
         yield
         return
     ending = _Ending()
-    previous = {number: signal.signal(number, ending.stop) for number in _CODES}
     sys.unraisablehook = ending.report
+    previous = {number: signal.signal(number, ending.stop) for number in _CODES}
     try:
         yield
     finally:
         ending.lost = False
-        sys.unraisablehook = ending.previous
         for number, handler in previous.items():
             signal.signal(number, handler)
+        sys.unraisablehook = ending.previous
 
 
 class _EndedError(SystemExit):
