@@ -105,9 +105,9 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command, with its messages and progress on standard error."""
-        with _messages(), _printable_usage(), signals_exit():
+        with _messages(), _printable_usage(), signals_exit() as ending:
             try:
-                with progress.shown(sys.stderr.isatty() and launch().first):
+                with progress.shown(sys.stderr.isatty() and launch().first), ending.first():
                     result = super().invoke(ctx)
                 if launch().world > 1:
                     from bayes_panns.ranks import leave

@@ -21,86 +21,112 @@ _CODES: Mapping[int, int] = {
     if hasattr(signal, name)
 }
 
-_PAUSE = 0.02
-"""Seconds until a signal that was lost is sent again."""
+_PAUSE, _WATCH = 0.02, 1.0
+"""Seconds until a signal that was lost is sent again: if Python says that it was, and otherwise."""
 
 
 @contextmanager
-def signals_exit() -> Iterator[None]:
+def signals_exit() -> Iterator["Ending"]:
     """Let SIGTERM, SIGUSR1 and SIGUSR2 end this block as an exception does, so that temporary files are removed.
 
-    Python drops an exception that is raised in ``__del__`` or in the callback of a weak reference, and goes on. These
-    signals, and Ctrl-C, are sent again if that happens, until the exception leaves the block.
+    Python drops an exception that is raised in ``__del__`` or in the callback of a weak reference, and goes on; code in
+    C may drop it, or raise another one instead. These signals are then sent again, until the exception leaves the
+    block. So is Ctrl-C, if Python reports that it was dropped.
 
     A fit has handlers of its own while it makes steps, and ends after the one under way.
+
+    Yields:
+        What the block was told.
     """
+    ending = Ending()
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield ending
         return
-    ending = _Ending()
-    previous = {number: signal.signal(number, ending.stop) for number in _CODES}
     sys.unraisablehook = ending.report
+    previous = {number: signal.signal(number, ending.stop) for number in _CODES}
     try:
-        yield
+        yield ending
     finally:
-        ending.lost = False
-        sys.unraisablehook = ending.previous
+        ending.over = True
         for number, handler in previous.items():
             signal.signal(number, handler)
+        sys.unraisablehook = ending.previous
 
 
 class _EndedError(SystemExit):
     """What a signal raises."""
 
 
-class _Ending:
+class Ending:
     """What a block was told by signals.
 
     Attributes:
-        lost: Whether Python has dropped what the last signal raised.
-        previous: What reports other exceptions that are dropped.
+        over: Whether the block has ended.
+        previous: What reports exceptions that Python drops, outside the block.
     """
 
     def __init__(self) -> None:
-        self.lost = False
+        self.over = False
         self.previous = sys.unraisablehook
         self._asked = 0
         self._main = threading.get_ident()
 
+    @contextmanager
+    def first(self) -> Iterator[None]:
+        """A part of the block in which an error that comes after a signal counts as the signal."""
+        try:
+            yield
+        except Exception as error:
+            if self._asked:
+                raise _EndedError(_CODES[self._asked]) from error
+            raise
+
     def stop(self, number: int, frame: FrameType | None) -> None:
         """End the block: the handler of a signal."""
-        if self._asked and not self.lost:
-            # Another one must not cut the cleaning up short.
+        if _cleaning_up():
+            # Another one must not cut it short.
             return
         while frame is not None:
-            if frame.f_code is _Ending.report.__code__:
+            if frame.f_code is Ending.report.__code__:
                 # What is raised in a report is dropped without another one.
-                self._send_again(number)
+                self._send_after(_PAUSE, number)
                 return
             frame = frame.f_back
-        self._asked, self.lost = number, False
-        raise _EndedError(_CODES[number])
+        if not self._asked:
+            self._asked = number
+            self._send_after(_WATCH, number, again=True)
+        raise _EndedError(_CODES[self._asked])
 
     def report(self, dropped: "sys.UnraisableHookArgs") -> None:
         """Report an exception that Python has dropped; if it was a signal's, send that again."""
         if issubclass(dropped.exc_type, _EndedError):
-            self._send_again(self._asked)
+            self._send_after(_PAUSE, self._asked)
         elif issubclass(dropped.exc_type, KeyboardInterrupt):
-            self._send_again(signal.SIGINT)
+            self._send_after(_PAUSE, signal.SIGINT)
         else:
             self.previous(dropped)
 
-    def _send_again(self, number: int) -> None:
-        self.lost = True
+    def _send_after(self, seconds: float, number: int, again: bool = False) -> None:
         # Not threading.Thread: what the signal has interrupted may hold a lock of that module.
-        _thread.start_new_thread(self._send, (number,))
+        _thread.start_new_thread(self._send, (seconds, number, again))
 
-    def _send(self, number: int) -> None:
-        time.sleep(_PAUSE)
-        if not self.lost:
-            return
-        if sys.platform == "win32":
-            _thread.interrupt_main(number)
-        else:
-            # It wakes the main thread from what it may wait for.
-            signal.pthread_kill(self._main, number)
+    def _send(self, seconds: float, number: int, again: bool) -> None:
+        while True:
+            time.sleep(seconds)
+            if self.over:
+                return
+            if sys.platform == "win32":
+                _thread.interrupt_main(number)
+            else:
+                # It wakes the main thread from what it may wait for.
+                signal.pthread_kill(self._main, number)
+            if not again:
+                return
+
+
+def _cleaning_up() -> bool:
+    """Whether what a signal raised is on its way out of the block."""
+    error = sys.exc_info()[1]
+    while error is not None and not isinstance(error, _EndedError):
+        error = error.__context__
+    return error is not None

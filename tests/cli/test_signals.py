@@ -1,5 +1,6 @@
-"""Signals that come where Python drops what is raised: in ``__del__``, in callbacks of weak references, in reports."""
+"""Signals that come where what is raised is dropped: in ``__del__``, in callbacks, in reports, in code in C."""
 
+import contextlib
 import signal
 import subprocess
 import sys
@@ -7,8 +8,11 @@ import threading
 import time
 
 import pytest
+from click.testing import CliRunner
 
+from bayes_panns.cli.main import Commands
 from bayes_panns.cli.signals import signals_exit
+from bayes_panns.core.errors import StoreError
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there is no kill")
 
@@ -139,3 +143,33 @@ def test_what_was_lost_is_not_sent_after_the_block(monkeypatch):
         assert sent == [(threading.get_ident(), signal.SIGINT)]
     send(*arguments)
     assert len(sent) == 1
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_a_signal_that_is_dropped_without_a_report_is_raised_again(monkeypatch, times):
+    """As by code in C that takes whatever is raised for a mistake of its own."""
+    monkeypatch.setattr("bayes_panns.cli.signals._WATCH", 0.01)
+    with pytest.raises(SystemExit) as end:
+        _dropped_silently(times)
+    assert end.value.code == 143
+
+
+@signals_exit()
+def _dropped_silently(times):
+    for number in range(times):
+        with contextlib.suppress(SystemExit):
+            signal.raise_signal(signal.SIGTERM) if number == 0 else time.sleep(100)
+    time.sleep(100)
+
+
+def test_an_error_instead_of_the_signal_counts_as_the_signal():
+    group = Commands("group")
+
+    @group.command()
+    def replaced():
+        with contextlib.suppress(SystemExit):
+            signal.raise_signal(signal.SIGTERM)
+        raise StoreError("damaged")
+
+    result = CliRunner().invoke(group, ["replaced"])
+    assert (result.exit_code, result.output) == (143, "")
