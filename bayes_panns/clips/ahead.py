@@ -215,7 +215,7 @@ def _is_of_a_death(error: BaseException | None) -> bool:
 
 def _told(code: int) -> str:
     """An exit code in words."""
-    if code > 0:
+    if code >= 0:
         return f"with exit code {code}"
     try:
         return f"by {signal.Signals(-code).name}"

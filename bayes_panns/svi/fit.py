@@ -309,7 +309,7 @@ class Fit:
             self.stopped = Stop.first_of(self._group.any(*interrupts.flags(out_of_time=late())))
             return self.stopped is not None
 
-        scores = {} if self.validation is None else self._scores(stopped)
+        scores = {} if self.validation is None else self.validate(stopped)
         state.running.seconds += time.monotonic() - started
         if scores is None:
             return
@@ -325,14 +325,8 @@ class Fit:
             for norm in self._stepper.clip.taken():
                 self._state.running.norms += norm
 
-    def validate(self) -> dict[str, float]:
+    def validate(self, stopped: Callable[[], bool] = lambda: False) -> dict[str, float] | None:
         """Score the validation clips; see :func:`~bayes_panns.svi.validation.validate`."""
-        scores = self._scores(lambda: False)
-        assert scores is not None, "nothing stops it"
-        return scores
-
-    def _scores(self, stopped: Callable[[], bool]) -> dict[str, float] | None:
-        """The scores of the validation clips; None if it was stopped."""
         assert self.validation is not None, "there are no validation clips"
         training = self.model.training
         with self.model.computing_in(self.settings.precision):

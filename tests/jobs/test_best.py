@@ -11,7 +11,7 @@ from bayes_panns.svi import Fit
 def scored(monkeypatch, *scores):
     """Let the epochs of the next fit have these NLLs of the validation clips."""
     left = iter(scores)
-    monkeypatch.setattr(Fit, "validate", lambda self: {"val/nll": next(left)})
+    monkeypatch.setattr(Fit, "validate", lambda self, stopped: {"val/nll": next(left)})
 
 
 def test_the_posterior_of_the_best_epoch_is_kept_beside_the_last(stores, tmp_path, recipe, monkeypatch, caplog):
