@@ -23,7 +23,7 @@ from bayes_panns.svi.epochs import Epochs, shown
 from bayes_panns.svi.features import Features
 from bayes_panns.svi.fit_checkpoints import FitCheckpoints, backbone_names
 from bayes_panns.svi.interrupts import Interrupts, Stop, interruptible, note_stop
-from bayes_panns.svi.loader import default_workers
+from bayes_panns.svi.loader import workers_for
 from bayes_panns.svi.schedules import kl_warmup, learning_rate
 from bayes_panns.svi.settings import FitSettings, Running
 from bayes_panns.svi.step_memory import state_memory
@@ -151,8 +151,7 @@ class Fit:
     @property
     def workers(self) -> int:
         """How many processes read clips ahead, if they are not in memory."""
-        chosen = self.running.workers
-        return default_workers(self.settings.features, self.device) if chosen is None else chosen
+        return workers_for(self.running, self.settings.features, self.device)
 
     @property
     def checkpointed(self) -> bool:

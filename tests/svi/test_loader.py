@@ -115,7 +115,7 @@ def test_workers_change_no_bit(stores, tmp_path, options, workers):
 class Here:
     """Stands in for processes that read ahead: it reads in this one, in the order of the plan."""
 
-    def __init__(self, readers, batches, *, workers, pinned):
+    def __init__(self, readers, batches, *, workers, pinned=False):
         self._left = (readers[number].read(index.numpy()) for number, index in batches)
         self._found = list(islice(self._left, DEEP * workers))
 
@@ -125,12 +125,16 @@ class Here:
     def __exit__(self, *error):
         pass
 
+    def __iter__(self):
+        while self._found:
+            yield next(self)
+
     def __next__(self):
         self._found += islice(self._left, 1)
         return self._found.pop(0)
 
 
-@pytest.mark.parametrize("keep", ["none", "disk"])
+@pytest.mark.parametrize("keep", ["none", pytest.param("disk", marks=pytest.mark.long)])
 def test_every_pass_over_the_clips_is_read_ahead(keep, stores, tmp_path, monkeypatch):
     """The Fisher information, the steps and two validations."""
     options = {"validation": True, "start": "fisher", "epochs": 1, "steps_per_epoch": 2, "keep": keep}
@@ -152,6 +156,17 @@ def test_every_pass_over_the_clips_is_read_ahead(keep, stores, tmp_path, monkeyp
     one, other = (read_metrics(tmp_path / name / METRICS) for name in ("plain", "ahead"))
     assert [line | {"seconds": 0} for line in one] == [line | {"seconds": 0} for line in other]
     assert [line["step"] for line in one] == [2, 3]
+
+
+def test_features_are_of_waveforms_that_are_read_ahead(stores, monkeypatch):
+    clips, front_end = ClipSet(stores), LogMel(RATE)
+    plain = Features(clips, front_end, Task.ONE_OF_K)
+    monkeypatch.setattr("bayes_panns.clips.ahead.Ahead", Here)
+    monkeypatch.setattr(ClipSet, "waveform", None)
+    for keep in ("memory", "disk"):
+        found = Features(clips, front_end, Task.ONE_OF_K, keep=keep, workers=2)
+        for one, other in zip(plain.batch(torch.arange(24)), found.batch(torch.arange(24)), strict=True):
+            assert torch.equal(one, other)
 
 
 @pytest.mark.long
