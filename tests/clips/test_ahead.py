@@ -363,4 +363,4 @@ def test_signals_are_the_first_process_s_and_none_outlives_it(tmp_path, slow_dis
             time.sleep(0.05)
         assert not any(map(runs, others))
         # Nor has a signal ended what multiprocessing keeps its books with.
-        assert "resource_tracker" not in first.stderr.read()
+        assert "died unexpectedly" not in first.stderr.read()
