@@ -309,7 +309,8 @@ from bayes_panns.clips.ahead import Ahead, _Batches
 
 if __name__ == "__main__":
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)
+        # What is ignored would be ignored by the others too.
+        signal.signal(number, lambda *given: None)
     with Ahead([Slow(0.05)], [(0, each) for each in torch.arange(30).split(1)], workers=1) as ahead:
         next(ahead)
         print(*ahead.processes, flush=True)
