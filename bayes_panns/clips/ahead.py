@@ -19,7 +19,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from bayes_panns.clips.reader import Reader
+from bayes_panns.clips.clipset import ClipSet
+from bayes_panns.clips.reader import ClipReader, Reader
+from bayes_panns.clips.samples import as_floats
 from bayes_panns.clips.shared import shared
 from bayes_panns.core.errors import BayesPannsError, FitError
 
@@ -204,6 +206,25 @@ def _born_deaf() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+@contextmanager
+def waveforms(clips: ClipSet, batches: Sequence[Tensor], *, workers: int = 0) -> Iterator[Iterator[Tensor]]:
+    """A block with the waveforms of batches of clips, which are read ahead meanwhile.
+
+    Args:
+        clips: The clips.
+        batches: Their numbers, int64 ``(n,)``.
+        workers: How many processes read ahead; with 0, or no batches, this one reads.
+
+    Yields:
+        float32 ``(n, samples)`` for each batch, in order: those of :meth:`ClipSet.waveform`.
+    """
+    if not workers or not batches:
+        yield (torch.from_numpy(clips.waveform(index)) for index in batches)
+        return
+    with Ahead([ClipReader(clips)], ((0, index) for index in batches), workers=workers) as ahead:
+        yield (as_floats(values) for values in ahead)
+
+
 def _is_of_a_death(error: BaseException | None) -> bool:
     """Whether torch has said that a process has died, and this error is that or comes of it."""
     while error is not None:
@@ -215,7 +236,7 @@ def _is_of_a_death(error: BaseException | None) -> bool:
 
 def _told(code: int) -> str:
     """An exit code in words."""
-    if code > 0:
+    if code >= 0:
         return f"with exit code {code}"
     try:
         return f"by {signal.Signals(-code).name}"

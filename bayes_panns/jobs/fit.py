@@ -35,6 +35,7 @@ from bayes_panns.ranks import group
 from bayes_panns.recipes import Run, is_function, read_strategy, replaced
 from bayes_panns.svi import Earlier, Embeddings, Features, Fit, HeadChoice, HeadFit, Running, Stop
 from bayes_panns.svi.feature_file import FeatureFile
+from bayes_panns.svi.loader import workers_for
 from bayes_panns.svi.schedules import learning_rate
 
 logger = logging.getLogger(__name__)
@@ -265,7 +266,12 @@ def _job(
         on_disk = recipe.fit.features == choices.Features.DISK
         file = FeatureFile(run.features, posterior.front_end, clips.samples) if on_disk else None
         keep = partial(
-            Features, front_end=posterior.front_end, task=posterior.task, keep=recipe.fit.features, file=file
+            Features,
+            front_end=posterior.front_end,
+            task=posterior.task,
+            keep=recipe.fit.features,
+            file=file,
+            workers=workers_for(running, recipe.fit.features, device),
         )
         data, validation = keep(clips), None if held is None else keep(held)
     return make(posterior.model, posterior.guide, data, recipe.fit, run.path, validation=validation, device=device)

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from bayes_panns.audio.front_end import FrontEnd
 from bayes_panns.clips import ClipSet
+from bayes_panns.clips.ahead import waveforms
 from bayes_panns.clips.reader import ClipReader, Reader
 from bayes_panns.core import choices, progress
 from bayes_panns.core.choices import Task
@@ -26,6 +27,7 @@ class Features:
         keep: ``memory``, ``disk`` or ``none`` of :class:`~bayes_panns.core.choices.Features`. With ``none`` batches are
             waveforms, for sets too large to keep.
         file: For ``disk``: the file, which sets of clips share, each in its turn; by default a temporary one.
+        workers: How many processes read ahead the waveforms whose features are kept.
 
     Attributes:
         target: What :func:`targets` gives.
@@ -47,6 +49,7 @@ class Features:
         *,
         keep: str = choices.Features.MEMORY,
         file: FeatureFile | None = None,
+        workers: int = 0,
     ):
         self.clips = clips
         self.target = targets(clips, task)
@@ -65,11 +68,16 @@ class Features:
             self.reader = ClipReader(clips)
             return
         # A chunk that is not there as a whole is computed as a whole: another batch may round in another way.
-        with torch.no_grad(), progress.task("features", total=len(clips), unit="clip") as bar:
-            for start in range(0, len(clips), _CHUNK):
-                index = np.arange(start, min(start + _CHUNK, len(clips)))
-                if not self._kept.holds(index):
-                    self._kept.put(index, front_end(torch.from_numpy(clips.waveform(index))).numpy())
+        chunks = torch.arange(len(clips)).split(_CHUNK)
+        missing = [index for index in chunks if not self._kept.holds(index.numpy())]
+        known = len(clips) - sum(map(len, missing))
+        with (
+            torch.no_grad(),
+            progress.task("features", total=len(clips), unit="clip", done=known) as bar,
+            waveforms(clips, missing, workers=workers) as read,
+        ):
+            for index, waveform in zip(missing, read, strict=True):
+                self._kept.put(index.numpy(), front_end(waveform).numpy())
                 bar.advance(len(index))
 
     def close(self) -> None:

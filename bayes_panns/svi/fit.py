@@ -23,7 +23,7 @@ from bayes_panns.svi.epochs import Epochs, shown
 from bayes_panns.svi.features import Features
 from bayes_panns.svi.fit_checkpoints import FitCheckpoints, backbone_names
 from bayes_panns.svi.interrupts import Interrupts, Stop, interruptible, note_stop
-from bayes_panns.svi.loader import default_workers
+from bayes_panns.svi.loader import workers_for
 from bayes_panns.svi.schedules import kl_warmup, learning_rate
 from bayes_panns.svi.settings import FitSettings, Running
 from bayes_panns.svi.step_memory import state_memory
@@ -151,8 +151,7 @@ class Fit:
     @property
     def workers(self) -> int:
         """How many processes read clips ahead, if they are not in memory."""
-        chosen = self.running.workers
-        return default_workers(self.settings.features, self.device) if chosen is None else chosen
+        return workers_for(self.running, self.settings.features, self.device)
 
     @property
     def checkpointed(self) -> bool:
@@ -309,7 +308,7 @@ class Fit:
             self.stopped = Stop.first_of(self._group.any(*interrupts.flags(out_of_time=late())))
             return self.stopped is not None
 
-        scores = {} if self.validation is None else self._scores(stopped)
+        scores = {} if self.validation is None else self.validate(stopped)
         state.running.seconds += time.monotonic() - started
         if scores is None:
             return
@@ -325,14 +324,8 @@ class Fit:
             for norm in self._stepper.clip.taken():
                 self._state.running.norms += norm
 
-    def validate(self) -> dict[str, float]:
+    def validate(self, stopped: Callable[[], bool] = lambda: False) -> dict[str, float] | None:
         """Score the validation clips; see :func:`~bayes_panns.svi.validation.validate`."""
-        scores = self._scores(lambda: False)
-        assert scores is not None, "nothing stops it"
-        return scores
-
-    def _scores(self, stopped: Callable[[], bool]) -> dict[str, float] | None:
-        """The scores of the validation clips; None if it was stopped."""
         assert self.validation is not None, "there are no validation clips"
         training = self.model.training
         with self.model.computing_in(self.settings.precision):

@@ -17,6 +17,7 @@ from bayes_panns.clips.reader import Reader
 from bayes_panns.core import choices
 from bayes_panns.core.launch import launch
 from bayes_panns.svi.features import Features
+from bayes_panns.svi.settings import Running
 
 _MOST = 4
 """The most processes that read ahead by default."""
@@ -172,6 +173,18 @@ def default_workers(features: choices.Features | str, device: torch.device) -> i
     """
     read = features == choices.Features.NONE or (features == choices.Features.DISK and device.type != "cpu")
     return max(0, min(_MOST, _cores() - 1)) if read else 0
+
+
+def workers_for(running: Running | None, features: choices.Features | str, device: torch.device) -> int:
+    """How many processes read ahead for each pass over the clips of a fit, if they are not in memory.
+
+    Args:
+        running: How the fit runs; by default without any.
+        features: What a step starts from.
+        device: Where the fit computes.
+    """
+    chosen = (running or Running()).workers
+    return default_workers(features, device) if chosen is None else chosen
 
 
 def _cores() -> int:

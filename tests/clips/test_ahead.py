@@ -93,6 +93,9 @@ def test_batches_of_all_readers_come_in_order_and_leave_the_random_state_alone(t
     plan.insert(3, (1, torch.tensor([7, 2])))
     before = torch.random.get_rng_state()
     with Ahead([ClipReader(one), ClipReader(other)], plan, workers=1) as ahead:
+        # A launcher sends them to all processes, and this one has just begun.
+        for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+            os.kill(ahead.processes[0], signum)
         for (number, index), values in zip(plan, ahead, strict=True):
             wanted = readers[number].read(index.numpy())
             assert values.dtype == wanted.dtype
@@ -167,24 +170,34 @@ def test_a_process_that_is_killed_is_told_in_one_line(slow_disk):
 
 
 class Ended:
-    """A process that has ended, as :mod:`multiprocessing` has it."""
+    """A process that has ended, or does so when it was asked so often; as :mod:`multiprocessing` has it."""
 
-    def __init__(self, exitcode):
-        self.exitcode = exitcode
+    def __init__(self, exitcode, asked=0):
+        self._code, self._asked = exitcode, asked
+
+    @property
+    def exitcode(self):
+        return self._code if self._asked <= 0 else None
 
     def is_alive(self):
-        return False
+        self._asked -= 1
+        return self._asked >= 0
+
+    def kill(self):
+        self._asked, self._code = 0, -9
 
     def join(self):
-        pass
+        assert self._asked <= 0
 
 
 class Iterator:
     """Torch's iterator, whose processes have died."""
 
+    # From the handler of a signal, within whatever is under way.
+    error = RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+
     def __next__(self):
-        # From the handler of a signal, within whatever is under way.
-        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+        raise self.error
 
     def _shutdown_workers(self):
         raise RuntimeError("DataLoader worker (pid 7) exited unexpectedly with exit code 1.")
@@ -209,6 +222,51 @@ def test_how_a_process_has_ended_is_told_even_in_the_words_of_another_error(code
         FitError, match=f"^a process that reads clips ahead has ended {how}, perhaps for lack of memory"
     ):
         read()
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "how"),
+    [
+        (EOFError(), -9, "by SIGKILL"),
+        (ConnectionResetError(104, "Connection reset by peer"), -9, "by SIGKILL"),
+        (RuntimeError("Pin memory thread exited unexpectedly"), -9, "by SIGKILL"),
+        (RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly"), 0, "with exit code 0"),
+    ],
+)
+def test_a_process_whose_connections_close_before_it_has_ended_is_waited_for(error, code, how):
+    ahead = ended(code)
+    ahead._found.error, ahead._processes = error, [Ended(code, asked=3)]
+    with pytest.raises(FitError, match=f"^a process that reads clips ahead has ended {how}, perhaps"), ahead:
+        next(ahead)
+
+
+def test_an_error_while_all_processes_live_is_itself(monkeypatch):
+    monkeypatch.setattr("bayes_panns.clips.ahead._PATIENCE", 0)
+    ahead = ended(0)
+    ahead._found.error, ahead._processes = PermissionError("no"), [Ended(0, asked=9)]
+    ahead._found._shutdown_workers = lambda: None
+    with pytest.raises(PermissionError, match="no"), ahead:
+        next(ahead)
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [(OSError(11, "Resource temporarily unavailable"), FitError), (KeyboardInterrupt(), KeyboardInterrupt)],
+)
+def test_processes_that_were_started_before_an_error_are_ended(error, told, monkeypatch):
+    started = Ended(None, asked=9)
+    children = iter([[], [started]])
+
+    def fails(loader):
+        raise error
+
+    monkeypatch.setattr("bayes_panns.clips.ahead.multiprocessing.active_children", lambda: next(children))
+    monkeypatch.setattr("bayes_panns.clips.ahead.DataLoader.__iter__", fails)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    with pytest.raises(told):
+        Ahead([], [], workers=1)
+    assert started.exitcode == -signal.SIGKILL
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
 
 
 def test_a_process_that_dies_when_all_is_read_is_no_error():
@@ -250,7 +308,8 @@ from bayes_panns.clips.ahead import Ahead, _Batches
 
 if __name__ == "__main__":
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)
+        # What is ignored would be ignored by the others too.
+        signal.signal(number, lambda *given: None)
     with Ahead([Slow(0.05)], [(0, each) for each in torch.arange(30).split(1)], workers=1) as ahead:
         next(ahead)
         print(*ahead.processes, flush=True)
@@ -281,6 +340,7 @@ def test_signals_are_the_first_process_s_and_none_outlives_it(tmp_path, slow_dis
         [sys.executable, str(script)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
         start_new_session=True,
@@ -299,3 +359,5 @@ def test_signals_are_the_first_process_s_and_none_outlives_it(tmp_path, slow_dis
         assert len(others) == 1
         first.kill()
         until(lambda: not any(map(runs, others)))
+        # Nor has a signal ended what multiprocessing keeps its books with.
+        assert "died unexpectedly" not in first.stderr.read()

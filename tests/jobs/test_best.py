@@ -1,17 +1,19 @@
 """The posterior of the best epoch."""
 
+import os
+import signal
 import tomllib
 
 from bayes_panns.jobs import RunFolder, fit, verify
 from bayes_panns.posterior import load
 from bayes_panns.recipes import replaced
-from bayes_panns.svi import Fit
+from bayes_panns.svi import Fit, Stop
 
 
 def scored(monkeypatch, *scores):
     """Let the epochs of the next fit have these NLLs of the validation clips."""
     left = iter(scores)
-    monkeypatch.setattr(Fit, "validate", lambda self: {"val/nll": next(left)})
+    monkeypatch.setattr(Fit, "validate", lambda self, stopped: {"val/nll": next(left)})
 
 
 def test_the_posterior_of_the_best_epoch_is_kept_beside_the_last(stores, tmp_path, recipe, monkeypatch, caplog):
@@ -45,3 +47,22 @@ def test_the_posterior_of_the_best_epoch_is_kept_beside_the_last(stores, tmp_pat
     fit(replaced(quick, {"fit.epochs": 4}), run.path, resume=True)
     assert not run.best.exists()
     assert tomllib.loads((run.posterior / "posterior.toml").read_text())["metrics"]["val/nll"] == 0.5
+
+
+def test_a_run_that_is_stopped_in_its_last_validation_is_complete_once_that_is_made(
+    stores, tmp_path, recipe, monkeypatch
+):
+    quick, run, validate = recipe(stores["downstream"], validation=0.3, epochs=1), RunFolder(tmp_path), Fit.validate
+
+    def stops(self, stopped):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return validate(self, stopped)
+
+    monkeypatch.setattr(Fit, "validate", stops)
+    fitted = fit(quick, run.path)
+    assert (fitted.complete, fitted.stopped, run.complete) == (False, Stop.TERMINATED, False)
+    assert verify(run.path).whole
+    monkeypatch.setattr(Fit, "validate", validate)
+    assert fit(quick, run.path, resume=True).complete
+    assert run.complete
+    assert "val/nll" in load(run.path).metrics

@@ -7,6 +7,7 @@ fails.
 
 import json
 import os
+import signal
 import socket
 import sys
 import traceback
@@ -24,7 +25,7 @@ from bayes_panns.bayes import BayesianNet, CustomGuide, MultiLabel, OneOfK, Stra
 from bayes_panns.core.digests import unsealed
 from bayes_panns.nets import Network
 from bayes_panns.ranks import group, leave, per_clip
-from bayes_panns.svi import Fit, FitSettings
+from bayes_panns.svi import Fit, FitSettings, Stop
 
 CLIPS, FRAMES, MELS, LABELS = 23, 40, 12, 3
 
@@ -48,6 +49,7 @@ CASES = {
     "blocks": {"estimator": "weights", "sampling": "blocks", "block": 3},
     "own-guide": {"own": 2, "clip_gradient": 1.0},
     "own-guide-in-parts": {"own": 1, "accumulate": 2, "frozen": ("bn0", "bn1")},
+    "stopped": {"estimator": "flipout", "mixup": True, "clip_gradient": 1.0, "batch_size": 11},
     "price": NATURAL | {"estimator": "weights", "natural": {"curvature": "price"}, "start": "fisher"},
 }
 """Fits by name: their settings, and some more."""
@@ -131,7 +133,7 @@ def make(
     folder, *, estimator="weights", multi_label=False, embeddings=False, dropout="off", own=0, frozen=(), **settings
 ):
     """A fit of a few steps of 8 or 7 clips, which three processes share out unevenly."""
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
     defaults = {"epochs": 2, "batch_size": 8, "learning_rate": 1e-2, "steps_per_epoch": 2, "kl_weight": 0.1}
     features = {"features": "embeddings"} if embeddings else {}
@@ -201,11 +203,52 @@ def ended(children):
 def make_all(folder, names, rank):
     """Make fits; each process leaves what it has fitted."""
     for name in names:
-        fit = make(folder / name, **CASES[name])
-        assert fit.run()
+        if name == "stopped":
+            fit = stopped_and_resumed(folder / name)
+        else:
+            fit = make(folder / name, **CASES[name])
+            assert fit.run()
         torch.save(state(fit) | {"random": torch.get_rng_state()}, folder / f"{name}.{rank}.pt")
     leave()
     end()
+
+
+def asks_in_validation(fit, step, ask):
+    """Let the last process of a fit call ``ask()`` in its first batch of the validation after a step.
+
+    Of 23 clips in batches of 11 the first of two processes has two batches, and the last has one.
+    """
+    batch = fit.validation.batch
+
+    def asking(index, device="cpu"):
+        if fit.step == step and fit._group.rank == fit._group.size - 1 and len(index) == 11 and index[0] in (0, 12):
+            ask()
+        return batch(index, device)
+
+    fit.validation.batch = asking
+
+
+def stopped_and_resumed(folder):
+    """The fit that is stopped in its first and its last validation, and resumed; it is one that never stopped."""
+    several, whole = group(), make(folder / "whole", **CASES["stopped"])
+    assert whole.run()
+    random, fit = torch.get_rng_state(), make(folder, **CASES["stopped"])
+    for step in (2, 6):
+        asks_in_validation(fit, step, lambda: os.kill(os.getpid(), signal.SIGUSR1))
+        assert not fit.run()
+        assert (fit.step, fit.stopped) == (step, Stop.REQUESTED)
+        several.wait()
+        assert lines(folder) == lines(folder / "whole")[: step // 2 - 1]
+        torch.manual_seed(step)
+        fit = make(folder, **CASES["stopped"])
+        fit.load_checkpoint()
+        several.wait()
+    assert fit.run()
+    assert torch.equal(random, torch.get_rng_state())
+    assert all(torch.equal(value, state(fit)[name]) for name, value in state(whole).items())
+    several.wait()
+    assert lines(folder) == lines(folder / "whole")
+    return fit
 
 
 def fail(folder, where):

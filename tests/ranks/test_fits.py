@@ -16,6 +16,7 @@ from bayes_panns import ranks
 from bayes_panns.cli import main
 from bayes_panns.cli.main import SHARED
 from bayes_panns.clips import Task, write
+from bayes_panns.svi import CHECKPOINT, Stop
 from tests.harness.waiting import PATIENCE, free_port
 
 SCRIPT = Path(__file__).with_name("fits.py")
@@ -64,7 +65,7 @@ def made(tmp_path_factory):
     return make
 
 
-OFTEN = ("mixup", "gauss-newton-mixed", "bounds", "accumulate-natural", "local", "own-guide")
+OFTEN = ("mixup", "gauss-newton-mixed", "bounds", "accumulate-natural", "local", "own-guide", "stopped")
 """The fits of the ordinary tests, in two processes: each way through a step."""
 
 UNEVEN = ("local", "multi-label", "gauss-newton-mixed", "accumulate", "price")
@@ -100,6 +101,31 @@ def test_several_processes_fit_what_one_fits(name, world, names, tmp_path, made)
     assert len(lines) == 3
     for before, after in zip(fits.lines(tmp_path / name), lines, strict=True):
         assert after == pytest.approx(before, rel=1e-9)
+
+
+def test_a_stop_cuts_a_validation_short_and_the_resumed_fit_makes_it_again(tmp_path):
+    fits.stopped_and_resumed(tmp_path / "one")
+
+
+def test_the_time_limit_cuts_a_validation_short_but_not_the_one_that_a_fit_goes_on_with(tmp_path):
+    fit = fits.make(tmp_path, **fits.CASES["stopped"])
+    fits.asks_in_validation(fit, 2, lambda: setattr(fit._limit, "end", 0.0))
+    assert not fit.run()
+    assert (fit.step, fit.stopped, fits.lines(tmp_path)) == (2, Stop.TIME, [])
+    kept = (tmp_path / CHECKPOINT).read_bytes()
+    fit = fits.make(tmp_path, **fits.CASES["stopped"])
+    fit.load_checkpoint()
+    fit._limit.end = 0.0
+    assert not fit.run()
+    assert [line["step"] for line in fits.lines(tmp_path)] == [2]
+    assert fit.step == 3
+    # A kill may have come before the next checkpoint was written.
+    (tmp_path / CHECKPOINT).write_bytes(kept)
+    fit = fits.make(tmp_path, **fits.CASES["stopped"])
+    fit.load_checkpoint()
+    assert (fit.step, fits.lines(tmp_path)) == (2, [])
+    assert fit.run()
+    assert [line["step"] for line in fits.lines(tmp_path)] == [2, 4, 6]
 
 
 @pytest.mark.long

@@ -159,8 +159,8 @@ def test_checkpoints_of_short_epochs_take_a_small_part_of_the_time(tmp_path):
 def test_the_best_epoch_is_the_first_with_the_least_nll(scores):
     found = State(10)
     for step, nll in enumerate(scores, 1):
-        found.step, found.metrics = step, {"val/nll": nll}
-        found.score_epoch()
+        found.step, found.unscored = step, {}
+        found.end_epoch({"val/nll": nll})
     finite = [(nll, step) for step, nll in enumerate(scores, 1) if nll == nll]
     assert found.best == ((min(finite)[1], min(finite)[0]) if finite else None)
 
@@ -224,7 +224,7 @@ def test_a_fit_is_as_it_was_at_its_best_epoch(store, tmp_path):  # noqa: F811
     fit = job(store, tmp_path / "run", validation=True, epochs=3, learning_rate=3e-3)
     scores, at = iter((2.0, 1.0, 3.0)), {}
 
-    def validate():
+    def validate(stopped):
         at[fit.step] = {name: value.clone() for name, value in state(fit).items()}
         return {"val/nll": next(scores)}
 
@@ -337,6 +337,16 @@ def test_the_first_step_is_made_however_short_the_time_is():
     clock.now = 50
     assert not limit.reached(ends_epoch=False, checkpoint=None)
     assert limit.reached(ends_epoch=False, checkpoint=None)
+
+
+def test_a_validation_ends_while_there_is_time_for_a_batch_and_the_checkpoints():
+    clock = Clock()
+    limit = limited(clock, 1000)
+    over = limit.within_validation(20.0)
+    while not over():
+        clock.now += 10
+    assert 1.5 * 70 + 10 - 10 <= 1000 - clock() <= 1.5 * 70 + 10
+    assert not TimeLimit(Running(), validation=0, size=0, clock=clock).within_validation(None)()
 
 
 @pytest.mark.parametrize(("told", "end"), [("1000", 1000.0), ("", 5000.0), ("soon", 5000.0), ("9000", 5000.0)])

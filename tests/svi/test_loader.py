@@ -2,6 +2,7 @@
 
 import os
 import signal
+from itertools import islice
 
 import h5py
 import numpy as np
@@ -11,10 +12,11 @@ import torch
 from bayes_panns.audio.front_end import LogMel
 from bayes_panns.bayes import BayesianNet, OneOfK, Strategy, guide_from_strategy
 from bayes_panns.clips import ClipSet, Task, write
+from bayes_panns.clips.ahead import DEEP
 from bayes_panns.core.errors import StoreError
 from bayes_panns.core.launch import Launch
 from bayes_panns.nets import build
-from bayes_panns.svi import Features, Fit, FitSettings, Running
+from bayes_panns.svi import METRICS, Features, Fit, FitSettings, Running, read_metrics
 from bayes_panns.svi.feature_file import FeatureFile
 from bayes_panns.svi.loader import Loader, default_workers
 
@@ -32,7 +34,7 @@ def stores(tmp_path_factory):
     return paths
 
 
-def job(stores, folder, *, workers=0, keep="none", **settings):
+def job(stores, folder, *, workers=0, keep="none", validation=False, **settings):
     folder.mkdir(exist_ok=True)
     chosen = FitSettings(**{"epochs": 2, "batch_size": 8, "spec_augment": False, "features": keep, **settings})
     torch.manual_seed(chosen.seed)
@@ -42,7 +44,10 @@ def job(stores, folder, *, workers=0, keep="none", **settings):
     file = FeatureFile(folder / "features", front_end, clips.samples) if keep == "disk" else None
     data = Features(clips, front_end, Task.ONE_OF_K, keep=keep, file=file)
     guide = guide_from_strategy(model, Strategy())
-    return Fit(model, guide, data, chosen, folder, running=Running(workers=workers))
+    held = Features(clips.select(indices=np.arange(20)), front_end, Task.ONE_OF_K, keep=keep, file=file)
+    return Fit(
+        model, guide, data, chosen, folder, validation=held if validation else None, running=Running(workers=workers)
+    )
 
 
 def state(fit):
@@ -94,7 +99,7 @@ def test_a_fit_with_a_worker_that_is_resumed_without_is_the_fit_that_never_stopp
 @pytest.mark.parametrize(
     ("options", "workers"),
     [
-        ({"sampling": "balanced"}, 2),
+        ({"sampling": "balanced", "validation": True, "start": "fisher"}, 2),
         ({"sampling": "blocks", "block": 3, "mixup": True}, 1),
         ({"keep": "disk", "sampling": "alternate"}, 1),
     ],
@@ -105,6 +110,63 @@ def test_workers_change_no_bit(stores, tmp_path, options, workers):
         assert fit.run()
     assert fits[1]._loader.workers == workers
     assert same(state(fits[0]), state(fits[1]))
+
+
+class Here:
+    """Stands in for processes that read ahead: it reads in this one, in the order of the plan."""
+
+    def __init__(self, readers, batches, *, workers, pinned=False):
+        self._left = (readers[number].read(index.numpy()) for number, index in batches)
+        self._found = list(islice(self._left, DEEP * workers))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+    def __iter__(self):
+        while self._found:
+            yield next(self)
+
+    def __next__(self):
+        self._found += islice(self._left, 1)
+        return self._found.pop(0)
+
+
+@pytest.mark.parametrize("keep", ["none", pytest.param("disk", marks=pytest.mark.long)])
+def test_every_pass_over_the_clips_is_read_ahead(keep, stores, tmp_path, monkeypatch):
+    """The Fisher information, the steps and two validations."""
+    options = {"validation": True, "start": "fisher", "epochs": 1, "steps_per_epoch": 2, "keep": keep}
+    plain = job(stores, tmp_path / "plain", **options)
+    assert plain.run()
+    fit, read, many = job(stores, tmp_path / "ahead", workers=3, **options), Features.batch, []
+    monkeypatch.setattr("bayes_panns.svi.loader.Ahead", Here)
+
+    def batch(self, index, device="cpu"):
+        # A single clip shows what a batch is like.
+        many.extend([index] if len(index) > 1 else [])
+        return read(self, index, device)
+
+    monkeypatch.setattr(Features, "batch", batch)
+    assert fit.run()
+    assert not many
+    assert fit._loader.waiting() is None
+    assert same(state(plain), state(fit))
+    one, other = (read_metrics(tmp_path / name / METRICS) for name in ("plain", "ahead"))
+    assert [line | {"seconds": 0} for line in one] == [line | {"seconds": 0} for line in other]
+    assert [line["step"] for line in one] == [2, 3]
+
+
+def test_features_are_of_waveforms_that_are_read_ahead(stores, monkeypatch):
+    clips, front_end = ClipSet(stores), LogMel(RATE)
+    plain = Features(clips, front_end, Task.ONE_OF_K)
+    monkeypatch.setattr("bayes_panns.clips.ahead.Ahead", Here)
+    monkeypatch.setattr(ClipSet, "waveform", None)
+    for keep in ("memory", "disk"):
+        found = Features(clips, front_end, Task.ONE_OF_K, keep=keep, workers=2)
+        for one, other in zip(plain.batch(torch.arange(24)), found.batch(torch.arange(24)), strict=True):
+            assert torch.equal(one, other)
 
 
 @pytest.mark.long
