@@ -76,19 +76,18 @@ AT_WORK = """
 import logging, os
 from pathlib import Path
 from bayes_panns.predictions import clip_sets
-from bayes_panns.ranks import crew
+from bayes_panns.ranks.links import Door, Meeting
 from waiting import until
-first, commands = os.environ["RANK"] == "0", []
-predicted, work, leading = clip_sets.predict_waveforms, crew._Helper.work, crew._leading
+first, commands, predicted = os.environ["RANK"] == "0", [], clip_sets.predict_waveforms
 def said(*arguments, **options):
     logging.getLogger("bayes_panns").info("at work")
     at_work = Path(f"FOLDER-{len(commands)}")
     # So that there is something left for the other.
     until(at_work.exists) if first else at_work.touch()
     return predicted(*arguments, **options)
-def counted(begin):
-    return lambda *arguments: commands.append(begin) or begin(*arguments)
-clip_sets.predict_waveforms, crew._Helper.work, crew._leading = said, counted(work), counted(leading)
+def counted(meet):
+    return lambda *arguments: commands.append(meet) or meet(*arguments)
+clip_sets.predict_waveforms, Door.admit, Meeting.connect = said, counted(Door.admit), counted(Meeting.connect)
 """
 
 
