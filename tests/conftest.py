@@ -6,6 +6,8 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+from tests.harness.waiting import PATIENCE
+
 ROOT = Path(__file__).resolve().parent.parent
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -43,9 +45,19 @@ def browser():
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=path, args=list(QUIET))
+        opened = playwright.chromium.launch(executable_path=path, args=list(QUIET), timeout=1000 * PATIENCE)
+        opened.new_page, opened.new_context = map(_patient, (opened.new_page, opened.new_context))
         yield opened
         opened.close()
+
+
+def _patient(make):
+    def made(**options):
+        found = make(**options)
+        found.set_default_timeout(1000 * PATIENCE)
+        return found
+
+    return made
 
 
 @pytest.fixture(scope="session")

@@ -36,17 +36,21 @@ _ROWS, _BYTES_A_ROW = 100_000, 16
 """A file may have this many rows, and one more for each so many bytes that it has."""
 
 _SECONDS, _ROWS_A_SECOND = 6, 50_000
-"""How long the texts of varying length may take to be read."""
+"""How long a core may take to read the texts of varying length."""
+
+_WAITING = 20
+"""How much longer that may take on a machine that is busy with other things, or a slow disk."""
 
 # It runs in a process of its own, so it imports nothing of this package.
 _READ_TEXTS = """
 import json, sys
 import h5py
-path, attributes, columns, most = json.loads(sys.argv[1])
+path, attributes, columns, most, seconds = json.loads(sys.argv[1])
 try:
     import resource
     resource.setrlimit(resource.RLIMIT_AS, (1 << 32, 1 << 32))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
 except (ImportError, ValueError, OSError):
     pass
 def shown(value):
@@ -239,12 +243,13 @@ def _read_texts(
         rows: How many texts the datasets have.
         identity: What tells the file from one that was there before.
     """
-    argument = json.dumps([str(path), attributes, columns, (1 << 20) + 4 * identity[2]])
+    seconds = _SECONDS + rows // _ROWS_A_SECOND
+    argument = json.dumps([str(path), attributes, columns, (1 << 20) + 4 * identity[2], seconds])
     try:
         found = subprocess.run(
             [sys.executable, "-P", "-c", _READ_TEXTS, argument],
             capture_output=True,
-            timeout=_SECONDS + rows / _ROWS_A_SECOND,
+            timeout=_WAITING * seconds,
             check=True,
         )
         read: tuple[dict[str, str], dict[str, list[str]]] = json.loads(found.stdout)

@@ -21,6 +21,7 @@ from bayes_panns.audio.resampling import resample
 from bayes_panns.core.choices import SoundNote
 from bayes_panns.core.errors import AudioError, SettingError
 from tests.audio.encoded import RATE, encoded, mp3, sound
+from tests.harness.waiting import PATIENCE
 
 
 def heard(path, content, rate=RATE, **options):
@@ -473,7 +474,8 @@ def test_what_is_no_file(tmp_path):
             read(path, RATE)
 
 
-def test_a_named_pipe(tmp_path):
+def test_a_named_pipe(tmp_path, monkeypatch):
+    monkeypatch.setattr(views, "_PATIENCE", PATIENCE)
     pipe = tmp_path / "pipe.flac"
     os.mkfifo(pipe)
     writer = threading.Thread(target=pipe.write_bytes, args=(bytes(encoded(sound(), "FLAC")),))

@@ -7,10 +7,11 @@ from bayes_panns.report.page import intervals
 
 
 @pytest.mark.slow
-def test_the_demo_tells_the_whole_story_and_may_run_again(tmp_path, monkeypatch, caplog):
+@pytest.mark.parametrize("runs", [1, pytest.param(2, marks=pytest.mark.long)], ids=["once", "again"])
+def test_the_demo_tells_the_whole_story_and_may_run_again(runs, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(intervals, "RESAMPLES", 25)
     sizes = Sizes(upstream=40, downstream=16, held_out=16, novel=10)
-    for _ in range(2):
+    for _ in range(runs):
         caplog.clear()
         results = run(tmp_path / "demo", sizes=sizes, changes=["fit.epochs=1"])
     assert set(results) == {"transferred", "from scratch"}

@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,7 @@ from click.testing import CliRunner
 from bayes_panns.cli import main, options
 from bayes_panns.clips import Store, Task
 from bayes_panns.posterior import Posterior, save
+from tests.harness.waiting import PATIENCE, until
 
 RATE = 8000
 COMMAND = (sys.executable, "-c", "from bayes_panns.cli import main; main()")
@@ -189,14 +189,12 @@ def test_an_interruption_loses_nothing_that_was_computed(posterior, tmp_path, nu
         [*COMMAND, "predict", *map(str, arguments)], stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"}
     )
     part = tmp_path / "tags.json.part"
-    deadline = time.monotonic() + 60
-    while not (part.is_file() and part.stat().st_size):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    # The windows of the first recording are there.
+    until(lambda: process.poll() is not None or (part.is_file() and part.read_text().count("\n") > 128))
+    assert process.poll() is None, process.communicate()
     assert "another process is writing it" in run("predict", *arguments, code=1).stderr
     process.send_signal(number)
-    _, stderr = process.communicate(timeout=30)
+    _, stderr = process.communicate(timeout=PATIENCE)
     os.close(writer)
     assert process.returncode == {signal.SIGTERM: 143, signal.SIGKILL: -9}[number]
     assert out.read_text() == "before"

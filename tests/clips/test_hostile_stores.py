@@ -265,6 +265,11 @@ class TestTexts:
         monkeypatch.setattr(hdf5, "_SECONDS", 1)
         refused(path, "its texts of varying length are damaged")
 
+    def test_a_busy_machine_is_no_damage(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(hdf5, "_SECONDS", 1)
+        monkeypatch.setattr(hdf5, "_READ_TEXTS", f"import time; time.sleep(1.5)\n{hdf5._READ_TEXTS}")
+        assert Store(self.varying(tmp_path / "a.h5")).names[0] == "clip 0 é"
+
     def test_names_that_are_not_utf8_are_shown(self, tmp_path):
         names = np.array([b"caf\xe9.wav"] + [b"x%d" % index for index in range(CLIPS - 1)])
         assert Store(foreign(tmp_path / "a.h5", audio_name=names)).names[0] == "caf\\xe9.wav"

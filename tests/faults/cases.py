@@ -16,7 +16,7 @@ from tests.faults.commands import COMMANDS, Command, Home, require
 from tests.faults.content import content, leftovers
 from tests.harness.fork_server import ForkServer, Result
 
-HANGS = 60
+HANGS = 300
 """Seconds after which a command counts as hanging."""
 
 
@@ -60,7 +60,7 @@ def measured(server: ForkServer, home: Home, folder: Path, commands: Iterable[Co
 def measure(bench: Bench, server: ForkServer, command: Command, place: Path) -> None:
     """One command, undisturbed, in a folder that is removed afterwards."""
     before = size_of(place)
-    result = require(bench.home.run(server, command.args, place, timeout=180))
+    result = require(bench.home.run(server, command.args, place, timeout=HANGS))
     bench.wanted[command.name] = content(place / command.output)
     bench.seconds[command.name] = result.seconds
     bench.sizes[command.name] = max(size_of(place) - before, 100_000)

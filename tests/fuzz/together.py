@@ -13,6 +13,9 @@ from types import FrameType
 
 from tests.harness.fork_server import Result
 
+_WAITING = 20
+"""How much longer a command may wait than compute."""
+
 
 class _Hang(BaseException):
     """A command takes too long."""
@@ -31,12 +34,13 @@ class Together:
 
     def __init__(self, folder: Path) -> None:
         self._out, self._err = folder / "out", folder / "err"
-        signal.signal(signal.SIGALRM, _hang)
+        for number in (signal.SIGPROF, signal.SIGALRM):
+            signal.signal(number, _hang)
 
     def run(
         self, args: Sequence[object], *, cwd: Path | str, timeout: float, memory: int, env: Mapping[str, str]
     ) -> Result:
-        """Run a command to its end, or for ``timeout`` seconds."""
+        """Run a command to its end, or for ``timeout`` seconds of this process, however many others share its core."""
         from bayes_panns.cli import main
 
         resource.setrlimit(resource.RLIMIT_AS, (memory, resource.getrlimit(resource.RLIMIT_AS)[1]))
@@ -48,7 +52,8 @@ class Together:
         started, code, hung = time.monotonic(), 0, False
         for number, file in enumerate(files, 1):
             os.dup2(file, number)
-        signal.setitimer(signal.ITIMER_REAL, timeout)
+        signal.setitimer(signal.ITIMER_PROF, timeout)
+        signal.setitimer(signal.ITIMER_REAL, _WAITING * timeout)
         try:
             main([str(each) for each in args], prog_name="bayes-panns")
         except SystemExit as end:
@@ -59,7 +64,8 @@ class Together:
             traceback.print_exc()
             code = 1
         finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            for timer in (signal.ITIMER_PROF, signal.ITIMER_REAL):
+                signal.setitimer(timer, 0)
             sys.stdout.flush()
             sys.stderr.flush()
             for number, file in enumerate(kept, 1):

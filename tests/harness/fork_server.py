@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -116,13 +116,13 @@ class ForkServer:
         args: Sequence[object],
         *,
         cwd: Path | str,
-        timeout: float = 60,
+        timeout: float = 300,
         memory: int | None = None,
         file_size: int | None = None,
         env: Mapping[str, str] | None = None,
         before: str = "",
         stdin: Path | None = None,
-        signals: Sequence[tuple[float, int]] = (),
+        signals: Sequence[tuple[float | Callable[[], bool], int]] = (),
     ) -> Result:
         """Run a command to its end.
 
@@ -135,7 +135,7 @@ class ForkServer:
             env: Environment variables to set.
             before: Python code to run in the process before the command.
             stdin: A file that is its standard input; by default it has none.
-            signals: Seconds from its start, in ascending order, and the signal that it is then sent.
+            signals: Seconds from its start, or what becomes true, in order, and the signal that it is then sent.
         """
         out, err = (Path(self._folder.name) / name for name in ("out", "err"))
         request = {
@@ -152,10 +152,14 @@ class ForkServer:
         started = time.monotonic()
         self._server.stdin.write(json.dumps(request).encode() + b"\n")
         self._server.stdin.flush()
-        pid = self._answer(10)["pid"]
+        pid = self._answer(300)["pid"]
         ended = None
         for after, number in signals:
-            ended = self._answer(max(0.0, started + after - time.monotonic()), otherwise=None)
+            if callable(after):
+                while ended is None and not after():
+                    ended = self._answer(0.01, otherwise=None)
+            else:
+                ended = self._answer(max(0.0, started + after - time.monotonic()), otherwise=None)
             if ended is not None:
                 break
             # It may end just now; its number is not given away before the server is asked again.
@@ -165,7 +169,7 @@ class ForkServer:
         timed_out = ended is None
         if timed_out:
             os.kill(pid, signal.SIGKILL)
-            ended = self._answer(10)
+            ended = self._answer(300)
         # What it may have started itself, such as a decoder.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(pid, signal.SIGKILL)

@@ -21,6 +21,18 @@ def until(there):
     return found
 
 
+def until_page(page, condition):
+    """Wait for a condition in JavaScript; a page's policy may let no script of a string wait for it.
+
+    Raises:
+        AssertionError: It never was true.
+    """
+    ends = time.monotonic() + PATIENCE
+    while not page.evaluate(condition):
+        assert time.monotonic() < ends, f"never: {condition}"
+        page.wait_for_timeout(50)
+
+
 def free_port():
     """A port for a group of processes to meet at.
 

@@ -78,19 +78,18 @@ AT_WORK = """
 import logging, os
 from pathlib import Path
 from bayes_panns.predictions import clip_sets
-from bayes_panns.ranks import crew
+from bayes_panns.ranks.links import Door, Meeting
 from waiting import until
-first, commands = os.environ["RANK"] == "0", []
-predicted, work, leading = clip_sets.predict_waveforms, crew._Helper.work, crew._leading
+first, commands, predicted = os.environ["RANK"] == "0", [], clip_sets.predict_waveforms
 def said(*arguments, **options):
     logging.getLogger("bayes_panns").info("at work")
     at_work = Path(f"FOLDER-{len(commands)}")
     # So that there is something left for the other.
     until(at_work.exists) if first else at_work.touch()
     return predicted(*arguments, **options)
-def counted(begin):
-    return lambda *arguments: commands.append(begin) or begin(*arguments)
-clip_sets.predict_waveforms, crew._Helper.work, crew._leading = said, counted(work), counted(leading)
+def counted(meet):
+    return lambda *arguments: commands.append(meet) or meet(*arguments)
+clip_sets.predict_waveforms, Door.admit, Meeting.connect = said, counted(Door.admit), counted(Meeting.connect)
 """
 
 
@@ -360,20 +359,30 @@ def test_the_first_says_why_it_failed_before_another_ends(late, home, tmp_path, 
 
 
 UNREADABLE = """
+import os
+from pathlib import Path
 import torch
-from bayes_panns.ranks import links
-load = torch.load
+from bayes_panns.ranks import crew, links
+from waiting import until
+load, own, come = torch.load, crew.Elsewhere.unless_failed, Path("FOLDER", "come")
 def full(*arguments, **options):
     content = load(*arguments, **options)
     if content[0] == "piece":
+        come.touch()
         raise torch.OutOfMemoryError("no room for a piece")
     return content
+def later(self):
+    # So that there is a piece left for the other.
+    until(come.exists)
+    return own(self)
 links.torch.load = full
+if os.environ["RANK"] == "0":
+    crew.Elsewhere.unless_failed = later
 """
 
 
 def test_a_piece_that_a_process_cannot_take_ends_all(home, tmp_path, launcher):
     command = ["embed", home / "posterior", home / "disk", "-o", tmp_path / "embedded.npz"]
-    first, second = launcher.run(command, before=UNREADABLE)
+    first, second = launcher.run(command, before=UNREADABLE.replace("FOLDER", str(tmp_path)))
     assert (first[0], second) == (1, (1, "", ""))
     assert "no room for a piece" in first[2]

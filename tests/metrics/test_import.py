@@ -1,18 +1,14 @@
-"""The metrics are quick to import and bring nothing heavy along, for use in other projects."""
+"""The metrics bring nothing heavy along, for use in other projects."""
 
 import subprocess
 import sys
 
 
 def test_the_metrics_come_without_torch_pyro_and_matplotlib():
-    code = (
-        "import time; start = time.process_time(); import bayes_panns.metrics; took = time.process_time() - start; "
-        "import sys; print(took, *{name.split('.')[0] for name in sys.modules})"
-    )
+    code = "import bayes_panns.metrics; import sys; print(*{name.split('.')[0] for name in sys.modules})"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    took, *modules = shown.stdout.split()
+    modules = shown.stdout.split()
     assert not {"torch", "pyro", "matplotlib", "torchaudio", "sklearn", "pydantic", "h5py"} & set(modules)
-    assert float(took) < 1
     assert not shown.stderr
 
 

@@ -47,19 +47,25 @@ def same(a, b):
     return all(torch.equal(a[name], b[name]) for name in a)
 
 
+def epoch_begins(folder, number):
+    """When so many epochs are done: waits for that."""
+    file = folder / "metrics.jsonl"
+    while not file.exists() or file.read_bytes().count(b"\n") < number:
+        time.sleep(0.01)
+    return time.monotonic()
+
+
 def main(folder, times):
-    began = time.monotonic()
     assert ended(start(folder / "whole")) == [0, 0]
-    seconds = time.monotonic() - began
     whole = torch.load(folder / "whole" / "end.0.pt")
     draws = random.Random(0)
     for number in range(times):
         run, said = folder / f"run-{number}", []
-        # Until both have begun, there is nothing to lose.
         children = start(run)
-        while not (run / "metrics.jsonl").exists():
-            time.sleep(0.01)
-        time.sleep(draws.uniform(0, 0.4 * seconds))
+        # Until both have begun, there is nothing to lose.
+        first = epoch_begins(run, 1)
+        epochs = draws.randrange(1, OPTIONS["epochs"] - 1)
+        time.sleep(draws.uniform(0, 1) * (epoch_begins(run, epochs) - first) / epochs)
         victim = draws.randrange(2)
         os.kill(children[victim], signal.SIGKILL)
         codes = ended(children)

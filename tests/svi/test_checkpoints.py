@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from bayes_panns.core.errors import FitError
-from bayes_panns.svi import Running, Stop, last_stop
+from bayes_panns.svi import Running, Stop, interrupts, last_stop
 from bayes_panns.svi.checkpoint import BEST, CHECKPOINT, PREVIOUS, State, read_checkpoint
 from bayes_panns.svi.checkpoint_writer import CheckpointWriter, Snapshot, load_last
 from bayes_panns.svi.interrupts import Interrupts
 from bayes_panns.svi.time_limit import TimeLimit
+from tests.harness.waiting import PATIENCE
 from tests.svi.test_fit import job, metrics, same, state, store  # noqa: F401
 
 
@@ -42,7 +43,7 @@ def slow(monkeypatch):
     go, save = threading.Event(), torch.save
 
     def wait(*args, **kwargs):
-        assert go.wait(60)
+        assert go.wait(PATIENCE)
         save(*args, **kwargs)
 
     monkeypatch.setattr(torch, "save", wait)
@@ -292,10 +293,13 @@ def test_only_ctrl_c_interrupts_a_fit_that_is_ending(monkeypatch):
     # torchrun passes on what its processes got from the terminal.
     for name, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}.items():
         monkeypatch.setenv(name, value)
+    clock = Clock(5.0)
+    monkeypatch.setattr(interrupts.time, "monotonic", clock)
     passed_on = Interrupts()
     passed_on.ask(Stop.INTERRUPTED)
+    clock.now += 0.4
     passed_on.ask(Stop.INTERRUPTED)
-    passed_on._first -= 1
+    clock.now += 0.2
     with pytest.raises(KeyboardInterrupt):
         passed_on.ask(Stop.INTERRUPTED)
 

@@ -223,10 +223,17 @@ function take() {
   choose(known || wanted);
 }
 
+// A pause or another clip may come before it has begun to play.
+function unlessPaused(error) {
+  if (error.name !== "AbortError") {
+    throw error;
+  }
+}
+
 function play() {
   const audio = find("audio");
   if (audio.paused) {
-    audio.play();
+    audio.play().catch(unlessPaused);
   } else {
     audio.pause();
   }
@@ -288,7 +295,7 @@ find("at-once").addEventListener("change", (event) => {
 find("picture").addEventListener("click", (event) => {
   const box = find("picture").getBoundingClientRect(), audio = find("audio");
   audio.currentTime = (audio.duration || 0) * Math.min(1, Math.max(0, (event.clientX - box.left) / box.width));
-  audio.play();
+  audio.play().catch(unlessPaused);
 });
 
 function follow() {

@@ -39,6 +39,13 @@ function compare(one, two, sign) {
   return sign * (typeof one === "number" && typeof two === "number" ? one - two : String(one).localeCompare(String(two)));
 }
 
+// A pause may come before it has begun to play.
+function unlessPaused(error) {
+  if (error.name !== "AbortError") {
+    throw error;
+  }
+}
+
 // Clips: one plays at a time; a line on its spectrogram shows the position, and a click there moves it.
 for (const sound of document.querySelectorAll(".sound")) {
   const audio = sound.querySelector("audio");
@@ -58,7 +65,7 @@ for (const sound of document.querySelectorAll(".sound")) {
   picture.addEventListener("click", (event) => {
     const box = picture.getBoundingClientRect();
     audio.currentTime = seconds() * Math.min(1, Math.max(0, (event.clientX - box.left) / box.width));
-    audio.play();
+    audio.play().catch(unlessPaused);
   });
   audio.addEventListener("play", () => {
     for (const other of document.querySelectorAll("audio")) {

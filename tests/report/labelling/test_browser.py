@@ -16,6 +16,7 @@ from bayes_panns.jobs import acquire, fit
 from bayes_panns.posterior import Posterior, load, save
 from bayes_panns.recipes import read_run
 from bayes_panns.report.labelling import write_labelling
+from tests.harness.waiting import until_page
 
 pytestmark = pytest.mark.slow
 
@@ -88,13 +89,12 @@ def downloaded(page, path):
 
 def test_play_key_label_download_pack_and_go_on(opened, place, monkeypatch):
     page = opened
-    assert page.evaluate("document.getElementById('spectrogram').naturalWidth") > 0
-    page.evaluate("document.getElementById('audio').playbackRate = 0.1")
+    until_page(page, "document.getElementById('spectrogram').naturalWidth > 0")
+    page.evaluate("document.getElementById('audio').loop = true")
     page.keyboard.press("Space")
-    page.evaluate("new Promise(done => document.getElementById('audio').addEventListener('timeupdate', done))")
-    assert page.evaluate("document.getElementById('audio').currentTime") > 0
+    until_page(page, "document.getElementById('audio').currentTime > 0")
     page.keyboard.press("Space")
-    assert page.evaluate("document.getElementById('audio').paused")
+    until_page(page, "document.getElementById('audio').paused")
 
     # Each is labelled by its key: as what it is, which the file or the time in it says.
     page.keyboard.press("s")

@@ -10,6 +10,7 @@ from bayes_panns.recipes import Data, Run
 from bayes_panns.report import write_report
 from bayes_panns.report.page import intervals
 from bayes_panns.svi import FitSettings
+from tests.harness.waiting import until, until_page
 
 pytestmark = pytest.mark.slow
 
@@ -64,6 +65,7 @@ def test_nothing_is_wrong_and_nothing_leaves_the_page(opened, report):
     # The whole page is looked at, so that nothing is left to load.
     page.evaluate("window.scrollTo(0, document.body.scrollHeight)")
     page.wait_for_timeout(200)
+    until_page(page, "[...document.images].every(each => each.complete)")
     assert complaints == []
     assert report.as_uri() in requests
     assert {url.partition(":")[0] for url in requests} <= {"file", "data", "blob"}
@@ -78,6 +80,7 @@ def test_the_policy_stops_a_request(browser, report):
     page.evaluate(
         "new Promise(done => { const i = new Image(); i.onerror = done; i.src = 'https://example.org/x.png'; })"
     )
+    until(lambda: page.wait_for_timeout(50) or failed)
     assert failed == [("https://example.org/x.png", "csp")]
     page.close()
 
@@ -96,7 +99,7 @@ def test_every_picture_and_sound_is_loaded(opened):
     )
     assert len(drawn) >= 10
     assert min(drawn) > 50
-    until(page, "[...document.querySelectorAll('audio')].every(each => each.readyState >= 1)")
+    until_page(page, "[...document.querySelectorAll('audio')].every(each => each.readyState >= 1)")
     seconds = page.eval_on_selector_all("audio", "sounds => sounds.map(each => each.duration)")
     assert len(seconds) == len(widths)
     assert seconds == pytest.approx([5] * len(seconds), abs=0.2)
@@ -106,26 +109,22 @@ def test_a_clip_plays_and_its_spectrogram_follows(opened):
     page, _, _ = opened
     first = page.locator(".sound").first
     first.scroll_into_view_if_needed()
-    first.locator("audio").evaluate("async sound => { await sound.play(); }")
-    until(page, "document.querySelector('.sound audio').currentTime > 0.3")
-    played = first.locator(".picture").evaluate("each => Number(each.style.getPropertyValue('--played'))")
-    assert 0.03 < played < 1
+    first.locator("audio").evaluate("async sound => { sound.loop = true; await sound.play(); }")
+    until_page(
+        page,
+        """(() => {
+            const sound = document.querySelector(".sound audio"), picture = document.querySelector(".sound .picture");
+            const played = Number(picture.style.getPropertyValue("--played"));
+            return sound.currentTime > 0.3 && Math.abs(played - sound.currentTime / sound.duration) < 0.03;
+        })()""",
+    )
     # Another one stops it, and a click on a spectrogram goes to that moment.
     second = page.locator(".sound").nth(1)
     box = second.locator(".picture").bounding_box()
     second.locator(".picture").click(position={"x": box["width"] / 2, "y": box["height"] / 2})
-    until(page, "document.querySelectorAll('.sound audio')[1].currentTime > 2.5")
+    until_page(page, "document.querySelectorAll('.sound audio')[1].currentTime > 2.5")
     assert first.locator("audio").evaluate("sound => sound.paused")
     second.locator("audio").evaluate("sound => sound.pause()")
-
-
-def until(page, condition):
-    """Waits for what the page's policy lets no script of a string wait for."""
-    for _ in range(100):
-        if page.evaluate(condition):
-            return
-        page.wait_for_timeout(100)
-    pytest.fail(f"never: {condition}")
 
 
 def column(page, number):

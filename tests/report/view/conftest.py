@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import pytest
 
 from bayes_panns.report.view import ViewServer
+from tests.harness.waiting import PATIENCE
 from tests.report.view.made import make
 
 
@@ -39,7 +40,7 @@ class Client:
         """The status, the headers and the content of an answer."""
         request = urllib.request.Request((address or self.server.address) + path, data, dict(headers), method=method)
         try:
-            with urllib.request.urlopen(request, timeout=30) as response:
+            with urllib.request.urlopen(request, timeout=PATIENCE) as response:
                 return response.status, response.headers, response.read()
         except urllib.error.HTTPError as error:
             with error:

@@ -9,6 +9,7 @@ from PIL import Image
 
 from bayes_panns.cli import main
 from bayes_panns.clips import ClipSet
+from tests.harness.waiting import PATIENCE, until_page
 from tests.report.view.conftest import serving
 from tests.report.view.made import LABELS, make
 
@@ -41,17 +42,8 @@ def opened(browser, client):
     context.close()
 
 
-def until(page, condition):
-    """Waits for what the page's policy lets no script of a string wait for."""
-    for _ in range(200):
-        if page.evaluate(condition):
-            return
-        page.wait_for_timeout(50)
-    pytest.fail(f"never: {condition}")
-
-
 def says(page, text):
-    until(page, f"document.getElementById('status').textContent.includes({text!r})")
+    until_page(page, f"document.getElementById('status').textContent.includes({text!r})")
 
 
 def rows(made):
@@ -71,7 +63,7 @@ def test_it_shows_recordings_timeline_and_events(opened, client):
     assert page.locator("#events button").count() == told["total"] > 2
     assert set(page.locator("#events .name").all_inner_texts()) <= set(LABELS)
     # The timeline is drawn: it holds many colours, of the spectrogram among them.
-    for _ in range(100):
+    for _ in range(10 * PATIENCE):
         with Image.open(io.BytesIO(page.locator("#drawing").screenshot())) as image:
             colours = len(image.convert("RGB").getcolors(1 << 20))
         if colours > 300:
@@ -83,17 +75,17 @@ def test_it_shows_recordings_timeline_and_events(opened, client):
 def test_it_plays_and_the_cursor_follows(opened):
     page, _, _ = opened
     page.keyboard.press("Space")
-    until(page, "document.getElementById('audio').currentTime > 0.3")
-    assert page.locator("#play").get_attribute("aria-label") == "Pause"
+    until_page(page, "document.getElementById('audio').currentTime > 0.3")
+    until_page(page, "document.getElementById('play').ariaLabel === 'Pause'")
     page.keyboard.press("Space")
-    until(page, "document.getElementById('audio').paused")
-    assert page.locator("#now").inner_text() != "0:00.0"
+    until_page(page, "document.getElementById('audio').paused")
+    until_page(page, "document.getElementById('now').innerText !== '0:00.0'")
     # A click far away goes there, and plays from there.
     box = page.locator("#stage").bounding_box()
     page.mouse.click(box["x"] + 104 + (box["width"] - 104) * 0.75, box["y"] + 60)
-    assert page.locator("#now").inner_text().startswith("0:45")
+    until_page(page, "document.getElementById('now').innerText.startsWith('0:45')")
     page.locator("#play").click()
-    until(page, "document.getElementById('audio').currentTime > 45.2")
+    until_page(page, "document.getElementById('audio').currentTime > 45.2")
     page.locator("#play").click()
 
 
@@ -107,32 +99,32 @@ def test_keys_confirm_refute_relabel_and_undo(opened, made):
     assert (labels, refuted) == (name, "")
     assert float(start) < float(end)
     # The next event is selected, and is another label than the model says.
-    until(page, f"document.getElementById('what').textContent !== {name!r}")
+    until_page(page, f"document.getElementById('what').textContent !== {name!r}")
     second = page.locator("#what").inner_text()
     page.keyboard.press("r")
     page.locator("#name").fill("Owl")
     page.keyboard.press("Enter")
     says(page, f"Owl, not {second}")
     assert ("Owl", second) in [row[:2] for row in rows(made)]
-    until(page, f"document.getElementById('what').textContent !== {second!r}")
+    until_page(page, f"document.getElementById('what').textContent !== {second!r}")
     third = page.locator("#what").inner_text()
     page.keyboard.press("n")
     says(page, f"{third}: not heard")
     assert ("", third) in [row[:2] for row in rows(made)]
-    assert page.locator("#events .is-refuted").count() == 2
+    until_page(page, "document.querySelectorAll('#events .is-refuted').length === 2")
     page.keyboard.press("u")
     says(page, "taken back")
     assert len(rows(made)) == 2
-    assert page.locator("#what").inner_text() == third
+    until_page(page, f"document.getElementById('what').textContent === {third!r}")
     # A window that is no event: none of the labels is heard.
     for _ in range(3):
         page.keyboard.press("ArrowRight")
     page.keyboard.press("w")
-    until(page, "document.getElementById('when').textContent.startsWith('Window')")
+    until_page(page, "document.getElementById('when').textContent.startsWith('Window')")
     page.keyboard.press("0")
     says(page, "none of the labels is heard")
     assert ("", "") in [row[:2] for row in rows(made)]
-    assert page.locator("#nothing").get_attribute("aria-pressed") == "true"
+    until_page(page, "document.getElementById('nothing').ariaPressed === 'true'")
     assert len(rows(made)) == 3
 
 
@@ -140,16 +132,16 @@ def test_events_are_sorted_and_filtered(opened):
     page, _, _ = opened
     page.locator("#order").select_option("uncertainty")
     page.locator("#scope").select_option("all")
-    until(page, "document.querySelector('#events .of')")
+    until_page(page, "document.querySelector('#events .of')")
     bands = page.locator("#events .bar").evaluate_all(
         "bars => bars.map(each => each.style.getPropertyValue('--high') - each.style.getPropertyValue('--low'))"
     )
     assert bands == sorted(bands, reverse=True)
     page.locator("#show").select_option("heard")
-    until(page, "document.querySelectorAll('#events button').length === 1")
+    until_page(page, "document.querySelectorAll('#events button').length === 1")
     page.locator("#show").select_option("all")
     page.locator("#scope").select_option("one")
-    until(page, "!document.querySelector('#events .of')")
+    until_page(page, "!document.querySelector('#events .of')")
 
 
 def test_the_keys_are_told(opened):
@@ -205,7 +197,7 @@ def test_it_fits_a_phone_and_is_legible_in_light_and_dark(browser, client, schem
     page.goto(client.server.address)
     page.locator("#events button").first.wait_for()
     page.locator("#events button").first.tap()
-    until(page, "!document.getElementById('numbers').hidden")
+    until_page(page, "!document.getElementById('numbers').hidden")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     # The answers are within reach of a thumb, and large enough for it.
     box = page.locator("#yes").bounding_box()
@@ -247,4 +239,4 @@ def test_keys_go_on_after_something_was_chosen_with_the_mouse(opened):
         assert page.evaluate("document.activeElement === document.body")
     before = page.inner_text("#when")
     page.keyboard.press("j")
-    until(page, f"document.getElementById('when').textContent !== {before!r}")
+    until_page(page, f"document.getElementById('when').textContent !== {before!r}")

@@ -8,6 +8,7 @@ import pytest
 from bayes_panns.core.errors import OutputError, ResultsError
 from bayes_panns.jobs.results import ResultsFolder
 from bayes_panns.report.view import ViewServer
+from tests.harness.waiting import PATIENCE
 from tests.report.view.conftest import serving
 from tests.report.view.made import LABELS, WINDOW, add, begin, events, windows
 
@@ -70,7 +71,7 @@ def test_only_recordings_of_the_folder_are_there_and_only_by_their_keys(reader, 
     # A reader that tidies paths up would ask for something else.
     parts = urlsplit(reader.server.address)
     path = path.format(key=reader.keys["disk/one.wav"])
-    with socket.create_connection((parts.hostname, parts.port), timeout=30) as connection:
+    with socket.create_connection((parts.hostname, parts.port), timeout=PATIENCE) as connection:
         connection.sendall(
             f"GET {parts.path}{path} HTTP/1.1\r\nHost: {parts.netloc}\r\nConnection: close\r\n\r\n".encode()
         )
