@@ -329,8 +329,8 @@ def _bayesian_torch_draws(work: Work) -> Step:
 
 
 def posterior_of(work: Work, strategy: Strategy, clips: int | None = None) -> Posterior:
-    """A posterior of the work's network that nothing was fitted to, on its device; ``clips`` as for its ``build``."""
-    posterior = Posterior.build(
+    """A posterior of the work's network that nothing was fitted to; ``clips`` as for ``Posterior.build``."""
+    return Posterior.build(
         net=work.net,
         labels=tuple(str(label) for label in range(CLASSES)),
         task=Task.MULTI_LABEL,
@@ -339,6 +339,10 @@ def posterior_of(work: Work, strategy: Strategy, clips: int | None = None) -> Po
         strategy=strategy,
         clips=clips,
     )
+
+
+def _posterior(work: Work, guide: str) -> Posterior:
+    posterior = posterior_of(work, read_strategy(guide))
     posterior.model.to(work.device)
     posterior.guide.to(work.device)
     return posterior
@@ -346,7 +350,7 @@ def posterior_of(work: Work, strategy: Strategy, clips: int | None = None) -> Po
 
 def posterior_draws(work: Work, *, guide: str, draws: int) -> Step:
     """Draws of a posterior, from waveforms to probabilities on the CPU."""
-    posterior, waveforms = posterior_of(work, read_strategy(guide)), work.waveforms()
+    posterior, waveforms = _posterior(work, guide), work.waveforms()
 
     def step() -> None:
         with work.autocast():
@@ -357,7 +361,7 @@ def posterior_draws(work: Work, *, guide: str, draws: int) -> Step:
 
 
 def _moments(work: Work) -> Step:
-    posterior, waveforms = posterior_of(work, read_strategy("flip")), work.waveforms()
+    posterior, waveforms = _posterior(work, "flip"), work.waveforms()
 
     def step() -> None:
         with work.autocast():
