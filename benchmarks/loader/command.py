@@ -52,7 +52,7 @@ _TINY = {"gigabytes": 0.004, "seconds": 0.5, "batch": 4, "workers": (1,), "read"
 @click.option(
     "--minutes",
     type=click.FloatRange(min=0.01),
-    default=15.0,
+    default=20.0,
     show_default=True,
     help="No round begins that would not end in time; there is one at least.",
 )
