@@ -332,8 +332,8 @@ def _bayesian_torch_draws(work: Work) -> Step:
 
 
 def posterior_of(work: Work, strategy: Strategy, clips: int | None = None) -> Posterior:
-    """A posterior of the work's network that nothing was fitted to, on its device; ``clips`` as for its ``build``."""
-    posterior = Posterior.build(
+    """A posterior of the work's network that nothing was fitted to; ``clips`` as for ``Posterior.build``."""
+    return Posterior.build(
         net=work.net,
         labels=tuple(str(label) for label in range(CLASSES)),
         task=Task.MULTI_LABEL,
@@ -342,6 +342,10 @@ def posterior_of(work: Work, strategy: Strategy, clips: int | None = None) -> Po
         strategy=strategy,
         clips=clips,
     )
+
+
+def _posterior(work: Work, guide: str) -> Posterior:
+    posterior = posterior_of(work, read_strategy(guide))
     posterior.model.to(work.device)
     posterior.guide.to(work.device)
     posterior.model.precision = Precision(work.precision)
@@ -350,7 +354,7 @@ def posterior_of(work: Work, strategy: Strategy, clips: int | None = None) -> Po
 
 def posterior_draws(work: Work, *, guide: str, draws: int) -> Step:
     """Draws of a posterior, from waveforms to probabilities on the CPU."""
-    posterior, waveforms = posterior_of(work, read_strategy(guide)), work.waveforms()
+    posterior, waveforms = _posterior(work, guide), work.waveforms()
 
     def step() -> None:
         for _ in posterior.draws(waveforms, draws, batch_size=work.clips):
@@ -362,7 +366,7 @@ def posterior_draws(work: Work, *, guide: str, draws: int) -> Step:
 def _moments(work: Work) -> Step:
     # Whatever the others compute in, moments have float32 only.
     exact = replace(work, precision=Precision.FLOAT32)
-    posterior, waveforms = posterior_of(exact, read_strategy("flip")), work.waveforms()
+    posterior, waveforms = _posterior(exact, "flip"), work.waveforms()
 
     def step() -> None:
         posterior.moments(waveforms)

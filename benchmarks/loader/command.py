@@ -52,7 +52,7 @@ _TINY = {"gigabytes": 0.004, "seconds": 0.5, "batch": 4, "workers": (1,), "read"
 @click.option(
     "--minutes",
     type=click.FloatRange(min=0.01),
-    default=15.0,
+    default=20.0,
     show_default=True,
     help="No round begins that would not end in time; there is one at least.",
 )
@@ -75,9 +75,9 @@ def main(
     """Read clips of 10 s from disk as a fit does, beside other ways, from a cold and from a warm page cache.
 
     It writes a store of noise, and the same clips as tar files. Each turn is a process of its own. Before a cold turn
-    the files are put out of the page cache, which is checked, and during it each clip once it has been read: so reads a
-    fit whose store is larger than the page cache. Ratios are within a round. Then memory is watched over a whole pass,
-    a cold one too.
+    the files are put out of the page cache, which is checked; during it each clip is put out again once it has been
+    read, as if the store were larger than the page cache. Ratios are within a round. Then memory is watched over a
+    whole cold pass.
 
     \b
     Example:
