@@ -22,7 +22,7 @@ from bayes_panns.cli.streams import show_any_text
 from bayes_panns.core import progress
 from bayes_panns.core.errors import BayesPannsError, LostProcessError, SettingError, out_of_memory, reason
 from bayes_panns.core.launch import launch
-from bayes_panns.core.text import printable, printable_lines
+from bayes_panns.core.text import printable, printable_lines, shortened
 
 logger = logging.getLogger(__name__)
 
@@ -178,7 +178,7 @@ class _StandardError(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         prefix = "warning: " if record.levelno >= logging.WARNING else ""
         message = record.getMessage()
-        shown = printable_lines(message) if getattr(record, LINES, False) else printable(message)
+        shown = printable_lines(message) if getattr(record, LINES, False) else shortened(printable(message))
         # Not click.echo, which would write into the line of a running bar.
         print(prefix + shown, file=sys.stderr)
 
@@ -207,7 +207,7 @@ def _printable_usage() -> Iterator[None]:
         if launch().world > 1 and not _says(error.message):
             raise click.exceptions.Exit(error.exit_code) from error
         if error.message:
-            error.message = printable_lines(error.message)  # type: ignore[misc]
+            error.message = shortened(printable_lines(error.message))  # type: ignore[misc]
         raise
 
 
@@ -236,5 +236,5 @@ def _fail(ctx: click.Context, message: str, code: int = 1, *, lost: bool = False
         if not _says(message, lost=lost):
             ctx.exit(code)
         message = message if here.first else f"process {here.rank}: {message}"
-    click.echo(f"bayes-panns: {message}", err=True)
+    click.echo(f"bayes-panns: {shortened(message)}", err=True)
     ctx.exit(code)

@@ -56,6 +56,20 @@ def printable_lines(text: str) -> str:
     return "\n".join(printable(line) for line in text.split("\n"))
 
 
+def shortened(text: str, most: int = 1900) -> str:
+    """The text without its middle if it has more than ``most`` characters, as where a file holds an endless word.
+
+    Example:
+        >>> shortened("line 3 has the label '" + 100 * "9" + "', which is unknown", 60)
+        "line 3 has the label '99999 [...] 9999999', which is unknown"
+    """
+    if len(text) <= most:
+        return text
+    gap = " [...] "
+    start, end = -(-(most - len(gap)) // 2), (most - len(gap)) // 2
+    return text[:start] + gap + text[len(text) - end :]
+
+
 def cell(text: str) -> str:
     """The text as a cell of a table that a spreadsheet opens: printable, with a quote before what would be a formula.
 

@@ -26,9 +26,6 @@ from benchmarks.worker import hardware
 
 logger = logging.getLogger(__name__)
 
-_LARGEST = 8.0
-"""The most GB that the clips may take, in a store and once more in tar files."""
-
 _TURN = "import sys; from benchmarks.loader.turn import main; main(sys.argv[1])"
 """Not a module, which each process that reads would import again."""
 
@@ -40,7 +37,7 @@ _TINY = {"gigabytes": 0.004, "seconds": 0.5, "batch": 4, "workers": (1,), "read"
 @click.command("loader", context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.option(
     "--gigabytes",
-    type=click.FloatRange(min=0.001, max=_LARGEST / 2),
+    type=click.FloatRange(min=0.001),
     default=3.0,
     show_default=True,
     help="Of the store; as much again is written for WebDataset. Both are deleted at the end.",
