@@ -140,6 +140,11 @@ class WrittenAgain(io.RawIOBase):
         self._end = size
         return size
 
+    def flush(self) -> None:
+        """Nothing is held back; HDF5 may ask for it after an error, when the file is closed."""
+        if not self._abandoned:
+            super().flush()
+
     def close(self) -> None:
         """Close the file."""
         if not self.closed:

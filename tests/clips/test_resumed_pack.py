@@ -406,3 +406,15 @@ def test_missing_files_are_counted_without_looking_for_each(catalog, tmp_path, m
     report = pack(replace(catalog, clips=(*gone, *catalog.clips[100:])), tmp_path / "a.h5", **OPTIONS)
     assert len(report.skipped) == 101
     assert len(looked) == 20
+
+
+def test_hdf5_may_close_a_file_that_was_interrupted_while_it_was_opened(tmp_path):
+    """What has not become an ``h5py.File`` is closed by HDF5 when it is forgotten, after the file itself."""
+    file = WrittenAgain(tmp_path / "part")
+    hdf5 = h5py.File(file, "w")
+    hdf5["waveform"] = np.arange(9)
+    written = (tmp_path / "part").read_bytes()
+    file.abandon()
+    file.close()
+    hdf5.close()
+    assert (tmp_path / "part").read_bytes() == written
