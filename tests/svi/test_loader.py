@@ -44,10 +44,10 @@ def job(stores, folder, *, workers=0, keep="none", validation=False, **settings)
     file = FeatureFile(folder / "features", front_end, clips.samples) if keep == "disk" else None
     data = Features(clips, front_end, Task.ONE_OF_K, keep=keep, file=file)
     guide = guide_from_strategy(model, Strategy())
-    held = Features(clips.select(indices=np.arange(20)), front_end, Task.ONE_OF_K, keep=keep, file=file)
-    return Fit(
-        model, guide, data, chosen, folder, validation=held if validation else None, running=Running(workers=workers)
-    )
+    held = None
+    if validation:
+        held = Features(clips.select(indices=np.arange(20)), front_end, Task.ONE_OF_K, keep=keep, file=file)
+    return Fit(model, guide, data, chosen, folder, validation=held, running=Running(workers=workers))
 
 
 def state(fit):
