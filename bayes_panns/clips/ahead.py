@@ -2,14 +2,11 @@
 
 import logging
 import multiprocessing
-import os
 import signal
-import threading
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from multiprocessing import resource_tracker
 from multiprocessing.process import BaseProcess
 from types import TracebackType
 from typing import Any, Self
@@ -24,6 +21,7 @@ from bayes_panns.clips.reader import ClipReader, Reader
 from bayes_panns.clips.samples import as_floats
 from bayes_panns.clips.shared import shared
 from bayes_panns.core.errors import BayesPannsError, FitError
+from bayes_panns.core.processes import signals_held, subordinate
 
 logger = logging.getLogger(__name__)
 
@@ -32,11 +30,6 @@ DEEP = 2
 
 _DIED = ("DataLoader worker", "Pin memory thread exited")
 """How torch begins to say that a process has died."""
-
-_STAY = [
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)
-]
-"""The signals that are left to the first process."""
 
 _PATIENCE = 5.0
 """Seconds that a process may take to end after its connections have closed."""
@@ -89,7 +82,7 @@ class Ahead:
                 generator=torch.Generator(),
             )
             try:
-                with _born_deaf():
+                with signals_held():
                     self._found = iter(loader)
                     # One that dies is no active child any more.
                     self._processes = list(self._found._workers)
@@ -187,26 +180,6 @@ def _kill(processes: Iterable[BaseProcess]) -> None:
 
 
 @contextmanager
-def _born_deaf() -> Iterator[None]:
-    """A block in which processes are started that hear no signal until :func:`_settle`.
-
-    A terminal, a launcher and SLURM send signals to all processes of a job. One that has just been started would die of
-    them, and the fit with it.
-    """
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _STAY)
-    try:
-        # It unblocks some signals once it runs; it must not hear them either.
-        resource_tracker.ensure_running()
-        signal.pthread_sigmask(signal.SIG_BLOCK, _STAY)
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-@contextmanager
 def waveforms(clips: ClipSet, batches: Sequence[Tensor], *, workers: int = 0) -> Iterator[Iterator[Tensor]]:
     """A block with the waveforms of batches of clips, which are read ahead meanwhile.
 
@@ -280,19 +253,4 @@ def _as_it_is(batch: Any) -> Any:
 
 
 def _settle(worker: int) -> None:
-    """Begin the life of a process that reads: leave signals to the first one, and end with it."""
-    for number in _STAY:
-        signal.signal(number, signal.SIG_IGN)
-    if hasattr(signal, "pthread_sigmask"):
-        # What came before is dropped.
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STAY)
-    # What there is to warn of, the first process has said.
-    logging.getLogger("bayes_panns").addHandler(logging.NullHandler())
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
+    subordinate()

@@ -6,7 +6,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import partial
@@ -29,7 +29,7 @@ from bayes_panns.clips.store_format import digest, stored
 from bayes_panns.clips.unfinished import Unfinished, unfinished
 from bayes_panns.core import progress
 from bayes_panns.core.errors import AudioError, StoreError
-from bayes_panns.core.processes import cores, subordinate
+from bayes_panns.core.processes import cores, signals_held, subordinate
 from bayes_panns.core.text import printable, readable
 
 logger = logging.getLogger(__name__)
@@ -292,9 +292,10 @@ def _decoding(
         StoreError: A process was killed.
     """
     pool: Executor
+    held: Callable[[], AbstractContextManager[None]] = nullcontext
     workers = jobs or cores()
     if jobs is not None and jobs > 1 and len(clips) >= PROCESSES_FROM:
-        pool = ProcessPoolExecutor(workers, get_context("spawn"), _begin_process)
+        pool, held = ProcessPoolExecutor(workers, get_context("spawn"), _begin_process), signals_held
     else:
         pool = ThreadPoolExecutor(workers)
     ahead = max(workers + 1, min(AHEAD * workers, AHEAD_BYTES // (2 * samples)))
@@ -302,7 +303,7 @@ def _decoding(
 
     def from_index(index: int) -> Iterator[Taken]:
         if not begun:
-            begun.append(_in_order(pool, decode, clips, index, ahead))
+            begun.append(_in_order(pool, held, decode, clips, index, ahead))
         return begun[0]
 
     try:
@@ -322,12 +323,18 @@ def _begin_process() -> None:
 
 
 def _in_order(
-    pool: Executor, decode: Callable[[Clip], Taken], clips: Sequence[Clip], start: int, ahead: int
+    pool: Executor,
+    held: Callable[[], AbstractContextManager[None]],
+    decode: Callable[[Clip], Taken],
+    clips: Sequence[Clip],
+    start: int,
+    ahead: int,
 ) -> Iterator[Taken]:
-    """What becomes of each clip from ``start`` on; a few are decoded ahead."""
+    """What becomes of each clip from ``start`` on; a few are decoded ahead; a process starts in a block of ``held``."""
     waiting: deque[Future[Taken]] = deque()
     for index in range(start, len(clips)):
-        waiting.append(pool.submit(decode, clips[index]))
+        with held():
+            waiting.append(pool.submit(decode, clips[index]))
         if len(waiting) == ahead:
             yield waiting.popleft().result()
     while waiting:

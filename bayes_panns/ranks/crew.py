@@ -28,7 +28,7 @@ _Work = TypeVar("_Work")
 _Made = TypeVar("_Made")
 _Result = TypeVar("_Result")
 
-_GRACE = 1.0
+_GRACE = 3.0
 """Seconds for a signal to arrive that has ended another process and is on its way to this one too."""
 
 

@@ -4,11 +4,9 @@ A process is started anew (``spawn``), so that no lock or thread of this one is 
 a kill, the others end at once.
 """
 
-import logging
 import multiprocessing
 import os
 import queue
-import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -19,6 +17,7 @@ from typing import Any, Generic, TypeVar
 import torch
 
 from bayes_panns.core.errors import ProcessError
+from bayes_panns.core.processes import signals_held, subordinate
 from bayes_panns.ranks.group import alone
 from bayes_panns.ranks.interruption import LOOK
 from bayes_panns.ranks.job import Start, sendable
@@ -51,7 +50,8 @@ def by_processes(work: Iterator[_Work], start: Start[_Work, _Made], setup: Any, 
         for _ in range(jobs):
             ours, theirs = context.Pipe()
             process = context.Process(target=_work, args=(theirs, start, setup, threads), daemon=True)
-            process.start()
+            with signals_held():
+                process.start()
             theirs.close()
             workers.append(_Worker(process, ours))
         busy = {worker.connection: worker for worker in workers if worker.given(work)}
@@ -123,12 +123,9 @@ def _work(
     threads: int,
 ) -> None:
     """The life of a process."""
-    # Ctrl-C reaches all processes of a terminal; the first one ends the others.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    subordinate()
     torch.set_num_threads(threads)
     use_own_gpu()
-    # What there is to warn of, the first process has said.
-    logging.getLogger("bayes_panns").addHandler(logging.NullHandler())
     pieces = queue.SimpleQueue[_Work]()
     threading.Thread(target=_listen, args=(connection, pieces), daemon=True).start()
     try:
