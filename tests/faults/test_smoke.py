@@ -11,7 +11,7 @@ from tests.faults import cases, damage
 from tests.faults.commands import Home, served
 from tests.faults.content import content, leftovers
 from tests.faults.damage import Artefact
-from tests.harness.fork_server import ForkServer
+from tests.harness.fork_server import ForkServer, _said
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
 
@@ -85,3 +85,9 @@ def test_what_is_half_written_is_left_over_and_no_content(tmp_path):
         part.write_bytes(b"half")
         assert list(content(tmp_path)) == ["whole.txt"]
         assert leftovers(tmp_path) != []
+
+
+def test_a_command_that_a_signal_ended_before_it_had_a_place_to_write_to_said_nothing(tmp_path):
+    assert _said(tmp_path / "out") == ""
+    (tmp_path / "out").write_bytes(b"caf\xe9")
+    assert _said(tmp_path / "out") == "caf\\xe9"

@@ -138,6 +138,8 @@ class ForkServer:
             signals: Seconds from its start, or what becomes true, in order, and the signal that it is then sent.
         """
         out, err = (Path(self._folder.name) / name for name in ("out", "err"))
+        for path in (out, err):
+            path.unlink(missing_ok=True)
         request = {
             "args": [os.fsdecode(os.fspath(each)) if isinstance(each, os.PathLike) else str(each) for each in args],
             "cwd": str(cwd),
@@ -175,8 +177,8 @@ class ForkServer:
             os.killpg(pid, signal.SIGKILL)
         return Result(
             os.waitstatus_to_exitcode(ended["status"]),
-            out.read_text(encoding="utf-8", errors="backslashreplace"),
-            err.read_text(encoding="utf-8", errors="backslashreplace"),
+            _said(out),
+            _said(err),
             ended["seconds"],
             ended["peak_bytes"],
             timed_out,
@@ -191,6 +193,11 @@ class ForkServer:
         if not line:
             raise RuntimeError(f"the fork server {'ended' if ready else 'does not answer'}")
         return json.loads(line)
+
+
+def _said(path: Path) -> str:
+    """What a command has written; nothing if a signal ended it before it had a place to write to."""
+    return path.read_text(encoding="utf-8", errors="backslashreplace") if path.exists() else ""
 
 
 def _serve() -> None:
