@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from bayes_panns.cli.main import Commands
 from bayes_panns.cli.signals import signals_exit
 from bayes_panns.core.errors import StoreError
+from tests.harness.waiting import PATIENCE
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there is no kill")
 
@@ -28,7 +29,7 @@ class Thing:
 
 def say_and_wait(_):
     print('in a callback', flush=True)
-    time.sleep(100)
+    time.sleep(1000)
     print('the callback went on', flush=True)
 
 class Slow:
@@ -37,7 +38,7 @@ class Slow:
         kept = weakref.ref(thing, say_and_wait)
         del thing
         # What is raised again comes here, and is dropped once more.
-        time.sleep(100)
+        time.sleep(1000)
         print('__del__ went on', flush=True)
 
 @main.command()
@@ -45,7 +46,7 @@ def write_slowly():
     with whole_file(Path('out.txt')) as part:
         part.write_text('half')
         Slow()
-        time.sleep(100)
+        time.sleep(1000)
         print('the command went on', flush=True)
 
 main(['write-slowly'])
@@ -77,7 +78,7 @@ def test_a_signal_in_a_callback_ends_the_command_all_the_same(tmp_path, number, 
         assert process.stdout.readline() == "in a callback\n", process.communicate()
         process.send_signal(number)
         try:
-            shown = process.communicate(timeout=90)
+            shown = process.communicate(timeout=PATIENCE)
         except subprocess.TimeoutExpired:
             process.kill()
             raise
@@ -112,7 +113,7 @@ def test_a_signal_in_a_report_is_not_lost(monkeypatch):
 @signals_exit()
 def _dropped_and_waiting():
     Raising(ZeroDivisionError())
-    time.sleep(100)
+    time.sleep(1000)
 
 
 def test_a_second_signal_does_not_cut_the_cleaning_up_short():
@@ -158,8 +159,8 @@ def test_a_signal_that_is_dropped_without_a_report_is_raised_again(monkeypatch, 
 def _dropped_silently(times):
     for number in range(times):
         with contextlib.suppress(SystemExit):
-            signal.raise_signal(signal.SIGTERM) if number == 0 else time.sleep(100)
-    time.sleep(100)
+            signal.raise_signal(signal.SIGTERM) if number == 0 else time.sleep(1000)
+    time.sleep(1000)
 
 
 def test_an_error_instead_of_the_signal_counts_as_the_signal():

@@ -129,18 +129,16 @@ def test_two_processes_make_the_same_bytes(home, alone, tmp_path, launcher):
 
 
 BOTH = """
-import os, time
+import os
 from pathlib import Path
 from bayes_panns.jobs import planning
 from bayes_panns.predictions import clip_sets
+from tests.harness.waiting import until
 planning._TOGETHER_BYTES = 20_000
 predicted = clip_sets.predict_waveforms
 def waits(*arguments, **options):
     Path("FOLDER", os.environ["RANK"]).touch()
-    for _ in range(2000):
-        if Path("FOLDER", "1").exists():
-            break
-        time.sleep(0.01)
+    until(Path("FOLDER", "1").exists)
     return predicted(*arguments, **options)
 clip_sets.predict_waveforms = waits
 """

@@ -16,8 +16,9 @@ from bayes_panns.core.errors import ProcessError
 from bayes_panns.ranks import crew, helper, interruption, processes
 from bayes_panns.ranks.job import ASK, DONE, END, ERROR, JOB, MADE, PIECE, Job
 from bayes_panns.ranks.links import SILENCE, Link
+from tests.harness.waiting import PATIENCE
 
-LONG = 30
+LONG = PATIENCE
 """Seconds after which something has waited in vain."""
 
 
