@@ -196,8 +196,8 @@ workers = click.option(
     "--workers",
     type=click.IntRange(min=0),
     metavar="N",
-    help="Processes that read clips ahead. With fit.features = none they are by default one fewer than the cores for "
-    "each process of the fit, at most 4; log-mels on disk are so read for a GPU; otherwise 0.",
+    help="Processes that read clips ahead. By default one fewer than the cores for each process of the fit, at most 4, "
+    "with fit.features = none, and with log-mels on disk if the fit is on a GPU; else 0.",
 )
 draws = click.option(
     "--draws",

@@ -27,6 +27,9 @@ _RATE, _SECONDS, _PITCH = 44100, 0.5, 1000.0
 _FORMATS = (("WAV", "PCM_16"), ("FLAC", "PCM_16"), ("OGG", "VORBIS"), ("OGG", "OPUS"), ("MP3", "MPEG_LAYER_III"))
 """What recordings mostly are, of what libsndfile reads."""
 
+_PATIENCE = 60
+"""Seconds that ffmpeg may take."""
+
 _SHARE = 0.9
 """The part of a tone's power that must be at its pitch after a lossy codec."""
 
@@ -148,9 +151,13 @@ def _ffmpeg(folder: Path, tone: np.ndarray) -> Iterator[Finding]:
     plain, coded = folder / "tone.wav", folder / "tone.m4a"
     soundfile.write(plain, tone, _RATE)
     command = [program, "-nostdin", "-loglevel", "error", "-i", str(plain), "-c:a", "aac", str(coded)]
-    made = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-    if made.returncode:
-        text = f"this ffmpeg cannot write it to try ({' '.join(made.stderr.split())[:200]})"
+    try:
+        made = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_PATIENCE)
+        failed = (" ".join(made.stderr.split())[:200] or f"exit code {made.returncode}") if made.returncode else ""
+    except subprocess.TimeoutExpired:
+        failed = f"it has not ended in {_PATIENCE} s"
+    if failed:
+        text = f"this ffmpeg cannot write it to try ({failed})"
         todo = "install an ffmpeg with the codec aac, if you have such files"
         yield Finding("decoders", "m4a", Health.NOTE, text, todo)
         return

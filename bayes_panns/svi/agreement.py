@@ -118,7 +118,7 @@ class Agreement:
             self._before.restore(self._stepper.objective)
             if self._group.first:
                 self._checkpoints.save(state, wait=True)
-                kept = f"{last} has the steps before it"
+                kept = f"{last} has the steps before it" if state.step else f"{last} is its start"
         return LostProcessError(
             f"step {state.step} (epoch {state.step / self._batches:.1f}): another process has ended, so the fit ends; "
             f"{kept}; resume with --resume"

@@ -213,3 +213,15 @@ def test_the_machine_of_the_tests_is_well():
     found = list(doctor.examine_machine())
     assert [each for each in found if each.health == Health.PROBLEM] == []
     assert {each.area for each in found} == {"device", "decoders", "disk"}
+
+
+@pytest.mark.parametrize(("ending", "said"), [("exec sleep 900", "it has not ended in 1 s"), ("exit 7", "exit code 7")])
+def test_an_ffmpeg_that_hangs_or_fails_is_noted(ending, said, monkeypatch, tmp_path):
+    program = tmp_path / "ffmpeg"
+    program.write_text(f'#!/bin/sh\n[ "$1" = -version ] && echo ffmpeg version 1 || {ending}\n')
+    program.chmod(0o755)
+    monkeypatch.setattr(ffmpeg, "program", lambda: str(program))
+    monkeypatch.setattr(doctor, "_PATIENCE", 1)
+    found = list(doctor._ffmpeg(tmp_path, np.zeros(10)))
+    assert [each.health for each in found] == [Health.OK, Health.NOTE]
+    assert said in found[1].text
