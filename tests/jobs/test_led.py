@@ -133,7 +133,7 @@ import os
 from pathlib import Path
 from bayes_panns.jobs import planning
 from bayes_panns.predictions import clip_sets
-from tests.harness.waiting import until
+from waiting import until
 planning._TOGETHER_BYTES = 20_000
 predicted = clip_sets.predict_waveforms
 def waits(*arguments, **options):
