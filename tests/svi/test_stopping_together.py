@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from bayes_panns.ranks import leave
-from test_fit import job
+from tests.svi.test_fit import job
 store, place, rank = Path(sys.argv[1]), Path(sys.argv[2]), int(os.environ["RANK"])
 
 def run(name, how="", resume=False):
@@ -53,7 +53,7 @@ def test_both_end_at_the_same_step_and_go_on_to_the_same_bits(store, tmp_path): 
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", PROGRAM, str(store), str(tmp_path)],
-            cwd=Path(__file__).parent,
+            cwd=Path(__file__).parents[2],
             env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
