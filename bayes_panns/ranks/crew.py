@@ -11,6 +11,7 @@ import queue
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import wait
@@ -30,6 +31,9 @@ _Result = TypeVar("_Result")
 
 _GRACE = 3.0
 """Seconds for a signal to arrive that has ended another process and is on its way to this one too."""
+
+_SOON = 0.02
+"""Seconds between two looks at whether the first process has taken what was made, while others wait for that."""
 
 
 def led(job: Callable[[], _Result]) -> _Result | None:
@@ -100,6 +104,11 @@ class Pieces(Generic[_Work]):
                 raise StopIteration
             return next(self._work)
 
+    @property
+    def stopped(self) -> bool:
+        """Whether there are no more, whatever was left."""
+        return self._over
+
     def stop(self) -> None:
         """There are no more."""
         with self._lock:
@@ -109,13 +118,19 @@ class Pieces(Generic[_Work]):
 class Elsewhere(Generic[_Work, _Made]):
     """What the other processes of the crew do of pieces of work; they are free again once they are told that it is all.
 
+    Args:
+        pieces: The pieces.
+        job: What is done with them.
+        ahead: For each process, how many results may wait to be taken before it gets another piece; None for any number.
+
     Attributes:
         error: What has failed there.
     """
 
-    def __init__(self, pieces: Pieces[_Work], job: Job) -> None:
+    def __init__(self, pieces: Pieces[_Work], job: Job, ahead: int | None = None) -> None:
         self.error: BaseException | None = None
-        self._pieces, self._job = pieces, job
+        self._pieces, self._job, self._ahead = pieces, job, ahead
+        self._asking = deque[tuple[int, Link]]()
         self._made = queue.SimpleQueue[_Made | None]()
         self._interruption = Interruption()
         self._links = list[tuple[int, Link]]()
@@ -175,10 +190,12 @@ class Elsewhere(Generic[_Work, _Made]):
                 with _named(rank):
                     link.send(JOB, self._job)
             while busy:
-                for ready in wait(list(busy)):
+                for ready in wait(list(busy), _SOON if self._asking else None):
                     rank, link = busy[ready]  # type: ignore[index]
                     if not self._served(link, rank):
                         del busy[ready]  # type: ignore[arg-type]
+                while self._asking and self._has_room():
+                    self._give(*self._asking.popleft())
             _free.extend(self._links)
         except BaseException as error:
             self._fail(error)
@@ -197,10 +214,18 @@ class Elsewhere(Generic[_Work, _Made]):
             name, level, message = content
             logging.getLogger(name).log(level, f"rank {rank}: {message}")
         elif kind == ASK:
-            piece = next(self._pieces, ENOUGH)
-            with _named(rank):
-                link.send(*((ENOUGH,) if piece is ENOUGH else (PIECE, piece)))
+            self._asking.append((rank, link))
         return kind != DONE
+
+    def _has_room(self) -> bool:
+        """Whether more may be made: the first process may write more slowly than the others compute."""
+        most = None if self._ahead is None else self._ahead * len(self._links)
+        return most is None or self._pieces.stopped or self._made.qsize() < most
+
+    def _give(self, rank: int, link: Link) -> None:
+        piece = next(self._pieces, ENOUGH)
+        with _named(rank):
+            link.send(*((ENOUGH,) if piece is ENOUGH else (PIECE, piece)))
 
     def _fail(self, error: BaseException) -> None:
         if isinstance(error, ProcessError):

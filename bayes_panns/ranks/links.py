@@ -196,15 +196,17 @@ def _notice_silence(connected: socket.socket) -> None:
     """Let a connection fail when the other host has been silent for :data:`SILENCE`: one without power says nothing.
 
     A process there that only computes does not count as silent, for its system answers. Where the system has a limit
-    for what was sent, a process that leaves so much unread that no more can be sent does count.
+    for what was sent, a process that leaves so much unread that no more can be sent does count. Not within a
+    host: there the end of a process closes its connections, and one that is slow or stopped is waited for.
     """
+    within = connected.getpeername()[0].startswith(_LOOPBACK)
     connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     # macOS has another name for the first one, and lacks the last.
     for names, value in (
         (("TCP_KEEPIDLE", "TCP_KEEPALIVE"), SILENCE // 2),
         (("TCP_KEEPINTVL",), SILENCE // 2 // _ASKED),
         (("TCP_KEEPCNT",), _ASKED),
-        (("TCP_USER_TIMEOUT",), SILENCE * 1000),
+        (("TCP_USER_TIMEOUT",), 0 if within else SILENCE * 1000),
     ):
         for name in names:
             if hasattr(socket, name):

@@ -52,8 +52,9 @@ def by_processes(work: Iterator[_Work], start: Start[_Work, _Made], setup: Any, 
             process = context.Process(target=_work, args=(theirs, start, setup, threads), daemon=True)
             with signals_held():
                 process.start()
+                # A signal that was held is raised as the block ends.
+                workers.append(_Worker(process, ours))
             theirs.close()
-            workers.append(_Worker(process, ours))
         busy = {worker.connection: worker for worker in workers if worker.given(work)}
         while busy:
             for ready in wait(list(busy), LOOK):
@@ -102,10 +103,22 @@ class _Worker(Generic[_Work]):
             yield
         except (EOFError, ConnectionError) as error:
             self._process.join(_PATIENCE)
+            said = self._said()
+            if said is not None:
+                raise said from error
             raise ProcessError(
                 f"a process was killed (exit code {self._process.exitcode}), perhaps for lack of memory; go on with "
                 "--resume, and fewer --jobs"
             ) from error
+
+    def _said(self) -> BaseException | None:
+        """Why it has ended, if it could say so before it was given more."""
+        with suppress(EOFError, OSError):
+            while self.connection.poll():
+                kind, made = self.connection.recv()
+                if kind == _ERROR:
+                    return made
+        return None
 
     def end(self) -> None:
         """End the process, which ends itself when its connection is closed."""

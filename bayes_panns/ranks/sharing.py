@@ -11,6 +11,9 @@ from bayes_panns.ranks.processes import by_processes
 _Work = TypeVar("_Work")
 _Made = TypeVar("_Made")
 
+_AHEAD = 4
+"""Results of each other process that wait for their turn, or for this process to take them."""
+
 
 def shared_out(
     work: Iterable[_Work],
@@ -19,6 +22,7 @@ def shared_out(
     *,
     jobs: int = 1,
     own: Callable[[_Work], Iterable[_Made]] | None = None,
+    ahead: int | None = None,
 ) -> Iterator[_Made]:
     """What is made of pieces of work, as it comes.
 
@@ -31,13 +35,14 @@ def shared_out(
         setup: What it needs. It is pickled, and so are the pieces and what is made of them.
         jobs: How many processes each process starts for it; with 1 it does its pieces itself.
         own: What this process makes of a piece, if it has that already.
+        ahead: How many results of each other process may wait to be taken; by default any number.
 
     Raises:
         ProcessError: A process was killed.
         BaseException: What was raised in a process.
     """
     pieces = Pieces(work)
-    elsewhere = Elsewhere[_Work, _Made](pieces, Job(start, setup, jobs))
+    elsewhere = Elsewhere[_Work, _Made](pieces, Job(start, setup, jobs), ahead)
     try:
         mine = by_processes(pieces, start, setup, jobs) if jobs > 1 else _made(pieces, own or start(setup))
         while True:
@@ -56,11 +61,11 @@ def in_order(work: Iterable[_Work], make: Callable[[_Work], _Made]) -> Iterator[
     """What is made of each piece of work, in order: the first process reads the pieces, and all compute.
 
     Args:
-        work: The pieces; as many are in memory as there are processes.
+        work: The pieces; a few for each process are in memory.
         make: Computes something of a piece; it is pickled, with all that it needs.
     """
     ready, turn = dict[int, _Made](), 0
-    for number, made in shared_out(enumerate(work), _making, make):
+    for number, made in shared_out(enumerate(work), _making, make, ahead=_AHEAD):
         ready[number] = made
         while turn in ready:
             yield ready.pop(turn)

@@ -1,5 +1,6 @@
 """Notices among processes that come before somebody waits for them, or as what they end has ended."""
 
+import logging
 import queue
 import signal
 import socket
@@ -14,9 +15,9 @@ import torch
 
 from bayes_panns.core.errors import ProcessError
 from bayes_panns.ranks import crew, helper, interruption, processes
-from bayes_panns.ranks.job import ASK, DONE, END, ERROR, JOB, MADE, PIECE, Job
-from bayes_panns.ranks.links import SILENCE, Link
-from tests.harness.waiting import PATIENCE
+from bayes_panns.ranks.job import ASK, DONE, END, ERROR, JOB, MADE, PIECE, SAID, Job
+from bayes_panns.ranks.links import SILENCE, Link, _notice_silence
+from tests.harness.waiting import PATIENCE, until
 
 LONG = PATIENCE
 """Seconds after which something has waited in vain."""
@@ -41,16 +42,21 @@ def beside(work):
     return thread
 
 
-def test_a_silent_host_is_lost_after_two_minutes(links):
+@pytest.mark.parametrize(("here", "limit"), [("127.", 0), ("none", 120_000)], ids=["within-a-host", "between-hosts"])
+def test_a_silent_host_is_lost_after_two_minutes(here, limit, links, monkeypatch):
+    # Within a host, a process that is stopped for a while is waited for.
+    monkeypatch.setattr("bayes_panns.ranks.links._LOOPBACK", here)
     for link in links:
         with socket.fromfd(link.connection.fileno(), socket.AF_INET, socket.SOCK_STREAM) as connected:
+            _notice_silence(connected)
             assert connected.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
             if hasattr(socket, "TCP_KEEPIDLE"):
                 names = ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT", "TCP_USER_TIMEOUT")
                 idle, every, times, unread = (
                     connected.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) for name in names
                 )
-                assert idle + every * times == SILENCE == unread / 1000 == 120
+                assert idle + every * times == SILENCE == 120
+                assert unread == limit
 
 
 def test_a_message_that_a_signal_interrupts_is_sent_whole(links):
@@ -203,10 +209,10 @@ def test_an_end_is_heard_by_who_fails_as_it_comes(links, monkeypatch):
 def elsewhere(links, monkeypatch):
     """What another process does of pieces of work; the other process is the second link."""
 
-    def of(pieces):
+    def of(pieces, ahead=None):
         monkeypatch.setattr(crew, "group", lambda: types.SimpleNamespace(size=2))
         crew._free[:] = [(1, links[0])]
-        return crew.Elsewhere(crew.Pieces(pieces), Job(started, None))
+        return crew.Elsewhere(crew.Pieces(pieces), Job(started, None), ahead)
 
     yield of
     crew._free.clear()
@@ -242,6 +248,24 @@ def test_what_was_made_before_somebody_waits_is_not_lost(elsewhere, links):
     assert [*there.arrived(), *there.rest()] == ["made"]
 
 
+def test_no_more_is_made_while_results_wait_to_be_taken(elsewhere, links, caplog):
+    there = elsewhere(range(9), 2)
+    assert links[1].receive()[0] == JOB
+    for number in range(2):
+        links[1].send(ASK)
+        assert links[1].receive() == (PIECE, number)
+        links[1].send(MADE, number)
+    links[1].send(ASK)
+    # What comes later is heard, so the question was.
+    links[1].send(SAID, ("bayes_panns", logging.WARNING, "still here"))
+    until(lambda: "still here" in caplog.text)
+    assert not links[1].connection.poll()
+    assert list(there.arrived()) == [0, 1]
+    assert links[1].receive() == (PIECE, 2)
+    links[1].send(DONE)
+    assert list(there.rest()) == []
+
+
 def test_a_lost_host_is_named():
     with pytest.raises(ProcessError, match="rank 3 has not answered for 120 s"), crew._named(3):
         raise TimeoutError(110, "Connection timed out")
@@ -254,6 +278,16 @@ def test_a_process_that_is_killed_before_it_gets_a_piece_is_named():
     theirs.close()
     process = types.SimpleNamespace(join=lambda seconds: None, exitcode=-9)
     with pytest.raises(ProcessError, match="exit code -9"):
+        processes._Worker(process, ours).given(iter(["piece"]))
+    ours.close()
+
+
+def test_an_error_before_the_first_piece_is_not_taken_for_a_kill():
+    ours, theirs = Pipe()
+    theirs.send((processes._ERROR, ValueError("no such model")))
+    theirs.close()
+    process = types.SimpleNamespace(join=lambda seconds: None, exitcode=0)
+    with pytest.raises(ValueError, match="no such model"):
         processes._Worker(process, ours).given(iter(["piece"]))
     ours.close()
 
