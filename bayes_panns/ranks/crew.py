@@ -121,7 +121,7 @@ class Elsewhere(Generic[_Work, _Made]):
     Args:
         pieces: The pieces.
         job: What is done with them.
-        ahead: For each process, how many results may wait to be taken before it gets another piece; None for any number.
+        ahead: How many results of each process may wait to be taken before there are more pieces; None for any number.
 
     Attributes:
         error: What has failed there.

@@ -21,6 +21,9 @@ _DIFFERENT = 16
 
 _A_SHARD = 256
 
+_VIEW = 1 << 28
+"""Bytes of a file that are looked at together."""
+
 
 def store_of(path: Path, clips: int, seconds: float = SECONDS) -> Path:
     """Write a store of ``clips`` clips of noise, each with three labels, as ``pack`` would."""
@@ -133,17 +136,23 @@ def remember(path: Path) -> float:
 
 def resident(path: Path) -> float:
     """The share of a file that is in the page cache, by ``mincore``."""
-    pages = -(-path.stat().st_size // mmap.PAGESIZE)
-    there = (ctypes.c_ubyte * pages)()
-    with (
-        path.open("rb") as file,
-        mmap.mmap(file.fileno(), 0, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE) as view,
-    ):
-        start = ctypes.c_char.from_buffer(view)
+    size, there = path.stat().st_size, 0
+    with path.open("rb") as file:
+        # A view that may be written counts as memory, so a large file is looked at in parts.
+        for start in range(0, size, _VIEW):
+            there += _resident(file.fileno(), start, min(_VIEW, size - start))
+    return there / -(-size // mmap.PAGESIZE)
+
+
+def _resident(file: int, start: int, length: int) -> int:
+    """How many pages of a part of a file are in the page cache."""
+    there = (ctypes.c_ubyte * -(-length // mmap.PAGESIZE))()
+    with mmap.mmap(file, length, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE, offset=start) as view:
+        address = ctypes.c_char.from_buffer(view)
         found = ctypes.CDLL(None, use_errno=True).mincore(
-            ctypes.c_void_p(ctypes.addressof(start)), ctypes.c_size_t(len(view)), there
+            ctypes.c_void_p(ctypes.addressof(address)), ctypes.c_size_t(length), there
         )
-        del start
+        del address
     if found:
-        raise OSError(ctypes.get_errno(), f"{path}: mincore failed")
-    return float((np.frombuffer(bytes(there), dtype=np.uint8) & 1).mean())
+        raise OSError(ctypes.get_errno(), "mincore failed")
+    return int((np.frombuffer(bytes(there), dtype=np.uint8) & 1).sum())
