@@ -16,13 +16,17 @@ def _checkout(monkeypatch):
     monkeypatch.syspath_prepend(ROOT)
 
 
-def test_a_file_is_put_out_of_the_page_cache_and_read_into_it(tmp_path):
+def test_a_file_is_put_out_of_the_page_cache_and_read_into_it(tmp_path, monkeypatch):
+    from benchmarks.loader import material
     from benchmarks.loader.material import forget, remember
 
+    # A large file is looked at in parts.
+    monkeypatch.setattr(material, "_VIEW", 1 << 20)
     path = tmp_path / "a.bin"
     path.write_bytes(bytes(10_000_000))
     assert remember(path) == 1
-    assert forget(path) in (0, 1), "a file system in memory keeps it"
+    left = forget(path)
+    assert left < 0.1 or left == 1, "a file system in memory keeps it"
 
 
 def test_clips_that_were_read_leave_the_page_cache(tmp_path):
